@@ -1,0 +1,151 @@
+"""Global batch -> micro-batches of every process: pure functions of lengths, seed and limits. No torch.
+
+    n  examples of a split      B  examples of a global batch      W  processes (world size)
+    L  tokens of an example     T  tokens a process may hold in one forward pass, padding included
+
+An epoch is a seeded permutation cut into global batches: as random as plain shuffling. Within a global batch order does
+not matter to the gradient, so there, and only there, length decides: sorted by length, cut into micro-batches of near
+equal cost under T, dealt to the processes so that all finish together. Sampling by length instead (group_by_length)
+saves the same padding but makes every batch a biased sample.
+
+Every process has the same number of micro-batches in a step, because the last one of each ends in a collective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows of one forward pass.
+
+    Attributes:
+        indices: int64[b], numbers of the examples, longest first.
+        weight: 1.0; 0.0 where a process had no example left and repeats one so as to take part.
+    """
+
+    indices: np.ndarray
+    weight: float = 1.0
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch: int64[size], a permutation that depends on nothing but the arguments."""
+    return np.random.default_rng([seed, epoch]).permutation(size)
+
+
+def steps_per_epoch(size: int, batch_size: int) -> int:
+    """Global batches of an epoch, the last and smaller one included."""
+    return -(-size // batch_size)
+
+
+def global_batch(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """Examples of optimizer step `step`, counted from 0 over all epochs: int64[b], b <= batch_size."""
+    epoch, number = divmod(step, steps_per_epoch(size, batch_size))
+    return epoch_order(size, seed, epoch)[number * batch_size : (number + 1) * batch_size]
+
+
+def global_batches(size: int, batch_size: int, seed: int, steps: int, start: int = 0) -> Iterator[np.ndarray]:
+    """The global batches of steps `start` .. `steps - 1`; the permutation is made once an epoch."""
+    per_epoch = steps_per_epoch(size, batch_size)
+    order, current = np.empty(0, dtype=np.int64), -1
+    for step in range(start, steps):
+        epoch, number = divmod(step, per_epoch)
+        if epoch != current:
+            order, current = epoch_order(size, seed, epoch), epoch
+        yield order[number * batch_size : (number + 1) * batch_size]
+
+
+def plan_step(indices: np.ndarray, lengths: np.ndarray, max_tokens: int, world: int) -> list[list[MicroBatch]]:
+    """The micro-batches of each process for one global batch.
+
+    Args:
+        indices: int64[B], the examples of the global batch.
+        lengths: int32[n], tokens of every example of the split.
+        max_tokens: T.
+        world: W.
+
+    Returns:
+        W lists of equal length. Each example is in exactly one micro-batch of weight 1.
+
+    Raises:
+        ValueError: an example alone is longer than T.
+    """
+    order = indices[np.argsort(-lengths[indices], kind="stable")]
+    sizes = lengths[order].tolist()
+    if sizes[0] > max_tokens:
+        raise ValueError(f"an example of {sizes[0]} tokens does not fit into max_tokens_per_device {max_tokens}")
+    bounds = _balanced_cut(sizes, max_tokens, world)
+    micro = [MicroBatch(order[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    costs = [sizes[start] * (stop - start) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    while len(micro) % world:
+        micro.append(MicroBatch(order[-1:], weight=0.0))
+        costs.append(0)
+    return _deal(micro, costs, world)
+
+
+def plan_evaluation(lengths: np.ndarray, max_tokens: int, world: int) -> list[list[np.ndarray]]:
+    """The micro-batches of each process for a whole evaluation set, each example once.
+
+    Cut before they are dealt, so that the shapes computed, and with them every probability, do not depend on the
+    number of processes. The lists may differ in length, and be empty: no collective runs between them.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    bounds = _cut(lengths[order].tolist(), max_tokens)
+    micro = [order[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [micro[rank::world] for rank in range(world)]
+
+
+def tokens_of(micro_batches: Sequence[MicroBatch], lengths: np.ndarray) -> tuple[int, int]:
+    """(real tokens, computed tokens) of padded micro-batches."""
+    real = sum(int(lengths[m.indices].sum()) for m in micro_batches if m.weight)
+    computed = sum(int(lengths[m.indices].max()) * len(m.indices) for m in micro_batches)
+    return real, computed
+
+
+def _cut(sizes: Sequence[int], max_tokens: int) -> list[int]:
+    """Bounds of the fewest runs of `sizes` (descending) whose rows x longest fit into `max_tokens`."""
+    bounds = [0]
+    while bounds[-1] < len(sizes):
+        longest = sizes[bounds[-1]]
+        bounds.append(min(len(sizes), bounds[-1] + max(1, max_tokens // max(1, longest))))
+    return bounds
+
+
+def _balanced_cut(sizes: Sequence[int], max_tokens: int, world: int) -> list[int]:
+    """Bounds of the cut into a multiple of W runs whose costliest run is cheapest; fewer runs if there are few rows."""
+    fewest = len(_cut(sizes, max_tokens)) - 1
+    wanted = min(len(sizes), -(-fewest // world) * world)
+    low, high = sizes[0], max_tokens
+    while low < high:
+        middle = (low + high) // 2
+        if len(_cut(sizes, middle)) - 1 <= wanted:
+            high = middle
+        else:
+            low = middle + 1
+    return _split_widest(_cut(sizes, high), sizes, wanted)
+
+
+def _split_widest(bounds: list[int], sizes: Sequence[int], wanted: int) -> list[int]:
+    """`bounds` with the costliest runs of two or more rows halved until there are `wanted`."""
+    bounds = list(bounds)
+    while len(bounds) - 1 < wanted:
+        runs = [(sizes[a] * (b - a), a, b) for a, b in zip(bounds, bounds[1:], strict=False) if b - a > 1]
+        _, start, stop = max(runs)
+        bounds.insert(bounds.index(stop), (start + stop) // 2)
+    return bounds
+
+
+def _deal(micro: Sequence[MicroBatch], costs: Sequence[int], world: int) -> list[list[MicroBatch]]:
+    """Costliest first, each to the process with the least work that has room: equal counts, near equal sums."""
+    room = len(micro) // world
+    hands: list[list[MicroBatch]] = [[] for _ in range(world)]
+    load = [0] * world
+    for i in sorted(range(len(micro)), key=lambda i: -costs[i]):
+        rank = min((r for r in range(world) if len(hands[r]) < room), key=load.__getitem__)
+        hands[rank].append(micro[i])
+        load[rank] += costs[i]
+    return hands

@@ -1,0 +1,42 @@
+"""Rows of a micro-batch -> padded tensors on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from job.data import Split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Collate = Callable[[np.ndarray], tuple[dict[str, torch.Tensor], torch.Tensor]]
+"""Numbers of examples -> (model inputs, labels)."""
+
+
+def padded(
+    split: Split, tokenizer: PreTrainedTokenizerBase, device: torch.device, indices: np.ndarray
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Model inputs and labels of some examples.
+
+    Returns:
+        input_ids, attention_mask and, where the model has them, token_type_ids: int64[b, longest of these examples];
+        labels: int64[b].
+    """
+    rows = split.rows(indices)
+    lengths = split.lengths[indices]
+    width = int(lengths.max())
+    mask = np.arange(width)[None, :] < lengths[:, None]
+    left = tokenizer.padding_side == "left"
+    mask = mask[:, ::-1] if left else mask
+    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    inputs = {"attention_mask": mask.astype(np.int64)}
+    for name, values in rows.items():
+        table = np.full((len(indices), width), fill[name], dtype=np.int64)
+        table[mask] = np.concatenate(values)
+        inputs[name] = table
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(v)).to(device) for name, v in inputs.items()}
+    return tensors, torch.from_numpy(split.labels[indices]).to(device)

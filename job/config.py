@@ -1,0 +1,393 @@
+"""Every setting of the job: typed, documented where it is declared, with one default.
+
+The command line, the recipes, `config.yaml` and the launcher all read these dataclasses, so a setting is added in one
+place. Torch is not imported: a login node parses and refuses flags with the same code in tenths of a second. The
+alternative, a parser inherited from TrainingArguments, brings some 150 flags, most without meaning here.
+
+Where a Transformers example script has a flag for a thing, the field has that name. Each field says whether it changes
+the result: `setting` does, `hardware` (how and where it runs, what is shown) does not. A run folder is continued only
+by a configuration that agrees in every `setting`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from job.errors import Refused
+
+RECIPES = Path(__file__).parent / "recipes"
+DEFAULT_RECIPE = "demo"
+
+
+def setting(default: Any) -> Any:
+    """A field that changes the result: another value is another run."""
+    return field(default=default, metadata={"changes_result": True})
+
+
+def hardware(default: Any) -> Any:
+    """A field about where and how it runs or what is shown: a run may go on with another value."""
+    return field(default=default, metadata={"changes_result": False})
+
+
+@dataclass(frozen=True)
+class Model:
+    """The pretrained model."""
+
+    model_name_or_path: str = setting("sentence-transformers/all-MiniLM-L6-v2")
+    """Folder, or name on the hub. The default is a small encoder that the installation brings along."""
+    model_revision: str | None = setting(None)
+    """Branch, tag or commit of a model on the hub."""
+    tokenizer_name: str | None = setting(None)
+    """Folder or hub name of the tokenizer, where it is not the model's."""
+    trust_remote_code: bool = setting(False)
+    """Run Python code that the model's or data set's repository brings. Off: such a repository is refused."""
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] | None = hardware(None)
+    """Attention kernel; unset: the library's choice."""
+    gradient_checkpointing: bool = hardware(False)
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    torch_compile: bool = hardware(False)
+    """Compile the model with torch.compile: minutes at the start, faster steps. Needs a C compiler."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The text and its labels."""
+
+    dataset_name: str | None = setting(None)
+    """Name on the hub or folder of a data set; `docstrings` is the one that the installation brings along."""
+    dataset_config_name: str | None = setting(None)
+    """Configuration of the data set, as `cola` of `nyu-mll/glue`."""
+    dataset_revision: str | None = setting(None)
+    """Branch, tag or commit of a data set on the hub."""
+    train_file: str | None = setting(None)
+    """Training data: .csv, .jsonl or .parquet."""
+    validation_file: str | None = setting(None)
+    """Evaluation data: .csv, .jsonl or .parquet."""
+    train_split_name: str = setting("train")
+    """Split of `dataset_name` to train on."""
+    validation_split_name: str = setting("validation")
+    """Split of `dataset_name` to evaluate on."""
+    text_column_names: tuple[str, ...] = setting(())
+    """One column, or two for sentence pairs. Unset: recognised (text; sentence; sentence1 sentence2; ...)."""
+    label_column_name: str | None = setting(None)
+    """Column of the class. Unset: recognised (label; labels; category; ...)."""
+    max_seq_length: int | None = setting(None)
+    """Tokens kept of an example; longer text is cut at the end. Unset: the model's limit, 512 at most."""
+    max_train_samples: int | None = setting(None)
+    """Train on so many rows, drawn at random, the same whatever the seed."""
+    max_eval_samples: int | None = setting(None)
+    """Evaluate on so many rows, drawn likewise."""
+    preprocessing_num_workers: int = hardware(1)
+    """Processes that tokenise."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The optimisation: what means the same on any hardware."""
+
+    do_train: bool = setting(True)
+    """Train. With --no_do_train the model is evaluated as it is."""
+    num_train_epochs: float = setting(3.0)
+    """Passes over the training data; may be a fraction."""
+    max_steps: int | None = setting(None)
+    """Optimizer steps; overrides num_train_epochs."""
+    train_batch_size: int = setting(32)
+    """Global batch of an optimizer step, in examples, over all processes."""
+    learning_rate: float = setting(5e-5)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = setting(0.01)
+    """Decoupled weight decay of matrices; biases and norms have none."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"] = setting(
+        "linear"
+    )
+    """Shape of the learning rate after warm-up."""
+    warmup_ratio: float = setting(0.1)
+    """Share of the steps over which the learning rate rises from 0."""
+    warmup_steps: int | None = setting(None)
+    """Steps of warm-up; overrides warmup_ratio."""
+    max_grad_norm: float = setting(1.0)
+    """Gradients are scaled down to this norm; 0: never."""
+    label_smoothing_factor: float = setting(0.0)
+    """Probability mass spread over all classes in the training loss."""
+    seed: int = setting(42)
+    """Of the order of examples, the new head and dropout."""
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = setting(None)
+    """Precision of forward and backward; weights stay fp32. Unset: the launcher's (accelerate launch)."""
+    max_tokens_per_device: int | None = hardware(None)
+    """Tokens, padding included, that one process holds in one forward pass: memory. Unset: 2048 on a CPU,
+    16384 on a GPU. Changes neither the examples of a step nor its gradient."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """When and how the model is evaluated."""
+
+    eval_strategy: Literal["epoch", "steps", "no"] = setting("epoch")
+    """Evaluate after each epoch, every eval_steps, or only at the end."""
+    eval_steps: int | None = setting(None)
+    """Optimizer steps between evaluations, for --eval_strategy steps."""
+    metrics: tuple[str, ...] = setting(("accuracy", "f1"))
+    """Metrics: accuracy, f1, matthews_correlation; or a folder or hub name of an `evaluate` module."""
+    metric_for_best_model: str = setting("accuracy")
+    """The model of the best evaluation is kept; best by this number (or `loss`)."""
+    greater_is_better: bool | None = setting(None)
+    """Direction of metric_for_best_model. Unset: greater, but for losses and errors."""
+    early_stopping_patience: int | None = setting(None)
+    """Stop after so many evaluations in a row without a new best."""
+    eval_max_tokens_per_device: int | None = hardware(None)
+    """Like max_tokens_per_device, for evaluation. Unset: 4096 on a CPU, 65536 on a GPU."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where results go and what is shown."""
+
+    output_dir: str | None = hardware(None)
+    """Run folder. Unset: a new runs/<recipe>-<time>, with runs/latest pointing to it."""
+    overwrite_output_dir: bool = hardware(False)
+    """Start anew in a run folder that holds another run; its files are deleted."""
+    logging_steps: int = hardware(10)
+    """Optimizer steps between two lines of metrics.jsonl."""
+    report_to: tuple[str, ...] = hardware(())
+    """Trackers that Accelerate knows: tensorboard, wandb, mlflow, ..."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fine-tune a pretrained Transformers model for text classification."""
+
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    run: Run = field(default_factory=Run)
+
+
+GROUPS: dict[str, type] = {
+    "model": Model,
+    "data": Data,
+    "training": Training,
+    "evaluation": Evaluation,
+    "run": Run,
+}
+NOT_OURS = {
+    "per_device_train_batch_size": "--train_batch_size is the global batch, over all processes; memory is set by "
+    "--max_tokens_per_device",
+    "gradient_accumulation_steps": "--train_batch_size is the global batch and is cut to fit --max_tokens_per_device",
+    "per_device_eval_batch_size": "evaluation is cut to fit --eval_max_tokens_per_device",
+    "fp16": "--mixed_precision fp16",
+    "bf16": "--mixed_precision bf16",
+    "lr": "--learning_rate",
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flat form: one name, one value, as in recipes, config.yaml and on the command line
+
+
+def fields() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
+    """Every setting by name: (name of its group, its dataclass field)."""
+    return {f.name: (group, f) for group, cls in GROUPS.items() for f in dataclasses.fields(cls)}
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """`config` as a flat dict of plain values (str, int, float, bool, None, lists of str)."""
+    flat = {name: getattr(getattr(config, group), name) for name, (group, _) in fields().items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
+
+
+def from_dict(values: Mapping[str, Any], base: Config | None = None, origin: str = "configuration") -> Config:
+    """`base` (or the defaults) with `values` (flat) put in; Refused names an unknown key or a wrong type."""
+    known = fields()
+    changes: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+    for name, value in values.items():
+        if name not in known:
+            raise Refused(f"{origin}: unknown setting {name}{_suggestion(name, known)}")
+        group, declared = known[name]
+        changes[group][name] = _typed(value, declared, origin)
+    base = base or Config()
+    return Config(**{g: dataclasses.replace(getattr(base, g), **changes[g]) for g in GROUPS})
+
+
+def to_yaml(config: Config) -> str:
+    """The text of `config.yaml`: all settings but output_dir, which is where the file stands."""
+    values = as_dict(config)
+    del values["output_dir"]
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def differing_settings(one: Config, other: Config) -> list[str]:
+    """Names of the settings that change the result and differ between two configurations."""
+    a, b = as_dict(one), as_dict(other)
+    return [name for name, (_, f) in fields().items() if f.metadata["changes_result"] and a[name] != b[name]]
+
+
+def _annotation(declared: dataclasses.Field[Any]) -> Any:
+    return typing.get_type_hints(GROUPS[fields()[declared.name][0]])[declared.name]
+
+
+def _typed(value: Any, declared: dataclasses.Field[Any], origin: str) -> Any:
+    """`value` as the field's type: YAML writes 3 for 3.0, 2e-5 as text, and has no tuples."""
+    wanted = _annotation(declared)
+    options = typing.get_args(wanted) if typing.get_origin(wanted) in (types.UnionType, typing.Union) else (wanted,)
+    for option in options:
+        if option is type(None):
+            if value is None:
+                return None
+        elif typing.get_origin(option) is Literal:
+            if value in typing.get_args(option):
+                return value
+        elif typing.get_origin(option) is tuple:
+            if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+                return tuple(value)
+            if isinstance(value, str):
+                return (value,)
+        elif option is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+            with contextlib.suppress(ValueError):
+                return float(value)
+        elif type(value) is option:
+            return value
+    raise Refused(f"{origin}: {declared.name} takes {_kind(wanted)}, not {value!r}")
+
+
+def _kind(wanted: Any) -> str:
+    """A type in words."""
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "None"}
+    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
+        return " or ".join(_kind(option) for option in typing.get_args(wanted))
+    if typing.get_origin(wanted) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(wanted)))
+    if typing.get_origin(wanted) is tuple:
+        return "names"
+    return words.get(wanted, str(wanted))
+
+
+def _suggestion(name: str, known: Mapping[str, Any]) -> str:
+    if name in NOT_OURS:
+        return f": here {NOT_OURS[name]}"
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Recipes and the command line
+
+
+def recipes() -> dict[str, str]:
+    """The recipes that come along: name -> what its first comment line says."""
+    found = sorted(RECIPES.glob("*.yaml"))
+    return {path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in found}
+
+
+def load_recipe(name: str) -> Config:
+    """The configuration of a recipe's name or of a YAML file; Refused if there is none or it does not parse."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        raise Refused(f"no recipe {name}: there are {', '.join(recipes())}; a file of your own must end in .yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refused(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise Refused(f"{path} must hold lines of the form `setting: value`")
+    return from_dict(values, origin=str(path))
+
+
+def run_name(argv: Sequence[str]) -> str:
+    """The name a new run folder starts with: the recipe's, or `run` where only flags are given."""
+    if not argv:
+        return DEFAULT_RECIPE
+    return Path(argv[0]).stem if _names_recipe(argv) else "run"
+
+
+def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
+    """Command line -> configuration: an optional recipe first, flags override it, no words at all mean the demo.
+
+    Raises:
+        Refused: a flag or value that does not exist, in one line with the nearest name.
+        SystemExit: with status 0, after --help.
+    """
+    import tyro
+
+    recipe = argv[0] if _names_recipe(argv) else DEFAULT_RECIPE if not argv else None
+    flags = list(argv[1:] if _names_recipe(argv) else argv)
+    base = load_recipe(recipe) if recipe else Config()
+    _refuse_unknown(flags)
+    with _one_line_errors(wide="--help" not in flags and "-h" not in flags):
+        config = tyro.cli(
+            Config,
+            args=flags,
+            default=base,
+            prog=prog,
+            use_underscores=True,
+            config=(tyro.conf.OmitArgPrefixes,),
+            description=(Config.__doc__ or "") + f" First word: a recipe ({', '.join(recipes())}) or a YAML file.",
+        )
+    return _with_absolute_paths(config)
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Local files and folders by their full path, so that config.yaml repeats the run from any folder."""
+    values = as_dict(config)
+    local = ("train_file", "validation_file", "dataset_name", "model_name_or_path", "tokenizer_name", "output_dir")
+    changes = {n: str(Path(values[n]).absolute()) for n in local if values[n] and Path(values[n]).exists()}
+    return from_dict(changes, base=config)
+
+
+def _names_recipe(argv: Sequence[str]) -> bool:
+    return bool(argv) and not argv[0].startswith("-")
+
+
+def _refuse_unknown(flags: Sequence[str]) -> None:
+    known = fields()
+    for flag in flags:
+        match = re.match(r"--([A-Za-z][\w-]*)", flag)
+        if not match:
+            continue
+        name = match[1].replace("-", "_")
+        if name not in known and name.removeprefix("no_") not in known and name != "help":
+            raise Refused(f"unknown flag --{match[1]}{_suggestion(name, known).replace('mean ', 'mean --')}")
+
+
+@contextlib.contextmanager
+def _one_line_errors(wide: bool) -> Iterator[None]:
+    """Turn tyro's boxed message and exit 2 into Refused with its first sentence; let --help through."""
+    columns = os.environ.get("COLUMNS")
+    if wide:  # tyro breaks its sentences at the width of the terminal, names in their middle too
+        os.environ["COLUMNS"] = "10000"
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except SystemExit as end:
+        if end.code:
+            raise Refused(_first_sentence(printed.getvalue())) from None
+        raise
+    finally:
+        if wide and columns is None:
+            del os.environ["COLUMNS"]
+        elif columns is not None:
+            os.environ["COLUMNS"] = columns
+
+
+def _first_sentence(box: str) -> str:
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │") for line in box.splitlines()]
+    text = next((line for line in lines if line and not line.startswith(("╭", "╰", "─"))), "bad command line")
+    parsing = re.match(r"Error parsing --(\w+): .*?('[^']*')\]?\.?$", text)
+    if parsing and parsing[1] in fields():
+        declared = fields()[parsing[1]][1]
+        return f"--{parsing[1]} takes {_kind(_annotation(declared))}, not {parsing[2]}"
+    return text[0].lower() + text[1:].rstrip(".") + "; --help lists the flags"

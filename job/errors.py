@@ -1,0 +1,21 @@
+"""What ends a job, by whose turn it is: one line for the user, one exit code for the launcher.
+
+Only these two kinds are shown without a traceback: the reader can act on the line alone. Everything else is a fault
+of the program, and a traceback is then what helps.
+"""
+
+
+class JobError(Exception):
+    """Ends the job on every rank with one line and `exit_code`."""
+
+    exit_code = 1
+
+
+class Refused(JobError):
+    """The request cannot be carried out as given: the line names the thing and the remedy."""
+
+    exit_code = 2
+
+
+class NonFiniteLoss(JobError):
+    """The loss became infinite or not a number: the line names the step and the examples."""

@@ -1,0 +1,145 @@
+"""One optimizer step, and the loop around it.
+
+The loss of a step is the sum over the examples of its global batch, divided by their number: the same gradient on one
+process or many, and however the batch is cut. The usual ways (mean per micro-batch, divided by the number of
+accumulation steps) weigh examples by the cut, and the last batch of an epoch wrongly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.optim.lr_scheduler import LRScheduler
+
+from job import batches
+from job.batches import MicroBatch
+from job.collate import Collate
+from job.config import Training
+from job.data import Split
+from job.errors import NonFiniteLoss
+from job.tracking import Tracker
+
+Evaluate = Callable[[int, float], bool]
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """What a step changes: the prepared model (DDP where there are several processes) and optimizer, and the schedule."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: LRScheduler
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The losses of one step, still on the device.
+
+    Attributes:
+        step: number of the step, from 0.
+        total: float32[], sum over the global batch.
+        mine: (indices int64[b], losses float32[b]) of this process's micro-batches.
+    """
+
+    step: int
+    total: torch.Tensor
+    mine: tuple[tuple[np.ndarray, torch.Tensor], ...]
+
+
+def gradients(
+    trainee: Trainee,
+    collate: Collate,
+    plan: Sequence[MicroBatch],
+    examples: int,
+    accelerator: Accelerator,
+    label_smoothing: float = 0.0,
+) -> tuple[torch.Tensor, tuple[tuple[np.ndarray, torch.Tensor], ...]]:
+    """Forward and backward of this process's share of a global batch of `examples`; gradients end up in `.grad`.
+
+    Returns:
+        float32[]: the loss summed over this process's examples; and (indices, losses) of each micro-batch.
+    """
+    scale = accelerator.num_processes / examples  # DDP averages over processes; the sum is wanted
+    total = torch.zeros((), device=accelerator.device)
+    seen = []
+    for number, micro in enumerate(plan, 1):
+        last = number == len(plan)
+        with contextlib.nullcontext() if last else accelerator.no_sync(trainee.model):
+            inputs, labels = collate(micro.indices)
+            logits = trainee.model(**inputs).logits
+            losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=label_smoothing)
+            loss = losses.sum() * micro.weight
+            accelerator.backward(loss * scale)
+        total += loss.detach()
+        seen.append((micro.indices, losses.detach()))
+    return total, tuple(seen)
+
+
+def train(
+    trainee: Trainee,
+    split: Split,
+    collate: Collate,
+    training: Training,
+    steps: int,
+    max_tokens: int,
+    accelerator: Accelerator,
+    tracker: Tracker,
+    evaluate: Evaluate,
+) -> None:
+    """Run `steps` optimizer steps, calling `evaluate(step, epoch)` after each; it returns whether to stop early.
+
+    Raises:
+        NonFiniteLoss: on every process, at most one step after the loss was infinite or not a number.
+    """
+    per_epoch = batches.steps_per_epoch(len(split), training.train_batch_size)
+    before: StepLoss | None = None
+    trainee.model.train()
+    for step, indices in enumerate(batches.global_batches(len(split), training.train_batch_size, training.seed, steps)):
+        hands = batches.plan_step(indices, split.lengths, max_tokens, accelerator.num_processes)
+        plan = hands[accelerator.process_index]
+        mine, seen = gradients(trainee, collate, plan, len(indices), accelerator, training.label_smoothing_factor)
+        loss = StepLoss(step, accelerator.reduce(mine, "sum"), seen)
+        refuse_non_finite(before, split, accelerator)
+        before = loss
+        grad_norm = accelerator.clip_grad_norm_(trainee.model.parameters(), training.max_grad_norm or float("inf"))
+        learning_rate = float(trainee.schedule.get_last_lr()[0])
+        trainee.optimizer.step()
+        trainee.schedule.step()
+        trainee.optimizer.zero_grad(set_to_none=True)
+        epoch = (step + 1) / per_epoch
+        tracker.train_step(
+            loss=loss.total,
+            grad_norm=grad_norm,
+            learning_rate=learning_rate,
+            epoch=epoch,
+            examples=len(indices),
+            tokens=batches.tokens_of([micro for hand in hands for micro in hand], split.lengths),
+        )
+        if step + 1 == steps:
+            refuse_non_finite(before, split, accelerator)
+        if evaluate(step + 1, epoch):
+            break
+        trainee.model.train()
+
+
+def refuse_non_finite(loss: StepLoss | None, split: Split, accelerator: Accelerator) -> None:
+    """Raise if the loss of a step is not finite, naming the examples that caused it.
+
+    Read one step late, when the device has long computed it: reading at once would make every step wait.
+    """
+    if loss is None or torch.isfinite(loss.total).item():
+        return
+    mine = [
+        int(split.index[i]) for indices, losses in loss.mine for i in indices[~torch.isfinite(losses).cpu().numpy()]
+    ]
+    found = sorted(set(gather_object(mine) if accelerator.num_processes > 1 else mine))
+    rows = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
+    raise NonFiniteLoss(f"the loss of step {loss.step + 1} is not finite; rows of the training data: {rows}; "
+                        "lower --learning_rate, or look at these rows")  # fmt: skip

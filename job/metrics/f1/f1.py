@@ -1,0 +1,31 @@
+"""F1, the harmonic mean of precision and recall, in the usual averages; after scikit-learn's f1_score."""
+
+import datasets
+import evaluate
+from sklearn.metrics import f1_score
+
+
+class F1(evaluate.Metric):
+    """predictions, references: class numbers -> {"f1_macro", "f1_weighted", and for two classes "f1" of class 1}.
+
+    `labels`: all class numbers there are. Averages are over the classes that occur, as scikit-learn's default.
+    """
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="",
+            inputs_description=F1.__doc__,
+            features=datasets.Features(
+                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+            ),
+        )
+
+    def _compute(self, predictions, references, labels=()):
+        found = {
+            f"f1_{average}": f1_score(references, predictions, average=average, zero_division=0)
+            for average in ("macro", "weighted")
+        }
+        if len(labels) == 2:
+            found["f1"] = f1_score(references, predictions, zero_division=0)
+        return found

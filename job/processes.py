@@ -1,0 +1,110 @@
+"""The processes of a job: how they start, agree on errors and do a thing once.
+
+An error that only one process sees must end all of them, or the others wait in a collective until a time-out. `agreed`
+is the one place where this is done: the processes tell each other how a chapter went, then all raise or all go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+
+from job.config import Config
+from job.errors import JobError, Refused
+
+
+def start(config: Config, project_dir: str | None = None) -> Accelerator:
+    """The Accelerator of this process, joined with the others.
+
+    Raises:
+        Refused: the processes were started so that each would train alone, or the precision is not supported.
+    """
+    if not torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # without it, each process would believe it is alone
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.training.mixed_precision,
+            log_with=list(config.run.report_to) or None,
+            project_dir=project_dir,
+        )
+    except (ValueError, ImportError) as error:
+        raise Refused(" ".join(str(error).split())) from error
+    quieten_libraries()
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != world:
+        raise Refused(f"{world} processes were started but this one sees {accelerator.num_processes}: start them with "
+                      "accelerate launch or torchrun")  # fmt: skip
+    return accelerator
+
+
+def quieten_libraries() -> None:
+    """Silence what libraries say about how they are used (the new head, ...), and their bars outside a terminal."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.utils.logging.set_verbosity_error()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+
+
+def stop(accelerator: Accelerator) -> None:
+    """Leave the process group. The DDP model must be gone: gloo aborts when its hooks outlive the group."""
+    gc.collect()
+    accelerator.free_memory()
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def agreed(accelerator: Accelerator) -> Iterator[None]:
+    """Run a chapter on every process; if any was refused, all raise what the first of them said.
+
+    The chapter itself must hold no collective that an error could skip.
+    """
+    error: JobError | None = None
+    try:
+        yield
+    except JobError as raised:
+        error = raised
+    raise_agreed(accelerator, error)
+
+
+def raise_agreed(accelerator: Accelerator, error: JobError | None) -> None:
+    """Raise on every process the error of the lowest rank that has one."""
+    told = gather_object([error]) if accelerator.num_processes > 1 else [error]
+    first = next((e for e in told if e is not None), None)
+    if first is not None:
+        raise first
+
+
+def main_first(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
+    """The result of `work` on every process: first on one of each machine, which fills the caches, then on the rest."""
+    result = None
+    with agreed(accelerator):
+        if accelerator.is_local_main_process:
+            result = work()
+    with agreed(accelerator):
+        if not accelerator.is_local_main_process:
+            result = work()
+    return result
+
+
+def from_main(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
+    """What `work` returns on the main process, told to all; a refusal there is raised on all."""
+    result = None
+    with agreed(accelerator):
+        if accelerator.is_main_process:
+            result = work()
+    return broadcast_object_list([result])[0] if accelerator.num_processes > 1 else result

@@ -1,0 +1,234 @@
+"""The run folder: what stands where, written so that a file is complete or not there.
+
+The rule for a second start in the same folder lives here too: the same configuration goes on (or says that it is
+finished), another one is refused unless asked to overwrite.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from job import config as configuration
+from job.config import Config
+from job.environment import ROOT
+from job.errors import Refused
+
+PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "numpy", "scikit-learn")
+CONTENTS = ("config.yaml", "manifest.json", "metrics.jsonl", "results.json", "predictions.parquet", "model",
+            "status.json", "best.safetensors", "tensorboard")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.parquet"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best evaluation so far, while the run goes on."""
+        return self.path / "best.safetensors"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    def is_finished(self) -> bool:
+        """results.json is written last, so its being there says that all the rest is."""
+        return self.results.is_file()
+
+
+def new_path(name: str) -> Path:
+    """A run folder that is not there yet: runs/<name>-<time>."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = Path("runs") / f"{name}-{stamp}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{stamp}-{number}"
+    return path.absolute()
+
+
+def claim(folder: RunFolder, config: Config) -> None:
+    """Make the folder this run's, created if need be; an unfinished run of the same configuration is begun anew.
+
+    Raises:
+        Refused: another run's folder, files that are no run's, or a folder that cannot be written.
+    """
+    path = folder.path
+    if path.exists() and not path.is_dir():
+        raise Refused(f"--output_dir {path} is a file")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _refuse_others(folder, config)
+        if folder.is_finished() and not config.run.overwrite_output_dir:
+            return
+        for name in CONTENTS:
+            remove(path / name)
+        write_text(folder.config, configuration.to_yaml(config))
+    except OSError as error:
+        raise Refused(f"--output_dir {path} cannot be written: {error.strerror}") from error
+    if config.run.output_dir is None:
+        _point_latest(folder)
+
+
+def _refuse_others(folder: RunFolder, config: Config) -> None:
+    if folder.config.is_file() and not config.run.overwrite_output_dir:
+        differing = configuration.differing_settings(configuration.load_recipe(str(folder.config)), config)
+        if differing:
+            raise Refused(f"{folder.path} holds a run with another {', '.join(differing)}: choose another --output_dir, "
+                          "or delete that run with --overwrite_output_dir")  # fmt: skip
+    if not folder.config.is_file():
+        strangers = sorted(p.name for p in folder.path.iterdir() if p.name not in (*CONTENTS, "jobs"))
+        if strangers:
+            raise Refused(f"{folder.path} holds files that are no run's ({strangers[0]}): choose another --output_dir")
+
+
+def _point_latest(folder: RunFolder) -> None:
+    """runs/latest -> this run, for a folder that was named by us. A link that cannot be made is no error."""
+    aside = folder.path.parent / f".latest-{os.getpid()}"
+    try:
+        aside.symlink_to(folder.path.name)
+        aside.replace(folder.path.parent / "latest")
+    except OSError:
+        aside.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader sees the old or the new, never a part."""
+    publish(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Like write_text; floats as JSON numbers, NaN refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def publish(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file or folder aside, then rename it to `path`."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    remove(aside)
+    try:
+        write(aside)
+        if aside.is_dir():
+            remove(path)
+        aside.replace(path)
+    finally:
+        remove(aside)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_status(folder: RunFolder, state: str, step: int = 0, reason: str = "") -> None:
+    """status.json: RUNNING, DONE or FAILED, how far, why, who and when (UTC); for people and the launcher's list."""
+    value = {
+        "state": state,
+        "step": step,
+        "reason": reason,
+        "owner": f"{socket.gethostname()}:{os.getpid()}",
+        "heartbeat": now(),
+    }
+    write_json(folder.status, value)
+
+
+@contextmanager
+def status_of(folder: RunFolder, main: bool) -> Iterator[None]:
+    """Keep status.json while a run goes on: RUNNING, then DONE, or FAILED and why. Only the main process writes."""
+    if not main:
+        yield
+        return
+    write_status(folder, "RUNNING")
+    try:
+        yield
+    except Exception as error:
+        write_status(folder, "FAILED", reason=f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
+        raise
+    write_status(folder, "DONE")
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Manifest
+
+
+def manifest(*, seed: int, world_size: int, device: str, fingerprint: str) -> dict[str, Any]:
+    """Where, when and from what a run was made. Environment variables are left out: they may hold secrets."""
+    return {
+        "git": git_state(),
+        "image": os.environ.get("MUSTER_IMAGE_DIGEST"),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "host": socket.gethostname(),
+        "device": device,
+        "world_size": world_size,
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "0")),
+        "dataset_fingerprint": fingerprint,
+        "seed": seed,
+        "started": now(),
+        "ended": None,
+        "restarts": 0,
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the code and whether it was edited; None outside a checkout."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -1,0 +1,153 @@
+"""What a run shows and records while it goes on: metrics.jsonl, trackers, and a progress bar or plain lines.
+
+The loop hands over tensors; they become numbers here, every logging_steps, so that the device is waited for only then.
+On a terminal there is a bar; in a log file, a line per record: a bar there is thousands of carriage returns.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from job import run_folder
+from job.run_folder import RunFolder
+
+HEARTBEAT_SECONDS = 10.0
+
+
+@dataclass
+class Window:
+    """Sums over the steps since the last record."""
+
+    loss: torch.Tensor | None = None
+    examples: int = 0
+    real_tokens: int = 0
+    computed_tokens: int = 0
+    started: float = 0.0
+
+
+class Tracker:
+    """The record of a run. Only the main process writes and shows; on the others every call does nothing."""
+
+    def __init__(self, folder: RunFolder, accelerator: Accelerator, steps: int, every: int, start: int = 0) -> None:
+        self._folder, self._accelerator, self._every, self._steps = folder, accelerator, every, steps
+        self._main = accelerator.is_main_process
+        self._file = open(folder.metrics, "a", encoding="utf-8") if self._main else None
+        self._bar = _bar(steps, start) if self._main and sys.stderr.isatty() else None
+        self._window = Window(started=time.monotonic())
+        self._beat = 0.0
+        self.step = start
+        self.examples = 0
+        self.tokens = 0
+        self.seconds = 0.0
+
+    def train_step(
+        self,
+        *,
+        loss: torch.Tensor,
+        grad_norm: torch.Tensor,
+        learning_rate: float,
+        epoch: float,
+        examples: int,
+        tokens: tuple[int, int],
+    ) -> None:
+        """Take in one optimizer step: summed loss and gradient norm (tensors), and (real, computed) tokens."""
+        window = self._window
+        window.loss = loss if window.loss is None else window.loss + loss
+        window.examples += examples
+        window.real_tokens += tokens[0]
+        window.computed_tokens += tokens[1]
+        self.step += 1
+        self.examples += examples
+        self.tokens += tokens[0]
+        if self._bar is not None:
+            self._bar.update()
+        if self.step % self._every == 0 or self.step == self._steps:
+            self._flush_window(grad_norm, learning_rate, epoch)
+
+    def _flush_window(self, grad_norm: torch.Tensor, learning_rate: float, epoch: float) -> None:
+        window = self._window
+        assert window.loss is not None
+        loss, norm = window.loss.item(), grad_norm.item()  # here, and only here, the device is waited for
+        seconds = time.monotonic() - window.started
+        self._end_window()
+        self._record(
+            {
+                "step": self.step,
+                "epoch": round(epoch, 4),
+                "split": "train",
+                "loss": loss / window.examples,
+                "learning_rate": learning_rate,
+                "grad_norm": norm,
+                "examples_per_second": round(window.examples / seconds, 2),
+                "tokens_per_second": round(window.real_tokens / seconds, 1),
+                "padding_fraction": round(1 - window.real_tokens / window.computed_tokens, 4),
+            }
+        )
+
+    def _end_window(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._window.started
+        self._window = Window(started=now)
+
+    def evaluated(self, epoch: float, scores: Mapping[str, float], best: bool, seconds: float) -> None:
+        """Take in an evaluation; the `seconds` it took are not counted as training."""
+        self._window.started += seconds
+        self._record({"step": self.step, "epoch": round(epoch, 4), "split": "eval", **scores, "best": best})
+
+    def say(self, text: str) -> None:
+        """A line for the reader, above the bar."""
+        if self._main:
+            (self._bar.write if self._bar is not None else _print)(text)
+
+    def close(self) -> None:
+        self._end_window()
+        if self._bar is not None:
+            self._bar.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _record(self, values: dict[str, Any]) -> None:
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
+        self._accelerator.log({f"{values['split']}/{k}": v for k, v in numbers.items()}, step=values["step"])
+        if self._file is None:
+            return
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+        self._show(values)
+        if time.monotonic() - self._beat > HEARTBEAT_SECONDS:
+            self._beat = time.monotonic()
+            run_folder.write_status(self._folder, "RUNNING", self.step)
+
+    def _show(self, values: Mapping[str, Any]) -> None:
+        if values["split"] == "train" and self._bar is not None:
+            self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['examples_per_second']:.1f} examples/s")
+        else:
+            self.say(line(values, self._steps))
+
+
+def line(values: Mapping[str, Any], steps: int) -> str:
+    """One record as a line of text."""
+    head = f"step {values['step']}/{steps}  epoch {values['epoch']:.2f}  {values['split']:5}  loss {values['loss']:.4f}"
+    if values["split"] == "train":
+        return (f"{head}  lr {values['learning_rate']:.2e}  grad norm {values['grad_norm']:.2f}  "
+                f"{values['examples_per_second']:.1f} examples/s")  # fmt: skip
+    shown = {k: v for k, v in values.items() if k not in ("step", "epoch", "split", "loss", "best")}
+    numbers = "  ".join(f"{name} {v:.4f}" if isinstance(v, float) else f"{name} {v}" for name, v in shown.items())
+    return f"{head}  {numbers}{'  (best so far)' if values['best'] else ''}"
+
+
+def _bar(steps: int, start: int) -> tqdm[Any]:
+    return tqdm(total=steps, initial=start, desc="training", unit="step", dynamic_ncols=True, mininterval=0.2)
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,125 @@
+"""Fine-tune a pretrained model for text classification: config -> data -> model -> loop -> evaluation -> run folder.
+
+    accelerate launch job/train.py                                        # the demo
+    accelerate launch job/train.py mrpc --learning_rate 3e-5              # a recipe, one setting changed
+    accelerate launch job/train.py --train_file a.csv --validation_file b.csv
+
+This file tells the story; each chapter is a module. Torch is imported only after the flags have been checked, so that a
+typing error is answered in tenths of a second and the environment is made before any library reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":  # run from a checkout or snapshot: this code, not an installed copy
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from job import config as configuration
+from job import environment, preflight
+from job.config import Config
+from job.errors import JobError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from job.run_folder import RunFolder
+
+EXIT_CODE_FILE = "MUSTER_EXIT_CODE_FILE"
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line on this process and return its exit code; one line for what the user can mend."""
+    try:
+        environment.prepare()
+        config = configuration.parse(argv)
+        preflight.check(config)
+        train(config, configuration.run_name(argv))
+        code = 0
+    except JobError as error:
+        if os.environ.get("RANK", "0") == "0":  # all ranks raise the same: said once
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        code = error.exit_code
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    report_exit_code(code)
+    return code
+
+
+def train(config: Config, name: str = "run") -> dict[str, Any]:
+    """Train and evaluate as configured on this process and those started with it; returns what results.json holds.
+
+    To be called from a notebook as `accelerate.notebook_launcher(train, (config,))`.
+
+    Args:
+        config: all settings.
+        name: what a new run folder's name begins with, where config.run.output_dir is unset.
+
+    Raises:
+        JobError: on every process: a request that cannot be carried out, or a loss that is not finite.
+    """
+    environment.prepare()
+    preflight.check(config)
+    from job import processes, run_folder
+
+    accelerator = processes.start(config)
+    path = Path(processes.from_main(accelerator, lambda: config.run.output_dir or str(run_folder.new_path(name))))
+    folder = run_folder.RunFolder(path.absolute())
+    processes.from_main(accelerator, lambda: run_folder.claim(folder, config))
+    if folder.is_finished():
+        results = read_finished(folder, accelerator)
+    else:
+        with run_folder.status_of(folder, accelerator.is_main_process):
+            results = run(config, accelerator, folder)
+    processes.stop(accelerator)
+    return results
+
+
+def run(config: Config, accelerator: Accelerator, folder: RunFolder) -> dict[str, Any]:
+    """The run itself, from the data to the published model; returns what results.json holds."""
+    from accelerate.utils import set_seed
+
+    from job import data, finetune, model, processes, report
+
+    with processes.agreed(accelerator):
+        pretrained, tokenizer = model.load_config(config.model), model.load_tokenizer(config.model)
+        length = model.max_length(config.data.max_seq_length, pretrained, tokenizer)
+    names = model.own_class_names(pretrained)
+    read = processes.main_first(accelerator, lambda: data.prepare(config, tokenizer, names, length))
+    report.begin(config, read, length, accelerator, folder)
+
+    set_seed(config.training.seed)
+    with processes.agreed(accelerator):
+        network = model.load(config.model, pretrained, read.class_names)
+    if config.training.do_train:
+        outcome = finetune.finetune(config, network, tokenizer, read, accelerator, folder)
+    else:
+        outcome = finetune.evaluate_only(config, network, tokenizer, read, accelerator)
+
+    return processes.from_main(
+        accelerator, lambda: report.publish(config, outcome, tokenizer, read.class_names, folder)
+    )
+
+
+def read_finished(folder: RunFolder, accelerator: Accelerator) -> dict[str, Any]:
+    """The results of a run that was complete before this start."""
+    if accelerator.is_main_process:
+        print(f"{folder.path} holds this very run, finished: nothing to do", file=sys.stderr)
+    return json.loads(folder.results.read_text(encoding="utf-8"))
+
+
+def report_exit_code(code: int) -> None:
+    """Tell our own launcher the code in the file it named: the launchers in between make every failure a 1."""
+    path = os.environ.get(EXIT_CODE_FILE)
+    if path and (code or os.environ.get("RANK", "0") == "0"):
+        Path(path).write_text(str(code), encoding="ascii")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
