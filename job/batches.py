@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -79,8 +80,8 @@ def plan_step(indices: np.ndarray, lengths: np.ndarray, max_tokens: int, world: 
     if sizes[0] > max_tokens:
         raise ValueError(f"an example of {sizes[0]} tokens does not fit into max_tokens_per_device {max_tokens}")
     bounds = _balanced_cut(sizes, max_tokens, world)
-    micro = [MicroBatch(order[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False)]
-    costs = [sizes[start] * (stop - start) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    micro = [MicroBatch(order[start:stop]) for start, stop in pairwise(bounds)]
+    costs = [sizes[start] * (stop - start) for start, stop in pairwise(bounds)]
     while len(micro) % world:
         micro.append(MicroBatch(order[-1:], weight=0.0))
         costs.append(0)
@@ -95,7 +96,7 @@ def plan_evaluation(lengths: np.ndarray, max_tokens: int, world: int) -> list[li
     """
     order = np.argsort(-lengths, kind="stable")
     bounds = _cut(lengths[order].tolist(), max_tokens)
-    micro = [order[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    micro = [order[start:stop] for start, stop in pairwise(bounds)]
     return [micro[rank::world] for rank in range(world)]
 
 
@@ -133,7 +134,7 @@ def _split_widest(bounds: list[int], sizes: Sequence[int], wanted: int) -> list[
     """`bounds` with the costliest runs of two or more rows halved until there are `wanted`."""
     bounds = list(bounds)
     while len(bounds) - 1 < wanted:
-        runs = [(sizes[a] * (b - a), a, b) for a, b in zip(bounds, bounds[1:], strict=False) if b - a > 1]
+        runs = [(sizes[a] * (b - a), a, b) for a, b in pairwise(bounds) if b - a > 1]
         _, start, stop = max(runs)
         bounds.insert(bounds.index(stop), (start + stop) // 2)
     return bounds

@@ -242,7 +242,7 @@ def publish(rows: list[Row], folder: Path) -> None:
         for split, path in paths(made).items():
             write(path, [row for row in rows if row.split == split])
         try:
-            os.rename(made, folder)
+            made.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise

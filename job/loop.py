@@ -31,7 +31,7 @@ Evaluate = Callable[[int, float], bool]
 
 @dataclass(frozen=True)
 class Trainee:
-    """What a step changes: the prepared model (DDP where there are several processes) and optimizer, and the schedule."""
+    """What a step changes: the prepared model (DDP where there are several processes), optimizer, and schedule."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer

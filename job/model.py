@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -54,8 +55,12 @@ def load_config(model: config.Model) -> PreTrainedConfig:
     return _loaded(AutoConfig, model, model.model_name_or_path)
 
 
-def load_tokenizer(model: config.Model) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, or the one named. Refused if it cannot be read or has no padding token."""
+def load_tokenizer(model: config.Model, pretrained: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, or the one named, giving only inputs that the model takes.
+
+    Raises:
+        Refused: it cannot be read, or has no token to pad with.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = _loaded(AutoTokenizer, model, model.tokenizer_name or model.model_name_or_path)
@@ -63,7 +68,17 @@ def load_tokenizer(model: config.Model) -> PreTrainedTokenizerBase:
         if tokenizer.eos_token is None:
             raise Refused(f"the tokenizer of {model.model_name_or_path} has neither a padding nor an end token")
         tokenizer.pad_token = tokenizer.eos_token
+    taken = _input_names(pretrained)
+    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in (taken or [name])]
     return tokenizer
+
+
+def _input_names(pretrained: PreTrainedConfig) -> set[str]:
+    """Arguments of the model's forward pass; empty for one whose code is in its own repository."""
+    from transformers import AutoModelForSequenceClassification
+
+    network = AutoModelForSequenceClassification._model_mapping.get(type(pretrained), None)
+    return set(inspect.signature(network.forward).parameters) if network else set()
 
 
 def own_class_names(pretrained: PreTrainedConfig) -> tuple[str, ...]:
@@ -84,10 +99,13 @@ def max_length(asked: int | None, pretrained: PreTrainedConfig, tokenizer: PreTr
     return min(limit, LONGEST) if asked is None else asked
 
 
-def load(model: config.Model, pretrained: PreTrainedConfig, class_names: Sequence[str]) -> PreTrainedModel:
+def load(
+    model: config.Model, pretrained: PreTrainedConfig, class_names: Sequence[str], pad_token_id: int
+) -> PreTrainedModel:
     """The model with a classification head for `class_names`, weights in fp32.
 
-    The head is new unless the checkpoint has one of the same size.
+    The head is new unless the checkpoint has one of the same size. `pad_token_id` is for decoders without one of their
+    own, whose head reads the last token before the padding.
 
     Raises:
         Refused: weights that are missing, pickled or do not fit.
@@ -109,7 +127,7 @@ def load(model: config.Model, pretrained: PreTrainedConfig, class_names: Sequenc
         ignore_mismatched_sizes=len(class_names) != pretrained.num_labels,
     )
     if loaded.config.pad_token_id is None:
-        loaded.config.pad_token_id = load_tokenizer(model).pad_token_id
+        loaded.config.pad_token_id = pad_token_id
     if model.gradient_checkpointing:
         loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if model.torch_compile:

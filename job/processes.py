@@ -21,7 +21,7 @@ from job.config import Config
 from job.errors import JobError, Refused
 
 
-def start(config: Config, project_dir: str | None = None) -> Accelerator:
+def start(config: Config) -> Accelerator:
     """The Accelerator of this process, joined with the others.
 
     Raises:
@@ -30,11 +30,7 @@ def start(config: Config, project_dir: str | None = None) -> Accelerator:
     if not torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # without it, each process would believe it is alone
     try:
-        accelerator = Accelerator(
-            mixed_precision=config.training.mixed_precision,
-            log_with=list(config.run.report_to) or None,
-            project_dir=project_dir,
-        )
+        accelerator = Accelerator(mixed_precision=config.training.mixed_precision)
     except (ValueError, ImportError) as error:
         raise Refused(" ".join(str(error).split())) from error
     quieten_libraries()

@@ -28,9 +28,7 @@ LISTED_CLASSES = 30
 
 
 def begin(config: Config, data: Data, max_length: int, accelerator: Accelerator, folder: RunFolder) -> None:
-    """Say what will be run, write the manifest, and start the trackers that were asked for."""
-    accelerator.project_configuration.set_directories(str(folder.path))
-    accelerator.init_trackers("tensorboard" if config.run.report_to == ("tensorboard",) else "muster")
+    """Say what will be run, and write the manifest."""
     if not accelerator.is_main_process:
         return
     world, device = accelerator.num_processes, device_name(accelerator.device)
@@ -38,6 +36,8 @@ def begin(config: Config, data: Data, max_length: int, accelerator: Accelerator,
         seed=config.training.seed, world_size=world, device=device, fingerprint=data.fingerprint
     )
     run_folder.write_json(folder.manifest, manifest)
+    if config.run.output_dir is None:
+        run_folder.point_latest(folder)
     train = f"{len(data.train):,} training and " if data.train is not None else ""
     text = " + ".join(data.text_columns)
     print(

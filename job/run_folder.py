@@ -74,6 +74,11 @@ class RunFolder:
         """results.json is written last, so its being there says that all the rest is."""
         return self.results.is_file()
 
+    def holds_work(self) -> bool:
+        """Whether something would be lost with the folder: not where a run ended before its first record."""
+        kept = (self.results, self.predictions, self.model)
+        return any(path.exists() for path in kept) or (self.metrics.is_file() and self.metrics.stat().st_size > 0)
+
 
 def new_path(name: str) -> Path:
     """A run folder that is not there yet: runs/<name>-<time>."""
@@ -86,8 +91,11 @@ def new_path(name: str) -> Path:
     return path.absolute()
 
 
-def claim(folder: RunFolder, config: Config) -> None:
+def claim(folder: RunFolder, config: Config) -> bool:
     """Make the folder this run's, created if need be; an unfinished run of the same configuration is begun anew.
+
+    Returns:
+        Whether this very run is finished already.
 
     Raises:
         Refused: another run's folder, files that are no run's, or a folder that cannot be written.
@@ -99,29 +107,36 @@ def claim(folder: RunFolder, config: Config) -> None:
         path.mkdir(parents=True, exist_ok=True)
         _refuse_others(folder, config)
         if folder.is_finished() and not config.run.overwrite_output_dir:
-            return
+            return True
         for name in CONTENTS:
             remove(path / name)
         write_text(folder.config, configuration.to_yaml(config))
     except OSError as error:
         raise Refused(f"--output_dir {path} cannot be written: {error.strerror}") from error
-    if config.run.output_dir is None:
-        _point_latest(folder)
+    return False
 
 
 def _refuse_others(folder: RunFolder, config: Config) -> None:
-    if folder.config.is_file() and not config.run.overwrite_output_dir:
+    if folder.config.is_file() and folder.holds_work() and not config.run.overwrite_output_dir:
         differing = configuration.differing_settings(configuration.load_recipe(str(folder.config)), config)
         if differing:
-            raise Refused(f"{folder.path} holds a run with another {', '.join(differing)}: choose another --output_dir, "
-                          "or delete that run with --overwrite_output_dir")  # fmt: skip
+            raise Refused(
+                f"{folder.path} holds a run with another {', '.join(differing)}: choose another --output_dir, or delete "
+                "that run with --overwrite_output_dir"
+            )
     if not folder.config.is_file():
         strangers = sorted(p.name for p in folder.path.iterdir() if p.name not in (*CONTENTS, "jobs"))
         if strangers:
             raise Refused(f"{folder.path} holds files that are no run's ({strangers[0]}): choose another --output_dir")
 
 
-def _point_latest(folder: RunFolder) -> None:
+def discard_if_new(folder: RunFolder, config: Config) -> None:
+    """Remove a folder that was named by us and holds nothing: a refused request leaves no trace."""
+    if config.run.output_dir is None and not folder.holds_work():
+        remove(folder.path)
+
+
+def point_latest(folder: RunFolder) -> None:
     """runs/latest -> this run, for a folder that was named by us. A link that cannot be made is no error."""
     aside = folder.path.parent / f".latest-{os.getpid()}"
     try:

@@ -9,18 +9,37 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import filter_trackers
 from tqdm import tqdm
 
 from job import run_folder
+from job.errors import Refused
 from job.run_folder import RunFolder
 
 HEARTBEAT_SECONDS = 10.0
+
+
+def start_trackers(names: Sequence[str], accelerator: Accelerator, folder: RunFolder) -> None:
+    """Start the trackers that --report_to names; they write below the run folder or to their own servers.
+
+    Raises:
+        Refused: a tracker that Accelerate does not know or whose package is missing. Accelerate leaves it out silently.
+    """
+    accelerator.project_configuration.set_directories(str(folder.path))
+    try:
+        accelerator.log_with = filter_trackers(list(names), str(folder.path))
+    except ValueError as error:
+        raise Refused(f"--report_to: {' '.join(str(error).split())}") from error
+    missing = set(names) - {str(tracker) for tracker in accelerator.log_with}
+    if missing:
+        raise Refused(f"--report_to {min(missing)}: the package is not installed: pip install {min(missing)}")
+    accelerator.init_trackers("tensorboard")
 
 
 @dataclass
@@ -40,7 +59,7 @@ class Tracker:
     def __init__(self, folder: RunFolder, accelerator: Accelerator, steps: int, every: int, start: int = 0) -> None:
         self._folder, self._accelerator, self._every, self._steps = folder, accelerator, every, steps
         self._main = accelerator.is_main_process
-        self._file = open(folder.metrics, "a", encoding="utf-8") if self._main else None
+        self._file = folder.metrics.open("a", encoding="utf-8") if self._main else None
         self._bar = _bar(steps, start) if self._main and sys.stderr.isatty() else None
         self._window = Window(started=time.monotonic())
         self._beat = 0.0

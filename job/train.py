@@ -23,7 +23,7 @@ if __name__ == "__main__":  # run from a checkout or snapshot: this code, not an
 from job import config as configuration
 from job import environment, preflight
 from job.config import Config
-from job.errors import JobError
+from job.errors import JobError, Refused
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -71,12 +71,16 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
     accelerator = processes.start(config)
     path = Path(processes.from_main(accelerator, lambda: config.run.output_dir or str(run_folder.new_path(name))))
     folder = run_folder.RunFolder(path.absolute())
-    processes.from_main(accelerator, lambda: run_folder.claim(folder, config))
-    if folder.is_finished():
-        results = read_finished(folder, accelerator)
+    if processes.from_main(accelerator, lambda: run_folder.claim(folder, config)):
+        results = processes.from_main(accelerator, lambda: read_finished(folder))
     else:
-        with run_folder.status_of(folder, accelerator.is_main_process):
-            results = run(config, accelerator, folder)
+        try:
+            with run_folder.status_of(folder, accelerator.is_main_process):
+                results = run(config, accelerator, folder)
+        except Refused:
+            if accelerator.is_main_process:
+                run_folder.discard_if_new(folder, config)
+            raise
     processes.stop(accelerator)
     return results
 
@@ -85,10 +89,12 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder) -> dict[str
     """The run itself, from the data to the published model; returns what results.json holds."""
     from accelerate.utils import set_seed
 
-    from job import data, finetune, model, processes, report
+    from job import data, finetune, model, processes, report, tracking
 
     with processes.agreed(accelerator):
-        pretrained, tokenizer = model.load_config(config.model), model.load_tokenizer(config.model)
+        tracking.start_trackers(config.run.report_to, accelerator, folder)
+        pretrained = model.load_config(config.model)
+        tokenizer = model.load_tokenizer(config.model, pretrained)
         length = model.max_length(config.data.max_seq_length, pretrained, tokenizer)
     names = model.own_class_names(pretrained)
     read = processes.main_first(accelerator, lambda: data.prepare(config, tokenizer, names, length))
@@ -96,7 +102,7 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder) -> dict[str
 
     set_seed(config.training.seed)
     with processes.agreed(accelerator):
-        network = model.load(config.model, pretrained, read.class_names)
+        network = model.load(config.model, pretrained, read.class_names, tokenizer.pad_token_id)
     if config.training.do_train:
         outcome = finetune.finetune(config, network, tokenizer, read, accelerator, folder)
     else:
@@ -107,10 +113,9 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder) -> dict[str
     )
 
 
-def read_finished(folder: RunFolder, accelerator: Accelerator) -> dict[str, Any]:
+def read_finished(folder: RunFolder) -> dict[str, Any]:
     """The results of a run that was complete before this start."""
-    if accelerator.is_main_process:
-        print(f"{folder.path} holds this very run, finished: nothing to do", file=sys.stderr)
+    print(f"{folder.path} holds this very run, finished: nothing to do", file=sys.stderr)
     return json.loads(folder.results.read_text(encoding="utf-8"))
 
 

@@ -1,0 +1,99 @@
+"""The same numbers on one process and on several: predictions, counts and gradients."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+from sklearn.metrics import accuracy_score
+
+from tests.support.launch import environment, torchrun
+from tests.support.tiny import tiny_model
+
+WORKERS = Path(__file__).parent / "workers"
+SIZES = [*range(1, 18), 103]
+EXAMPLES = 12
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model(folder, num_labels=None, dropout=0.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """World size -> folder with the predictions for every size."""
+    folders = {}
+    for world in (1, 2, 3):
+        out = tmp_path_factory.mktemp(f"world{world}")
+        arguments = [str(out), str(model_folder), str(world), *map(str, SIZES)]
+        env = environment(out / "home")
+        torchrun(world, WORKERS / "exact_evaluation.py", *arguments, env=env, cwd=out).expect(0)
+        folders[world] = out
+    return folders
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_predictions_are_identical_bytes_on_any_number_of_processes(predicted: dict[int, Path], world: int) -> None:
+    for size in SIZES:
+        one, several = (predicted[w] / f"{size}.parquet" for w in (1, world))
+        assert one.read_bytes() == several.read_bytes(), f"{size} examples on {world} processes"
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_correct_count_equals_scikit_learn_on_the_file(predicted: dict[int, Path], world: int) -> None:
+    correct = json.loads((predicted[world] / "correct.json").read_text())
+    assert set(correct) == {str(size) for size in SIZES}
+    for size in SIZES:
+        table = pq.read_table(predicted[world] / f"{size}.parquet")
+        assert table["index"].to_pylist() == list(range(size))
+        expected = accuracy_score(table["label"].to_pylist(), table["prediction"].to_pylist(), normalize=False)
+        assert correct[str(size)] == expected
+
+
+def test_the_data_would_show_a_lost_or_doubled_row(predicted: dict[int, Path]) -> None:
+    table = pq.read_table(predicted[1] / "103.parquet").to_pandas()
+    right = (table["label"] == table["prediction"]).sum()
+    assert 0 < right < 103
+    assert table[[c for c in table.columns if c.startswith("probability_")]].drop_duplicates().shape[0] > 90
+
+
+@pytest.fixture(scope="module")
+def gradients(
+    model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+    """(world size, token limit) -> gradients and loss of the same twelve examples."""
+    found = {}
+    for world in (1, 2, 3):
+        out = tmp_path_factory.mktemp(f"gradients{world}")
+        arguments = [str(out), str(model_folder), str(world), str(EXAMPLES), "24", "60", "4096"]
+        env = environment(out / "home")
+        torchrun(world, WORKERS / "gradients.py", *arguments, env=env, cwd=out).expect(0)
+        found |= {(world, limit): load_file(out / f"{limit}.safetensors") for limit in (24, 60, 4096)}
+    return found
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("limit", [24, 60, 4096])
+def test_gradient_of_a_global_batch_does_not_depend_on_processes_or_cut(
+    gradients: dict[tuple[int, int], dict[str, np.ndarray]], world: int, limit: int
+) -> None:
+    whole, cut = gradients[1, 4096], gradients[world, limit]
+    assert set(whole) == set(cut)
+    for name in whole:
+        np.testing.assert_allclose(cut[name], whole[name], rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_gradients_are_large_enough_for_the_comparison_to_mean_something(
+    gradients: dict[tuple[int, int], dict[str, np.ndarray]],
+) -> None:
+    whole = gradients[1, 4096]
+    assert max(np.abs(value).max() for name, value in whole.items() if name != "loss") > 1e-2
+    mean_of_halves = 0.5 * whole["classifier.weight"]  # what averaging twice would give
+    assert np.abs(mean_of_halves - whole["classifier.weight"]).max() > 1e-3

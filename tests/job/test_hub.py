@@ -1,0 +1,116 @@
+"""Data sets and models by name and revision, from a stand-in hub on loopback, then again offline from the cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.hub import Hub, hub
+from tests.support.launch import TRAIN, Finished, alone, environment
+from tests.support.tiny import tiny_model, tiny_tokenizer
+
+HEADER = """---
+configs:
+- config_name: films
+  data_files:
+  - {split: train, path: films/train.csv}
+  - {split: validation, path: films/test.csv}
+- config_name: pairs
+  data_files:
+  - {split: train, path: pairs/train.csv}
+  - {split: validation, path: pairs/train.csv}
+---
+"""
+
+
+def data_set(folder: Path, good: str, bad: str) -> Path:
+    """A repository with two configurations; `good` and `bad` are its label names."""
+    rows = "".join(f"film {number},{(good, bad)[number % 2]}\n" for number in range(20))
+    pairs = "".join(f"one {n},two {n},{n % 2}\n" for n in range(20))
+    for name, text in {"films/train.csv": f"text,label\n{rows}", "films/test.csv": f"text,label\n{rows}",
+                       "pairs/train.csv": f"sentence1,sentence2,label\n{pairs}", "README.md": HEADER}.items():  # fmt: skip
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Path]]:
+    folder = tmp_path_factory.mktemp("hub")
+    for name, seed in (("first", 1), ("second", 2)):
+        tiny_tokenizer(folder / name, ["film", "one", "two"])
+        tiny_model(folder / name, num_labels=None, seed=seed)
+    repositories = {
+        "datasets/acme/reviews": {
+            "main": data_set(folder / "new", "good", "bad"),
+            "v1": data_set(folder / "old", "gut", "schlecht"),
+        },
+        "models/acme/tiny": {"main": folder / "first", "v2": folder / "second"},
+    }
+    with hub(repositories) as running:
+        yield running, folder
+
+
+def train(served: tuple[Hub, Path], out: str, offline: bool = False, **changes: object) -> Finished:
+    running, folder = served
+    values = {"model_name_or_path": "acme/tiny", "dataset_name": "acme/reviews", "dataset_config_name": "films",
+              "max_steps": 1, "output_dir": folder / out} | changes  # fmt: skip
+    env = (
+        environment(folder / "home") | running.environment(folder / "home", offline=offline) | {"OMP_NUM_THREADS": "1"}
+    )
+    if not offline:
+        env.pop("HF_HUB_OFFLINE", None)
+    return alone(TRAIN, *(w for k, v in values.items() for w in (f"--{k}", str(v))), env=env, cwd=folder)
+
+
+def labels(served: tuple[Hub, Path], out: str) -> set[str]:
+    return set(pq.read_table(served[1] / out / "predictions.parquet")["label"].to_pylist())
+
+
+def test_revision_decides_data_and_model_online_and_offline(served: tuple[Hub, Path]) -> None:
+    running, _ = served
+    train(served, "main").expect(0)
+    train(served, "v1", dataset_revision="v1", model_revision="v2").expect(0)
+    assert labels(served, "main") == {"good", "bad"}
+    assert labels(served, "v1") == {"gut", "schlecht"}
+
+    running.requests.clear()
+    train(served, "main-offline", offline=True).expect(0)
+    train(served, "v1-offline", offline=True, dataset_revision="v1", model_revision="v2").expect(0)
+    assert not running.requests, "nothing is asked when offline"
+    for name in ("main", "v1"):
+        online, offline = (served[1] / f"{name}{end}" / "predictions.parquet" for end in ("", "-offline"))
+        assert online.read_bytes() == offline.read_bytes()
+    assert (served[1] / "main" / "predictions.parquet").read_bytes() != (
+        served[1] / "v1" / "predictions.parquet"
+    ).read_bytes()
+
+
+def test_a_configuration_with_pairs_is_read_by_name(served: tuple[Hub, Path]) -> None:
+    done = train(served, "pairs", dataset_config_name="pairs").expect(0)
+    assert "text: sentence1 + sentence2" in done.stderr
+    assert json.loads((served[1] / "pairs" / "results.json").read_text())["eval"]["examples"] == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"dataset_name": "acme/nothing"}, "data set acme/nothing is not in reach: "),
+        ({"dataset_revision": "v9"}, "data set acme/reviews at v9 is not in reach: "),
+        ({"dataset_config_name": "songs"}, "data set acme/reviews songs cannot be loaded: "),
+        ({"validation_split_name": "dev"}, "acme/reviews films has no split dev: it has train, validation"),
+        ({"model_revision": "v9"}, "model acme/tiny cannot be loaded: "),
+    ],
+)  # fmt: skip
+def test_what_the_hub_does_not_have_is_refused_by_name(
+    served: tuple[Hub, Path], changes: dict[str, object], words: str
+) -> None:
+    done = train(served, "refused", **changes).expect(2)
+    assert len(done.errors) == 1
+    assert words in done.errors[0]
+    assert "Traceback" not in done.stderr

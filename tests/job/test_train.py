@@ -1,0 +1,283 @@
+"""The entrypoint as users start it: real processes, a tiny random-weight model, files made on the spot."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from sklearn.metrics import f1_score
+
+from tests.support.launch import ROOT, TRAIN, Finished, alone, environment, run, torchrun
+from tests.support.tiny import tiny_model, tiny_tokenizer
+
+WORDS = {"color": ["red", "green", "blue"], "animal": ["cat", "dog", "horse"], "food": ["bread", "rice", "soup"]}
+
+
+def write_csv(path: Path, rows: int, seed: int) -> Path:
+    """Rows whose class can be learnt, a few words of one kind among others; every eighth label is a random one."""
+    rng = random.Random(seed)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text", "category"])
+        for number in range(rows):
+            label = rng.choice(sorted(WORDS))
+            filler = ["the", "a", "of"] * rng.randint(0, 5)
+            words = rng.choices(WORDS[label], k=3)
+            shown = rng.choice(sorted(WORDS)) if number % 8 == 7 else label
+            writer.writerow([number, " ".join([*filler, *words]), shown])
+    return path
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, training and evaluation files, and a cache that all tests of this module share."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny_tokenizer(folder / "model", [word for words in WORDS.values() for word in words] + ["the", "a", "of"])
+    tiny_model(folder / "model", num_labels=None, dropout=0.1, hidden=32)
+    write_csv(folder / "train.csv", 200, seed=1)
+    write_csv(folder / "eval.csv", 103, seed=2)
+    return folder
+
+
+def flags(world: Path, **changes: object) -> list[str]:
+    values: dict[str, object] = {
+        "model_name_or_path": world / "model",
+        "train_file": world / "train.csv",
+        "validation_file": world / "eval.csv",
+        "learning_rate": 1e-2,
+        "num_train_epochs": 2,
+        "logging_steps": 2,
+    }
+    values |= changes
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def train(world: Path, out: Path, *more: str, **changes: object) -> Finished:
+    arguments = [*flags(world, output_dir=out, **changes), *more]
+    return alone(TRAIN, *arguments, env=environment(world / "home"), cwd=world)
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path) -> Path:
+    """The folder of a finished run."""
+    out = world / "finished"
+    train(world, out, "--report_to", "tensorboard").expect(0)
+    return out
+
+
+def test_a_run_folder_holds_what_the_contract_names(finished: Path) -> None:
+    there = {path.name for path in finished.iterdir()}
+    assert there == {"config.yaml", "manifest.json", "metrics.jsonl", "results.json", "predictions.parquet", "model",
+                     "status.json", "tensorboard"}  # fmt: skip
+    assert json.loads((finished / "status.json").read_text())["state"] == "DONE"
+    assert list((finished / "tensorboard").rglob("events.*"))
+    assert (finished / "model" / "model.safetensors").stat().st_mode & 0o077 == 0o044 & ~os.umask(0o022)
+
+
+def test_metrics_are_lines_of_training_and_evaluation(finished: Path) -> None:
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    steps = -(-200 // 32) * 2
+    assert [line["step"] for line in lines if line["split"] == "train"] == [*range(2, steps + 1, 2)]
+    assert [line["step"] for line in lines if line["split"] == "eval"] == [7, 14]
+    training = next(line for line in lines if line["split"] == "train")
+    assert {"epoch", "loss", "learning_rate", "grad_norm", "tokens_per_second", "examples_per_second",
+            "padding_fraction"} <= set(training)  # fmt: skip
+    assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_results_agree_with_scikit_learn_on_the_predictions(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    table = pq.read_table(finished / "predictions.parquet").to_pandas()
+    assert list(table.columns[:3]) == ["index", "label", "prediction"]
+    assert table["index"].tolist() == list(range(103))
+    with (finished.parent / "eval.csv").open(encoding="utf-8") as file:
+        assert table["label"].tolist() == [row["category"] for row in csv.DictReader(file)]
+    evaluated = results["eval"]
+    assert evaluated["correct"] == (table["label"] == table["prediction"]).sum()
+    assert evaluated["f1_macro"] == f1_score(table["label"], table["prediction"], average="macro")
+    assert sum(map(sum, evaluated["confusion_matrix"])) == evaluated["examples"] == 103
+    assert set(evaluated["per_class"]) == set(WORDS)
+    assert 0.6 < evaluated["accuracy"] < 1, "most can be learnt, the random labels can not"
+    assert results["train"]["examples"] == 400
+
+
+def test_the_model_gives_true_label_names_in_a_plain_pipeline(finished: Path) -> None:
+    from transformers import pipeline
+
+    classify = pipeline("text-classification", model=str(finished / "model"))
+    table = pq.read_table(finished / "predictions.parquet").to_pandas()
+    with (finished.parent / "eval.csv").open(encoding="utf-8") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    answers = classify(texts[:20])
+    assert [answer["label"] for answer in answers] == table["prediction"][:20].tolist()
+    card = (finished / "model" / "README.md").read_text()
+    assert "animal, color, food" in card
+    assert "pipeline_tag" in card
+
+
+def test_config_yaml_repeats_the_run_exactly(world: Path, finished: Path) -> None:
+    again = world / "again"
+    done = alone(TRAIN, str(finished / "config.yaml"), "--output_dir", str(again), "--report_to", env=environment(world / "home"), cwd=again.parent)  # fmt: skip
+    done.expect(0)
+    assert (again / "predictions.parquet").read_bytes() == (finished / "predictions.parquet").read_bytes()
+    one, other = (yaml.safe_load((folder / "config.yaml").read_text()) for folder in (finished, again))
+    assert one | {"report_to": []} == other
+
+
+def test_a_finished_run_started_again_says_so_and_changes_nothing(world: Path, finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    done = train(world, finished).expect(0)
+    assert "finished: nothing to do" in done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+
+def test_another_configuration_in_the_same_folder_is_refused_by_name(world: Path, finished: Path) -> None:
+    done = train(world, finished, learning_rate=1e-3).expect(2)
+    assert len(done.errors) == 1
+    assert "learning_rate" in done.errors[0]
+    assert (finished / "results.json").is_file()
+
+
+def test_evaluation_alone_gives_the_same_predictions_on_one_two_and_three_processes(
+    world: Path, finished: Path
+) -> None:
+    expected = (finished / "predictions.parquet").read_bytes()
+    for processes in (1, 2, 3):
+        out = world / f"evaluated{processes}"
+        arguments = ["--no_do_train", "--model_name_or_path", str(finished / "model"),
+                     "--validation_file", str(world / "eval.csv"), "--output_dir", str(out)]  # fmt: skip
+        torchrun(processes, TRAIN, *arguments, env=environment(world / "home"), cwd=world).expect(0)
+        assert json.loads((out / "manifest.json").read_text())["world_size"] == processes
+        assert (out / "predictions.parquet").read_bytes() == expected
+        assert not (out / "model").exists()
+
+
+def test_best_model_is_kept_and_patience_ends_the_run(world: Path) -> None:
+    out = world / "patience"
+    train(world, out, eval_strategy="steps", eval_steps=2, early_stopping_patience=2, num_train_epochs=20,
+          learning_rate=2e-2, metric_for_best_model="loss").expect(0)  # fmt: skip
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["loss"] for line in lines if line["split"] == "eval"}
+    results = json.loads((out / "results.json").read_text())
+    assert results["best_step"] == min(losses, key=lambda step: (losses[step], step))
+    assert results["eval"]["loss"] == min(losses.values())
+    assert max(losses) == results["train"]["steps"] == results["best_step"] + 2 * 2 < 140
+    check = world / "patience-check"
+    arguments = ["--no_do_train", "--model_name_or_path", str(out / "model"), "--validation_file",
+                 str(world / "eval.csv"), "--output_dir", str(check)]  # fmt: skip
+    alone(TRAIN, *arguments, env=environment(world / "home"), cwd=world).expect(0)
+    assert json.loads((check / "results.json").read_text())["eval"]["loss"] == pytest.approx(min(losses.values()))
+
+
+def test_non_finite_loss_ends_all_processes_naming_step_and_rows(world: Path) -> None:
+    out = world / "nan"
+    arguments = flags(world, output_dir=out, learning_rate=1e30, warmup_ratio=0, max_grad_norm=0)
+    done = torchrun(2, TRAIN, *arguments, env=environment(world / "home"), cwd=world)
+    assert done.code == 1
+    assert len(done.errors) == 1
+    assert "loss of step 2 is not finite; rows of the training data: " in done.errors[0]
+    assert not {"results.json", "model", "predictions.parquet"} & {path.name for path in out.iterdir()}
+    assert json.loads((out / "status.json").read_text())["state"] == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "words"),
+    [
+        ("flag", {"trian_file": "x"}, "unknown flag --trian_file; did you mean --train_file?"),
+        ("file", {"train_file": "nowhere.csv"}, "no file nowhere.csv"),
+        ("column", {"text_column_names": "txt"}, "has no column txt: it has id, text, category"),
+        ("parquet column", {"train_file": "train.parquet"}, "no column has a usual label name"),
+        ("model", {"model_name_or_path": "no/such-model"}, "model no/such-model cannot be loaded: "),
+        ("label", {"validation_file": "odd.csv"}, "label 'mineral' is not among the 3 classes"),
+    ],
+)  # fmt: skip
+def test_a_mistake_ends_all_processes_with_one_line_and_no_results(
+    world: Path, what: str, changes: dict[str, object], words: str
+) -> None:
+    import pandas as pd
+
+    pd.read_csv(world / "train.csv").rename(columns={"category": "kind"}).to_parquet(world / "train.parquet")
+    (world / "odd.csv").write_text("id,text,category\n1,a cat,animal\n2,a stone,mineral\n", encoding="utf-8")
+    out = world / f"mistake-{what.replace(' ', '-')}"
+    begun = time.monotonic()
+    done = torchrun(2, TRAIN, *flags(world, output_dir=out, **changes), env=environment(world / "home"), cwd=world)
+    assert done.code == 1, "torchrun makes every failure a 1"
+    assert len(done.errors) == 1, done.stderr
+    assert words in done.errors[0]
+    assert "job/" not in done.stderr.replace("job/train.py", ""), "no traceback of ours"
+    assert time.monotonic() - begun < 60
+    assert not out.exists() or not {"results.json", "model"} & {path.name for path in out.iterdir()}
+
+
+def test_exit_code_of_a_refusal_is_2_also_in_the_file_the_launcher_named(world: Path) -> None:
+    code = world / "code"
+    env = environment(world / "home", MUSTER_EXIT_CODE_FILE=str(code))
+    done = alone(TRAIN, *flags(world, train_file="nowhere.csv"), env=env, cwd=world).expect(2)
+    assert code.read_text() == "2"
+    assert done.stderr.count("\n") == 1
+
+
+def test_bare_accelerate_launch_runs_the_code_beside_it_installed_or_not(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "job", tmp_path / "job", ignore=shutil.ignore_patterns("__pycache__"))
+    marked = tmp_path / "job" / "report.py"
+    marked.write_text(marked.read_text(encoding="utf-8").replace("evaluated on", "EVALUATED BY THIS COPY on"))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", str(tmp_path / "job" / "train.py")]
+    arguments = flags(world, output_dir=tmp_path / "out", max_steps=1)
+    env = environment(world / "home")
+    del env["OMP_NUM_THREADS"]
+    done = run([*command, *arguments], env, tmp_path, 120).expect(0)
+    assert "EVALUATED BY THIS COPY" in done.stderr
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["threads"] == len(os.sched_getaffinity(0)), "accelerate's own choice is one thread"
+
+
+def test_train_can_be_called_from_a_notebook(world: Path) -> None:
+    out = world / "notebook"
+    cell = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from accelerate import notebook_launcher
+from job.config import parse
+from job.train import train
+config = parse({flags(world, output_dir=out, max_steps=2)!r})
+notebook_launcher(train, (config,), num_processes=1)
+"""
+    done = subprocess.run([sys.executable, "-c", cell], env=environment(world / "home"), cwd=world,
+                          capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((out / "results.json").read_text())["train"]["steps"] == 2
+
+
+def test_precision_comes_from_the_launcher_unless_the_flag_says_otherwise(world: Path) -> None:
+    env = environment(world / "home", ACCELERATE_MIXED_PRECISION="bf16")
+    launched = alone(TRAIN, *flags(world, output_dir=world / "bf16", max_steps=1), env=env, cwd=world).expect(0)
+    asked = [*flags(world, output_dir=world / "fp32", max_steps=1), "--mixed_precision", "no"]
+    assert "precision bf16" in launched.stderr
+    assert "precision no" in alone(TRAIN, *asked, env=env, cwd=world).expect(0).stderr
+
+
+def test_no_connection_is_made_when_offline(world: Path) -> None:
+    watched = f"""
+import runpy, sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo") and not str(arguments[-1]).startswith("/"):
+        print("CONNECTION", event, arguments, file=sys.stderr)
+sys.addaudithook(refuse)
+sys.argv[0] = {str(TRAIN)!r}
+sys.path.insert(0, {str(TRAIN.parent)!r})
+runpy.run_path({str(TRAIN)!r}, run_name="__main__")
+"""
+    script = world / "watched.py"
+    script.write_text(watched)
+    done = alone(script, *flags(world, output_dir=world / "offline", max_steps=1), env=environment(world / "home"), cwd=world)  # fmt: skip
+    done.expect(0)
+    assert "CONNECTION" not in done.stderr

@@ -1,0 +1,48 @@
+"""On every process: predict data sets of many sizes and write what the gathered result is. Started by torchrun.
+
+Arguments: folder for results, model folder, expected number of processes, sizes.
+"""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from job import environment
+
+environment.prepare()
+
+import torch
+
+from job import collate, evaluation, model, processes, report
+from job.config import Config, Model
+from tests.support.examples import split_of
+
+
+def main(out: Path, folder: str, world: int, sizes: list[int]) -> None:
+    accelerator = processes.start(Config())
+    assert accelerator.num_processes == world, f"{accelerator.num_processes} processes, not {world}"
+    pretrained = model.load_config(Model(model_name_or_path=folder))
+    tokenizer = model.load_tokenizer(Model(model_name_or_path=folder), pretrained)
+    torch.manual_seed(7)
+    names = ("red", "green", "blue")
+    network = model.load(Model(model_name_or_path=folder), pretrained, names, tokenizer.pad_token_id)
+    network = accelerator.prepare_model(network, evaluation_mode=True)
+    metrics = evaluation.load_metrics(["accuracy"]) if accelerator.is_main_process else {}
+    correct = {}
+    for size in sizes:
+        split = split_of(size, classes=3, seed=size)
+        batch = partial(collate.padded, split, tokenizer, accelerator.device)
+        predictions = evaluation.predict(network, split, batch, accelerator, max_tokens=64)
+        if accelerator.is_main_process:
+            correct[size] = evaluation.scores(predictions, metrics)["correct"]
+            report.write_predictions(predictions, names, out / f"{size}.parquet")
+    if accelerator.is_main_process:
+        (out / "correct.json").write_text(json.dumps(correct))
+    processes.stop(accelerator)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), [int(size) for size in sys.argv[4:]])
