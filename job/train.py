@@ -10,6 +10,7 @@ typing error is answered in tenths of a second and the environment is made befor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -120,10 +121,14 @@ def read_finished(folder: RunFolder) -> dict[str, Any]:
 
 
 def report_exit_code(code: int) -> None:
-    """Tell our own launcher the code in the file it named: the launchers in between make every failure a 1."""
+    """Tell our own launcher the code in the file it named: the launchers in between make every failure a 1.
+
+    The first failure counts: what ends the other processes then is its consequence.
+    """
     path = os.environ.get(EXIT_CODE_FILE)
     if path and (code or os.environ.get("RANK", "0") == "0"):
-        Path(path).write_text(str(code), encoding="ascii")
+        with contextlib.suppress(FileExistsError), open(path, "x", encoding="ascii") as file:
+            file.write(str(code))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""The launcher's command line: `python -m launch VERB [RECIPE] [launcher flags] [-- job flags]`.
+
+What is wrong is said before anything is started, in one line: the job's flags are parsed and checked here by the job's
+own code, which imports no torch. Launcher flags stand before `--`, job flags after it: two lists of names that cannot
+come to mean each other. argparse is enough for the few here; tyro's is the job's, whose flags are its dataclasses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from job import config, environment, preflight
+from job.errors import Refused
+from launch import local
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that refuses in one line, without printing its usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused(re.sub(r"^argument (--[a-z_]+): ", r"\1 ", message) + "; --help lists the flags")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the command line says; the exit code, 2 with one line on stderr where it is refused."""
+    try:
+        own, job = _split(argv)
+        return _run(own, job)
+    except Refused as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before the first `--` and those after it."""
+    cut = argv.index("--") if "--" in argv else len(argv)
+    return list(argv[:cut]), list(argv[cut + 1 :])
+
+
+def _run(own: list[str], job: list[str]) -> int:
+    if not own:
+        raise Refused(f"no verb given: there are {', '.join(VERBS)}; --help says more")
+    if own[0] not in VERBS and own[0] not in ("-h", "--help"):
+        raise Refused(f"no verb {own[0]}: there are {', '.join(VERBS)}{_nearest(own[0], VERBS)}")
+    arguments, unknown = _parser().parse_known_args(own)
+    if unknown:
+        raise Refused(_about_unknown(unknown[0], own[0]))
+    return VERBS[own[0]](arguments, job)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m launch", description="Fine-tune on this machine.", allow_abbrev=False)
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb")
+    train = verbs.add_parser(
+        "local",
+        help="train on this machine",
+        allow_abbrev=False,
+        usage="python -m launch local [RECIPE] [--gpus N] [--tasks N] [--dry_run] [-- job flags]",
+        epilog="`python -m launch local -- --help` lists the job's flags.",
+    )
+    train.add_argument("recipe", nargs="?", help="a recipe's name or a YAML file; nothing at all: the demo")
+    train.add_argument("--gpus", type=_count, metavar="N", help="GPUs to use; 0: none (default: all)")
+    train.add_argument("--tasks", type=_count, metavar="N", help="processes on the CPU (default: 1)")
+    train.add_argument("--dry_run", action="store_true", help="print the command, start nothing")
+    verbs.add_parser("recipes", help="list the recipes", allow_abbrev=False)
+    return parser
+
+
+def _count(text: str) -> int | None:
+    """A whole number; nothing, as an unset variable gives it, is not given."""
+    if not text.strip():
+        return None
+    if not re.fullmatch("[0-9]{1,4}", text.strip()):
+        raise argparse.ArgumentTypeError(f"takes a whole number, not {text!r}")
+    return int(text)
+
+
+def _about_unknown(word: str, verb: str) -> str:
+    name = word.split("=")[0]
+    if name.lstrip("-").replace("-", "_").removeprefix("no_") in config.fields():
+        return f"{name} is a flag of the job: it goes after `--`, as in python -m launch {verb} -- {name} ..."
+    own = ("--gpus", "--tasks", "--dry_run", "--help") if verb == "local" else ("--help",)
+    kind = "unknown flag" if word.startswith("-") else "unexpected word"
+    return f"{kind} {name}{_nearest(name, own)}; flags of the job go after `--`"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _local(arguments: argparse.Namespace, job: list[str]) -> int:
+    environment.load_dotenv()
+    words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
+    settings = config.parse(words)
+    preflight.check(settings)
+    request = local.Request(words, settings.training.mixed_precision, arguments.gpus, arguments.tasks)
+    plan = local.plan(request, local.look(os.environ), Path.cwd())
+    if arguments.dry_run:
+        print(plan)
+        return 0
+    return local.run(plan)
+
+
+def _recipes(_: argparse.Namespace, job: list[str]) -> int:
+    if job:
+        raise Refused("`recipes` takes no flags of the job")
+    known = config.recipes()
+    width = max(map(len, known), default=0)
+    for name, description in known.items():
+        print(f"{name:<{width}}  {description}")
+    return 0
+
+
+VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {"local": _local, "recipes": _recipes}

@@ -1,0 +1,56 @@
+"""`make train`: the variables of the Makefile, as data, turned into the launcher's command line.
+
+make exports the variables and no shell reads them, so `GPUS='4; rm -rf x'` is a wrong number and not a command. Only
+ARGS is cut into words, by the shell's quoting rules and none of its substitutions.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+
+from job.environment import TRUE
+from job.errors import Refused
+from launch import cli
+
+FALSE = {"", "0", "false", "no", "off"}
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Train as the variables RECIPE, GPUS, TASKS, ARGS and DRY_RUN say; the exit code."""
+    try:
+        argv = local_argv(environ)
+    except Refused as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return cli.main(argv)
+
+
+def local_argv(environ: Mapping[str, str]) -> list[str]:
+    """The words of `python -m launch local ...`; Refused for what could be read as another word than it is."""
+    recipe = environ.get("RECIPE", "").strip()
+    if recipe.startswith("-"):
+        raise Refused(f"RECIPE is a recipe's name or a YAML file, not {recipe!r}: flags go into ARGS")
+    numbers = [f"--{name}={environ.get(name.upper(), '')}" for name in ("gpus", "tasks")]
+    dry_run = ["--dry_run"] if _switch(environ, "DRY_RUN") else []
+    return ["local", *([recipe] if recipe else []), *numbers, *dry_run, "--", *_words(environ.get("ARGS", ""))]
+
+
+def _switch(environ: Mapping[str, str], name: str) -> bool:
+    value = environ.get(name, "").strip().lower()
+    if value not in TRUE | FALSE:
+        raise Refused(f"{name} is 1 or nothing, not {environ[name]!r}")
+    return value in TRUE
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise Refused(f"ARGS cannot be cut into words: {str(error).lower()} in {text!r}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

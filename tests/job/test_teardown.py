@@ -1,0 +1,50 @@
+"""Many launches in a row end cleanly: gloo aborts a finished process when DDP's hooks outlive the process group."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.launch import TRAIN, environment, torchrun
+from tests.support.tiny import tiny_model
+
+WHOLE_JOBS, SHORT_TRAININGS = 6, 24
+
+
+def test_whole_jobs_of_two_processes_end_with_exit_code_0(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "model", num_labels=None, layers=1)
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\n" + "".join(f"{'ab' * (n + 1)},{n % 2}\n" for n in range(8)), encoding="utf-8")
+    arguments = ["--model_name_or_path", str(tmp_path / "model"), "--train_file", str(data), "--validation_file",
+                 str(data), "--max_steps", "2", "--metrics", "accuracy"]  # fmt: skip
+    for number in range(WHOLE_JOBS):
+        out = tmp_path / f"run{number}"
+        done = torchrun(2, TRAIN, *arguments, "--output_dir", str(out), env=environment(tmp_path / "home"), cwd=tmp_path)
+        assert "terminate called" not in done.expect(0).stderr
+        assert (out / "results.json").is_file()
+
+
+def test_short_trainings_of_two_processes_end_with_exit_code_0(tmp_path: Path) -> None:
+    for _ in range(SHORT_TRAININGS):
+        port = free_port()
+        ranks = [start_rank(rank, port, tmp_path) for rank in range(2)]
+        for process in ranks:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+            assert "terminate called" not in errors
+
+
+def start_rank(rank: int, port: int, home: Path) -> subprocess.Popen[str]:
+    """One of two processes, without a launcher: the launcher's own start would take most of the time."""
+    where = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+             "MASTER_PORT": str(port)}  # fmt: skip
+    worker = Path(__file__).parent / "workers" / "short_training.py"
+    return subprocess.Popen([sys.executable, str(worker)], env=environment(home, **where), stderr=subprocess.PIPE, text=True)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -1,0 +1,220 @@
+"""The launcher's command line: refusals in one line before anything is started, values taken as data."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launch import cli, local, make
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "accelerate", "transformers", "datasets", "numpy")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder, a machine without GPUs, and a failure where a plan would be carried out."""
+
+    def fail(_: object) -> int:
+        raise AssertionError("a plan was carried out")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(local, "run", fail)
+
+
+def refusal(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
+    """The one line that `argv` is refused with."""
+    assert cli.main(argv) == 2
+    out, said = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch("error: .*\n", said)
+    return said.removeprefix("error: ").rstrip("\n")
+
+
+REFUSED = {
+    "": "no verb given: there are local, recipes; --help says more",
+    "locl": "no verb locl: there are local, recipes; did you mean local?",
+    "--gpus 1": "no verb --gpus: there are local, recipes",
+    "local --gpu 1": "unknown flag --gpu; did you mean --gpus?; flags of the job go after `--`",
+    "local --dry-run": "unknown flag --dry-run; did you mean --dry_run?; flags of the job go after `--`",
+    "local mrpc --learning_rate 1": "--learning_rate is a flag of the job: it goes after `--`, as in python -m launch "
+    "local -- --learning_rate ...",
+    "local mrpc more": "unexpected word more; flags of the job go after `--`",
+    "local --gpus": "--gpus expected one argument; --help lists the flags",
+    "local --gpus 1": "--gpus 1 is more than the 0 that can be seen here (CUDA_VISIBLE_DEVICES, or what nvidia-smi -L "
+    "lists)",
+    "local --tasks 0": "--tasks must be above 0, not 0",
+    "local mrcp": "no recipe mrcp: there are cola, demo, mrpc, sst2, yelp; a file of your own must end in .yaml",
+    "local -- --lerning_rate 1": "unknown flag --lerning_rate; did you mean --learning_rate?",
+    "local -- --learning_rate x": "--learning_rate takes a number, not 'x'",
+    "local -- --learning_rate 0": "--learning_rate must be above 0, not 0.0",
+    "local -- --train_file no.csv --validation_file no.csv": "no file no.csv",
+    "local --tasks 2 -- --learning_rate 1": "nothing to train on",
+    "recipes -- --learning_rate 1": "`recipes` takes no flags of the job",
+    "recipes mrpc": "unexpected word mrpc",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_refused_in_one_line(line: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert refusal(line.split(), capfd).startswith(REFUSED[line])
+
+
+ATTACKS = [
+    "4;touch X",
+    "$(touch X)",
+    "`touch X`",
+    "-1",
+    "+1",
+    "1.5",
+    "1e3",
+    "abc",
+    "0x2",
+    "2 2",
+    "\u0662",
+    "99999",
+    "1\n2",
+]
+
+
+@pytest.mark.parametrize("flag", ["--gpus", "--tasks"])
+@pytest.mark.parametrize("value", ATTACKS)
+def test_a_number_is_a_number(flag: str, value: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert refusal(["local", f"{flag}={value}"], capfd).startswith(f"{flag} takes a whole number, not {value!r}")
+
+
+@given(st.text())
+def test_every_text_is_a_count_or_refused(text: str) -> None:
+    try:
+        count = cli._count(text)
+    except cli.argparse.ArgumentTypeError:
+        assert not text.isascii() or not text.strip().isdigit() or len(text.strip()) > 4
+    else:
+        assert count is None if not text.strip() else count == int(text)
+
+
+def planned(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
+    assert cli.main(argv) == 0
+    out, said = capfd.readouterr()
+    assert said == ""
+    return out
+
+
+def test_dry_run_prints_the_command_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    text = planned(["local", "mrpc", "--gpus", "", "--tasks=2", "--dry_run", "--", "--mixed_precision", "bf16"], capfd)
+    assert text.count("\n") == 1
+    assert "ACCELERATE_MIXED_PRECISION=bf16" in text
+    assert text.endswith(f"--nproc-per-node 2 {local.TRAIN} mrpc --mixed_precision bf16\n")
+
+
+def test_nothing_given_is_the_demo(capfd: pytest.CaptureFixture[str]) -> None:
+    assert planned(["local", "--dry_run"], capfd).endswith(f"{local.TRAIN}\n")
+
+
+def test_help_of_the_job_is_one_word_away(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["local", "--", "--help"])
+    assert end.value.code == 0
+    assert "--learning_rate" in capfd.readouterr().out
+
+
+def test_recipes_are_listed_with_what_they_are(capfd: pytest.CaptureFixture[str]) -> None:
+    lines = planned(["recipes"], capfd).splitlines()
+    assert [line.split()[0] for line in lines] == ["cola", "demo", "mrpc", "sst2", "yelp"]
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_dotenv_counts(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is put back afterwards
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    (tmp_path / ".env").write_text("OMP_NUM_THREADS=7\nHF_TOKEN=hf_canary\n", encoding="ascii")
+    monkeypatch.setenv("HF_TOKEN", "hf_canary")
+    text = planned(["local", "--tasks", "2", "--dry_run"], capfd)
+    assert "OMP_NUM_THREADS=7" in text
+    assert "canary" not in text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# `make train`: the same through environment variables
+
+
+def test_make_says_it_in_words() -> None:
+    environ = {"RECIPE": "mrpc", "GPUS": "2", "TASKS": "", "ARGS": "--learning_rate 3e-5 --train_file 'a b'"}
+    assert make.local_argv({**environ, "DRY_RUN": "1"}) == [
+        *("local", "mrpc", "--gpus=2", "--tasks=", "--dry_run", "--"),
+        *("--learning_rate", "3e-5", "--train_file", "a b"),
+    ]
+    assert make.local_argv({}) == ["local", "--gpus=", "--tasks=", "--"]
+
+
+MAKE_REFUSED = {
+    ("RECIPE", "--dry_run"): "RECIPE is a recipe's name or a YAML file, not '--dry_run': flags go into ARGS",
+    ("RECIPE", "--"): "RECIPE is a recipe's name",
+    ("RECIPE", "demo;touch X"): "no recipe demo;touch X: there are",
+    ("RECIPE", "$(touch X)"): "no recipe $(touch X): there are",
+    ("RECIPE", "a\nb"): "no recipe a b: there are",
+    ("GPUS", "4;touch X"): "--gpus takes a whole number, not '4;touch X'",
+    ("GPUS", "-1"): "--gpus takes a whole number, not '-1'",
+    ("GPUS", "1 --dry_run"): "--gpus takes a whole number, not '1 --dry_run'",
+    ("TASKS", "abc"): "--tasks takes a whole number, not 'abc'",
+    ("TASKS", "`touch X`"): "--tasks takes a whole number, not '`touch X`'",
+    ("ARGS", "--train_file 'a"): "ARGS cannot be cut into words: no closing quotation in",
+    ("ARGS", "--seed '$(touch X)'"): "--seed takes a whole number, not '$(touch X)'",
+    ("ARGS", "; touch X"): "no recipe ;: there are",
+    ("ARGS", "--train_file x.csv && touch X"): "unrecognized",
+    ("ARGS", "-- --gpus 3"): "",
+    ("DRY_RUN", "ture"): "DRY_RUN is 1 or nothing, not 'ture'",
+}
+
+
+@pytest.mark.parametrize("case", MAKE_REFUSED, ids=" ".join)
+def test_make_values_are_data(case: tuple[str, str], capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert make.main({"DRY_RUN": "1", case[0]: case[1]}) == 2
+    out, said = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch("error: .*\n", said)
+    assert said.startswith(f"error: {MAKE_REFUSED[case]}")
+    assert not (tmp_path / "X").exists()
+
+
+@given(st.dictionaries(st.sampled_from(["RECIPE", "GPUS", "TASKS", "ARGS"]), st.text()))
+def test_launcher_flags_come_from_their_variables_alone(environ: dict[str, str]) -> None:
+    try:
+        argv = make.local_argv(environ)
+    except make.Refused:
+        return
+    own = argv[: argv.index("--")]
+    assert own[0] == "local"
+    assert own[-2:] == [f"--gpus={environ.get('GPUS', '')}", f"--tasks={environ.get('TASKS', '')}"]
+    assert all(not word.startswith("-") for word in own[:-2])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As the user starts it
+
+
+@pytest.mark.parametrize(("module", "code"), [("launch", 2), ("launch.make", 0)])
+def test_the_modules_run(module: str, code: int) -> None:
+    environ = {**os.environ, "DRY_RUN": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", module], env=environ, capture_output=True, text=True)
+    assert done.returncode == code
+    assert len((done.stdout + done.stderr).splitlines()) == 1
+
+
+def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
+    """By a whole dry run, not only by the import: that is what a login node does."""
+    code = (
+        "import sys; from launch import cli; cli.main(['local', 'mrpc', '--dry_run']); "
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
