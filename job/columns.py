@@ -45,13 +45,24 @@ def choose(there: Sequence[str], text: Sequence[str], label: str | None, origin:
     Raises:
         Refused: a column is not there, or none or more than one can be meant; with the list of those there are.
     """
-    if len(text) > 2:
-        raise Refused(f"--text_column_names takes one column, or two for sentence pairs, not {len(text)}")
+    check_count(text)
     for name in (*text, *([label] if label else [])):
         if name not in there:
             raise Refused(f"{origin} has no column {name}: it has {_listed(there)}")
     chosen = tuple(text) or _recognised_text(there, origin)
-    return Columns(chosen, label or _recognised_label(there, chosen, origin))
+    columns = Columns(chosen, label or _recognised_label(there, chosen, origin))
+    for name in columns.all:
+        if columns.all.count(name) > 1:
+            raise Refused(f"column {name} is named twice among --text_column_names and --label_column_name")
+        if list(there).count(name) > 1:
+            raise Refused(f"{origin} has {list(there).count(name)} columns named {name}: rename all but one")
+    return columns
+
+
+def check_count(text: Sequence[str]) -> None:
+    """Refused if more columns of text are named than a model can read apart."""
+    if len(text) > 2:
+        raise Refused(f"--text_column_names takes one column, or two for sentence pairs, not {len(text)}")
 
 
 def _recognised_text(there: Sequence[str], origin: str) -> tuple[str, ...]:

@@ -183,6 +183,8 @@ GROUPS: dict[str, type] = {
     "evaluation": Evaluation,
     "run": Run,
 }
+OWN_NAMES = ("docstrings",)
+"""Names that mean what the installation brings along, whatever lies in the working directory."""
 NOT_OURS = {
     "per_device_train_batch_size": "--train_batch_size is the global batch, over all processes; memory is set by "
     "--max_tokens_per_device",
@@ -191,6 +193,9 @@ NOT_OURS = {
     "fp16": "--mixed_precision fp16",
     "bf16": "--mixed_precision bf16",
     "lr": "--learning_rate",
+    "epochs": "--num_train_epochs",
+    "batch_size": "--train_batch_size, the global batch",
+    "max_length": "--max_seq_length",
 }
 
 
@@ -248,6 +253,7 @@ def _typed(value: Any, declared: dataclasses.Field[Any], origin: str) -> Any:
             if value is None:
                 return None
         elif typing.get_origin(option) is Literal:
+            value = "no" if value is False else value  # a bare `no` is false in YAML
             if value in typing.get_args(option):
                 return value
         elif typing.get_origin(option) is tuple:
@@ -326,7 +332,7 @@ def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
     flags = list(argv[1:] if _names_recipe(argv) else argv)
     base = load_recipe(recipe) if recipe else Config()
     _refuse_unknown(flags)
-    with _one_line_errors(wide="--help" not in flags and "-h" not in flags):
+    with contextlib.nullcontext() if {"--help", "-h"} & set(flags) else _one_line_errors():
         config = tyro.cli(
             Config,
             args=flags,
@@ -343,7 +349,8 @@ def _with_absolute_paths(config: Config) -> Config:
     """Local files and folders by their full path, so that config.yaml repeats the run from any folder."""
     values = as_dict(config)
     local = ("train_file", "validation_file", "dataset_name", "model_name_or_path", "tokenizer_name", "output_dir")
-    changes = {n: str(Path(values[n]).absolute()) for n in local if values[n] and Path(values[n]).exists()}
+    there = {name: values[name] for name in local if values[name] and Path(values[name]).exists()}
+    changes = {name: str(Path(value).absolute()) for name, value in there.items() if value not in OWN_NAMES}
     return from_dict(changes, base=config)
 
 
@@ -363,31 +370,30 @@ def _refuse_unknown(flags: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _one_line_errors(wide: bool) -> Iterator[None]:
-    """Turn tyro's boxed message and exit 2 into Refused with its first sentence; let --help through."""
+def _one_line_errors() -> Iterator[None]:
+    """Turn tyro's boxed message and exit 2 into Refused with its first sentence."""
     columns = os.environ.get("COLUMNS")
-    if wide:  # tyro breaks its sentences at the width of the terminal, names in their middle too
-        os.environ["COLUMNS"] = "10000"
-    printed = io.StringIO()
+    os.environ["COLUMNS"] = "10000"  # tyro breaks its sentences at the width of the terminal, names in their middle too
+    printed = io.StringIO()  # stdout is replaced too: by its encoding tyro draws boxes or, for this one, plain lines
     try:
-        with contextlib.redirect_stderr(printed):
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()):
             yield
-    except SystemExit as end:
-        if end.code:
-            raise Refused(_first_sentence(printed.getvalue())) from None
-        raise
+    except SystemExit:
+        raise Refused(_first_sentence(printed.getvalue())) from None
     finally:
-        if wide and columns is None:
+        if columns is None:
             del os.environ["COLUMNS"]
-        elif columns is not None:
+        else:
             os.environ["COLUMNS"] = columns
 
 
-def _first_sentence(box: str) -> str:
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │|") for line in box.splitlines()]
-    text = next((line for line in lines if line and line[0] not in "╭╰─+-"), "bad command line")
-    parsing = re.match(r"Error parsing --(\w+): .*?('[^']*')\]?\.?$", text)
-    if parsing and parsing[1] in fields():
-        declared = fields()[parsing[1]][1]
-        return f"--{parsing[1]} takes {_kind(_annotation(declared))}, not {parsing[2]}"
+def _first_sentence(message: str) -> str:
+    """tyro's message (a title, a rule, sentences) as one line."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in message.splitlines()]
+    text = next((line for line in [line for line in lines if line][1:] if line.strip("-")), "bad command line")
+    flag = re.match(r"Error parsing --(\w+): ", text) or re.match(r"invalid choice .* for argument '--(\w+)'", text)
+    if flag and flag[1] in fields():
+        value = re.search(r"""from \[(.*)\]|choice (.*) for argument|: ('[^']*'|"[^"]*")\.?$""", text)
+        shown = next(filter(None, value.groups()), "") if value else ""
+        return f"--{flag[1]} takes {_kind(_annotation(fields()[flag[1]][1]))}" + (f", not {shown}" if shown else "")
     return text[0].lower() + text[1:].rstrip(".") + "; --help lists the flags"

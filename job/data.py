@@ -161,12 +161,12 @@ def tokenise(source: Source, tokenizer: PreTrainedTokenizerBase, max_length: int
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """Identifies what a tokenizer does: vocabulary, normalisation and special tokens."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend, side = getattr(tokenizer, "backend_tokenizer", None), tokenizer.truncation_side
     if backend is None:
-        return _digest([tokenizer.name_or_path, sorted(tokenizer.get_vocab().items())])
+        return _digest([tokenizer.name_or_path, side, sorted(tokenizer.get_vocab().items())])
     description = json.loads(backend.to_str())
     description.update(truncation=None, padding=None)  # set by the last call, not by what the tokenizer is
-    return _digest(description)
+    return _digest([description, side])
 
 
 def _lengths(tokens: Dataset) -> np.ndarray:

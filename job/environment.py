@@ -38,7 +38,7 @@ def prepare() -> None:
 
     Idempotent; to be called before torch, transformers, datasets or evaluate are imported.
     """
-    load_dotenv()
+    from_file = load_dotenv()
     _go_offline_together()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -46,11 +46,13 @@ def prepare() -> None:
         for name in BARS:
             os.environ.setdefault(name, "1")
     refuse_launcher_plans(os.environ)
-    os.environ["OMP_NUM_THREADS"] = str(threads(os.environ, _launcher_environment()))
+    launcher = _launcher_environment()
+    users = None if launcher is None else {**from_file, **launcher}
+    os.environ["OMP_NUM_THREADS"] = str(threads(os.environ, users))
 
 
-def load_dotenv() -> None:
-    """Put the values of ./.env (or the checkout's) into the environment where they are not set already.
+def load_dotenv() -> dict[str, str]:
+    """Put the values of ./.env (or the checkout's) into the environment where they are not set already; returns them.
 
     Values are taken as they stand, without interpolation: a `$` in a token is a `$`.
     """
@@ -58,14 +60,15 @@ def load_dotenv() -> None:
 
     path = next((p for p in (Path.cwd() / ".env", ROOT / ".env") if p.is_file()), None)
     if path is None:
-        return
+        return {}
     try:
         values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise Refused(f"{path} cannot be read as UTF-8 text: {type(error).__name__}") from None
-    for name, value in values.items():
-        if value is not None:
-            os.environ.setdefault(name, value)
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, value in given.items():
+        os.environ.setdefault(name, value)
+    return given
 
 
 def _go_offline_together() -> None:

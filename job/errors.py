@@ -10,6 +10,9 @@ class JobError(Exception):
 
     exit_code = 1
 
+    def __init__(self, line: str) -> None:
+        super().__init__(" ".join(line.splitlines()))  # a file's or flag's own text may hold breaks
+
 
 class Refused(JobError):
     """The request cannot be carried out as given: the line names the thing and the remedy."""

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from job import batches, collate, evaluation, loop, optim, processes, run_folder, selection
 from job.config import Config
 from job.data import Data
+from job.errors import Refused
 from job.evaluation import Predictions
 from job.loop import Trainee
 from job.run_folder import RunFolder
@@ -98,9 +99,12 @@ def finetune(
 
 def max_tokens(asked: int | None, accelerator: Accelerator, cpu: int, gpu: int, lengths: Any) -> int:
     """Tokens per forward pass: as asked, else by device; never less than the longest example."""
-    if asked is not None:
-        return asked
-    return max(cpu if accelerator.device.type == "cpu" else gpu, int(lengths.max()))
+    longest = int(lengths.max())
+    if asked is not None and asked < longest:
+        raise Refused(
+            f"an example has {longest} tokens: raise --max_tokens_per_device {asked} or lower --max_seq_length"
+        )
+    return asked or max(cpu if accelerator.device.type == "cpu" else gpu, longest)
 
 
 class _Evaluator:

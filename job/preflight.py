@@ -6,11 +6,19 @@ job itself in its first seconds.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from job import columns, tables
 from job.config import Config
 from job.errors import Refused
+
+METRICS = {
+    "accuracy": ("accuracy", "correct"),
+    "f1": ("f1_macro", "f1_weighted", "f1"),
+    "matthews_correlation": ("matthews_correlation",),
+}
+"""The metrics that come along, and the numbers that each gives; `f1` itself for two classes only."""
 
 
 def check(config: Config) -> None:
@@ -43,13 +51,18 @@ def _check_numbers(config: Config) -> None:
     for name, value in positive.items():
         if value is not None and not value > 0:
             raise Refused(f"--{name} must be above 0, not {value}")
+        if value is not None and not math.isfinite(value):
+            raise Refused(f"--{name} must be a finite number, not {value}")
     for name in ("weight_decay", "warmup_ratio", "warmup_steps", "max_grad_norm", "label_smoothing_factor", "seed"):
         value = getattr(training, name)
         if value is not None and not value >= 0:
             raise Refused(f"--{name} must not be below 0, is {value}")
+        if value is not None and not math.isfinite(value):
+            raise Refused(f"--{name} must be a finite number, not {value}")
 
 
 def _check_choices(config: Config) -> None:
+    columns.check_count(config.data.text_column_names)
     evaluation = config.evaluation
     if evaluation.eval_strategy == "steps" and evaluation.eval_steps is None:
         raise Refused("--eval_strategy steps needs --eval_steps")
@@ -60,6 +73,29 @@ def _check_choices(config: Config) -> None:
     for name in ("warmup_ratio", "label_smoothing_factor"):
         if getattr(config.training, name) >= 1:
             raise Refused(f"--{name} is a share and must be below 1, not {getattr(config.training, name)}")
+    _check_best_metric(config)
+    _check_token_limits(config)
+
+
+def _check_best_metric(config: Config) -> None:
+    """What our own metrics give is known; another's only once it has computed."""
+    metrics, best = config.evaluation.metrics, config.evaluation.metric_for_best_model
+    if not metrics:
+        raise Refused(f"--metrics needs at least one of {', '.join(METRICS)}")
+    given = [number for metric in metrics for number in METRICS.get(metric, (best,))]
+    if best != "loss" and best not in given:
+        raise Refused(f"--metric_for_best_model {best}: --metrics {' '.join(metrics)} give loss, {', '.join(given)}")
+
+
+def _check_token_limits(config: Config) -> None:
+    longest = config.data.max_seq_length or 0
+    limits = {
+        "max_tokens_per_device": config.training.max_tokens_per_device,
+        "eval_max_tokens_per_device": config.evaluation.eval_max_tokens_per_device,
+    }
+    for name, limit in limits.items():
+        if limit is not None and limit < longest:
+            raise Refused(f"--{name} {limit} is less than one example of --max_seq_length {longest}")
 
 
 def _check_sources(config: Config) -> None:
@@ -83,6 +119,6 @@ def _check_file(config: Config, name: str) -> None:
     if path.suffix != ".parquet":
         try:
             there = tables.columns(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise Refused(f"{name} cannot be read: {error}") from None
+        except OSError as error:
+            raise Refused(f"{name} cannot be read: {error.strerror}") from None
         columns.choose(there, config.data.text_column_names, config.data.label_column_name, name)

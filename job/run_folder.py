@@ -117,17 +117,27 @@ def claim(folder: RunFolder, config: Config) -> bool:
 
 
 def _refuse_others(folder: RunFolder, config: Config) -> None:
-    if folder.config.is_file() and folder.holds_work() and not config.run.overwrite_output_dir:
-        differing = configuration.differing_settings(configuration.load_recipe(str(folder.config)), config)
-        if differing:
+    if folder.config.is_file():
+        differing = configuration.differing_settings(_own_configuration(folder), config)
+        if differing and folder.holds_work() and not config.run.overwrite_output_dir:
             raise Refused(
-                f"{folder.path} holds a run with another {', '.join(differing)}: choose another --output_dir, or delete "
-                "that run with --overwrite_output_dir"
+                f"{folder.path} holds a run with another {', '.join(differing)}: choose another --output_dir, or "
+                "delete that run with --overwrite_output_dir"
             )
-    if not folder.config.is_file():
+    else:
         strangers = sorted(p.name for p in folder.path.iterdir() if p.name != "jobs" and not p.name.startswith("."))
         if strangers:  # a folder `model` there may be all that someone has
             raise Refused(f"{folder.path} holds files that are no run's ({strangers[0]}): choose another --output_dir")
+
+
+def _own_configuration(folder: RunFolder) -> Config:
+    """The configuration of the run in `folder`; Refused if its config.yaml is not one of ours."""
+    try:
+        return configuration.load_recipe(str(folder.config))
+    except Refused:
+        raise Refused(
+            f"{folder.path} holds files that are no run's (config.yaml): choose another --output_dir"
+        ) from None
 
 
 def discard_if_new(folder: RunFolder, config: Config) -> None:

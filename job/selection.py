@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,7 +38,9 @@ class Selection:
         if self.metric not in scores:
             raise Refused(f"--metric_for_best_model {self.metric}: the metrics give {', '.join(scores)}")
         value = scores[self.metric]
-        better = self.best is None or (value > self.best if self.greater else value < self.best)
+        better = (
+            self.best is None or math.isnan(self.best) or (value > self.best if self.greater else value < self.best)
+        )
         if better:
             self.best, self.best_step, self.since_best = value, step, 0
         else:

@@ -76,13 +76,12 @@ def _generated(path: str, chosen: Columns, fingerprint: str) -> Dataset:
     """The file's rows as an Arrow table in the cache, written once and found again by the file's content."""
     from datasets import Dataset, Features, Value
 
+    features = Features({name: Value("string") for name in chosen.all})
+    if next(tables.rows(path, chosen.all), None) is None:  # which from_generator does not take
+        return Dataset.from_dict({name: [] for name in chosen.all}, features=features)
+    options = {"path": path, "chosen": chosen}
     try:
-        return Dataset.from_generator(
-            _texts_and_label,
-            features=Features({name: Value("string") for name in chosen.all}),
-            gen_kwargs={"path": path, "chosen": chosen},
-            fingerprint=fingerprint,
-        )
+        return Dataset.from_generator(_texts_and_label, features=features, gen_kwargs=options, fingerprint=fingerprint)
     except Exception as error:  # the library wraps what a generator raises
         raise _refusal(error) from error
 
@@ -92,9 +91,19 @@ def _texts_and_label(path: str, chosen: Columns) -> Iterator[dict[str, str]]:
         for name in chosen.text:
             if not isinstance(row[name], str):
                 raise Refused(f"{path}, row {number}: {name} is not text but {row[name]!r}")
+            if not row[name].isascii():
+                _refuse_half_characters(path, number, row[name])
         if chosen.label is not None:
             row[chosen.label] = json.dumps(row[chosen.label], ensure_ascii=False)
         yield row
+
+
+def _refuse_half_characters(path: str, number: int, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start].encode("unicode_escape").decode()
+        raise Refused(f"{path}, row {number}: {half} is half a character: its text was cut or badly written") from None
 
 
 def _refusal(error: BaseException) -> Exception:

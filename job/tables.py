@@ -21,11 +21,7 @@ FORMATS = (".csv", ".jsonl", ".parquet")
 def columns(path: str | Path) -> list[str]:
     """Names of the columns of a csv (header) or jsonl (keys of the first row) file."""
     if Path(path).suffix == ".csv":
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), None)
-        if not header:
-            raise Refused(f"{path} is empty: its first line must name the columns")
-        return header
+        return next(_csv_lines(path), (0, list[str]()))[1] or _refuse_empty(path)
     first = next(_jsonl(path), None)
     if first is None:
         raise Refused(f"{path} is empty: it must hold one JSON object a line")
@@ -46,31 +42,66 @@ def rows(path: str | Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         yield {name: row[name] for name in names}
 
 
+def _refuse_empty(path: str | Path) -> list[str]:
+    raise Refused(f"{path} is empty: its first line must name the columns")
+
+
 def _csv(path: str | Path) -> Iterator[tuple[int, dict[str, str]]]:
+    lines = _csv_lines(path)
+    _, header = next(lines, (0, list[str]()))
+    for line, cells in lines:
+        if len(cells) > len(header):
+            raise Refused(
+                f"{path}, line {line}: {len(cells)} values for {len(header)} columns; text that holds a comma must "
+                "stand in double quotes"
+            )
+        if cells:
+            yield line, dict(zip(header, cells, strict=False))
+
+
+def _csv_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """(number of its last line, cells) of each record, the header included."""
     csv.field_size_limit(2**31 - 1)
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, strict=True)
         try:
-            header = next(reader, [])
             for cells in reader:
-                if len(cells) > len(header):
-                    raise Refused(f"{path}, line {reader.line_num}: {len(cells)} values for {len(header)} columns; "
-                                  "text that holds a comma must stand in double quotes")  # fmt: skip
-                if cells:
-                    yield reader.line_num, dict(zip(header, cells, strict=False))
+                yield reader.line_num, cells
         except csv.Error as error:
-            raise Refused(f"{path}, line {reader.line_num}: {error}") from None
+            what = "a double quote is opened and not closed" if "unexpected end" in str(error) else error
+            raise Refused(f"{path}, line {reader.line_num}: {what}") from None
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, error) from None
 
 
 def _jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with open(path, encoding="utf-8-sig") as file:
-        for line, text in enumerate(file, 1):
-            if not text.strip():
-                continue
+        try:
+            for line, text in enumerate(file, 1):
+                if text.strip():
+                    yield line, _json_object(path, line, text)
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, error) from None
+
+
+def _json_object(path: str | Path, line: int, text: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except ValueError as error:
+        raise Refused(f"{path}, line {line} is not JSON: {getattr(error, 'msg', error)}") from None
+    if not isinstance(row, dict):
+        raise Refused(f"{path}, line {line}: not a JSON object")
+    return row
+
+
+def not_utf8(path: str | Path, error: UnicodeDecodeError) -> Refused:
+    """The refusal of a file in another encoding, with the line and the byte where it shows."""
+    number, byte = 1, 0
+    with open(path, "rb") as file:
+        for number, raw in enumerate(file, 1):  # noqa: B007
             try:
-                row = json.loads(text)
-            except ValueError as error:
-                raise Refused(f"{path}, line {line} is not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise Refused(f"{path}, line {line}: not a JSON object")
-            yield line, row
+                raw.decode("utf-8")
+            except UnicodeDecodeError as found:
+                byte = raw[found.start]
+                break
+    return Refused(f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8: save the file as UTF-8 ({error.reason})")

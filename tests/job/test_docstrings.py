@@ -188,7 +188,8 @@ def test_tests_vendored_and_built_files_are_left_out(path: str, own: bool) -> No
 def test_docstrings_come_in_source_order_and_line_ends_do_not_matter() -> None:
     source = (
         b'"""Module."""\nif x:\n    class A:\n        """\n        Class\n        A."""\n'
-        b'        def f(self):\n            """F."""\nelse:\n    async def g():\n        "G, \\odd."\ndef h():\n    "H."\n'
+        b'        def f(self):\n            """F."""\nelse:\n    async def g():\n        "G, \\odd."\n'
+        b'def h():\n    "H."\n'
     )
     unix = [docstrings.masked(text) for text in docstrings.docstrings("a.py", source)]
     windows = [docstrings.masked(text) for text in docstrings.docstrings("a.py", source.replace(b"\n", b"\r\n"))]

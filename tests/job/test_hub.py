@@ -31,8 +31,9 @@ def data_set(folder: Path, good: str, bad: str) -> Path:
     """A repository with two configurations; `good` and `bad` are its label names."""
     rows = "".join(f"film {number},{(good, bad)[number % 2]}\n" for number in range(20))
     pairs = "".join(f"one {n},two {n},{n % 2}\n" for n in range(20))
-    for name, text in {"films/train.csv": f"text,label\n{rows}", "films/test.csv": f"text,label\n{rows}",
-                       "pairs/train.csv": f"sentence1,sentence2,label\n{pairs}", "README.md": HEADER}.items():  # fmt: skip
+    films, pairs = f"text,label\n{rows}", f"sentence1,sentence2,label\n{pairs}"
+    files = {"films/train.csv": films, "films/test.csv": films, "pairs/train.csv": pairs, "README.md": HEADER}
+    for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

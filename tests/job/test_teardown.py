@@ -21,7 +21,9 @@ def test_whole_jobs_of_two_processes_end_with_exit_code_0(tmp_path: Path) -> Non
                  str(data), "--max_steps", "2", "--metrics", "accuracy"]  # fmt: skip
     for number in range(WHOLE_JOBS):
         out = tmp_path / f"run{number}"
-        done = torchrun(2, TRAIN, *arguments, "--output_dir", str(out), env=environment(tmp_path / "home"), cwd=tmp_path)
+        done = torchrun(
+            2, TRAIN, *arguments, "--output_dir", str(out), env=environment(tmp_path / "home"), cwd=tmp_path
+        )
         assert "terminate called" not in done.expect(0).stderr
         assert (out / "results.json").is_file()
 
@@ -41,7 +43,9 @@ def start_rank(rank: int, port: int, home: Path) -> subprocess.Popen[str]:
     where = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
              "MASTER_PORT": str(port)}  # fmt: skip
     worker = Path(__file__).parent / "workers" / "short_training.py"
-    return subprocess.Popen([sys.executable, str(worker)], env=environment(home, **where), stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, str(worker)], env=environment(home, **where), stderr=subprocess.PIPE, text=True
+    )
 
 
 def free_port() -> int:

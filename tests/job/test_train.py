@@ -127,8 +127,8 @@ def test_the_model_gives_true_label_names_in_a_plain_pipeline(finished: Path) ->
 
 def test_config_yaml_repeats_the_run_exactly(world: Path, finished: Path) -> None:
     again = world / "again"
-    done = alone(TRAIN, str(finished / "config.yaml"), "--output_dir", str(again), "--report_to", env=environment(world / "home"), cwd=again.parent)  # fmt: skip
-    done.expect(0)
+    arguments = [str(finished / "config.yaml"), "--output_dir", str(again), "--report_to"]
+    alone(TRAIN, *arguments, env=environment(world / "home"), cwd=world.parent).expect(0)
     assert (again / "predictions.parquet").read_bytes() == (finished / "predictions.parquet").read_bytes()
     one, other = (yaml.safe_load((folder / "config.yaml").read_text()) for folder in (finished, again))
     assert one | {"report_to": []} == other
@@ -278,6 +278,6 @@ runpy.run_path({str(TRAIN)!r}, run_name="__main__")
 """
     script = world / "watched.py"
     script.write_text(watched)
-    done = alone(script, *flags(world, output_dir=world / "offline", max_steps=1), env=environment(world / "home"), cwd=world)  # fmt: skip
-    done.expect(0)
+    arguments = flags(world, output_dir=world / "offline", max_steps=1)
+    done = alone(script, *arguments, env=environment(world / "home"), cwd=world).expect(0)
     assert "CONNECTION" not in done.stderr
