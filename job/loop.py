@@ -89,6 +89,7 @@ def train(
     training: Training,
     steps: int,
     max_tokens: int,
+    overhead: int,
     accelerator: Accelerator,
     tracker: Tracker,
     evaluate: Evaluate,
@@ -102,7 +103,7 @@ def train(
     before: StepLoss | None = None
     trainee.model.train()
     for step, indices in enumerate(batches.global_batches(len(split), training.train_batch_size, training.seed, steps)):
-        hands = batches.plan_step(indices, split.lengths, max_tokens, accelerator.num_processes)
+        hands = batches.plan_step(indices, split.lengths, max_tokens, accelerator.num_processes, overhead)
         plan = hands[accelerator.process_index]
         mine, seen = gradients(trainee, collate, plan, len(indices), accelerator, training.label_smoothing_factor)
         loss = StepLoss(step, accelerator.reduce(mine, "sum"), seen)

@@ -36,7 +36,7 @@ def main(out: Path, folder: str, world: int, examples: int, limits: list[int]) -
     batch = partial(collate.padded, split, tokenizer, accelerator.device)
     for limit in limits:
         optimizer.zero_grad()
-        plan = batches.plan_step(np.arange(examples), split.lengths, limit, world)[accelerator.process_index]
+        plan = batches.plan_step(np.arange(examples), split.lengths, limit, world, limit)[accelerator.process_index]
         trainee = loop.Trainee(wrapped, optimizer, optim.schedule(optimizer, training, 1))
         mine, _ = loop.gradients(trainee, batch, plan, examples, accelerator)
         total = accelerator.reduce(mine, "sum") / examples

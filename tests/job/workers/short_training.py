@@ -43,7 +43,7 @@ def steps(accelerator: Accelerator) -> None:
     network, optimizer = accelerator.prepare(network, torch.optim.AdamW(network.parameters()))
     trainee = loop.Trainee(network, optimizer, None)
     for indices in batches.global_batches(40, 12, 0, 6):
-        plan = batches.plan_step(indices, np.full(40, 8), 32, accelerator.num_processes)[accelerator.process_index]
+        plan = batches.plan_step(indices, np.full(40, 8), 32, accelerator.num_processes, 64)[accelerator.process_index]
         loss, _ = loop.gradients(trainee, collate, plan, len(indices), accelerator)
         assert torch.isfinite(accelerator.reduce(loss, "sum"))
         optimizer.step()
