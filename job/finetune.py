@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from job import batches, collate, evaluation, loop, optim, processes, run_folder, selection
+from job import batches, collate, evaluation, loop, optim, preflight, processes, run_folder, selection
 from job.config import Config
 from job.data import Data
 from job.errors import Refused
@@ -128,14 +128,19 @@ class _Evaluator:
         asked = config.evaluation.eval_max_tokens_per_device
         self._max_tokens = max_tokens(asked, accelerator, 4096, 65536, data.evaluation.lengths)
         self._metrics: dict[str, Any] = {}
+        if not set(config.evaluation.metrics) <= set(preflight.METRICS):  # a foreign one may not be there
+            processes.from_main(accelerator, self._load_metrics)
 
     def __call__(self) -> tuple[Predictions, dict[str, float]]:
         predictions = evaluation.predict(self._model, self._split, self._collate, self._accelerator, self._max_tokens)
         return predictions, processes.from_main(self._accelerator, lambda: self._scores(predictions))
 
+    def _load_metrics(self) -> None:
+        self._metrics = evaluation.load_metrics(self._config.evaluation.metrics)
+
     def _scores(self, predictions: Predictions) -> dict[str, float]:
         if not self._metrics:  # `evaluate` takes seconds to import: not before it is needed
-            self._metrics = evaluation.load_metrics(self._config.evaluation.metrics)
+            self._load_metrics()
         return evaluation.scores(predictions, self._metrics)
 
 

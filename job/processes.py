@@ -32,6 +32,8 @@ def start(config: Config) -> Accelerator:
         accelerator = Accelerator(mixed_precision=config.training.mixed_precision)
     except (ValueError, ImportError) as error:
         raise Refused(" ".join(str(error).split())) from error
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise Refused("--mixed_precision fp16 needs a GPU: on a CPU take bf16 or no")
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise Refused(f"{world} processes were started but this one sees {accelerator.num_processes}: start them with "
