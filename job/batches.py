@@ -106,10 +106,10 @@ def plan_evaluation(lengths: np.ndarray, max_tokens: int, world: int) -> list[li
     return [micro[rank::world] for rank in range(world)]
 
 
-def tokens_of(micro_batches: Sequence[MicroBatch], lengths: np.ndarray) -> tuple[int, int]:
-    """(real tokens, computed tokens) of padded micro-batches."""
+def tokens_of(micro_batches: Sequence[MicroBatch], lengths: np.ndarray, widths: np.ndarray) -> tuple[int, int]:
+    """(real tokens, computed tokens) of padded micro-batches; `widths`: what they were planned by."""
     real = sum(int(lengths[m.indices].sum()) for m in micro_batches if m.weight)
-    computed = sum(int(lengths[m.indices].max()) * len(m.indices) for m in micro_batches)
+    computed = sum(int(widths[m.indices].max()) * len(m.indices) for m in micro_batches)
     return real, computed
 
 

@@ -13,22 +13,22 @@ from job.data import Split
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Collate = Callable[[np.ndarray], tuple[dict[str, torch.Tensor], torch.Tensor]]
-"""Numbers of examples -> (model inputs, labels)."""
+Collate = Callable[[np.ndarray], tuple[dict[str, torch.Tensor], torch.Tensor | None]]
+"""Numbers of examples -> (model inputs, labels or None)."""
 
 
 def padded(
     split: Split, tokenizer: PreTrainedTokenizerBase, device: torch.device, indices: np.ndarray
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
     """Model inputs and labels of some examples.
 
     Returns:
         input_ids, attention_mask and, where the model has them, token_type_ids: int64[b, longest of these examples];
-        labels: int64[b].
+        labels: int64[b] classes, float32[b] numbers or float32[b, C]; None where the split has none.
     """
     rows = split.rows(indices)
     lengths = split.lengths[indices]
-    width = int(lengths.max())
+    width = split.width or int(lengths.max())
     mask = np.arange(width)[None, :] < lengths[:, None]
     left = tokenizer.padding_side == "left"
     mask = mask[:, ::-1] if left else mask
@@ -39,4 +39,8 @@ def padded(
         table[mask] = np.concatenate(values)
         inputs[name] = table
     tensors = {name: torch.from_numpy(np.ascontiguousarray(v)).to(device) for name, v in inputs.items()}
-    return tensors, torch.from_numpy(split.labels[indices]).to(device)
+    return tensors, None if split.labels is None else _labels(split.labels[indices]).to(device)
+
+
+def _labels(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values if values.dtype == np.int64 else values.astype(np.float32))

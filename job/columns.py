@@ -34,13 +34,16 @@ class Columns:
         return self.text if self.label is None else (*self.text, self.label)
 
 
-def choose(there: Sequence[str], text: Sequence[str], label: str | None, origin: str) -> Columns:
+def choose(
+    there: Sequence[str], text: Sequence[str], label: str | None, origin: str, label_optional: bool = False
+) -> Columns:
     """The columns of the table `origin` to use.
 
     Args:
         there: the table's columns.
         text: the user's --text_column_names; empty: recognise.
         label: the user's --label_column_name; None: recognise.
+        label_optional: where no column has a usual label name, there is none; one that is named must be there.
 
     Raises:
         Refused: a column is not there, or none or more than one can be meant; with the list of those there are.
@@ -50,7 +53,7 @@ def choose(there: Sequence[str], text: Sequence[str], label: str | None, origin:
         if name not in there:
             raise Refused(f"{origin} has no column {name}: it has {_listed(there)}")
     chosen = tuple(text) or _recognised_text(there, origin)
-    columns = Columns(chosen, label or _recognised_label(there, chosen, origin))
+    columns = Columns(chosen, label or _recognised_label(there, chosen, origin, label_optional))
     for name in columns.all:
         if columns.all.count(name) > 1:
             raise Refused(f"column {name} is named twice among --text_column_names and --label_column_name")
@@ -76,8 +79,10 @@ def _recognised_text(there: Sequence[str], origin: str) -> tuple[str, ...]:
     raise Refused(f"{origin}: {why}; name it with --text_column_names: it has {_listed(there)}")
 
 
-def _recognised_label(there: Sequence[str], text: Sequence[str], origin: str) -> str:
+def _recognised_label(there: Sequence[str], text: Sequence[str], origin: str, optional: bool) -> str | None:
     found = [name for name in there if name.lower() in LABELS and name not in text]
+    if optional and not found:
+        return None
     if len(found) == 1:
         return found[0]
     why = f"more than one column may be the label ({', '.join(found)})" if found else "no column has a usual label name"

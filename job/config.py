@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import glob
 import io
 import os
 import re
@@ -26,6 +27,7 @@ from typing import Any, Literal
 
 import yaml
 
+from job import tables
 from job.errors import Refused
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -73,13 +75,17 @@ class Data:
     dataset_revision: str | None = setting(None)
     """Branch, tag or commit of a data set on the hub."""
     train_file: str | None = setting(None)
-    """Training data: .csv, .jsonl or .parquet."""
+    """Training data: .csv, .tsv, .jsonl, .json (these also as .gz) or .parquet; a quoted "data/*.csv" means all."""
     validation_file: str | None = setting(None)
-    """Evaluation data: .csv, .jsonl or .parquet."""
+    """Evaluation data, likewise."""
+    test_file: str | None = setting(None)
+    """Data for the last evaluation or, without labels, for predictions only; likewise."""
     train_split_name: str = setting("train")
     """Split of `dataset_name` to train on."""
-    validation_split_name: str = setting("validation")
-    """Split of `dataset_name` to evaluate on."""
+    validation_split_name: str | None = setting(None)
+    """Split of `dataset_name` to evaluate on. Unset: validation, dev, valid, val or eval, if there is one."""
+    test_split_name: str | None = setting(None)
+    """Split of `dataset_name` for the last evaluation or, without labels, for predictions only."""
     text_column_names: tuple[str, ...] = setting(())
     """One column, or two for sentence pairs. Unset: recognised (text; sentence; sentence1 sentence2; ...)."""
     label_column_name: str | None = setting(None)
@@ -90,6 +96,10 @@ class Data:
     """Train on so many rows, drawn at random, the same whatever the seed."""
     max_eval_samples: int | None = setting(None)
     """Evaluate on so many rows, drawn likewise."""
+    max_predict_samples: int | None = setting(None)
+    """Predict so many rows of the test set, drawn likewise."""
+    pad_to_max_length: bool = hardware(False)
+    """Pad every example to max_seq_length, for accelerators that want fixed shapes; wasteful on any other."""
     preprocessing_num_workers: int = hardware(1)
     """Processes that tokenise."""
 
@@ -139,10 +149,12 @@ class Evaluation:
     """Evaluate after each epoch, every eval_steps, or only at the end."""
     eval_steps: int | None = setting(None)
     """Optimizer steps between evaluations, for --eval_strategy steps."""
-    metrics: tuple[str, ...] = setting(("accuracy", "f1"))
-    """Metrics: accuracy, f1, matthews_correlation; or a folder or hub name of an `evaluate` module."""
-    metric_for_best_model: str = setting("accuracy")
-    """The model of the best evaluation is kept; best by this number (or `loss`)."""
+    metrics: tuple[str, ...] = setting(())
+    """Of accuracy, f1, matthews_correlation; rmse, pearsonr, spearmanr; or a folder or hub name of an `evaluate`
+    module. Unset: those usual for the task."""
+    metric_for_best_model: str | None = setting(None)
+    """The model of the best evaluation is kept; best by this number (or `loss`). Unset: accuracy; f1_micro for several
+    labels a row; rmse for regression."""
     greater_is_better: bool | None = setting(None)
     """Direction of metric_for_best_model. Unset: greater, but for losses and errors."""
     early_stopping_patience: int | None = setting(None)
@@ -348,9 +360,13 @@ def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
 def _with_absolute_paths(config: Config) -> Config:
     """Local files and folders by their full path, so that config.yaml repeats the run from any folder."""
     values = as_dict(config)
-    local = ("train_file", "validation_file", "dataset_name", "model_name_or_path", "tokenizer_name", "output_dir")
-    there = {name: values[name] for name in local if values[name] and Path(values[name]).exists()}
+    files = ("train_file", "validation_file", "test_file")
+    local = (*files, "dataset_name", "model_name_or_path", "tokenizer_name", "output_dir")
+    there = {name: values[name] for name in local if values[name] and os.path.exists(values[name])}  # noqa: PTH110
     changes = {name: str(Path(value).absolute()) for name, value in there.items() if value not in OWN_NAMES}
+    patterns = {name: values[name] for name in files if values[name] and tables.is_pattern(values[name])}
+    # Only what the user typed is a pattern, not a [ in the name of the folder it was typed in.
+    changes |= {name: str(Path(glob.escape(str(Path.cwd())), value)) for name, value in patterns.items()}
     return from_dict(changes, base=config)
 
 

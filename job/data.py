@@ -7,45 +7,56 @@ lengths are what the batches are planned by.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from job import labels, sources
+from job import describe, labels, sources
 from job.config import Config
 from job.errors import Refused
-from job.sources import EVALUATION, Source
+from job.labels import Task
+from job.sources import EVALUATION, TEST, Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 SUBSET_SEED = 42
+EVALUATION_SHARE = 0.1
 TOKENS = ("input_ids", "token_type_ids")
+TRUNCATED = "truncated"
 
 
 @dataclass(frozen=True)
 class Split:
-    """Tokenised examples. `rows[i]` are numbered like `lengths` and `labels`.
+    """Tokenised examples; `tokens`, `lengths` and `labels` are numbered alike.
 
     Attributes:
         tokens: table with input_ids (and token_type_ids where the model has them), one list of ints a row, no padding.
         lengths: int32[n], tokens of each example, special tokens included.
-        labels: int64[n], class numbers.
-        index: int64[n], the row's number in its source: differs from 0..n-1 only for a subset.
+        labels: int64[n] classes, float64[n] numbers or int8[n, C]; None for a test set without labels.
+        index: int64[n], the row's number in its source: differs from 0..n-1 only for a part of it.
+        width: tokens that every example is padded to; None: no more than the micro-batch needs.
     """
 
     tokens: Dataset
     lengths: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
     index: np.ndarray
+    width: int | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def computed(self) -> np.ndarray:
+        """int32[n], the tokens an example costs before padding to its micro-batch: what batches are planned by."""
+        return self.lengths if self.width is None else np.full_like(self.lengths, self.width)
 
     def rows(self, indices: np.ndarray) -> dict[str, list[np.ndarray]]:
         """The token columns of some examples: one int array per example."""
@@ -54,74 +65,137 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """What a run works on; `train` is None when there is nothing to train."""
+    """What a run works on; `train` is None when there is nothing to train, `test` when there is no test set.
+
+    Attributes:
+        cut: whether the evaluation set was cut from the training data.
+        description: what the data looks like, as job.describe says it.
+    """
 
     train: Split | None
     evaluation: Split
-    class_names: tuple[str, ...]
+    test: Split | None
+    task: Task
     text_columns: tuple[str, ...]
     label_column: str
+    cut: bool
     fingerprint: str
+    description: Mapping[str, Any]
 
 
-def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Sequence[str], max_length: int) -> Data:
+def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task | None, max_length: int) -> Data:
     """Read, label and tokenise the data of a run.
 
     Args:
         config: the run's configuration.
         tokenizer: of the model.
-        of_model: class names the pretrained model has; () for a model that has no classes of its own.
+        of_model: what the pretrained model was fine-tuned for; None if it was not.
         max_length: tokens kept of an example.
 
     Raises:
         Refused: data that is not there, cannot be read, or does not fit together.
     """
-    splits = ("train", EVALUATION) if config.training.do_train else (EVALUATION,)
-    read = sources.read(config.data, splits)
+    read = sources.read(config.data, _wanted(config))
     _refuse_empty(read)
-    names = _class_names(read, of_model)
-    limits = {"train": config.data.max_train_samples, EVALUATION: config.data.max_eval_samples}
-    workers = config.data.preprocessing_num_workers
-    made = {split: _split(read[split], names, tokenizer, max_length, limits[split], workers) for split in splits}
+    task = _task(read, of_model)
+    encoded = {split: _encoded(source, task, split) for split, source in read.items()}
+    index = _parts(config, read, encoded)
+    made: dict[str, Split] = {}
+    described: dict[str, describe.Part] = {}
+    for split, rows in index.items():
+        origin = split if split in read else "train"
+        tokens = tokenise(read[origin], tokenizer, max_length, config.data.preprocessing_num_workers)
+        made[split], described[split] = _part(read[origin], tokens, encoded[origin], rows)
+    if config.data.pad_to_max_length:
+        made = {split: dataclasses.replace(part, width=max_length) for split, part in made.items()}
+    columns = read[next(iter(read))].columns
     return Data(
         train=made.get("train"),
         evaluation=made[EVALUATION],
-        class_names=names,
-        text_columns=read[EVALUATION].columns.text,
-        label_column=str(read[EVALUATION].columns.label),
+        test=made.get(TEST),
+        task=task,
+        text_columns=columns.text,
+        label_column=str(columns.label),
+        cut=EVALUATION not in read,
         fingerprint=_digest({split: source.fingerprint for split, source in read.items()}),
+        description=describe.describe(described, task.names, max_length),
     )
 
 
+def _wanted(config: Config) -> tuple[str, ...]:
+    train = ("train",) if config.training.do_train else ()
+    test = (TEST,) if config.data.test_file or config.data.test_split_name else ()
+    return (*train, EVALUATION, *test)
+
+
 def _refuse_empty(read: Mapping[str, Source]) -> None:
+    purpose = {"train": "to train on", EVALUATION: "to evaluate on", TEST: "to predict"}
     for split, source in read.items():
         if not len(source.table):
-            raise Refused(f"{source.origin} has no rows to {'train on' if split == 'train' else 'evaluate on'}")
+            raise Refused(f"{source.origin} has no rows {purpose[split]}")
 
 
-def _class_names(read: Mapping[str, Source], of_model: Sequence[str]) -> tuple[str, ...]:
+def _task(read: Mapping[str, Source], of_model: Task | None) -> Task:
     if "train" in read:
-        return labels.class_names(read["train"], of_model)
-    if not of_model:
+        return labels.task_of(read["train"], of_model)
+    if EVALUATION not in read:
+        raise Refused("nothing to evaluate on: give --validation_file, or name the split with --validation_split_name")
+    if of_model is None:
         raise Refused("the model has no class names of its own: evaluate a fine-tuned one, or train first")
-    return tuple(of_model)
+    return of_model
 
 
-def _split(
-    source: Source,
-    names: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    limit: int | None,
-    workers: int,
-) -> Split:
-    tokens = tokenise(source, tokenizer, max_length, workers)
-    classes = labels.encode(source, names)
-    index = subset(len(source.table), limit)
-    lengths = _lengths(tokens)
-    if limit is not None:
-        tokens, classes, lengths = tokens.select(index), classes[index], lengths[index]
-    return Split(tokens.with_format("numpy"), lengths, classes, index)
+def _encoded(source: Source, task: Task, split: str) -> np.ndarray | None:
+    """Labels of a whole source; None for a test set without any."""
+    return None if split == TEST and labels.is_unlabelled(source) else labels.encode(source, task)
+
+
+def _parts(
+    config: Config, read: Mapping[str, Source], encoded: Mapping[str, np.ndarray | None]
+) -> dict[str, np.ndarray]:
+    """The rows of its source that each split takes: int64[n], ascending."""
+    parts = {split: np.arange(len(source.table)) for split, source in read.items()}
+    train = encoded.get("train")
+    if EVALUATION not in parts and train is not None:
+        parts["train"], parts[EVALUATION] = cut_evaluation(train)
+    limits = {
+        "train": config.data.max_train_samples,
+        EVALUATION: config.data.max_eval_samples,
+        TEST: config.data.max_predict_samples,
+    }
+    return {split: rows[subset(len(rows), limits[split])] for split, rows in parts.items()}
+
+
+def cut_evaluation(encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to train on and to evaluate on: int64[n], ascending; a tenth of each class, drawn with a fixed seed.
+
+    A class of two rows or more gives at least one to each side. Numbers and sets of labels have no strata.
+
+    Raises:
+        Refused: too few rows to cut any off.
+    """
+    rng = np.random.default_rng(SUBSET_SEED)
+    strata = encoded if encoded.ndim == 1 and encoded.dtype.kind == "i" else np.zeros(len(encoded), dtype=np.int64)
+    chosen = []
+    for value in np.unique(strata):
+        rows = rng.permutation(np.flatnonzero(strata == value))
+        chosen.append(rows[: min(len(rows) - 1, max(1, round(len(rows) * EVALUATION_SHARE)))])
+    evaluation = np.sort(np.concatenate(chosen))
+    if not len(evaluation):
+        raise Refused("too few rows to cut an evaluation set from: give --validation_file")
+    return np.setdiff1d(np.arange(len(encoded)), evaluation), evaluation
+
+
+def _part(source: Source, tokens: Dataset, encoded: np.ndarray | None, rows: np.ndarray) -> tuple[Split, describe.Part]:
+    truncated = tokens.data.column(TRUNCATED).to_numpy()[rows]
+    kept = tokens.remove_columns(TRUNCATED)
+    lengths = _lengths(kept)[rows]
+    labelled = None if encoded is None else encoded[rows]
+    if len(rows) < len(source.table):
+        kept = kept.select(rows)
+    texts = [source.table.data.column(name) for name in source.columns.text]
+    part = describe.Part(texts=texts, lengths=lengths, truncated=truncated, labels=labelled, rows=rows)
+    return Split(kept.with_format("numpy"), lengths, labelled, rows), part
 
 
 def subset(size: int, limit: int | None) -> np.ndarray:
@@ -145,13 +219,15 @@ def tokenise(source: Source, tokenizer: PreTrainedTokenizerBase, max_length: int
 
     def encode(rows: Mapping[str, list[str]]) -> dict[str, Any]:
         encoded = tokenizer(*(rows[name] for name in text), truncation=True, max_length=max_length)
-        return {name: encoded[name] for name in columns}
+        cut = [bool(encoding.overflowing) for encoding in encoded.encodings or ()]
+        cut = cut or [len(ids) == max_length for ids in encoded["input_ids"]]  # a tokenizer that does not tell
+        return {**{name: encoded[name] for name in columns}, TRUNCATED: cut}
 
     return source.table.map(
         encode,
         batched=True,
         remove_columns=source.table.column_names,
-        features=Features({name: List(types[name]) for name in columns}),
+        features=Features({**{name: List(types[name]) for name in columns}, TRUNCATED: Value("bool")}),
         num_proc=workers if workers > 1 else None,
         # Named here: the library's own hash of the closure changes with the tokenizer's inner state, and the cache
         # would be missed by the other processes.

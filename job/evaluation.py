@@ -17,12 +17,19 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from job import batches
+from job import batches, preflight
 from job.collate import Collate
 from job.data import Split
 from job.errors import Refused
+from job.labels import CLASSES, REGRESSION, SEVERAL, Kind
 
 METRICS = Path(__file__).parent / "metrics"
+FITTING: dict[Kind, tuple[str, ...]] = {
+    CLASSES: ("accuracy", "f1", "matthews_correlation"),
+    SEVERAL: ("f1", "accuracy"),
+    REGRESSION: ("rmse", "pearsonr", "spearmanr"),
+}
+DEFAULT: dict[Kind, tuple[str, ...]] = {**FITTING, CLASSES: ("accuracy", "f1")}
 
 
 @dataclass(frozen=True)
@@ -30,37 +37,59 @@ class Predictions:
     """Outputs for a whole split, in its order; the same on every process.
 
     Attributes:
+        kind: of the task.
         index: int64[n], row number in the source.
-        logits: float32[n, C].
-        labels: int64[n].
+        logits: float32[n, C]; float32[n, 1] for regression.
+        labels: int64[n] classes, float64[n] numbers or int8[n, C]; None where there are none.
     """
 
+    kind: Kind
     index: np.ndarray
     logits: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
 
     @property
-    def classes(self) -> np.ndarray:
-        """int64[n], the most probable class; the lowest number of equals."""
+    def answers(self) -> np.ndarray:
+        """What is predicted, in the form of `labels`: the most probable class (the lowest of equals), the number, or
+        every class of probability 0.5 or more."""
+        if self.kind == REGRESSION:
+            return self.logits[:, 0].astype(np.float64)
+        if self.kind == SEVERAL:
+            return (self.logits >= 0).astype(np.int8)
         return self.logits.argmax(axis=1)
 
     @property
     def probabilities(self) -> np.ndarray:
-        """float32[n, C], rows sum to one."""
-        return np.exp(self._log_probabilities()).astype(np.float32)
+        """float32[n, C]; rows sum to one for classes, each stands alone for several labels; [n, 0] for regression."""
+        if self.kind == REGRESSION:
+            return np.empty((len(self.logits), 0), dtype=np.float32)
+        if self.kind == SEVERAL:
+            return np.exp(_log_sigmoid(self.logits)).astype(np.float32)
+        return np.exp(_log_softmax(self.logits)).astype(np.float32)
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy in nats."""
-        return float(-self._log_probabilities()[np.arange(len(self.labels)), self.labels].mean())
+        """Mean over the examples: cross-entropy in nats, squared error, or binary cross-entropy, mean over classes."""
+        assert self.labels is not None
+        if self.kind == REGRESSION:
+            return float(((self.answers - self.labels) ** 2).mean())
+        if self.kind == SEVERAL:
+            return float(-np.where(self.labels == 1, _log_sigmoid(self.logits), _log_sigmoid(-self.logits)).mean())
+        return float(-_log_softmax(self.logits)[np.arange(len(self.labels)), self.labels].mean())
 
-    def _log_probabilities(self) -> np.ndarray:
-        shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
-        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def _log_sigmoid(logits: np.ndarray) -> np.ndarray:
+    return -np.logaddexp(0, -logits.astype(np.float64))
 
 
 def predict(
     model: torch.nn.Module,
+    kind: Kind,
     split: Split,
     collate: Collate,
     accelerator: Accelerator,
@@ -71,7 +100,7 @@ def predict(
     Raises:
         RuntimeError: the gathered rows are not each example once (a fault of the program, never of the data).
     """
-    plan = batches.plan_evaluation(split.lengths, max_tokens, accelerator.num_processes)
+    plan = batches.plan_evaluation(split.computed, max_tokens, accelerator.num_processes)
     mine = plan[accelerator.process_index]
     alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have nothing left
     alone.eval()
@@ -79,7 +108,7 @@ def predict(
         outputs = [alone(**collate(indices)[0]).logits.float() for indices in mine]
     longest = max(sum(map(len, hand)) for hand in plan)
     logits = _gathered(outputs, mine, longest, alone.config.num_labels, len(split), accelerator)
-    return Predictions(split.index, logits, split.labels)
+    return Predictions(kind, split.index, logits, split.labels)
 
 
 def _gathered(
@@ -118,7 +147,19 @@ def in_order(index: np.ndarray, rows: np.ndarray, examples: int) -> np.ndarray:
 # Numbers
 
 
-def load_metrics(names: Sequence[str]) -> dict[str, Any]:
+def metrics_for(asked: Sequence[str], kind: Kind) -> tuple[str, ...]:
+    """Names of the metrics to compute: as asked, else those usual for the task.
+
+    Raises:
+        Refused: one of ours that does not fit the task.
+    """
+    for name in asked:
+        if name in preflight.METRICS and name not in FITTING[kind]:
+            raise Refused(f"--metrics {name} does not fit {kind.replace('_', ' ')}: take {', '.join(FITTING[kind])}")
+    return tuple(asked) or DEFAULT[kind]
+
+
+def load_metrics(names: Sequence[str], kind: Kind) -> dict[str, Any]:
     """The `evaluate` modules of these names: ours by name, any other by folder or hub name.
 
     Raises:
@@ -126,11 +167,12 @@ def load_metrics(names: Sequence[str]) -> dict[str, Any]:
     """
     import evaluate
 
+    configuration = "multilabel" if kind == SEVERAL else None
     loaded = {}
     for name in names:
         own = METRICS / name / f"{name}.py"
         try:
-            loaded[name] = evaluate.load(str(own) if own.is_file() else name)
+            loaded[name] = evaluate.load(str(own) if own.is_file() else name, configuration)
         except Exception as error:
             there = ", ".join(sorted(path.name for path in METRICS.iterdir() if (path / f"{path.name}.py").is_file()))
             raise Refused(f"no metric {name}: there are {there}, or the folder of an `evaluate` module "
@@ -144,23 +186,26 @@ def scores(predictions: Predictions, metrics: Mapping[str, Any]) -> dict[str, fl
     for metric in metrics.values():
         knows_classes = "labels" in inspect.signature(metric._compute).parameters
         options = {"labels": list(range(predictions.logits.shape[1]))} if knows_classes else {}
-        computed = metric.compute(predictions=predictions.classes, references=predictions.labels, **options)
+        computed = metric.compute(predictions=predictions.answers, references=predictions.labels, **options)
         found.update({name: value if isinstance(value, int) else float(value) for name, value in computed.items()})
     return found
 
 
 def per_class(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
-    """Per-class precision, recall, F1 and support, and the confusion matrix (rows: label, columns: prediction)."""
+    """Per-class precision, recall, F1 and support; for single labels the confusion matrix (rows: label, columns:
+    prediction). Nothing for regression."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-    numbers = range(len(names))
-    table = precision_recall_fscore_support(
-        predictions.labels, predictions.classes, labels=list(numbers), zero_division=0
-    )
+    if predictions.kind == REGRESSION:
+        return {}
+    numbers = list(range(len(names)))
+    table = precision_recall_fscore_support(predictions.labels, predictions.answers, labels=numbers, zero_division=0)
     precision, recall, f1, support = (column.tolist() for column in table)
     rows = {
         name: {"precision": precision[i], "recall": recall[i], "f1": f1[i], "support": support[i]}
         for i, name in enumerate(names)
     }
-    matrix = confusion_matrix(predictions.labels, predictions.classes, labels=list(numbers))
+    if predictions.kind == SEVERAL:
+        return {"per_class": rows}
+    matrix = confusion_matrix(predictions.labels, predictions.answers, labels=numbers)
     return {"per_class": rows, "confusion_matrix": matrix.tolist()}

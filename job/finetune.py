@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from job import batches, collate, evaluation, loop, optim, preflight, processes, run_folder, selection
 from job.config import Config
-from job.data import Data
+from job.data import Data, Split
 from job.errors import Refused
 from job.evaluation import Predictions
+from job.labels import Kind
 from job.loop import Trainee
 from job.run_folder import RunFolder
 from job.tracking import Tracker
@@ -34,16 +35,18 @@ class Outcome:
     """What training or evaluation came to.
 
     Attributes:
-        model: unwrapped; on the main process with the best weights.
+        model: unwrapped, with the best weights.
         predictions: of the best evaluation.
         scores: of the best evaluation.
-        best_step: optimizer steps before it; 0 where nothing was trained.
+        test: predictions and scores (none without labels) of the test set; None without one.
+        best_step: optimizer steps before the best evaluation; 0 where nothing was trained.
         train: numbers of results.json's "train"; None where nothing was trained.
     """
 
     model: PreTrainedModel
     predictions: Predictions
     scores: Mapping[str, float]
+    test: tuple[Predictions, Mapping[str, float]] | None = None
     best_step: int = 0
     train: Mapping[str, Any] | None = None
 
@@ -55,11 +58,12 @@ def evaluate_only(
     data: Data,
     accelerator: Accelerator,
 ) -> Outcome:
-    """The model as it is, on the evaluation set."""
+    """The model as it is, on the evaluation set and, where there is one, the test set."""
     model = accelerator.prepare_model(model, evaluation_mode=True)
-    evaluate = _Evaluator(config, model, tokenizer, data, accelerator)
-    predictions, scores = evaluate()
-    return Outcome(accelerator.unwrap_model(model, keep_fp32_wrapper=False), predictions, scores)
+    evaluate = _Evaluator(config, model, tokenizer, data.task.kind, accelerator)
+    predictions, scores = evaluate(data.evaluation)
+    test = evaluate(data.test) if data.test is not None else None
+    return Outcome(accelerator.unwrap_model(model, keep_fp32_wrapper=False), predictions, scores, test)
 
 
 def finetune(
@@ -91,9 +95,10 @@ def finetune(
             partial(collate.padded, data.train, tokenizer, accelerator.device),
             training,
             steps,
-            max_tokens(training.max_tokens_per_device, accelerator, 2048, 16384, data.train.lengths),
+            max_tokens(training.max_tokens_per_device, accelerator, 2048, 16384, data.train.computed),
             OVERHEAD["cpu" if accelerator.device.type == "cpu" else "gpu"],
             accelerator,
+            data.task.kind,
             tracker,
             keeper.after_step,
         )
@@ -113,30 +118,34 @@ def max_tokens(asked: int | None, accelerator: Accelerator, cpu: int, gpu: int, 
 
 
 class _Evaluator:
-    """Predictions and scores of the evaluation set; the scores are computed on the main process and told to all."""
+    """Predictions and scores of a split; the scores are computed on the main process and told to all."""
 
     def __init__(
         self,
         config: Config,
         model: torch.nn.Module,
         tokenizer: PreTrainedTokenizerBase,
-        data: Data,
+        kind: Kind,
         accelerator: Accelerator,
     ) -> None:
-        self._config, self._model, self._split, self._accelerator = config, model, data.evaluation, accelerator
-        self._collate = partial(collate.padded, data.evaluation, tokenizer, accelerator.device)
-        asked = config.evaluation.eval_max_tokens_per_device
-        self._max_tokens = max_tokens(asked, accelerator, 4096, 65536, data.evaluation.lengths)
+        self._model, self._tokenizer, self._kind, self._accelerator = model, tokenizer, kind, accelerator
+        self._asked = config.evaluation.eval_max_tokens_per_device
+        self._names = evaluation.metrics_for(config.evaluation.metrics, kind)
         self._metrics: dict[str, Any] = {}
-        if not set(config.evaluation.metrics) <= set(preflight.METRICS):  # a foreign one may not be there
+        if not set(self._names) <= set(preflight.METRICS):  # a foreign one may not be there
             processes.from_main(accelerator, self._load_metrics)
 
-    def __call__(self) -> tuple[Predictions, dict[str, float]]:
-        predictions = evaluation.predict(self._model, self._split, self._collate, self._accelerator, self._max_tokens)
+    def __call__(self, split: Split) -> tuple[Predictions, dict[str, float]]:
+        """The scores are empty for a split without labels."""
+        batch = partial(collate.padded, split, self._tokenizer, self._accelerator.device)
+        limit = max_tokens(self._asked, self._accelerator, 4096, 65536, split.computed)
+        predictions = evaluation.predict(self._model, self._kind, split, batch, self._accelerator, limit)
+        if split.labels is None:
+            return predictions, {}
         return predictions, processes.from_main(self._accelerator, lambda: self._scores(predictions))
 
     def _load_metrics(self) -> None:
-        self._metrics = evaluation.load_metrics(self._config.evaluation.metrics)
+        self._metrics = evaluation.load_metrics(self._names, self._kind)
 
     def _scores(self, predictions: Predictions) -> dict[str, float]:
         if not self._metrics:  # `evaluate` takes seconds to import: not before it is needed
@@ -162,8 +171,9 @@ class _Keeper:
         self._evaluation, self._model, self._accelerator = config.evaluation, model, accelerator
         self._folder, self._tracker, self._steps = folder, tracker, steps
         self._per_epoch = batches.steps_per_epoch(len(data.train), config.training.train_batch_size)
-        self._evaluate = _Evaluator(config, model, tokenizer, data, accelerator)
-        self._selection = selection.selection(config.evaluation)
+        self._data = data
+        self._evaluate = _Evaluator(config, model, tokenizer, data.task.kind, accelerator)
+        self._selection = selection.selection(config.evaluation, data.task.kind)
         self._best: tuple[Predictions, dict[str, float]] | None = None
         self._last_step = 0
 
@@ -173,7 +183,7 @@ class _Keeper:
         if not self._due(step):
             return False
         begun = time.monotonic()
-        predictions, scores = self._evaluate()
+        predictions, scores = self._evaluate(self._data.evaluation)
         best = self._selection.take(scores, step)
         if best:
             self._best = (predictions, scores)
@@ -197,12 +207,21 @@ class _Keeper:
         run_folder.publish(self._folder.best, lambda aside: save_file(_without_aliases(tensors), aside))
 
     def outcome(self, train: Mapping[str, Any]) -> Outcome:
-        """The best model and what it predicted."""
+        """The best model, what it predicted, and the test set's predictions by it."""
         assert self._best is not None
         model = self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
-        if self._accelerator.is_main_process and self._selection.best_step != self._last_step:
+        if self._selection.best_step != self._last_step:
+            self._restore_best(model)
+        test = self._evaluate(self._data.test) if self._data.test is not None else None
+        return Outcome(model, *self._best, test, self._selection.best_step, train)
+
+    def _restore_best(self, model: PreTrainedModel) -> None:
+        """The best weights, read by the main process and told to all: the run folder may be its own disk."""
+        if self._accelerator.is_main_process:
             model.load_state_dict(load_file(self._folder.best), strict=False)
-        return Outcome(model, *self._best, self._selection.best_step, train)
+        if self._accelerator.num_processes > 1:
+            for tensor in model.state_dict().values():
+                torch.distributed.broadcast(tensor, src=0)
 
 
 def _without_aliases(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

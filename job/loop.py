@@ -24,6 +24,7 @@ from job.collate import Collate
 from job.config import Training
 from job.data import Split
 from job.errors import NonFiniteLoss
+from job.labels import CLASSES, REGRESSION, SEVERAL, Kind
 from job.tracking import Tracker
 
 Evaluate = Callable[[int, float], bool]
@@ -59,6 +60,7 @@ def gradients(
     plan: Sequence[MicroBatch],
     examples: int,
     accelerator: Accelerator,
+    kind: Kind = CLASSES,
     label_smoothing: float = 0.0,
 ) -> tuple[torch.Tensor, tuple[tuple[np.ndarray, torch.Tensor], ...]]:
     """Forward and backward of this process's share of a global batch of `examples`; gradients end up in `.grad`.
@@ -74,12 +76,29 @@ def gradients(
         with contextlib.nullcontext() if last else accelerator.no_sync(trainee.model):
             inputs, labels = collate(micro.indices)
             logits = trainee.model(**inputs).logits
-            losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=label_smoothing)
+            assert labels is not None
+            losses = example_losses(logits.float(), labels, kind, label_smoothing)
             loss = losses.sum() * micro.weight
             accelerator.backward(loss * scale)
         total += loss.detach()
         seen.append((micro.indices, losses.detach()))
     return total, tuple(seen)
+
+
+def example_losses(logits: torch.Tensor, labels: torch.Tensor, kind: Kind, label_smoothing: float) -> torch.Tensor:
+    """float32[b], the loss of each example: cross-entropy, squared error, or binary cross-entropy, mean over classes.
+
+    Args:
+        logits: float32[b, C]; [b, 1] for regression.
+        labels: as Collate gives them.
+        kind: of the task.
+        label_smoothing: for cross-entropy only.
+    """
+    if kind == REGRESSION:
+        return (logits[:, 0] - labels) ** 2
+    if kind == SEVERAL:
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
 
 
 def train(
@@ -91,6 +110,7 @@ def train(
     max_tokens: int,
     overhead: int,
     accelerator: Accelerator,
+    kind: Kind,
     tracker: Tracker,
     evaluate: Evaluate,
 ) -> None:
@@ -103,9 +123,9 @@ def train(
     before: StepLoss | None = None
     trainee.model.train()
     for step, indices in enumerate(batches.global_batches(len(split), training.train_batch_size, training.seed, steps)):
-        hands = batches.plan_step(indices, split.lengths, max_tokens, accelerator.num_processes, overhead)
+        hands = batches.plan_step(indices, split.computed, max_tokens, accelerator.num_processes, overhead)
         plan = hands[accelerator.process_index]
-        mine, seen = gradients(trainee, collate, plan, len(indices), accelerator, training.label_smoothing_factor)
+        mine, seen = gradients(trainee, collate, plan, len(indices), accelerator, kind, training.label_smoothing_factor)
         loss = StepLoss(step, accelerator.reduce(mine, "sum"), seen)
         refuse_non_finite(before, split, accelerator)
         before = loss
@@ -121,7 +141,7 @@ def train(
             learning_rate=learning_rate,
             epoch=epoch,
             examples=len(indices),
-            tokens=batches.tokens_of([micro for hand in hands for micro in hand], split.lengths),
+            tokens=batches.tokens_of([micro for hand in hands for micro in hand], split.lengths, split.computed),
         )
         if step + 1 == steps:
             refuse_non_finite(before, split, accelerator)

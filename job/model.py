@@ -10,13 +10,13 @@ import hashlib
 import importlib.util
 import inspect
 import os
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job import config
 from job.errors import Refused
+from job.labels import CLASSES, REGRESSION, SCORE, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -81,11 +81,14 @@ def _input_names(pretrained: PreTrainedConfig) -> set[str]:
     return set(inspect.signature(network.forward).parameters) if network else set()
 
 
-def own_class_names(pretrained: PreTrainedConfig) -> tuple[str, ...]:
-    """The label names of a fine-tuned model in class order; () for the placeholders LABEL_0, LABEL_1, ..."""
+def own_task(pretrained: PreTrainedConfig) -> Task | None:
+    """What a fine-tuned model predicts; None for one whose classes are the placeholders LABEL_0, LABEL_1, ..."""
+    if pretrained.problem_type == REGRESSION:
+        return Task(REGRESSION, (SCORE,))
     id2label = {int(i): name for i, name in (pretrained.id2label or {}).items()}
     names = tuple(id2label[i] for i in sorted(id2label))
-    return () if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
+    placeholders = all(name == f"LABEL_{i}" for i, name in enumerate(names))
+    return None if placeholders else Task(pretrained.problem_type or CLASSES, names)
 
 
 def max_length(asked: int | None, pretrained: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -99,10 +102,8 @@ def max_length(asked: int | None, pretrained: PreTrainedConfig, tokenizer: PreTr
     return min(limit, LONGEST) if asked is None else asked
 
 
-def load(
-    model: config.Model, pretrained: PreTrainedConfig, class_names: Sequence[str], pad_token_id: int
-) -> PreTrainedModel:
-    """The model with a classification head for `class_names`, weights in fp32.
+def load(model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int) -> PreTrainedModel:
+    """The model with a head for `task`, weights in fp32.
 
     The head is new unless the checkpoint has one of the same size. `pad_token_id` is for decoders without one of their
     own, whose head reads the last token before the padding.
@@ -117,14 +118,14 @@ def load(
         AutoModelForSequenceClassification,
         model,
         model.model_name_or_path,
-        num_labels=len(class_names),
-        id2label=dict(enumerate(class_names)),
-        label2id={name: i for i, name in enumerate(class_names)},
-        problem_type="single_label_classification",
+        num_labels=len(task.names),
+        id2label=dict(enumerate(task.names)),
+        label2id={name: i for i, name in enumerate(task.names)},
+        problem_type=task.kind,
         dtype=torch.float32,
         use_safetensors=True,
         attn_implementation=model.attn_implementation,
-        ignore_mismatched_sizes=len(class_names) != pretrained.num_labels,
+        ignore_mismatched_sizes=len(task.names) != pretrained.num_labels,
     )
     if loaded.config.pad_token_id is None:
         loaded.config.pad_token_id = pad_token_id
@@ -164,5 +165,5 @@ def _reason(error: BaseException) -> str:
     if "trust_remote_code" in text:
         return "it needs Python code of its own repository; if you trust that code, add --trust_remote_code"
     if "safetensors" in text:
-        return f"no safetensors weights ({text})"
+        return f"no safetensors weights; others are not read, as they can run code ({text[:200]})"
     return text or type(error).__name__

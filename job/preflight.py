@@ -1,34 +1,41 @@
 """What can be known wrong without torch, so that the login node says it before a job waits in a queue.
 
-Standard library only beyond the configuration. What needs a library (parquet, the hub, the model) is checked by the
-job itself in its first seconds.
+Standard library only beyond the configuration, and pyarrow for the columns of parquet where it is installed. What
+needs another library (the hub, the model) is checked by the job itself in its first seconds.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import math
+import shlex
 from pathlib import Path
 
 from job import columns, tables
 from job.config import Config
 from job.errors import Refused
 
+FILES_CHECKED = 100
 METRICS = {
     "accuracy": ("accuracy", "correct"),
-    "f1": ("f1_macro", "f1_weighted", "f1"),
+    "f1": ("f1_macro", "f1_weighted", "f1_micro", "f1"),
     "matthews_correlation": ("matthews_correlation",),
+    "rmse": ("rmse",),
+    "pearsonr": ("pearsonr",),
+    "spearmanr": ("spearmanr",),
 }
-"""The metrics that come along, and the numbers that each gives; `f1` itself for two classes only."""
+"""The metrics that come along, and the numbers that each gives: `f1` itself for two classes only, `f1_micro` for
+several labels a row only."""
 
 
 def check(config: Config) -> None:
     """Raise Refused for the first thing that cannot work, naming it and the remedy."""
     _check_numbers(config)
     _check_choices(config)
+    _check_model(config)
     _check_sources(config)
-    for path in (config.data.train_file if config.training.do_train else None, config.data.validation_file):
-        if path:
-            _check_file(config, path)
+    _check_files(config)
 
 
 def _check_numbers(config: Config) -> None:
@@ -80,11 +87,10 @@ def _check_choices(config: Config) -> None:
 def _check_best_metric(config: Config) -> None:
     """What our own metrics give is known; another's only once it has computed."""
     metrics, best = config.evaluation.metrics, config.evaluation.metric_for_best_model
-    if not metrics:
-        raise Refused(f"--metrics needs at least one of {', '.join(METRICS)}")
-    given = [number for metric in metrics for number in METRICS.get(metric, (best,))]
-    if best != "loss" and best not in given:
-        raise Refused(f"--metric_for_best_model {best}: --metrics {' '.join(metrics)} give loss, {', '.join(given)}")
+    given = [number for metric in metrics or METRICS for number in METRICS.get(metric, (str(best),))]
+    if best not in (None, "loss", *given):
+        source = f"--metrics {' '.join(metrics)} give" if metrics else "there are"
+        raise Refused(f"--metric_for_best_model {best}: {source} loss, {', '.join(given)}")
 
 
 def _check_token_limits(config: Config) -> None:
@@ -98,27 +104,71 @@ def _check_token_limits(config: Config) -> None:
             raise Refused(f"--{name} {limit} is less than one example of --max_seq_length {longest}")
 
 
+def _check_model(config: Config) -> None:
+    """A model in a folder: its config.json and weights are there, and it has the positions that are asked for."""
+    name = config.model.model_name_or_path
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.is_file() or name.startswith(("/", "./", "../", "~")):
+            raise Refused(f"no model folder {name}")
+        return
+    if not (folder / "config.json").is_file():
+        raise Refused(f"{name} is no model folder: it has no config.json")
+    try:
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        positions = described.get("max_position_embeddings")
+    except (ValueError, AttributeError, OSError):
+        raise Refused(f"{name}/config.json cannot be read as JSON: the model folder is damaged") from None
+    asked = config.data.max_seq_length
+    if isinstance(positions, int) and asked is not None and asked > positions:
+        raise Refused(f"--max_seq_length {asked}: the model {name} has {positions} positions")
+    _check_weights(folder)
+
+
+def _check_weights(folder: Path) -> None:
+    there = {path.name for path in folder.iterdir()}
+    if there & {"model.safetensors", "model.safetensors.index.json"}:
+        return
+    if "pytorch_model.bin" not in there:
+        raise Refused(f"{folder} has no weights: model.safetensors is missing")
+    convert = (
+        "import torch; from safetensors.torch import save_file; "
+        "w = torch.load('pytorch_model.bin', map_location='cpu', weights_only=True); "
+        "save_file({k: v.clone().contiguous() for k, v in w.items()}, 'model.safetensors', {'format': 'pt'})"
+    )
+    raise Refused(
+        f"{folder} has pickled weights, which can run code when they are read; to convert them: "
+        f'cd {shlex.quote(str(folder))} && python -c "{convert}"'
+    )
+
+
 def _check_sources(config: Config) -> None:
     data = config.data
-    if data.dataset_name and (data.train_file or data.validation_file):
-        raise Refused("--dataset_name and --train_file/--validation_file exclude each other: give one of them")
+    if data.dataset_name and (data.train_file or data.validation_file or data.test_file):
+        raise Refused(
+            "--dataset_name and --train_file/--validation_file/--test_file exclude each other: give one or the other"
+        )
+    for name in ("validation_split_name", "test_split_name"):
+        if getattr(data, name) and not data.dataset_name:
+            raise Refused(f"--{name} is a split of --dataset_name: with files, give --{name.split('_')[0]}_file")
     if not data.dataset_name and not data.train_file and config.training.do_train:
-        raise Refused("nothing to train on: give --train_file and --validation_file, --dataset_name, or a recipe")
-    if not data.dataset_name and not data.validation_file:
+        raise Refused("nothing to train on: give --train_file, --dataset_name, or a recipe")
+    if not data.dataset_name and not data.validation_file and not config.training.do_train:
         raise Refused("nothing to evaluate on: give --validation_file")
 
 
-def _check_file(config: Config, name: str) -> None:
-    path = Path(name)
-    if not path.exists():
-        raise Refused(f"no file {name}{'' if path.is_absolute() else f' in {Path.cwd()}'}")
-    if path.is_dir():
-        raise Refused(f"{name} is a folder: name a file in it")
-    if path.suffix not in tables.FORMATS:
-        raise Refused(f"{name}: the name must end in {', '.join(tables.FORMATS)}")
-    if path.suffix != ".parquet":
-        try:
-            there = tables.columns(path)
-        except OSError as error:
-            raise Refused(f"{name} cannot be read: {error.strerror}") from None
-        columns.choose(there, config.data.text_column_names, config.data.label_column_name, name)
+def _check_files(config: Config) -> None:
+    data = config.data
+    for name in (data.train_file if config.training.do_train else None, data.validation_file):
+        if name:
+            _check_file(config, name)
+    if data.test_file:
+        _check_file(config, data.test_file, label_optional=True)
+
+
+def _check_file(config: Config, name: str, label_optional: bool = False) -> None:
+    """The columns of the files `name` means, of the first hundred: a login node does not read for minutes."""
+    paths = tables.files(name)
+    if tables.kind(paths[0]) != tables.PARQUET or importlib.util.find_spec("pyarrow"):
+        data = config.data
+        tables.choose(paths[:FILES_CHECKED], data.text_column_names, data.label_column_name, label_optional)

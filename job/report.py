@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -14,11 +15,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from job import evaluation, model, run_folder
+from job import describe, evaluation, model, run_folder
 from job.config import Config
 from job.data import Data
 from job.evaluation import Predictions
 from job.finetune import Outcome
+from job.labels import CLASSES, REGRESSION, SEVERAL, Task
 from job.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -38,17 +40,25 @@ def begin(config: Config, data: Data, max_length: int, accelerator: Accelerator,
     run_folder.write_json(folder.manifest, manifest)
     if config.run.output_dir is None:
         run_folder.point_latest(folder)
-    train = f"{len(data.train):,} training and " if data.train is not None else ""
+    world_text = f"{world} process{'es' if world > 1 else ''}"
+    shown = [
+        f"run      {_shown(folder.path)}",
+        f"model    {config.model.model_name_or_path}",
+        f"data     {_what(data)}",
+        *(f"         {line}" for line in describe.lines(data.description)),
+        f"on       {world_text} on {device}, precision {accelerator.mixed_precision}",
+    ]
+    print("\n".join(shown), file=sys.stderr, flush=True)
+
+
+def _what(data: Data) -> str:
+    """Which columns are read as what, and where the evaluation set comes from."""
     text = " + ".join(data.text_columns)
-    print(
-        f"run      {_shown(folder.path)}\n"
-        f"model    {config.model.model_name_or_path}\n"
-        f"data     {train}{len(data.evaluation):,} evaluation examples, {len(data.class_names)} classes; "
-        f"text: {text}, label: {data.label_column}, at most {max_length} tokens\n"
-        f"on       {world} process{'es' if world > 1 else ''} on {device}, precision {accelerator.mixed_precision}",
-        file=sys.stderr,
-        flush=True,
-    )
+    kinds = {CLASSES: f"{len(data.task.names)} classes", SEVERAL: f"any of {len(data.task.names)} classes",
+             REGRESSION: "a number (regression)"}  # fmt: skip
+    by_class = ", by class" if data.task.kind == CLASSES else ""
+    cut = f"; no validation data given: a tenth of the training rows is cut off{by_class}" if data.cut else ""
+    return f"text: {text}, label: {data.label_column}, {kinds[data.task.kind]}{cut}"
 
 
 def device_name(device: torch.device) -> str:
@@ -57,32 +67,46 @@ def device_name(device: torch.device) -> str:
 
 
 def publish(
-    config: Config,
-    outcome: Outcome,
-    tokenizer: PreTrainedTokenizerBase,
-    names: Sequence[str],
-    folder: RunFolder,
+    config: Config, outcome: Outcome, tokenizer: PreTrainedTokenizerBase, data: Data, folder: RunFolder
 ) -> dict[str, Any]:
     """Write predictions, model and, last, results.json; say how it went. Returns what results.json holds."""
-    results = {
-        "best_step": outcome.best_step,
-        "eval": {
-            **outcome.scores,
-            "examples": len(outcome.predictions.labels),
-            **evaluation.per_class(outcome.predictions, names),
-        },
-        "train": outcome.train,
-    }
+    names = data.task.names
+    results = finite(
+        {
+            "best_step": outcome.best_step,
+            "eval": _scored(outcome.predictions, outcome.scores, names),
+            **({"test": _scored(*outcome.test, names)} if outcome.test else {}),
+            "train": outcome.train,
+            "data": data.description,
+        }
+    )
     run_folder.publish(folder.predictions, lambda aside: write_predictions(outcome.predictions, names, aside))
+    if outcome.test:
+        test = outcome.test[0]
+        run_folder.publish(folder.test_predictions, lambda aside: write_predictions(test, names, aside))
     if outcome.train is not None:
-        card = model_card(config, results, names, config.model.model_name_or_path)
+        card = model_card(config, results, data.task)
         run_folder.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, card, aside))
     manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
     run_folder.write_json(folder.manifest, {**manifest, "ended": run_folder.now()})
     run_folder.remove(folder.best)
     run_folder.write_json(folder.results, results)
-    print(summary(results, folder.path, trained=outcome.train is not None), file=sys.stderr, flush=True)
+    print(summary(results, folder), file=sys.stderr, flush=True)
     return results
+
+
+def _scored(predictions: Predictions, scores: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
+    per_class = {} if predictions.labels is None else evaluation.per_class(predictions, names)
+    return {**scores, "examples": len(predictions.index), **per_class}
+
+
+def finite(value: Any) -> Any:
+    """`value` with NaN and infinity as None, which JSON can hold: a correlation of constants is no number."""
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str, folder: Path) -> None:
@@ -91,39 +115,57 @@ def _write_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, c
 
 
 def write_predictions(predictions: Predictions, names: Sequence[str], path: Path) -> None:
-    """A parquet row an example, in the order of the evaluation set.
+    """A parquet row an example, in the order of the split.
 
-    Columns: index int64 (row in the source), label and prediction (names), probability_<name> float32 of each class.
+    Columns: index int64 (row in the source), label (null where there is none) and prediction (a name, a float64, or a
+    list of names), probability_<name> float32 of each class (none for regression).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = np.array(names, dtype=object)
+    none = pa.nulls(len(predictions.index), _column(predictions.answers, names).type)
     probabilities = predictions.probabilities
     columns = {
         "index": pa.array(predictions.index, pa.int64()),
-        "label": pa.array(table[predictions.labels], pa.string()),
-        "prediction": pa.array(table[predictions.classes], pa.string()),
+        "label": none if predictions.labels is None else _column(predictions.labels, names),
+        "prediction": _column(predictions.answers, names),
     }
-    columns |= {f"probability_{name}": pa.array(probabilities[:, i], pa.float32()) for i, name in enumerate(names)}
+    for i, name in enumerate(names if probabilities.shape[1] else ()):
+        columns[f"probability_{name}"] = pa.array(probabilities[:, i], pa.float32())
     pq.write_table(pa.table(columns), path)
 
 
-def summary(results: Mapping[str, Any], path: Path, trained: bool) -> str:
+def _column(values: np.ndarray, names: Sequence[str]) -> Any:
+    """Labels or answers as they are read by people."""
+    import pyarrow as pa
+
+    table = np.array(names, dtype=object)
+    if values.ndim == 2:
+        return pa.array([table[row.astype(bool)].tolist() for row in values], pa.list_(pa.string()))
+    return pa.array(values, pa.float64()) if values.dtype.kind == "f" else pa.array(table[values], pa.string())
+
+
+def summary(results: Mapping[str, Any], folder: RunFolder) -> str:
     """The last lines of a run: how good, where the model is, what to type next."""
-    scores = {k: v for k, v in results["eval"].items() if isinstance(v, float)}
-    width = max(map(len, scores))
-    lines = ["", f"evaluated on {results['eval']['examples']} examples"]
-    lines += [f"  {name:{width}}  {value:.4f}" for name, value in scores.items()]
-    shown = _shown(path)
-    if trained:
+    shown = _shown(folder.path)
+    lines = ["", *_score_lines("evaluated", results["eval"])]
+    if "test" in results:
+        lines += _score_lines("tested", results["test"])
+    if results["train"]:
         train = results["train"]
         lines += [f"trained {train['steps']} steps in {train['seconds']:.0f} s, "
                   f"{train['examples_per_second']:.1f} examples/s; best at step {results['best_step']}"]  # fmt: skip
         lines += [f"model    {shown}/model"]
-    lines += [f"results  {shown}/results.json, predictions.parquet", "", "next, your own data:"]
+    files = [path.name for path in (folder.results, folder.predictions, folder.test_predictions) if path.exists()]
+    lines += [f"results  {shown}/{', '.join(files)}", "", "next, your own data:"]
     lines += [f"  {_accelerate()} launch job/train.py --train_file train.csv --validation_file validation.csv"]
     return "\n".join(lines)
+
+
+def _score_lines(what: str, scored: Mapping[str, Any]) -> list[str]:
+    scores = {k: v for k, v in scored.items() if isinstance(v, float)}
+    width = max(map(len, scores), default=0)
+    return [f"{what} on {scored['examples']:,} examples", *(f"  {k:{width}}  {v:.4f}" for k, v in scores.items())]
 
 
 def _shown(path: Path) -> str:
@@ -139,12 +181,12 @@ def _accelerate() -> str:
     return "accelerate" if (found and Path(found) == own) or not own.exists() else _shown(own)
 
 
-def model_card(config: Config, results: Mapping[str, Any], names: Sequence[str], base: str) -> str:
+def model_card(config: Config, results: Mapping[str, Any], task: Task) -> str:
     """README.md of the model folder: what it was made from and how good it is, with the hub's metadata header."""
-    data = config.data
+    data, names, base = config.data, task.names, config.model.model_name_or_path
     source = data.dataset_name or Path(str(data.train_file)).name
     header = {"library_name": "transformers", "pipeline_tag": "text-classification", "base_model": base,
-              "metrics": list(config.evaluation.metrics)}  # fmt: skip
+              "metrics": list(evaluation.metrics_for(config.evaluation.metrics, task.kind))}  # fmt: skip
     if data.dataset_name and not Path(data.dataset_name).exists():
         header["datasets"] = [data.dataset_name]
     yaml_lines = [f"{key}: {json.dumps(value)}" for key, value in header.items()]
@@ -159,7 +201,9 @@ def model_card(config: Config, results: Mapping[str, Any], names: Sequence[str],
             "",
             f"# {Path(base).name} fine-tuned on {source}",
             "",
-            f"Text classification, {len(names)} classes: {shown}.",
+            "Text regression: one number."
+            if task.kind == REGRESSION
+            else f"Text classification, {len(names)} classes: {shown}.",
             "",
             "```python",
             "from transformers import pipeline",

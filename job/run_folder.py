@@ -27,8 +27,10 @@ from job.environment import ROOT
 from job.errors import Refused
 
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "numpy", "scikit-learn")
-CONTENTS = ("config.yaml", "manifest.json", "metrics.jsonl", "results.json", "predictions.parquet", "model",
-            "status.json", "best.safetensors", "tensorboard")  # fmt: skip
+CONTENTS = (
+    *("config.yaml", "manifest.json", "metrics.jsonl", "results.json", "status.json", "predictions.parquet"),
+    *("test_predictions.parquet", "model", "best.safetensors", "tensorboard"),
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,10 @@ class RunFolder:
     @property
     def predictions(self) -> Path:
         return self.path / "predictions.parquet"
+
+    @property
+    def test_predictions(self) -> Path:
+        return self.path / "test_predictions.parquet"
 
     @property
     def model(self) -> Path:
@@ -138,6 +144,16 @@ def _own_configuration(folder: RunFolder) -> Config:
         raise Refused(
             f"{folder.path} holds files that are no run's (config.yaml): choose another --output_dir"
         ) from None
+
+
+def require_space(folder: RunFolder, weights: int) -> None:
+    """Refused if the disk cannot take the model twice (the best so far and the finished one), `weights` bytes each."""
+    free = shutil.disk_usage(folder.path).free
+    if free < 2 * weights:
+        raise Refused(
+            f"the disk of {folder.path} has {free / 1e6:,.0f} MB free and the model takes {2 * weights / 1e6:,.0f} MB: "
+            "make room, or choose another --output_dir"
+        )
 
 
 def discard_if_new(folder: RunFolder, config: Config) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from job import preflight
 from job.config import Evaluation
 from job.errors import Refused
+from job.labels import CLASSES, REGRESSION, SEVERAL, Kind
 
+USUAL: dict[Kind, str] = {CLASSES: "accuracy", SEVERAL: "f1_micro", REGRESSION: "rmse"}
 LOWER_IS_BETTER = frozenset({"loss", "mse", "rmse", "mae"})
 
 
@@ -52,8 +55,17 @@ class Selection:
         return self.patience is not None and self.since_best >= self.patience
 
 
-def selection(evaluation: Evaluation) -> Selection:
+def selection(evaluation: Evaluation, kind: Kind) -> Selection:
     """As configured; the direction, unless given, is down for losses and errors and up for all else."""
-    metric, greater = evaluation.metric_for_best_model, evaluation.greater_is_better
+    metric = evaluation.metric_for_best_model or _usual(evaluation.metrics, kind)
+    greater = evaluation.greater_is_better
     direction = metric not in LOWER_IS_BETTER if greater is None else greater
     return Selection(metric, direction, evaluation.early_stopping_patience)
+
+
+def _usual(metrics: Sequence[str], kind: Kind) -> str:
+    """The task's usual number where it is computed, else the first that the first metric gives, else the loss."""
+    owner = next((name for name, numbers in preflight.METRICS.items() if USUAL[kind] in numbers), None)
+    if not metrics or owner in metrics:
+        return USUAL[kind]
+    return preflight.METRICS.get(metrics[0], ("loss",))[0]

@@ -7,6 +7,7 @@ On a terminal there is a bar; in a log file, a line per record: a bar there is t
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -139,7 +140,8 @@ class Tracker:
         self._accelerator.log({f"{values['split']}/{k}": v for k, v in numbers.items()}, step=values["step"])
         if self._file is None:
             return
-        self._file.write(json.dumps(values) + "\n")
+        numbers_or_none = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in values.items()}
+        self._file.write(json.dumps(numbers_or_none) + "\n")
         self._file.flush()
         self._show(values)
         if time.monotonic() - self._beat > HEARTBEAT_SECONDS:

@@ -90,28 +90,28 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder) -> dict[str
     """The run itself, from the data to the published model; returns what results.json holds."""
     from accelerate.utils import set_seed
 
-    from job import data, finetune, model, processes, report, tracking
+    from job import data, finetune, model, processes, report, run_folder, tracking
 
     with processes.agreed(accelerator):
         tracking.start_trackers(config.run.report_to, accelerator, folder)
         pretrained = model.load_config(config.model)
         tokenizer = model.load_tokenizer(config.model, pretrained)
         length = model.max_length(config.data.max_seq_length, pretrained, tokenizer)
-    names = model.own_class_names(pretrained)
-    read = processes.main_first(accelerator, lambda: data.prepare(config, tokenizer, names, length))
+    task = model.own_task(pretrained)
+    read = processes.main_first(accelerator, lambda: data.prepare(config, tokenizer, task, length))
     report.begin(config, read, length, accelerator, folder)
 
     set_seed(config.training.seed)
     with processes.agreed(accelerator):
-        network = model.load(config.model, pretrained, read.class_names, tokenizer.pad_token_id)
+        network = model.load(config.model, pretrained, read.task, tokenizer.pad_token_id)
     if config.training.do_train:
+        weights = sum(tensor.nbytes for tensor in network.state_dict().values())
+        processes.from_main(accelerator, lambda: run_folder.require_space(folder, weights))
         outcome = finetune.finetune(config, network, tokenizer, read, accelerator, folder)
     else:
         outcome = finetune.evaluate_only(config, network, tokenizer, read, accelerator)
 
-    return processes.from_main(
-        accelerator, lambda: report.publish(config, outcome, tokenizer, read.class_names, folder)
-    )
+    return processes.from_main(accelerator, lambda: report.publish(config, outcome, tokenizer, read, folder))
 
 
 def read_finished(folder: RunFolder) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def test_on_long_tailed_text_processes_finish_together_and_little_is_padding(
         plan = step.plan()
         loads = [sum(map(step.cost, hand)) for hand in plan]
         ratios.append(max(loads) / np.mean(loads))
-        real, computed = batches.tokens_of([*chain(*plan)], lengths)
+        real, computed = batches.tokens_of([*chain(*plan)], lengths, lengths)
         shares.append(real / computed)
     assert np.mean(ratios) <= slowest_over_mean
     assert np.mean(shares) >= real_tokens
@@ -210,7 +210,7 @@ def test_on_long_tailed_text_processes_finish_together_and_little_is_padding(
 def test_tokens_of_counts_a_repeated_row_as_computed_but_not_as_real() -> None:
     lengths = np.array([5, 3, 2])
     micro = [MicroBatch(np.array([0, 1])), MicroBatch(np.array([2]), weight=0.0)]
-    assert batches.tokens_of(micro, lengths) == (8, 12)
+    assert batches.tokens_of(micro, lengths, lengths) == (8, 12)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -96,3 +96,11 @@ def test_a_pair_is_two_columns() -> None:
 
 def test_a_column_there_twice_is_not_chosen_between() -> None:
     assert "text" in refusal(["text", "text", "label"], ("text",))
+
+
+def test_an_optional_label_is_left_out_only_where_none_can_be_meant() -> None:
+    assert columns.choose(["id", "text"], (), None, "a.csv", label_optional=True) == Columns(("text",), None)
+    assert columns.choose(["label", "text"], (), None, "a.csv", label_optional=True) == Columns(("text",), "label")
+    for there, label in ((["text"], "stars"), (["text", "label", "class"], None)):
+        with pytest.raises(Refused):
+            columns.choose(there, (), label, "a.csv", label_optional=True)

@@ -12,9 +12,10 @@ import pytest
 from job import config, data
 from job.data import Data
 from job.errors import Refused
+from job.labels import CLASSES, Task
 from tests.support.tiny import tiny_tokenizer
 
-TEXTS = ["good", "", "a very bad film, sadly", "Grüße 😀\nsecond line", "x" * 300, "NA", "007", "good " * 40] * 3
+TEXTS = ["good", "é", "a very bad film, sadly", "Grüße 😀\nsecond line", "x" * 300, "NA", "007", "good " * 40] * 3
 LABELS = ["10", "2", "1"] * 8
 MAX_LENGTH = 16
 
@@ -45,7 +46,7 @@ def write(path: Path, **columns: list[str]) -> str:
 
 def prepared(path: str, tokenizer: Any, max_length: int = MAX_LENGTH, **settings: Any) -> Data:
     given = config.from_dict({"train_file": path, "validation_file": path, **settings})
-    return data.prepare(given, tokenizer, (), max_length)
+    return data.prepare(given, tokenizer, None, max_length)
 
 
 def ids(split: data.Split, column: str = "input_ids") -> list[list[int]]:
@@ -61,8 +62,8 @@ def test_tokens_are_those_of_each_text_alone(tmp_path: Path, tokenizer: Any) -> 
     assert read.train.lengths.tolist() == [len(tokens) for tokens in alone]
     assert max(map(len, alone)) == MAX_LENGTH and len({*map(len, alone)}) > 3
     assert (read.train.lengths.dtype, read.train.labels.dtype) == (np.int32, np.int64)
-    assert read.class_names == ("1", "2", "10")
-    assert [read.class_names[i] for i in read.train.labels] == LABELS
+    assert read.task.names == ("1", "2", "10")
+    assert [read.task.names[i] for i in read.train.labels] == LABELS
     assert read.train.index.tolist() == list(range(len(TEXTS)))
 
 
@@ -70,7 +71,6 @@ def test_tokens_are_those_of_each_text_alone(tmp_path: Path, tokenizer: Any) -> 
 def test_pairs_are_tokenised_together_and_say_which_is_which(tmp_path: Path, tokenizer: Any) -> None:
     other = TEXTS[::-1]
     read = prepared(write(tmp_path / "a.csv", sentence1=TEXTS, sentence2=other, label=LABELS), tokenizer)
-    # Lists of one: given two bare texts, the library takes an empty second one for none.
     alone = [tokenizer([a], [b], truncation=True, max_length=MAX_LENGTH) for a, b in zip(TEXTS, other, strict=True)]
     assert read.text_columns == ("sentence1", "sentence2")
     assert ids(read.evaluation) == [row["input_ids"][0] for row in alone]
@@ -162,18 +162,18 @@ def test_a_subset_keeps_rows_labels_and_row_numbers_together(tmp_path: Path, tok
 @pytest.mark.usefixtures("datasets_cache")
 def test_the_subset_does_not_define_the_classes(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.csv", text=TEXTS, label=LABELS)
-    assert prepared(path, tokenizer, max_train_samples=1, max_eval_samples=1).class_names == ("1", "2", "10")
+    assert prepared(path, tokenizer, max_train_samples=1, max_eval_samples=1).task.names == ("1", "2", "10")
 
 
 @pytest.mark.usefixtures("datasets_cache")
 def test_without_training_the_models_classes_are_taken(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.csv", text=["x", "y"], label=["neg", "pos"])
     given = config.from_dict({"validation_file": path, "do_train": False})
-    read = data.prepare(given, tokenizer, ("pos", "neg"), MAX_LENGTH)
+    read = data.prepare(given, tokenizer, Task(CLASSES, ("pos", "neg")), MAX_LENGTH)
     assert read.train is None
     assert read.evaluation.labels.tolist() == [1, 0]
     with pytest.raises(Refused) as caught:
-        data.prepare(given, tokenizer, (), MAX_LENGTH)
+        data.prepare(given, tokenizer, None, MAX_LENGTH)
     assert str(caught.value) == "the model has no class names of its own: evaluate a fine-tuned one, or train first"
 
 
@@ -190,7 +190,7 @@ def jsonl(*rows: Any) -> bytes:
         (
             "a.jsonl",
             jsonl({"text": "a", "label": 1}, {"text": 7, "label": 2}),
-            lambda path: f"{path}, row 2: text is not text but 7",
+            lambda path: f"{path}, row 2: text is not text but 7: take the row out or write text",
         ),
         (
             "a.jsonl",  # half an emoji, as cut tweets have it
@@ -221,5 +221,5 @@ def test_parquet_keeps_types_and_categories(tmp_path: Path, tokenizer: Any) -> N
     table = pd.DataFrame({"text": ["007", "NA", "x"], "label": pd.Categorical(["b", "a", "b"])})
     table.to_parquet(tmp_path / "a.parquet")
     read = prepared(str(tmp_path / "a.parquet"), tokenizer)
-    assert [read.class_names[i] for i in read.evaluation.labels] == ["b", "a", "b"]
+    assert [read.task.names[i] for i in read.evaluation.labels] == ["b", "a", "b"]
     assert ids(read.evaluation)[:2] == [tokenizer(text)["input_ids"] for text in ("007", "NA")]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from datasets import Dataset
+from scipy import stats
 from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
@@ -17,6 +18,7 @@ from job import collate, evaluation
 from job.data import Split
 from job.errors import Refused
 from job.evaluation import Predictions
+from job.labels import CLASSES, REGRESSION, SEVERAL
 from tests.support.tiny import tiny_model
 
 OWN_METRIC = """
@@ -47,7 +49,7 @@ def cached_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, Any]:
-    return evaluation.load_metrics(["accuracy", "f1", "matthews_correlation"])
+    return evaluation.load_metrics(["accuracy", "f1", "matthews_correlation"], CLASSES)
 
 
 def random_predictions(classes: int, seed: int, occurring: int | None = None, rows: int = 40) -> Predictions:
@@ -55,7 +57,7 @@ def random_predictions(classes: int, seed: int, occurring: int | None = None, ro
     random = np.random.default_rng(seed)
     logits = random.normal(size=(rows, classes)).astype(np.float32)
     logits[:, occurring or classes :] = -50
-    return Predictions(np.arange(rows), logits, random.integers(0, occurring or classes, rows))
+    return Predictions(CLASSES, np.arange(rows), logits, random.integers(0, occurring or classes, rows))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -92,7 +94,7 @@ def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int,
 
     accelerator = Accelerator(cpu=True)
     made = evaluation.predict(
-        model, split, partial(collate.padded, split, tokenizer, torch.device("cpu")), accelerator, max_tokens
+        model, CLASSES, split, partial(collate.padded, split, tokenizer, torch.device("cpu")), accelerator, max_tokens
     )
     with torch.inference_mode():
         alone = torch.cat([model.eval()(input_ids=torch.tensor([row])).logits for row in rows])
@@ -108,7 +110,7 @@ def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int,
 @pytest.mark.parametrize("scale", [1, 1000])
 def test_loss_and_probabilities_are_those_of_torch_and_scipy(scale: int) -> None:
     made = random_predictions(5, seed=0)
-    made = Predictions(made.index, made.logits * scale, made.labels)
+    made = Predictions(CLASSES, made.index, made.logits * scale, made.labels)
     expected = F.cross_entropy(torch.from_numpy(made.logits).double(), torch.from_numpy(made.labels))
     assert made.loss == pytest.approx(expected.item(), rel=1e-12)
     np.testing.assert_allclose(made.probabilities, softmax(made.logits.astype(np.float64), axis=1), atol=1e-7)
@@ -116,8 +118,8 @@ def test_loss_and_probabilities_are_those_of_torch_and_scipy(scale: int) -> None
 
 
 def test_of_equal_logits_the_lowest_class_is_predicted() -> None:
-    made = Predictions(np.arange(2), np.array([[1, 3, 3], [0, 0, 0]], dtype=np.float32), np.array([0, 0]))
-    assert made.classes.tolist() == [1, 0]
+    made = Predictions(CLASSES, np.arange(2), np.array([[1, 3, 3], [0, 0, 0]], dtype=np.float32), np.array([0, 0]))
+    assert made.answers.tolist() == [1, 0]
 
 
 @pytest.mark.usefixtures("cached_here")
@@ -125,7 +127,7 @@ def test_of_equal_logits_the_lowest_class_is_predicted() -> None:
 @pytest.mark.parametrize(("classes", "occurring"), [(2, 2), (2, 1), (5, 5), (5, 3)])
 def test_scores_are_scikit_learns(classes: int, occurring: int, seed: int, loaded: dict[str, Any]) -> None:
     made = random_predictions(classes, seed, occurring)
-    true, found = made.labels, made.classes
+    true, found = made.labels, made.answers
     expected = {
         "loss": made.loss,
         "accuracy": sklearn_metrics.accuracy_score(true, found),
@@ -146,13 +148,15 @@ def test_a_single_row_wrong_changes_every_score(loaded: dict[str, Any]) -> None:
     made = random_predictions(3, seed=0)
     labels = made.labels.copy()
     labels[7] = (labels[7] + 1) % 3
-    one, other = (evaluation.scores(Predictions(made.index, made.logits, y), loaded) for y in (made.labels, labels))
+    one, other = (
+        evaluation.scores(Predictions(CLASSES, made.index, made.logits, y), loaded) for y in (made.labels, labels)
+    )
     assert all(one[name] != other[name] for name in one)
 
 
 def test_per_class_numbers_and_the_confusion_matrix_cover_absent_classes() -> None:
     logits = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 2]]
-    made = Predictions(np.arange(5), logits, np.array([0, 1, 1, 0, 2]))
+    made = Predictions(CLASSES, np.arange(5), logits, np.array([0, 1, 1, 0, 2]))
     found = evaluation.per_class(made, ["a", "b", "c", "d"])
     assert found["confusion_matrix"] == [[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     assert found["per_class"] == {
@@ -167,16 +171,67 @@ def test_per_class_numbers_and_the_confusion_matrix_cover_absent_classes() -> No
 def test_a_users_own_metric_is_loaded_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "wrong").mkdir()
     (tmp_path / "wrong" / "wrong.py").write_text(OWN_METRIC)
-    own = evaluation.load_metrics([str(tmp_path / "wrong")])
+    own = evaluation.load_metrics([str(tmp_path / "wrong")], CLASSES)
     made = random_predictions(3, seed=1)
-    assert evaluation.scores(made, own)["wrong"] == int((made.labels != made.classes).sum())
+    assert evaluation.scores(made, own)["wrong"] == int((made.labels != made.answers).sum())
 
 
 @pytest.mark.parametrize("name", ["acuracy", "/no/such/folder"])
 def test_an_unknown_metric_is_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(Refused) as caught:
-        evaluation.load_metrics(["accuracy", name])
+        evaluation.load_metrics(["accuracy", name], CLASSES)
     message = str(caught.value)
-    there = "accuracy, f1, matthews_correlation"
+    there = "accuracy, f1, matthews_correlation, pearsonr, rmse, spearmanr"
     assert message.startswith(f"no metric {name}: there are {there}, or the folder of an `evaluate` module (")
     assert len(message.splitlines()) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers and several labels a row
+
+
+@pytest.mark.usefixtures("cached_here")
+def test_regression_scores_are_scipys_and_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(30, 1)).astype(np.float32), random.normal(size=30)
+    made = Predictions(REGRESSION, np.arange(30), logits, labels)
+    scores = evaluation.scores(made, evaluation.load_metrics(evaluation.metrics_for((), REGRESSION), REGRESSION))
+    found = logits[:, 0].astype(np.float64)
+    assert scores == pytest.approx(
+        {
+            "loss": sklearn_metrics.mean_squared_error(labels, found),
+            "rmse": sklearn_metrics.mean_squared_error(labels, found) ** 0.5,
+            "pearsonr": stats.pearsonr(labels, found).statistic,
+            "spearmanr": stats.spearmanr(labels, found).statistic,
+        }
+    )
+    assert made.probabilities.shape == (30, 0)
+    assert evaluation.per_class(made, ["score"]) == {}
+
+
+@pytest.mark.usefixtures("cached_here")
+def test_scores_of_several_labels_a_row_are_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(30, 4)).astype(np.float32), random.integers(0, 2, (30, 4)).astype(np.int8)
+    made = Predictions(SEVERAL, np.arange(30), logits, labels)
+    found = (made.probabilities >= 0.5).astype(int)
+    assert made.answers.tolist() == found.tolist()
+    scores = evaluation.scores(made, evaluation.load_metrics(evaluation.metrics_for((), SEVERAL), SEVERAL))
+    expected = F.binary_cross_entropy_with_logits(torch.from_numpy(logits).double(), torch.from_numpy(labels).double())
+    assert scores == pytest.approx(
+        {
+            "loss": expected.item(),
+            "f1_micro": sklearn_metrics.f1_score(labels, found, average="micro"),
+            "f1_macro": sklearn_metrics.f1_score(labels, found, average="macro"),
+            "accuracy": sklearn_metrics.accuracy_score(labels, found),
+            "correct": int((labels == found).all(axis=1).sum()),
+        }
+    )
+    assert [row["support"] for row in evaluation.per_class(made, list("abcd"))["per_class"].values()] == labels.sum(
+        axis=0
+    ).tolist()
+
+
+def test_a_metric_that_does_not_fit_the_task_is_refused() -> None:
+    with pytest.raises(Refused, match=r"^--metrics accuracy does not fit regression: take rmse, pearsonr, spearmanr$"):
+        evaluation.metrics_for(("accuracy",), REGRESSION)

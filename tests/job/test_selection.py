@@ -6,6 +6,7 @@ import pytest
 
 from job.config import Evaluation
 from job.errors import Refused
+from job.labels import CLASSES, REGRESSION, SEVERAL, Kind
 from job.selection import Selection, selection
 
 
@@ -55,7 +56,9 @@ def test_patience_counts_evaluations_in_a_row_without_a_new_best() -> None:
     ],
 )
 def test_direction_is_as_given_else_down_for_losses(metric: str, given: bool | None, greater: bool) -> None:
-    made = selection(Evaluation(metric_for_best_model=metric, greater_is_better=given, early_stopping_patience=3))
+    made = selection(
+        Evaluation(metric_for_best_model=metric, greater_is_better=given, early_stopping_patience=3), CLASSES
+    )
     assert made == Selection(metric, greater, 3)
 
 
@@ -63,3 +66,19 @@ def test_a_number_that_no_metric_gives_is_refused_with_those_they_give() -> None
     with pytest.raises(Refused) as caught:
         Selection("f2", True, None).take({"loss": 1.0, "accuracy": 0.5}, 1)
     assert str(caught.value) == "--metric_for_best_model f2: the metrics give loss, accuracy"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "kind", "chosen"),
+    [
+        ((), CLASSES, "accuracy"),
+        ((), SEVERAL, "f1_micro"),
+        ((), REGRESSION, "rmse"),
+        (("f1", "accuracy"), CLASSES, "accuracy"),
+        (("matthews_correlation",), CLASSES, "matthews_correlation"),
+        (("pearsonr",), REGRESSION, "pearsonr"),
+        (("/some/folder",), CLASSES, "loss"),
+    ],
+)
+def test_the_number_that_decides_is_one_that_is_computed(metrics: tuple[str, ...], kind: Kind, chosen: str) -> None:
+    assert selection(Evaluation(metrics=metrics), kind).metric == chosen

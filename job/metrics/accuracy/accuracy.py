@@ -1,4 +1,4 @@
-"""Share of examples whose class is right; after scikit-learn's accuracy_score."""
+"""Share of examples that are wholly right; after scikit-learn's accuracy_score."""
 
 import datasets
 import evaluate
@@ -6,16 +6,19 @@ from sklearn.metrics import accuracy_score
 
 
 class Accuracy(evaluate.Metric):
-    """predictions, references: class numbers -> {"accuracy": 0..1, "correct": number of examples}."""
+    """predictions, references: class numbers -> {"accuracy": 0..1, "correct": number of examples}.
+
+    Configuration `multilabel`: both are lists of 0 and 1, one of each class, and all must agree.
+    """
 
     def _info(self):
+        value = datasets.Value("int64")
+        value = datasets.List(value) if self.config_name == "multilabel" else value
         return evaluate.MetricInfo(
             description=__doc__,
             citation="",
             inputs_description=Accuracy.__doc__,
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
+            features=datasets.Features({"predictions": value, "references": value}),
         )
 
     def _compute(self, predictions, references):

@@ -9,23 +9,25 @@ class F1(evaluate.Metric):
     """predictions, references: class numbers -> {"f1_macro", "f1_weighted", and for two classes "f1" of class 1}.
 
     `labels`: all class numbers there are. Averages are over the classes that occur, as scikit-learn's default.
+    Configuration `multilabel`: both are lists of 0 and 1, one of each class -> {"f1_micro", "f1_macro"} of all classes.
     """
 
     def _info(self):
+        value = datasets.Value("int64")
+        value = datasets.List(value) if self.config_name == "multilabel" else value
         return evaluate.MetricInfo(
             description=__doc__,
             citation="",
             inputs_description=F1.__doc__,
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
+            features=datasets.Features({"predictions": value, "references": value}),
         )
 
     def _compute(self, predictions, references, labels=()):
+        averages = ("micro", "macro") if self.config_name == "multilabel" else ("macro", "weighted")
         found = {
             f"f1_{average}": f1_score(references, predictions, average=average, zero_division=0)
-            for average in ("macro", "weighted")
+            for average in averages
         }
-        if len(labels) == 2:
+        if self.config_name != "multilabel" and len(labels) == 2:
             found["f1"] = f1_score(references, predictions, zero_division=0)
         return found

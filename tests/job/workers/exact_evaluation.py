@@ -18,6 +18,7 @@ import torch
 
 from job import collate, evaluation, model, processes, report
 from job.config import Config, Model
+from job.labels import CLASSES, Task
 from tests.support.examples import split_of
 
 
@@ -27,18 +28,18 @@ def main(out: Path, folder: str, world: int, sizes: list[int]) -> None:
     pretrained = model.load_config(Model(model_name_or_path=folder))
     tokenizer = model.load_tokenizer(Model(model_name_or_path=folder), pretrained)
     torch.manual_seed(7)
-    names = ("red", "green", "blue")
-    network = model.load(Model(model_name_or_path=folder), pretrained, names, tokenizer.pad_token_id)
+    task = Task(CLASSES, ("red", "green", "blue"))
+    network = model.load(Model(model_name_or_path=folder), pretrained, task, tokenizer.pad_token_id)
     network = accelerator.prepare_model(network, evaluation_mode=True)
-    metrics = evaluation.load_metrics(["accuracy"]) if accelerator.is_main_process else {}
+    metrics = evaluation.load_metrics(["accuracy"], CLASSES) if accelerator.is_main_process else {}
     correct = {}
     for size in sizes:
         split = split_of(size, classes=3, seed=size)
         batch = partial(collate.padded, split, tokenizer, accelerator.device)
-        predictions = evaluation.predict(network, split, batch, accelerator, max_tokens=64)
+        predictions = evaluation.predict(network, CLASSES, split, batch, accelerator, max_tokens=64)
         if accelerator.is_main_process:
             correct[size] = evaluation.scores(predictions, metrics)["correct"]
-            report.write_predictions(predictions, names, out / f"{size}.parquet")
+            report.write_predictions(predictions, task.names, out / f"{size}.parquet")
     if accelerator.is_main_process:
         (out / "correct.json").write_text(json.dumps(correct))
     processes.stop(accelerator)

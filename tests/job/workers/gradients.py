@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from job import batches, collate, loop, model, optim, processes
 from job.config import Config, Model, Training
+from job.labels import CLASSES, Task
 from tests.support.examples import split_of
 
 
@@ -28,7 +29,8 @@ def main(out: Path, folder: str, world: int, examples: int, limits: list[int]) -
     pretrained = model.load_config(Model(model_name_or_path=folder))
     tokenizer = model.load_tokenizer(Model(model_name_or_path=folder), pretrained)
     torch.manual_seed(7)
-    network = model.load(Model(model_name_or_path=folder), pretrained, ("red", "green", "blue"), tokenizer.pad_token_id)
+    task = Task(CLASSES, ("red", "green", "blue"))
+    network = model.load(Model(model_name_or_path=folder), pretrained, task, tokenizer.pad_token_id)
     training = Training()
     wrapped, optimizer = accelerator.prepare(network, optim.optimizer(network, training))
     wrapped.train()

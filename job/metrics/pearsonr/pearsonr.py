@@ -1,0 +1,21 @@
+"""Pearson correlation of predicted and true numbers; after SciPy."""
+
+import datasets
+import evaluate
+from scipy.stats import pearsonr
+
+
+class Pearson(evaluate.Metric):
+    """predictions, references: numbers -> {"pearsonr": -1..1, nan where either is constant}."""
+
+    def _info(self):
+        value = datasets.Value("float64")
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="",
+            inputs_description=Pearson.__doc__,
+            features=datasets.Features({"predictions": value, "references": value}),
+        )
+
+    def _compute(self, predictions, references):
+        return {"pearsonr": pearsonr(references, predictions).statistic}

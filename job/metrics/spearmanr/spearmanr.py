@@ -1,0 +1,21 @@
+"""Spearman rank correlation of predicted and true numbers; after SciPy."""
+
+import datasets
+import evaluate
+from scipy.stats import spearmanr
+
+
+class Spearman(evaluate.Metric):
+    """predictions, references: numbers -> {"spearmanr": -1..1, nan where either is constant}."""
+
+    def _info(self):
+        value = datasets.Value("float64")
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="",
+            inputs_description=Spearman.__doc__,
+            features=datasets.Features({"predictions": value, "references": value}),
+        )
+
+    def _compute(self, predictions, references):
+        return {"spearmanr": spearmanr(references, predictions).statistic}
