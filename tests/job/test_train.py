@@ -230,13 +230,13 @@ def test_exit_code_of_a_refusal_is_2_also_in_the_file_the_launcher_named(world: 
 def test_bare_accelerate_launch_runs_the_code_beside_it_installed_or_not(world: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "job", tmp_path / "job", ignore=shutil.ignore_patterns("__pycache__"))
     marked = tmp_path / "job" / "report.py"
-    marked.write_text(marked.read_text(encoding="utf-8").replace("evaluated on", "EVALUATED BY THIS COPY on"))
+    marked.write_text(marked.read_text(encoding="utf-8").replace("next, your own data", "next, said by this copy"))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", str(tmp_path / "job" / "train.py")]
     arguments = flags(world, output_dir=tmp_path / "out", max_steps=1)
     env = environment(world / "home")
     del env["OMP_NUM_THREADS"]
     done = run([*command, *arguments], env, tmp_path, 120).expect(0)
-    assert "EVALUATED BY THIS COPY" in done.stderr
+    assert "next, said by this copy" in done.stderr
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["threads"] == len(os.sched_getaffinity(0)), "accelerate's own choice is one thread"
 

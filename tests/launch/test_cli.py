@@ -50,7 +50,7 @@ REFUSED = {
     "local --gpus 1": "--gpus 1 is more than the 0 that can be seen here (CUDA_VISIBLE_DEVICES, or what nvidia-smi -L "
     "lists)",
     "local --tasks 0": "--tasks must be above 0, not 0",
-    "local mrcp": "no recipe mrcp: there are cola, demo, mrpc, sst2, yelp; a file of your own must end in .yaml",
+    "local mrcp": "no recipe mrcp: there are cola, demo, mrpc, sst2, stsb, yelp; a file of your own must end in .yaml",
     "local -- --lerning_rate 1": "unknown flag --lerning_rate; did you mean --learning_rate?",
     "local -- --learning_rate x": "--learning_rate takes a number, not 'x'",
     "local -- --learning_rate 0": "--learning_rate must be above 0, not 0.0",
@@ -126,7 +126,7 @@ def test_help_of_the_job_is_one_word_away(capfd: pytest.CaptureFixture[str]) -> 
 
 def test_recipes_are_listed_with_what_they_are(capfd: pytest.CaptureFixture[str]) -> None:
     lines = planned(["recipes"], capfd).splitlines()
-    assert [line.split()[0] for line in lines] == ["cola", "demo", "mrpc", "sst2", "yelp"]
+    assert [line.split()[0] for line in lines] == ["cola", "demo", "mrpc", "sst2", "stsb", "yelp"]
     assert all(len(line.split()) > 3 for line in lines)
 
 
