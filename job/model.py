@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job import config
+from job import config, hub
 from job.errors import Refused
 from job.labels import CLASSES, REGRESSION, SCORE, Task
 
@@ -150,10 +150,11 @@ def _loaded(auto: Any, model: config.Model, name: str, **options: Any) -> Any:
     """`auto.from_pretrained`, its many ways to fail made one line."""
     of_model = name == model.model_name_or_path
     revision = model.model_revision if of_model else None
+    where = locate(name, revision)
     try:
-        return auto.from_pretrained(
-            locate(name, revision), revision=revision, trust_remote_code=model.trust_remote_code, **options
-        )
+        if not Path(where).is_dir():
+            hub.commit(where, revision, "model")  # raises where the library would fall back on an older copy
+        return auto.from_pretrained(where, revision=revision, trust_remote_code=model.trust_remote_code, **options)
     except Refused:
         raise
     except Exception as error:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job import columns, config, docstrings, tables
+from job import columns, config, docstrings, hub, tables
 from job.columns import Columns
 from job.errors import Refused
 
@@ -313,6 +313,7 @@ def _fetched(name: str, revision: str | None) -> str:
     if Path(name).is_dir():
         return name
     try:
+        hub.commit(name, revision, "dataset")  # raises where the download would fall back on an older copy
         return snapshot_download(name, repo_type="dataset", revision=revision)
     except Exception as error:
         where = f"{name} at {revision}" if revision else name

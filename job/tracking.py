@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ class Tracker:
         self._folder, self._accelerator, self._every, self._steps = folder, accelerator, every, steps
         self._main = accelerator.is_main_process
         self._file = folder.metrics.open("a", encoding="utf-8") if self._main else None
-        self._bar = _bar(steps, start) if self._main and sys.stderr.isatty() else None
+        self._bar = _bar(steps, start) if self._main and _has_width() else None
         self._window = Window(started=time.monotonic())
         self._beat = 0.0
         self.step = start
@@ -164,6 +165,14 @@ def line(values: Mapping[str, Any], steps: int) -> str:
     shown = {k: v for k, v in values.items() if k not in ("step", "epoch", "split", "loss", "best")}
     numbers = "  ".join(f"{name} {v:.4f}" if isinstance(v, float) else f"{name} {v}" for name, v in shown.items())
     return f"{head}  {numbers}{'  (best so far)' if values['best'] else ''}"
+
+
+def _has_width() -> bool:
+    """Whether stderr is a terminal that says how wide it is: on others a bar is blank."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except OSError:
+        return False
 
 
 def _bar(steps: int, start: int) -> tqdm[Any]:

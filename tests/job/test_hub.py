@@ -115,3 +115,21 @@ def test_what_the_hub_does_not_have_is_refused_by_name(
     assert len(done.errors) == 1
     assert words in done.errors[0]
     assert "Traceback" not in done.stderr
+
+
+def test_endpoint_and_token_come_from_dotenv_and_the_environment_wins(tmp_path: Path) -> None:
+    repositories = {"datasets/acme/reviews": {"main": data_set(tmp_path / "data", "good", "bad")}}
+    tiny_model(tmp_path / "model", num_labels=None)
+    arguments = ["--model_name_or_path", "model", "--dataset_name", "acme/reviews", "--dataset_config_name", "films",
+                 "--max_steps", "1", "--output_dir"]  # fmt: skip
+    env = environment(tmp_path / "home")
+    del env["HF_HUB_OFFLINE"]
+    with hub(repositories, token="canary-0123") as running:
+        (tmp_path / ".env").write_text(f"HF_ENDPOINT={running.endpoint}\nexport HF_TOKEN='canary-0123' # mine\n")
+        alone(TRAIN, *arguments, "run", env=env, cwd=tmp_path).expect(0)
+        assert any(request.with_token for request in running.requests)
+        refused = alone(TRAIN, *arguments, "no", env={**env, "HF_TOKEN": "another"}, cwd=tmp_path).expect(2)
+        assert "data set acme/reviews is not in reach: " in refused.errors[0]
+    written = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert written
+    assert not [path for path in written if b"canary-0123" in path.read_bytes()], "a token is in the run folder"
