@@ -184,7 +184,7 @@ def _number(value: Any, source: Source) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number) or isinstance(value, bool):
-        raise Refused(f"{_where(source)} holds {value!r}: for regression each label is a finite number")
+        raise Refused(f"{_where(source)} holds {value!r}: the task is regression, where each label is a finite number")
     return number
 
 

@@ -105,8 +105,8 @@ def max_length(asked: int | None, pretrained: PreTrainedConfig, tokenizer: PreTr
 def load(model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int) -> PreTrainedModel:
     """The model with a head for `task`, weights in fp32.
 
-    The head is new unless the checkpoint has one of the same size. `pad_token_id` is for decoders without one of their
-    own, whose head reads the last token before the padding.
+    The head is new unless the checkpoint has one of the same size: then training starts from that. `pad_token_id` is
+    for decoders without one of their own, whose head reads the last token before the padding.
 
     Raises:
         Refused: weights that are missing, pickled or do not fit.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LISTED_CLASSES = 30
 
 
-def begin(config: Config, data: Data, max_length: int, accelerator: Accelerator, folder: RunFolder) -> None:
+def begin(config: Config, data: Data, of_model: Task | None, accelerator: Accelerator, folder: RunFolder) -> None:
     """Say what will be run, and write the manifest."""
     if not accelerator.is_main_process:
         return
@@ -43,12 +43,21 @@ def begin(config: Config, data: Data, max_length: int, accelerator: Accelerator,
     world_text = f"{world} process{'es' if world > 1 else ''}"
     shown = [
         f"run      {_shown(folder.path)}",
-        f"model    {config.model.model_name_or_path}",
+        f"model    {config.model.model_name_or_path}{_other_task(of_model, data.task)}",
         f"data     {_what(data)}",
         *(f"         {line}" for line in describe.lines(data.description)),
         f"on       {world_text} on {device}, precision {accelerator.mixed_precision}",
     ]
     print("\n".join(shown), file=sys.stderr, flush=True)
+
+
+def _other_task(of_model: Task | None, task: Task) -> str:
+    """Said of a model that was fine-tuned for something else than the data asks for."""
+    if of_model is None or of_model == task:
+        return ""
+    few = ", ".join(of_model.names[:4])
+    was = "a number" if of_model.kind == REGRESSION else f"{len(of_model.names)} classes ({few})"
+    return f"; it was fine-tuned for {was}, not for these labels"
 
 
 def _what(data: Data) -> str:

@@ -99,7 +99,7 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder) -> dict[str
         length = model.max_length(config.data.max_seq_length, pretrained, tokenizer)
     task = model.own_task(pretrained)
     read = processes.main_first(accelerator, lambda: data.prepare(config, tokenizer, task, length))
-    report.begin(config, read, length, accelerator, folder)
+    report.begin(config, read, task, accelerator, folder)
 
     set_seed(config.training.seed)
     with processes.agreed(accelerator):
