@@ -299,7 +299,8 @@ def _content(data: config.Data, folder: str, split: str) -> list[str | None]:
 
 
 def _unloadable(label: str, error: BaseException) -> Refused:
-    return Refused(f"data set {label} cannot be loaded: {_one_line(error)}")
+    what = "it is Python code, which is not run: convert it to parquet" if "scripts" in str(error) else _one_line(error)
+    return Refused(f"data set {label} cannot be loaded: {what}")
 
 
 def _fetched(name: str, revision: str | None) -> str:

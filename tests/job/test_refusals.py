@@ -213,6 +213,7 @@ CASES = [
     Case("--dataset_name acme/nothing", act=training_data),
     Case("--dataset_name empty", {"empty/.hidden": ""}, training_data),
     Case("--dataset_name broken", {"broken/train.jsonl": "{"}, training_data),
+    Case("--dataset_name scripted", {"scripted/scripted.py": "import datasets\n"}, training_data),
     Case("--dataset_name saved", act=training_data),
     Case("--dataset_name saved --validation_split_name dev", act=training_data),
     Case("--dataset_name saved --dataset_config_name x", act=training_data),
