@@ -299,7 +299,11 @@ def _content(data: config.Data, folder: str, split: str) -> list[str | None]:
 
 
 def _unloadable(label: str, error: BaseException) -> Refused:
-    what = "it is Python code, which is not run: convert it to parquet" if "scripts" in str(error) else _one_line(error)
+    what = (
+        "it is Python code, which is not run: convert it to parquet"
+        if "Dataset scripts" in str(error)
+        else _one_line(error)
+    )
     return Refused(f"data set {label} cannot be loaded: {what}")
 
 
