@@ -22,13 +22,13 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
     return {**kept, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **extra}
 
 
-def alone(script: Path, *arguments: str, env: Mapping[str, str], cwd: Path, seconds: float = 120) -> Finished:
+def alone(script: Path, *arguments: str, env: Mapping[str, str], cwd: Path, seconds: float = 300) -> Finished:
     """`python script arguments`."""
     return run([sys.executable, str(script), *arguments], env, cwd, seconds)
 
 
 def torchrun(
-    processes: int, script: Path, *arguments: str, env: Mapping[str, str], cwd: Path, seconds: float = 180
+    processes: int, script: Path, *arguments: str, env: Mapping[str, str], cwd: Path, seconds: float = 400
 ) -> Finished:
     """The script on several processes; one is started like several, so that nothing but the number differs."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
