@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from job import batches, collate, evaluation, loop, optim, preflight, processes, run_folder, selection
+from job import batches, evaluation, loop, optim, packing, preflight, processes, run_folder, selection
 from job.config import Config
 from job.data import Data, Split
 from job.errors import Refused
 from job.evaluation import Predictions
 from job.labels import Kind
 from job.loop import Trainee
+from job.packing import Form
 from job.run_folder import RunFolder
 from job.tracking import Tracker
 
@@ -57,10 +57,13 @@ def evaluate_only(
     tokenizer: PreTrainedTokenizerBase,
     data: Data,
     accelerator: Accelerator,
+    folder: RunFolder,
 ) -> Outcome:
     """The model as it is, on the evaluation set and, where there is one, the test set."""
     model = accelerator.prepare_model(model, evaluation_mode=True)
-    evaluate = _Evaluator(config, model, tokenizer, data.task.kind, accelerator)
+    form = packing.choose(config, model, tokenizer, data.evaluation, accelerator)
+    packing.keep(form, accelerator, folder)
+    evaluate = _Evaluator(config, model, form, data.task.kind, accelerator)
     predictions, scores = evaluate(data.evaluation)
     test = evaluate(data.test) if data.test is not None else None
     return Outcome(accelerator.unwrap_model(model, keep_fp32_wrapper=False), predictions, scores, test)
@@ -85,14 +88,16 @@ def finetune(
     optimizer = optim.optimizer(model, training)
     schedule = optim.schedule(optimizer, training, steps)
     wrapped, prepared = accelerator.prepare(model, optimizer)
+    form = packing.choose(config, wrapped, tokenizer, data.train, accelerator)
+    packing.keep(form, accelerator, folder)
     torch.manual_seed(training.seed + accelerator.process_index)  # dropout differs between processes
     tracker = Tracker(folder, accelerator, steps, config.run.logging_steps)
-    keeper = _Keeper(config, wrapped, tokenizer, data, accelerator, folder, tracker, steps)
+    keeper = _Keeper(config, wrapped, form, data, accelerator, folder, tracker, steps)
     try:
         loop.train(
             Trainee(wrapped, prepared, schedule),
             data.train,
-            partial(collate.padded, data.train, tokenizer, accelerator.device),
+            form.collate(data.train),
             training,
             steps,
             max_tokens(training.max_tokens_per_device, accelerator, 2048, 16384, data.train.computed),
@@ -101,6 +106,7 @@ def finetune(
             data.task.kind,
             tracker,
             keeper.after_step,
+            form.packed,
         )
     finally:
         tracker.close()
@@ -124,11 +130,11 @@ class _Evaluator:
         self,
         config: Config,
         model: torch.nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
+        form: Form,
         kind: Kind,
         accelerator: Accelerator,
     ) -> None:
-        self._model, self._tokenizer, self._kind, self._accelerator = model, tokenizer, kind, accelerator
+        self._model, self._form, self._kind, self._accelerator = model, form, kind, accelerator
         self._asked = config.evaluation.eval_max_tokens_per_device
         self._names = evaluation.metrics_for(config.evaluation.metrics, kind)
         self._metrics: dict[str, Any] = {}
@@ -137,9 +143,9 @@ class _Evaluator:
 
     def __call__(self, split: Split) -> tuple[Predictions, dict[str, float]]:
         """The scores are empty for a split without labels."""
-        batch = partial(collate.padded, split, self._tokenizer, self._accelerator.device)
+        batch, packed = self._form.collate(split), self._form.packed
         limit = max_tokens(self._asked, self._accelerator, 4096, 65536, split.computed)
-        predictions = evaluation.predict(self._model, self._kind, split, batch, self._accelerator, limit)
+        predictions = evaluation.predict(self._model, self._kind, split, batch, self._accelerator, limit, packed)
         if split.labels is None:
             return predictions, {}
         return predictions, processes.from_main(self._accelerator, lambda: self._scores(predictions))
@@ -160,7 +166,7 @@ class _Keeper:
         self,
         config: Config,
         model: torch.nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
+        form: Form,
         data: Data,
         accelerator: Accelerator,
         folder: RunFolder,
@@ -172,7 +178,7 @@ class _Keeper:
         self._folder, self._tracker, self._steps = folder, tracker, steps
         self._per_epoch = batches.steps_per_epoch(len(data.train), config.training.train_batch_size)
         self._data = data
-        self._evaluate = _Evaluator(config, model, tokenizer, data.task.kind, accelerator)
+        self._evaluate = _Evaluator(config, model, form, data.task.kind, accelerator)
         self._selection = selection.selection(config.evaluation, data.task.kind)
         self._best: tuple[Predictions, dict[str, float]] | None = None
         self._last_step = 0

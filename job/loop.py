@@ -113,6 +113,7 @@ def train(
     kind: Kind,
     tracker: Tracker,
     evaluate: Evaluate,
+    packed: bool = False,
 ) -> None:
     """Run `steps` optimizer steps, calling `evaluate(step, epoch)` after each; it returns whether to stop early.
 
@@ -123,7 +124,7 @@ def train(
     before: StepLoss | None = None
     trainee.model.train()
     for step, indices in enumerate(batches.global_batches(len(split), training.train_batch_size, training.seed, steps)):
-        hands = batches.plan_step(indices, split.computed, max_tokens, accelerator.num_processes, overhead)
+        hands = batches.plan_step(indices, split.computed, max_tokens, accelerator.num_processes, overhead, packed)
         plan = hands[accelerator.process_index]
         mine, seen = gradients(trainee, collate, plan, len(indices), accelerator, kind, training.label_smoothing_factor)
         loss = StepLoss(step, accelerator.reduce(mine, "sum"), seen)
@@ -141,7 +142,9 @@ def train(
             learning_rate=learning_rate,
             epoch=epoch,
             examples=len(indices),
-            tokens=batches.tokens_of([micro for hand in hands for micro in hand], split.lengths, split.computed),
+            tokens=batches.tokens_of(
+                [micro for hand in hands for micro in hand], split.lengths, split.computed, packed
+            ),
         )
         if step + 1 == steps:
             refuse_non_finite(before, split, accelerator)
