@@ -253,6 +253,11 @@ def manifest(*, seed: int, world_size: int, device: str, fingerprint: str, befor
     }
 
 
+def amend_manifest(folder: RunFolder, **values: Any) -> None:
+    """Add what became known after the run's start."""
+    write_json(folder.manifest, {**json.loads(folder.manifest.read_text(encoding="utf-8")), **values})
+
+
 def git_state() -> dict[str, Any] | None:
     """Commit of the code and whether it was edited; None outside a checkout."""
     try:

@@ -133,7 +133,7 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Sta
         processes.from_main(accelerator, lambda: run_folder.require_space(folder, weights))
         outcome = finetune.finetune(config, network, tokenizer, read, accelerator, folder, status, resumed)
     else:
-        outcome = finetune.evaluate_only(config, network, tokenizer, read, accelerator)
+        outcome = finetune.evaluate_only(config, network, tokenizer, read, accelerator, folder)
 
     return processes.from_main(accelerator, lambda: report.publish(config, outcome, tokenizer, read, folder))
 
