@@ -27,6 +27,8 @@ from job.environment import ROOT
 from job.errors import Refused
 
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "numpy", "scikit-learn")
+ASIDE = ".new-"
+"""How the name of a checkpoint that is still being written begins."""
 CONTENTS = (
     *("config.yaml", "manifest.json", "metrics.jsonl", "results.json", "status.json", "predictions.parquet"),
     *("test_predictions.parquet", "model", "checkpoints", "tensorboard"),
@@ -81,7 +83,7 @@ class RunFolder:
 
     def holds_checkpoints(self) -> bool:
         """Whether a run got so far that it can go on; checkpoints that turn out to be damaged count too."""
-        return any(not path.name.startswith(".") for path in self.checkpoints.glob("*"))
+        return any(not path.name.startswith(ASIDE) for path in self.checkpoints.glob("*"))
 
     def holds_work(self) -> bool:
         """Whether something would be lost with the folder: not where a run ended before its first record."""
@@ -154,8 +156,12 @@ def _own_configuration(folder: RunFolder) -> Config:
 
 
 def require_space(folder: RunFolder, weights: int) -> None:
-    """Refused if the disk cannot take two checkpoints (weights, AdamW's two moments) and the model: 7 x `weights`."""
-    free = shutil.disk_usage(folder.path).free
+    """Refused if the disk cannot take two checkpoints (weights, AdamW's two moments) and the model: 7 x `weights`.
+
+    The checkpoints that are there already take room that the next ones get.
+    """
+    there = sum(path.stat().st_size for path in folder.checkpoints.rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder.path).free + there
     if free < 7 * weights:
         raise Refused(
             f"the disk of {folder.path} has {free / 1e6:,.0f} MB free and the run takes {7 * weights / 1e6:,.0f} MB: "
@@ -199,11 +205,23 @@ def publish(path: Path, write: Callable[[Path], Any]) -> None:
     remove(aside)
     try:
         write(aside)
+        for made in (aside.iterdir() if aside.is_dir() else ()):
+            flush(made)
+        flush(aside)
         if aside.is_dir():
             remove(path)
         aside.replace(path)
     finally:
         remove(aside)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def honour_umask(folder: Path) -> None:
