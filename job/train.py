@@ -84,20 +84,25 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
     accelerator = processes.start(config)
     path = Path(processes.from_main(accelerator, lambda: config.run.output_dir or str(run_folder.new_path(name))))
     folder = run_folder.RunFolder(path.absolute())
-    if processes.from_main(accelerator, lambda: run_folder.claim(folder, config)):
-        results = processes.from_main(accelerator, lambda: read_finished(folder))
-    else:
-        status = Status(folder, accelerator.is_main_process)
-        try:
+    results, stopped = {}, ""
+    try:
+        if processes.from_main(accelerator, lambda: run_folder.claim(folder, config)):
+            results = processes.from_main(accelerator, lambda: read_finished(folder))
+        else:
+            status = Status(folder, accelerator.is_main_process)
             with status.kept():
                 results = run(config, accelerator, folder, status)
-        except Refused:
-            if accelerator.is_main_process:
-                run_folder.discard_if_new(folder, config)
-            raise
-        finally:
-            lock.release(folder.path)
+    except Stopped as stop:
+        stopped = str(stop)  # not the exception: its traceback holds the model, which must be gone before the group
+    except Refused:
+        if accelerator.is_main_process:
+            run_folder.discard_if_new(folder, config)
+        raise
+    finally:
+        lock.release(folder.path)
     processes.stop(accelerator)
+    if stopped:
+        raise Stopped(stopped)
     return results
 
 
