@@ -171,7 +171,7 @@ class Writer:
         """Until the last snapshot is on the disk; False where it could not be written."""
         job, snapshot, self._job = self._job, self._writing, None
         if job is None or snapshot is None:
-            return True
+            return not self._failing
         try:
             self.bytes = job.result()
         except (OSError, SafetensorError, RuntimeError) as error:

@@ -6,7 +6,10 @@ finished), another one is refused unless asked to overwrite.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime
+import errno
 import json
 import os
 import platform
@@ -14,7 +17,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,9 +27,10 @@ from job import config as configuration
 from job import lock
 from job.config import Config
 from job.environment import ROOT
-from job.errors import Refused
+from job.errors import JobError, Refused
 
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "numpy", "scikit-learn")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 ASIDE = ".new-"
 """How the name of a checkpoint that is still being written begins."""
 CONTENTS = (
@@ -131,6 +135,14 @@ def claim(folder: RunFolder, config: Config) -> bool:
     return False
 
 
+def as_continued(folder: RunFolder, config: Config) -> Config:
+    """`config` for a requeued job's next start: to overwrite, or to go on from a certain checkpoint, was asked once."""
+    if not lock.succeeds(folder.path):
+        return config
+    run = dataclasses.replace(config.run, overwrite_output_dir=False, resume_from_checkpoint="auto")
+    return dataclasses.replace(config, run=run)
+
+
 def _refuse_others(folder: RunFolder, config: Config) -> None:
     if folder.config.is_file():
         differing = configuration.differing_settings(_own_configuration(folder), config)
@@ -205,7 +217,7 @@ def publish(path: Path, write: Callable[[Path], Any]) -> None:
     remove(aside)
     try:
         write(aside)
-        for made in (aside.iterdir() if aside.is_dir() else ()):
+        for made in aside.iterdir() if aside.is_dir() else ():
             flush(made)
         flush(aside)
         if aside.is_dir():
@@ -213,6 +225,24 @@ def publish(path: Path, write: Callable[[Path], Any]) -> None:
         aside.replace(path)
     finally:
         remove(aside)
+
+
+@contextlib.contextmanager
+def needing_room(folder: RunFolder) -> Iterator[None]:
+    """Within, what a full or lost disk prevents ends the job with one line.
+
+    Raises:
+        JobError: in place of an error that says so; libraries written in Rust have no OSError for it.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        number = error.errno if isinstance(error, OSError) else None
+        if number not in NO_ROOM and not any(f"os error {n})" in text for n in NO_ROOM):
+            raise
+        raise JobError(f"{folder.path} cannot be written ({text}): make room, then start the same command again, which "
+                       "goes on from the newest checkpoint") from error  # fmt: skip
 
 
 def flush(path: Path) -> None:
