@@ -1,7 +1,9 @@
 """For all tests of the job: nothing is fetched, and what is cached is thrown away."""
 
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -21,3 +23,20 @@ def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache = tmp_path / "datasets-cache"
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
     return cache
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of `make test-faults`: what tests have recorded as (kind of fault, trials, resumes, mismatches)."""
+    table: dict[str, Counter[str]] = {}
+    for report in [report for reports in terminalreporter.stats.values() for report in reports]:
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "faults" and report.when == "call":
+                kind, *numbers = value
+                table.setdefault(kind, Counter()).update(dict(zip(("trials", "resumes", "mismatches"), numbers, strict=True)))
+    if not table:
+        return
+    table["all"] = sum(table.values(), Counter())
+    width = max(map(len, table))
+    terminalreporter.write_line(f"\n{'fault':{width}}  trials  resumes  mismatches")
+    for kind, found in table.items():
+        terminalreporter.write_line(f"{kind:{width}}  {found['trials']:6}  {found['resumes']:7}  {found['mismatches']:10}")

@@ -45,7 +45,8 @@ class World:
         if processes > 1:
             start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         flags = {**self.flags, "output_dir": out, **changes}
-        return [*start, str(script), *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]
+        words = [[f"--{name}", *([] if value is True else [str(value)])] for name, value in flags.items()]
+        return [*start, str(script), *(word for pair in words for word in pair)]
 
     def start(
         self,
@@ -55,6 +56,7 @@ class World:
         faults: str = "",
         env: Mapping[str, str] | None = None,
         launcher: list[str] | None = None,
+        log: Path | None = None,
         preexec: Callable[[], None] | None = None,
         **changes: object,
     ) -> Going:
@@ -63,7 +65,7 @@ class World:
         if launcher is not None:
             command = [*launcher, *command[1:]]
         cpu = {"ACCELERATE_USE_CPU": "true"} if processes > 1 else {}
-        log = self.folder / f"{out.name}.log"
+        log = log or self.folder / f"{out.name}.log"
         with log.open("w") as file:
             process = subprocess.Popen(
                 command, env=environment(self.folder / "home", FAULTS=faults, **cpu, **(env or {})), cwd=self.folder,
@@ -108,7 +110,7 @@ class Going:
     def ranks(self) -> list[psutil.Process]:
         """The processes that train, by rank."""
         family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-        training = [p for p in family if Path(p.cmdline()[1] if len(p.cmdline()) > 1 else "") in (TRAIN, WORKER)]
+        training = [p for p in family if {str(TRAIN), str(WORKER)} & set(p.cmdline()[1:3])]
         return sorted(training, key=lambda p: int(p.environ().get("RANK", "0")))
 
     def signal(self, number: int) -> Going:
