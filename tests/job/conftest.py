@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from job.environment import OFFLINE
 
+COUNTED = ("trials", "resumes", "mismatches")
 os.environ.update(dict.fromkeys(OFFLINE, "1"))  # the libraries read these once, at their import
 settings.register_profile("job", deadline=None)  # a first example may import a library
 settings.load_profile("job")
@@ -32,11 +33,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         for name, value in getattr(report, "user_properties", ()):
             if name == "faults" and report.when == "call":
                 kind, *numbers = value
-                table.setdefault(kind, Counter()).update(dict(zip(("trials", "resumes", "mismatches"), numbers, strict=True)))
-    if not table:
-        return
+                table.setdefault(kind, Counter()).update(dict(zip(COUNTED, numbers, strict=True)))
     table["all"] = sum(table.values(), Counter())
     width = max(map(len, table))
-    terminalreporter.write_line(f"\n{'fault':{width}}  trials  resumes  mismatches")
-    for kind, found in table.items():
-        terminalreporter.write_line(f"{kind:{width}}  {found['trials']:6}  {found['resumes']:7}  {found['mismatches']:10}")
+    for kind, found in table.items() if len(table) > 1 else ():
+        terminalreporter.write_line(f"{kind:{width}}  " + "  ".join(f"{found[name]:3} {name}" for name in COUNTED))

@@ -277,7 +277,7 @@ def test_where_none_is_whole_a_human_is_needed_at_every_start(
     for step in (1, 2):
         damage(parent / f"step-{step:08d}")
     for _ in range(2):
-        with pytest.raises(NeedsHuman, match="none of the checkpoints of .* can be used") as caught:
+        with pytest.raises(NeedsHuman, match=r"none of the checkpoints of .* can be used") as caught:
             checkpoint.newest(parent, said.append)
         assert caught.value.exit_code == 3
     assert len(said) == 2
@@ -349,9 +349,7 @@ def test_one_asked_for_by_path_is_used_and_newer_ones_are_put_aside(parent: Path
     assert checkpoint.newest(parent, said.append) == asked
 
 
-def test_one_asked_for_by_another_name_of_its_folder_is_the_same(
-    parent: Path, tmp_path: Path, said: list[str]
-) -> None:
+def test_one_asked_for_by_another_name_of_its_folder_is_the_same(parent: Path, tmp_path: Path, said: list[str]) -> None:
     publish(parent, snapshot(1))
     (tmp_path / "latest").symlink_to(parent.parent)
     asked = tmp_path / "latest" / "checkpoints" / "step-00000001"

@@ -1,4 +1,4 @@
-"""What happens to jobs on shared machines, done to real runs: each ends with the result of one that nothing happened to.
+"""What happens to jobs on shared machines, done to real runs: each ends as one does that nothing happened to.
 
 Where chance chooses the moment it is seeded, and the long form (`make test-faults`) has more trials.
 """
@@ -133,7 +133,9 @@ def killed_at_random(world: World, reference: Path, processes: int, seed: int, r
             going.kill()
     world.run(out, processes=processes).expect(0)
     found = differences(reference, out)
-    record_property("faults", (f"{kind} at random, {processes} process{'es' if processes > 1 else ''}", 1, 2, len(found) > 0))
+    record_property(
+        "faults", (f"{kind} at random, {processes} process{'es' if processes > 1 else ''}", 1, 2, len(found) > 0)
+    )
     assert found == []
 
 
@@ -160,7 +162,7 @@ def test_a_process_that_is_lost_takes_the_job_down_with_a_clear_line(world: Worl
 
 
 @slow
-def test_a_process_that_hangs_ends_the_job_with_its_stacks_in_bounded_time(world: World, reference_of_two: Path) -> None:
+def test_a_process_that_hangs_ends_the_job_with_its_stacks_in_time(world: World, reference_of_two: Path) -> None:
     out = world.folder / "hang"
     done = world.run(out, processes=2, faults="1:step:6:HANG", step_timeout_minutes=0.05).expect(1)
     assert "Timeout (0:00:03)!" in done.stderr
