@@ -17,7 +17,7 @@ override ARGS := $(value ARGS)
 override DRY_RUN := $(value DRY_RUN)
 export RECIPE GPUS TASKS ARGS DRY_RUN
 
-.PHONY: help setup train recipes test fuzz check format lock clean
+.PHONY: help setup train recipes test test-faults fuzz check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,9 @@ recipes: setup ## list the recipes
 
 test: setup check ## run all checks and tests
 	@$(VENV)/bin/python -m pytest -n 2
+
+test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches
+	@$(VENV)/bin/python -m pytest -n 2 -m 'slow or not slow' --timeout 3600 tests/job/test_faults.py tests/job/test_resume.py
 
 fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
 	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py
