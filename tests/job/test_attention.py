@@ -61,34 +61,6 @@ def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
     assert draws.std(dim=0).min() > 0.01
 
 
-@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("count", [1, 3, 200_001])
-def test_a_mask_keeps_the_share_it_is_asked_for(probability: float, count: int) -> None:
-    torch.manual_seed(3)
-    keep, up = attention.dropout_mask((count,), probability)
-    assert keep.shape == (count,) and set(keep.unique().tolist()) <= {0, 1}
-    assert up == pytest.approx(1 / (1 - probability), rel=2e-4)
-    spread = math.sqrt(probability * (1 - probability) / count)
-    assert abs(keep.float().mean().item() - (1 - probability)) < 5 * spread + 1e-5
-
-
-def test_every_element_of_a_mask_is_drawn_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four elements share a random number, and blocks a buffer: neither may show."""
-    monkeypatch.setattr(attention, "BLOCK", 1000)
-    torch.manual_seed(4)
-    keep = attention.dropout_mask((400_000,), 0.5)[0].double() - 0.5
-    for distance in (1, 2, 3, 4, 1000):
-        assert abs((keep[distance:] * keep[:-distance]).mean().item()) < 5 * 0.25 / math.sqrt(len(keep))
-
-
-def test_the_same_seed_draws_the_same_mask_and_the_next_another() -> None:
-    torch.manual_seed(5)
-    first, second = (attention.dropout_mask((64, 8), 0.5)[0] for _ in range(2))
-    torch.manual_seed(5)
-    assert torch.equal(first, attention.dropout_mask((64, 8), 0.5)[0])
-    assert not torch.equal(first, second)
-
-
 def test_half_precision_stays_half_and_close() -> None:
     lengths = [9, 4, 4, 1]
     q, k, v = (x.detach() for x in inputs(lengths))
