@@ -145,10 +145,10 @@ def train(
         return hands, gradients(trainee, collate, plan, len(indices), accelerator, kind, smoothing)
 
     def forget() -> None:
-        """Of an attempt that failed: gradients, and that DDP awaits a backward pass, where its forward had succeeded."""
+        """Of an attempt that failed: its gradients, and that DDP awaits a backward pass where the forward succeeded."""
         trainee.optimizer.zero_grad(set_to_none=True)
         if accelerator.num_processes > 1:
-            shortest = [MicroBatch(split.lengths.argmin(keepdims=True))]
+            shortest = [MicroBatch(np.array([split.lengths.argmin()]))]
             settle_gradient_buckets(trainee, collate, shortest, accelerator, kind)
 
     per_epoch = batches.steps_per_epoch(len(split), training.train_batch_size)
