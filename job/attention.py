@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from job.dropout import mask
+
 BLOCK = 2**19
 """Scores computed at a time: two such matrices in fp32 fit into a core's cache."""
 
@@ -71,7 +73,7 @@ class _WithDropout(torch.autograd.Function):
     ) -> torch.Tensor:
         shape = query.shape
         q, k, v = (x.flatten(0, 1) for x in (query, key, value))
-        keep, up = dropout_mask((len(q), q.shape[1], k.shape[1]), dropout)
+        keep, up = mask((len(q), q.shape[1], k.shape[1]), dropout)
         output = torch.empty_like(q, memory_format=torch.contiguous_format)
         scores, weights = (q.new_empty(_block(keep), *keep.shape[1:]) for _ in range(2))
         for part in _blocks(keep):
@@ -104,21 +106,6 @@ class _WithDropout(torch.autograd.Function):
             torch.bmm(s.mT, q[part] * ctx.scale, out=d_k[part])
         d_q, d_k, d_v = (x.unflatten(0, (-1, ctx.heads)) for x in (d_q, d_k, d_v))
         return d_q, d_k, d_v, None, None
-
-
-def dropout_mask(shape: Sequence[int], probability: float) -> tuple[torch.Tensor, float]:
-    """(uint8[shape], 1 where kept, else 0; the factor that keeps the mean) on the CPU, from the default generator.
-
-    A random number of 64 bits decides four elements: six times as fast as `bernoulli_`, which takes one each. Masks of
-    bytes, as PyTorch compares into and multiplies by bool at a fifth and half the speed. The probability is rounded to
-    1/65536, and the factor is that of the rounded one.
-    """
-    dropped = round(probability * 2**16)
-    keep = torch.empty(*shape, dtype=torch.uint8)
-    bits = torch.empty(-(-min(keep.numel(), BLOCK) // 4), dtype=torch.int64)
-    for part in keep.view(-1).split(BLOCK):
-        torch.ge(bits.random_(-(2**63), None).view(torch.int16)[: len(part)], dropped - 2**15, out=part)
-    return keep, 2**16 / max(2**16 - dropped, 1)
 
 
 def _block(keep: torch.Tensor) -> int:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from job import (
     batches,
     checkpoint,
+    dropout,
     evaluation,
     loop,
     optim,
@@ -124,10 +125,12 @@ def finetune(
     wrapped, prepared = accelerator.prepare(model, optimizer)
     form = packing.choose(config, wrapped, tokenizer, data.train, accelerator)
     packing.keep(form, accelerator, folder)
+    dropout.speed_up(wrapped)
     torch.manual_seed(training.seed + accelerator.process_index)  # dropout differs between processes
     trainee = Trainee(wrapped, prepared, schedule)
     collated = form.collate(data.train)
     limit = max_tokens(training.max_tokens_per_device, accelerator, 2048, 16384, data.train.computed)
+    limit = processes.from_main(accelerator, lambda: run_folder.token_limit(folder, limit))
     overhead = OVERHEAD["cpu" if accelerator.device.type == "cpu" else "gpu"]
 
     so_far = None
@@ -140,10 +143,17 @@ def finetune(
         folder, status, accelerator, steps, config.run.logging_steps, None if so_far is None else so_far["tracker"]
     )
     keeper = _Keeper(config, trainee, form, data, accelerator, folder, tracker, steps, so_far)
+
+    def halved(limit: int) -> None:
+        step = tracker.step + 1
+        tracker.say(f"out of memory in step {step}: from here on {limit} tokens a forward pass, on the same examples")
+        if accelerator.is_main_process:
+            run_folder.amend_manifest(folder, **{run_folder.TOKEN_LIMIT: limit})
+
     try:
         if not keeper.catch_up():
             loop.train(trainee, data.train, collated, training, steps, limit, overhead, accelerator, data.task.kind,
-                       tracker, keeper.after_step, form.packed)  # fmt: skip
+                       tracker, keeper.after_step, form.packed, halved)  # fmt: skip
         return keeper.outcome(lambda: _train_numbers(tracker, accelerator))
     finally:
         keeper.close()
