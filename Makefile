@@ -10,14 +10,20 @@ GPUS ?=
 TASKS ?=
 ARGS ?=
 DRY_RUN ?=
+NODES ?=
+TIME ?=
+PARTITION ?=
 override RECIPE := $(value RECIPE)
 override GPUS := $(value GPUS)
 override TASKS := $(value TASKS)
 override ARGS := $(value ARGS)
 override DRY_RUN := $(value DRY_RUN)
-export RECIPE GPUS TASKS ARGS DRY_RUN
+override NODES := $(value NODES)
+override TIME := $(value TIME)
+override PARTITION := $(value PARTITION)
+export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION
 
-.PHONY: help setup train recipes test fuzz check format lock clean
+.PHONY: help setup train submit cluster-packages test-cluster recipes test fuzz check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,11 +43,22 @@ $(VENV)/.complete: pyproject.toml requirements.lock
 train: setup ## train on this machine: RECIPE=mrpc GPUS=2 ARGS="--learning_rate 3e-5"; nothing given: the demo
 	@$(VENV)/bin/python -m launch.make
 
+submit: setup ## queue it on Slurm: GPUS=4 (a node) NODES=2 RECIPE=mrpc TIME=4h PARTITION=... ARGS=...; DRY_RUN=1 prints it
+	@$(VENV)/bin/python -m launch.make submit
+
 recipes: setup ## list the recipes
 	@$(VENV)/bin/python -m launch recipes
 
 test: setup check ## run all checks and tests
 	@$(VENV)/bin/python -m pytest -n 2
+
+test-cluster: setup ## tests on a real Slurm started for them; skipped where it is not installed (make cluster-packages)
+	@$(VENV)/bin/python -m pytest --run-cluster tests/cluster
+
+cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as root
+	@apt-get update -qq
+	@DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server > /dev/null
 
 fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
 	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py
