@@ -52,7 +52,7 @@ PLANS = {
     "cpu": (replace(DEMO, gpus=0, tasks=2), Site(), {"OMP_NUM_THREADS": "3", "HF_TOKEN": "canary"}),
     "everything": (DEMO, EVERYTHING, {}),
     "quoted": (replace(DEMO, run=Path("""/my runs/it's; $(touch X) "a" `b` #c""")), Site(), {}),
-    "apptainer": (replace(DEMO, config=DATA), APPTAINER, {"HF_HOME": "/"}),
+    "apptainer": (replace(DEMO, config=DATA), APPTAINER, {"HF_HOME": "/tmp"}),
     "apptainer_cpu": (replace(DEMO, gpus=0), APPTAINER, {}),
     "pyxis": (replace(DEMO, config=DATA), PYXIS, {}),
 }
@@ -172,18 +172,8 @@ def test_without_slurm_nothing_is_submitted_or_written(no_slurm: Path, capfd: py
     assert list(no_slurm.iterdir()) == []
 
 
-ATTACKS = [
-    "4;touch X",
-    "$(touch X)",
-    "$(shell touch X)",
-    "`touch X`",
-    "-1",
-    "abc",
-    "1.5",
-    "",
-    "4\ntouch X",
-    "1" + "0" * 9,
-]
+SHELL = ["4;touch X", "$(touch X)", "$(shell touch X)", "`touch X`", "4\ntouch X"]
+ATTACKS = [*SHELL, "-1", "abc", "1.5", "", "1000000000"]
 MAKE_ATTACKS = [
     *(("GPUS", value) for value in ATTACKS),
     *((name, value) for name in ("NODES", "TASKS") for value in ATTACKS if value),
@@ -324,17 +314,8 @@ def fake_slurm(folder: Path, test: str, queue: str) -> None:
 
 def test_what_is_queued_is_what_the_dry_run_prints(submitted: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = submitted / "a run; it's $(mine)"
-    argv = [
-        "submit",
-        "--gpus=2",
-        "--nodes=2",
-        "--setup=true",
-        "--",
-        "--output_dir",
-        str(run),
-        "--dataset_name=docstrings",
-    ]
-    assert cli.main([*argv[:4], "--dry_run", *argv[4:]]) == 0
+    own, job = ["submit", "demo", "--gpus=2", "--nodes=2", "--setup=true"], ["--", "--output_dir", str(run)]
+    assert cli.main([*own, "--dry_run", *job]) == 0
     printed = capfd.readouterr().out
     assert cli.main([*own, *job]) == 0
     asked, queued = ((submitted / name).read_text(encoding="utf-8") for name in ("asked", "queued"))
