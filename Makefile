@@ -53,7 +53,7 @@ test: setup check ## run all checks and tests
 	@$(VENV)/bin/python -m pytest -n 2
 
 test-cluster: setup ## tests on a real Slurm started for them; skipped where it is not installed (make cluster-packages)
-	@$(VENV)/bin/python -m pytest --run-cluster tests/cluster
+	@$(VENV)/bin/python -m pytest --durations 0 tests/cluster
 
 cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as root
 	@apt-get update -qq

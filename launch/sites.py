@@ -55,7 +55,7 @@ def read(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Site:
     Raises:
         Refused: a value with characters that its kind does not have.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for known in fields(Site):
         origin, value = f"--{known.name}", flags.get(known.name)
         if not value:

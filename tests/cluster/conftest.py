@@ -1,0 +1,38 @@
+"""The clusters and the small job that all tests here share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import slurm
+from tests.cluster.jobs import Work
+from tests.cluster.slurm import Cluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Without accounting."""
+    yield from _cluster(accounting=False)
+
+
+@pytest.fixture(scope="session")
+def accounted() -> Iterator[Cluster]:
+    """With slurmdbd and MariaDB; and the user's signal, rather than SIGTERM, is what a preempted job hears first."""
+    yield from _cluster(accounting=True, parameters=["SlurmctldParameters=preempt_send_user_signal"])
+
+
+def _cluster(accounting: bool, parameters: list[str] | None = None) -> Iterator[Cluster]:
+    if reason := slurm.missing(accounting):
+        pytest.skip(f"no Slurm can be started: {reason}")
+    with tempfile.TemporaryDirectory(prefix="muster-", dir="/tmp") as folder:
+        with slurm.cluster(Path(folder), accounting=accounting, parameters=parameters or []) as started:
+            yield started
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    return Work.make(tmp_path_factory.mktemp("work"))
