@@ -15,15 +15,14 @@ import os
 import runpy
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 THREADS = "MUSTER_THREADS"
 MASTER_ADDR = "MUSTER_MASTER_ADDR"
 MARKER = "requeue"
 RECORD = "restarts.json"
-STOPPED = 75
-HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 FRUITLESS = 3
 """So many restarts without a newer checkpoint end the job."""
 
@@ -47,7 +46,7 @@ def next_record(last: Stop | None, now: Stop) -> Stop | None:
 
 def main(argv: list[str]) -> None:
     """`worker.py -u -m submitit.core._submit FOLDER`: run that module with the code that this file is part of."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2))
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started with -P: our folder itself is not on it
     at = argv.index("-m") + 1
     sys.argv = argv[at:]
@@ -62,16 +61,19 @@ def run(*argv: str) -> int:
     """
     from submitit import JobEnvironment
 
-    from job import train
+    from job import interrupt, train
+    from job.errors import Stopped
 
     rank = JobEnvironment()
     _join(rank.job_id)
+    interrupt.install()
     signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit would log each
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)
     # Settings say how a run begins: begun anew it is once, not at every restart.
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     code = train.main([*argv, *(["--no_overwrite_output_dir"] if restarts else [])])
-    if code == STOPPED:
+    interrupt.ignore()
+    if code == Stopped.exit_code:
         code = _leave_marker(rank.paths.folder, restarts) if rank.global_rank == 0 else 0
     elif code == 0:
         return 0
@@ -90,25 +92,31 @@ def _join(job_id: str) -> None:
 
 def _leave_marker(folder: Path, restarts: int) -> int:
     """Ask the batch script for a requeue, unless the restarts lead nowhere; the exit code."""
-    run = folder.parents[1]
-    step = int(json.loads((run / "status.json").read_text(encoding="utf-8"))["step"])
-    record = folder / RECORD
-    last = Stop(**json.loads(record.read_text(encoding="utf-8"))) if record.exists() else None
-    progress = next_record(last, Stop(step, restarts))
+    from job import interrupt
+    from job.errors import Stopped
+
+    step = int(_read(folder.parents[1] / "status.json").get("step", 0))
+    last = _read(folder / RECORD)
+    progress = next_record(Stop(**last) if last else None, Stop(step, restarts))
     if progress is None:
         print(f"error: {FRUITLESS} restarts made no progress beyond step {step}: not requeued; if a start is too short "
               "for a checkpoint, raise --time", file=sys.stderr, flush=True)  # fmt: skip
-        return STOPPED
-    record.write_text(json.dumps({"step": progress.step, "restarts": progress.restarts}), encoding="utf-8")
-    _write_marker(folder / MARKER)
+        return Stopped.exit_code
+    _write(folder / RECORD, json.dumps(asdict(progress)))
+    _write(folder / MARKER, interrupt.in_words(interrupt.reason()) if interrupt.reason() else "another rank")
     return 0
 
 
-def _write_marker(marker: Path) -> None:
-    """In one step, so that the batch script never reads half a word."""
-    aside = marker.with_name(f".{marker.name}")
-    aside.write_text("SIGUSR2\n", encoding="ascii")
-    aside.replace(marker)
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no file: a stop may come before the first."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _write(path: Path, text: str) -> None:
+    """In one step: the batch script never reads half a word."""
+    aside = path.with_name(f".{path.name}")
+    aside.write_text(f"{text}\n", encoding="utf-8")
+    aside.replace(path)
 
 
 if __name__ == "__main__":

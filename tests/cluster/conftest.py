@@ -28,9 +28,11 @@ def accounted() -> Iterator[Cluster]:
 def _cluster(accounting: bool, parameters: list[str] | None = None) -> Iterator[Cluster]:
     if reason := slurm.missing(accounting):
         pytest.skip(f"no Slurm can be started: {reason}")
-    with tempfile.TemporaryDirectory(prefix="muster-", dir="/tmp") as folder:
-        with slurm.cluster(Path(folder), accounting=accounting, parameters=parameters or []) as started:
-            yield started
+    with (
+        tempfile.TemporaryDirectory(prefix="muster-", dir="/tmp") as folder,
+        slurm.cluster(Path(folder), accounting=accounting, parameters=parameters or []) as started,
+    ):
+        yield started
 
 
 @pytest.fixture(scope="session")

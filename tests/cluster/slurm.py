@@ -1,8 +1,8 @@
 """A real Slurm of two nodes on this machine, for the length of a test session.
 
 Everything is private to a folder: munge's key and socket, the configuration, state, logs, and MariaDB where jobs are
-accounted for. The nodes claim more cores than there are and GPUs that are plain files. Their names do not resolve, as on
-some real clusters, so jobs need MUSTER_MASTER_ADDR.
+accounted for. The nodes claim more cores than there are and GPUs that are plain files. Their names do not resolve, as
+on some real clusters, so jobs need MUSTER_MASTER_ADDR.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,10 +122,24 @@ class Cluster:
             self.hurry(job)
             time.sleep(0.5)
 
+    def preempt(self) -> str:
+        """A job of the higher partition that takes both nodes for itself."""
+        flags = ("--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
+        return self.run("sbatch", "--parsable", *flags).strip()
+
     def hurry(self, job: str) -> None:
         now = self.show(job)
         if now["JobState"] == "PENDING" and now["Reason"] == "BeginTime":
             self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
+
+    def processes(self, job: str, **variables: str) -> list[int]:
+        """What runs of a job, on either node: its ranks with SLURM_PROCID and what those started."""
+        return processes(SLURM_CONF=self.environ["SLURM_CONF"], SLURM_JOB_ID=job, **variables)
+
+    def rank(self, job: str, number: int) -> int:
+        """The process of a rank."""
+        own = [pid for pid in self.processes(job, SLURM_PROCID=str(number)) if b"worker.py" in command_line(pid)]
+        return min(own)
 
     def told(self, job: str) -> str:
         """All that is known of a job, for the message of a failed test."""
@@ -240,21 +254,45 @@ def _stop(started: Cluster) -> None:
             daemon.wait(20)
         except subprocess.TimeoutExpired:
             daemon.kill()
-    for pid in processes(started.environ["SLURM_CONF"]):
+    for pid in processes(SLURM_CONF=started.environ["SLURM_CONF"]):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def processes(mark: str) -> list[int]:
-    """The living processes with `mark` as the value of a variable they were started with."""
+def processes(**variables: str) -> list[int]:
+    """The living processes that were started with these variables."""
+    wanted = {f"{name}={value}".encode() for name, value in variables.items()}
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             with contextlib.suppress(OSError):
-                values = {entry.partition(b"=")[2] for entry in (folder / "environ").read_bytes().split(b"\0")}
-                if mark.encode() in values:
+                is_zombie = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "ZX"
+                if wanted <= set((folder / "environ").read_bytes().split(b"\0")) and not is_zombie:
                     found.append(int(folder.name))
     return found
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # ended since
+        return b""
+
+
+def has_blocked(pid: int, number: int) -> bool:
+    """Whether a process holds a signal back."""
+    return _mask(pid, "SigBlk") >> (number - 1) & 1 == 1
+
+
+def has_pending(pid: int, number: int) -> bool:
+    """Whether a signal waits for a process to wake up."""
+    return (_mask(pid, "SigPnd") | _mask(pid, "ShdPnd")) >> (number - 1) & 1 == 1
+
+
+def _mask(pid: int, name: str) -> int:
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(rf"^{name}:\s*(\w+)", text, re.MULTILINE)
+    return int(found[1], 16) if found else 0
 
 
 def _free_ports(count: int) -> list[int]:
@@ -265,7 +303,3 @@ def _free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
-
-
-def environment(started: Cluster, **more: str) -> Mapping[str, str]:
-    return {**started.environ, **more}
