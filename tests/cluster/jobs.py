@@ -46,7 +46,7 @@ class Work:
             "learning_rate": 1e-3,
             "max_steps": steps,
             "eval_strategy": "no",
-            "logging_steps": 1,
+            "logging_steps": 10,
             "output_dir": run,
         }
         return [*(str(word) for name, value in values.items() for word in (f"--{name}", value)), *more]

@@ -8,6 +8,7 @@ on some real clusters, so jobs need MUSTER_MASTER_ADDR.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import re
 import shutil
@@ -128,18 +129,24 @@ class Cluster:
         return self.run("sbatch", "--parsable", *flags).strip()
 
     def hurry(self, job: str) -> None:
+        """Start a requeued job, but not in the second in which the nodes gave its last start up: they would refuse."""
         now = self.show(job)
         if now["JobState"] == "PENDING" and now["Reason"] == "BeginTime":
-            self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
+            requeued = datetime.datetime.fromisoformat(now["SubmitTime"])
+            if datetime.datetime.now() - requeued > datetime.timedelta(seconds=4):
+                self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
 
     def processes(self, job: str, **variables: str) -> list[int]:
         """What runs of a job, on either node: its ranks with SLURM_PROCID and what those started."""
         return processes(SLURM_CONF=self.environ["SLURM_CONF"], SLURM_JOB_ID=job, **variables)
 
-    def rank(self, job: str, number: int) -> int:
-        """The process of a rank."""
-        own = [pid for pid in self.processes(job, SLURM_PROCID=str(number)) if b"worker.py" in command_line(pid)]
-        return min(own)
+    def ranks(self, job: str) -> list[int]:
+        """The process of each rank that runs, in order."""
+        found = []
+        for number in range(16):
+            own = [pid for pid in self.processes(job, SLURM_PROCID=str(number)) if b"worker.py" in command_line(pid)]
+            found += own[:1] and [min(own)]
+        return found
 
     def told(self, job: str) -> str:
         """All that is known of a job, for the message of a failed test."""
@@ -284,13 +291,25 @@ def has_blocked(pid: int, number: int) -> bool:
     return _mask(pid, "SigBlk") >> (number - 1) & 1 == 1
 
 
-def has_pending(pid: int, number: int) -> bool:
-    """Whether a signal waits for a process to wake up."""
-    return (_mask(pid, "SigPnd") | _mask(pid, "ShdPnd")) >> (number - 1) & 1 == 1
+def have_pending(pids: Sequence[int], number: int) -> bool:
+    """Whether a signal waits for each of the processes to wake up; those that have ended do not count."""
+    return all((_mask(pid, "SigPnd") | _mask(pid, "ShdPnd")) >> (number - 1) & 1 for pid in pids if _is_there(pid))
+
+
+def send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}/status").exists()
 
 
 def _mask(pid: int, name: str) -> int:
-    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:  # ended since
+        return 0
     found = re.search(rf"^{name}:\s*(\w+)", text, re.MULTILINE)
     return int(found[1], 16) if found else 0
 

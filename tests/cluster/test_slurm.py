@@ -24,7 +24,7 @@ from tests.support.launch import ROOT
 FOUR = "--gpus 0 --nodes 2 --tasks 2 --cpus_per_task 1 --time 20"
 TWO = "--gpus 0 --nodes 2 --tasks 1 --cpus_per_task 1 --time 20"
 ONE = "--gpus 0 --cpus_per_task 1 --time 20"
-STEPS = 1000
+STEPS = 800
 """Long enough to be interrupted on a fast machine, short enough to end on a slow one."""
 
 
@@ -38,13 +38,19 @@ def uninterrupted(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def is_training(run: Path) -> bool:
-    return len(jobs.steps(run)) >= 20
+    return max(jobs.steps(run), default=0) >= 20
+
+
+def trains_on(cluster: Cluster, job: str, run: Path) -> None:
+    """Wait until a restarted job has trained some steps more than before."""
+    before = max(jobs.steps(run))
+    cluster.wait(job, lambda: max(jobs.steps(run), default=0) > before + 20)
 
 
 def ends_the_same(cluster: Cluster, job: str, run: Path, uninterrupted: Path) -> None:
     assert cluster.end(job) == "COMPLETED", cluster.told(job)
     assert jobs.outcome(run) == jobs.outcome(uninterrupted)
-    assert jobs.steps(run) == list(range(1, STEPS + 1))
+    assert jobs.steps(run) == jobs.steps(uninterrupted)
 
 
 def nothing_is_left(cluster: Cluster, job: str) -> None:
@@ -134,7 +140,7 @@ def test_the_code_that_was_submitted_runs_and_secrets_stay_in_the_environment(
     (checkout / "job" / "train.py").write_text("raise SystemExit('the checkout runs')")
     cluster.run("scontrol", "release", job)
     cluster.wait(job, lambda: is_training(run))
-    environ = Path(f"/proc/{cluster.rank(job, 0)}/environ").read_bytes()
+    environ = Path(f"/proc/{cluster.ranks(job)[0]}/environ").read_bytes()
     assert environ.count(canary.encode()) == 2, "the job has its secrets"
     lines = [slurm.command_line(int(p.name)) for p in Path("/proc").iterdir() if p.name.isdigit()]
     assert not [line for line in lines if canary.encode() in line]
@@ -160,27 +166,27 @@ def test_a_job_timed_out_twice_ends_like_one_that_never_was(
     cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path
 ) -> None:
     run = tmp_path / "run"
-    own = TWO.replace("--time 20", "--time 1 --signal_delay 10")
+    own = TWO.replace("--time 20", "--time 2 --signal_delay 60")
     job = work.submit(cluster, own, work.flags(run, STEPS, "--step_timeout_minutes", "0"))
     train_until_the_time_limit(cluster, job, run, start=0)
     train_until_the_time_limit(cluster, job, run, start=1)
     ends_the_same(cluster, job, run, uninterrupted)
-    print(jobs.log(run, job, "out"), jobs.log(run, job, "err"))
+    print(jobs.log(run, job))
     assert cluster.restarts(job) >= 2
     assert jobs.log(run, job).count("stopped by SIGUSR2 behind a checkpoint: requeued") == cluster.restarts(job)
 
 
 def train_until_the_time_limit(cluster: Cluster, job: str, run: Path, start: int) -> None:
     """Slurm's own limit and signal; after some steps training is held still until it comes, or it would be done."""
-    before = len(jobs.steps(run))
-    cluster.wait(job, lambda: cluster.restarts(job) > start or len(jobs.steps(run)) >= before + 50)
-    if cluster.restarts(job) == start:  # else the machine is so slow that the limit came first
-        ranks = [cluster.rank(job, number) for number in (0, 1)]
-        for pid in ranks:
-            os.kill(pid, signal.SIGSTOP)
-        cluster.wait(job, lambda: all(slurm.has_pending(pid, signal.SIGUSR2) for pid in ranks))
-        for pid in ranks:
-            os.kill(pid, signal.SIGCONT)
+    before = max(jobs.steps(run), default=0)
+    cluster.wait(job, lambda: cluster.restarts(job) > start or max(jobs.steps(run), default=0) > before + 20)
+    ranks = cluster.ranks(job) if cluster.restarts(job) == start else []
+    for pid in ranks:
+        slurm.send(pid, signal.SIGSTOP)
+    told_by = "00:01:02"  # Slurm signals half a minute to one after the start, and this may have been before
+    cluster.wait(job, lambda: slurm.have_pending(ranks, signal.SIGUSR2) or cluster.show(job)["RunTime"] > told_by)
+    for pid in ranks:
+        slurm.send(pid, signal.SIGCONT)
     cluster.wait(job, lambda: cluster.restarts(job) > start)
 
 
@@ -206,7 +212,10 @@ def test_a_preempted_job_goes_on(cluster: Cluster, work: Work, tmp_path: Path, u
     assert "stopped by SIGTERM behind a checkpoint: requeued" in jobs.log(run, job)
 
 
-def test_a_job_whose_node_is_lost_goes_on(cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path) -> None:
+def test_a_job_goes_on_after_a_lost_node_a_requeue_and_a_signal_to_one_rank(
+    cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path
+) -> None:
+    """One job for all three. A single rank is signalled where Slurm reaches only the top process of a task."""
     run = tmp_path / "run"
     job = work.submit(cluster, TWO, work.flags(run, STEPS, "--save_steps", "20"))
     cluster.wait(job, lambda: is_training(run))
@@ -216,29 +225,14 @@ def test_a_job_whose_node_is_lost_goes_on(cluster: Cluster, work: Work, tmp_path
         nothing_is_left(cluster, job)
     finally:
         cluster.run("scontrol", "update", "NodeName=n2", "State=RESUME")
-    ends_the_same(cluster, job, run, uninterrupted)
 
-
-def test_a_job_that_an_administrator_requeues_goes_on(
-    cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path
-) -> None:
-    run = tmp_path / "run"
-    job = work.submit(cluster, TWO, work.flags(run, STEPS))
-    cluster.wait(job, lambda: is_training(run))
+    trains_on(cluster, job, run)
     cluster.run("scontrol", "requeue", job)
-    ends_the_same(cluster, job, run, uninterrupted)
-    assert cluster.restarts(job) == 1
+    cluster.wait(job, lambda: cluster.restarts(job) == 2)
 
-
-def test_a_signal_to_one_rank_alone_stops_both(
-    cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path
-) -> None:
-    """As where Slurm signals only the top process of a task, or loses one on the way."""
-    run = tmp_path / "run"
-    job = work.submit(cluster, TWO, work.flags(run, STEPS))
-    cluster.wait(job, lambda: is_training(run))
-    os.kill(cluster.rank(job, 1), signal.SIGUSR2)
-    cluster.wait(job, lambda: cluster.restarts(job) == 1)
+    trains_on(cluster, job, run)
+    os.kill(cluster.ranks(job)[1], signal.SIGUSR2)
+    cluster.wait(job, lambda: cluster.restarts(job) == 3)
     ends_the_same(cluster, job, run, uninterrupted)
 
 
@@ -313,7 +307,7 @@ def test_a_rank_that_is_killed_takes_the_job_down(cluster: Cluster, work: Work, 
     run = tmp_path / "run"
     job = work.submit(cluster, TWO, work.flags(run, 10 * STEPS))
     cluster.wait(job, lambda: is_training(run))
-    os.kill(cluster.rank(job, 1), signal.SIGKILL)
+    os.kill(cluster.ranks(job)[1], signal.SIGKILL)
     assert cluster.end(job, 60) == "FAILED", cluster.told(job)
     nothing_is_left(cluster, job)
     assert cluster.restarts(job) == 0
@@ -324,7 +318,7 @@ def test_a_rank_that_hangs_is_ended_with_a_dump_of_the_stacks(cluster: Cluster, 
     run = tmp_path / "run"
     job = work.submit(cluster, TWO, work.flags(run, 10 * STEPS, "--step_timeout_minutes", "0.2"))
     cluster.wait(job, lambda: is_training(run))
-    os.kill(cluster.rank(job, 1), signal.SIGSTOP)
+    os.kill(cluster.ranks(job)[1], signal.SIGSTOP)
     assert cluster.end(job, 90) == "FAILED", cluster.told(job)
     nothing_is_left(cluster, job)
     said = jobs.log(run, job)
