@@ -32,6 +32,8 @@ from launch.sites import Site
 from launch.snapshot import Snapshot, take
 
 HERE = Path(__file__).parent
+UNTIL_PYTHON = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
+"""A signal in the first moments would kill the job; the worker's own first act is to hold signals back."""
 OURS = (
     *("array", "chdir", "container-image", "error", "export", "nodes", "no-requeue", "ntasks", "ntasks-per-node"),
     *("open-mode", "output", "parsable", "signal", "test-only", "wait", "wrap"),
@@ -98,7 +100,7 @@ def plan(request: Request, at: Site, environ: Mapping[str, str], directory: Path
         directory=sites.safe_path("the working directory", directory),
         gpus=request.gpus > 0,
     )
-    python = shlex.join([*container.python, "-u", "-P", str(folder / "code" / "launch" / "worker.py")])
+    python = shlex.join([*UNTIL_PYTHON, *container.python, "-u", "-P", str(folder / "code" / "launch" / "worker.py")])
     parameters = {
         **_resources(request, at),
         "setup": [*_setup(request, at, environ), *container.setup],

@@ -42,6 +42,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
+EnforcePartLimits=ALL
 MpiDefault=none
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=2,sched_interval=2,batch_sched_delay=1
@@ -141,11 +142,13 @@ class Cluster:
         return processes(SLURM_CONF=self.environ["SLURM_CONF"], SLURM_JOB_ID=job, **variables)
 
     def ranks(self, job: str) -> list[int]:
-        """The process of each rank that runs, in order."""
+        """The process of each rank that runs, in order; srun has a rank in its environment too."""
         found = []
         for number in range(16):
-            own = [pid for pid in self.processes(job, SLURM_PROCID=str(number)) if b"worker.py" in command_line(pid)]
-            found += own[:1] and [min(own)]
+            own = self.processes(job, SLURM_PROCID=str(number))
+            found += [pid for pid in sorted(own) if re.match(rb"[^\0]*python[^\0]*\0.*worker\.py", command_line(pid))][
+                :1
+            ]
         return found
 
     def told(self, job: str) -> str:
@@ -284,11 +287,6 @@ def command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:  # ended since
         return b""
-
-
-def has_blocked(pid: int, number: int) -> bool:
-    """Whether a process holds a signal back."""
-    return _mask(pid, "SigBlk") >> (number - 1) & 1 == 1
 
 
 def have_pending(pids: Sequence[int], number: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_preempted_job_that_hears_the_users_signal_goes_on(
 
 def test_what_is_told_of_a_failed_job_holds_no_secret(accounted: Cluster, work: Work, tmp_path: Path) -> None:
     """Accounting keeps how a job was submitted."""
-    data, canary = tmp_path / "gone.jsonl", "canary-91c7b2"
+    data, canary = tmp_path / "gone.jsonl", uuid.uuid4().hex
     data.write_bytes((work.folder / "train.jsonl").read_bytes())
     flags = work.flags(tmp_path / "run", 10, "--train_file", str(data))
     job = work.submit(accounted, f"{TWO} --sbatch=--hold", flags, HF_TOKEN=canary)

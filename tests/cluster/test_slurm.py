@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,7 @@ def test_the_code_that_was_submitted_runs_and_secrets_stay_in_the_environment(
     cluster: Cluster, work: Work, tmp_path: Path
 ) -> None:
     """A checkout with a local edit and an untracked file; edited once more, and broken, while the job waits."""
-    checkout, run, canary = tmp_path / "checkout", tmp_path / "run", "canary-5a1f0e"
+    checkout, run, canary = tmp_path / "checkout", tmp_path / "run", uuid.uuid4().hex
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(checkout)], check=True)
     (checkout / "job" / "hub.py").write_text((ROOT / "job" / "hub.py").read_text("utf-8") + "\nEDITED = True\n")
     (checkout / "job" / "stray.py").write_text("")
@@ -224,7 +225,7 @@ def test_a_job_goes_on_after_a_lost_node_a_requeue_and_a_signal_to_one_rank(
         cluster.wait(job, lambda: cluster.restarts(job) == 1)
         nothing_is_left(cluster, job)
     finally:
-        cluster.run("scontrol", "update", "NodeName=n2", "State=RESUME")
+        cluster.run("scontrol", "update", "NodeName=n2", "State=RESUME", check=False)  # or it came back by itself
 
     trains_on(cluster, job, run)
     cluster.run("scontrol", "requeue", job)
@@ -276,8 +277,7 @@ def test_a_job_stopped_in_its_first_moments_is_not_lost_and_three_times_in_vain_
     for start in range(4):
 
         def is_importing(start: int = start) -> bool:
-            ranks = cluster.processes(job, SLURM_PROCID="0") if cluster.restarts(job) == start else []
-            return any(slurm.has_blocked(pid, signal.SIGUSR2) for pid in ranks)
+            return cluster.restarts(job) == start and cluster.ranks(job) != []
 
         cluster.wait(job, is_importing)
         cluster.run("scancel", "--signal=USR2", job)
@@ -323,5 +323,5 @@ def test_a_rank_that_hangs_is_ended_with_a_dump_of_the_stacks(cluster: Cluster, 
     nothing_is_left(cluster, job)
     said = jobs.log(run, job)
     assert "Timeout (0:00:12)!" in said
-    assert "boundary.py" in said
+    assert "/code/job/" in said
     assert cluster.restarts(job) == 0
