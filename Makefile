@@ -23,7 +23,7 @@ override TIME := $(value TIME)
 override PARTITION := $(value PARTITION)
 export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION
 
-.PHONY: help setup train submit cluster-packages test-cluster recipes test fuzz check format lock clean
+.PHONY: help setup train submit recipes test test-faults test-cluster cluster-packages fuzz check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,9 @@ cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as ro
 	@apt-get update -qq
 	@DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
 	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server > /dev/null
+
+test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches
+	@$(VENV)/bin/python -m pytest -n 2 -m 'slow or not slow' --timeout 3600 tests/job/test_faults.py tests/job/test_resume.py
 
 fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
 	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py

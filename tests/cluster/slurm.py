@@ -22,6 +22,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "mariadb")
+WORKER = re.compile(rb"[^\0]*python[^\0]*\0.*worker\.py")
 NODES = ("n1", "n2")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
 CONF = """
@@ -145,10 +146,8 @@ class Cluster:
         """The process of each rank that runs, in order; srun has a rank in its environment too."""
         found = []
         for number in range(16):
-            own = self.processes(job, SLURM_PROCID=str(number))
-            found += [pid for pid in sorted(own) if re.match(rb"[^\0]*python[^\0]*\0.*worker\.py", command_line(pid))][
-                :1
-            ]
+            own = sorted(self.processes(job, SLURM_PROCID=str(number)))
+            found += [pid for pid in own if WORKER.match(command_line(pid))][:1]
         return found
 
     def told(self, job: str) -> str:

@@ -30,7 +30,7 @@ export PYTHONNOUSERSITE=1
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/demo/jobs/%j/%j_%t_log.out --error /runs/demo/jobs/%j/%j_%t_log.err --kill-on-bad-exit=1 --wait=60 --cpus-per-task=4 '--container-image=registry#team/muster:1.0' --container-mounts=/data:/data,/runs/demo:/runs/demo,/somewhere:/somewhere --container-workdir=/somewhere --no-container-mount-home python -u -P /runs/demo/jobs/submitted-now/code/launch/worker.py -u -m submitit.core._submit /runs/demo/jobs/%j
+srun --unbuffered --output /runs/demo/jobs/%j/%j_%t_log.out --error /runs/demo/jobs/%j/%j_%t_log.err --kill-on-bad-exit=1 --wait=60 --cpus-per-task=4 '--container-image=registry#team/muster:1.0' --container-mounts=/data:/data,/runs/demo:/runs/demo,/somewhere:/somewhere --container-workdir=/somewhere --no-container-mount-home sh -c 'trap "" TERM USR2; exec "$@"' sh python -u -P /runs/demo/jobs/submitted-now/code/launch/worker.py -u -m submitit.core._submit /runs/demo/jobs/%j
 
 
 # teardown

@@ -28,7 +28,7 @@ rm -f "$marker"
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/demo/jobs/%j/%j_%t_log.out --error /runs/demo/jobs/%j/%j_%t_log.err --kill-on-bad-exit=1 --wait=60 --cpus-per-task=4 <python> -u -P /runs/demo/jobs/submitted-now/code/launch/worker.py -u -m submitit.core._submit /runs/demo/jobs/%j
+srun --unbuffered --output /runs/demo/jobs/%j/%j_%t_log.out --error /runs/demo/jobs/%j/%j_%t_log.err --kill-on-bad-exit=1 --wait=60 --cpus-per-task=4 sh -c 'trap "" TERM USR2; exec "$@"' sh <python> -u -P /runs/demo/jobs/submitted-now/code/launch/worker.py -u -m submitit.core._submit /runs/demo/jobs/%j
 
 
 # teardown
