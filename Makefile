@@ -57,7 +57,7 @@ test-cluster: setup ## tests on a real Slurm started for them; skipped where it 
 
 cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as root
 	@apt-get update -qq
-	@DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+	@DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends \
 	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server > /dev/null
 
 test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches
