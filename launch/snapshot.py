@@ -46,10 +46,8 @@ def look(root: Path) -> Snapshot:
     Raises:
         Refused: git is missing or fails on a checkout.
     """
-    if not (root / ".git").exists():  # an installed copy: all there is
-        code = (path for name in ("job", "launch") for path in (root / name).rglob("*"))
-        kept = (path for path in code if path.is_file() and "__pycache__" not in path.parts)
-        return Snapshot(root, None, tuple(sorted(str(path.relative_to(root)) for path in kept)), (), "")
+    if not (root / ".git").exists():
+        return _without_git(root)
     files = [name for name in _listed(root) if (root / name).is_file() and Path(name).name != SECRET]
     untracked = _listed(root, "--others", "--exclude-standard")
     diff = _git(root, "diff", "--binary", "HEAD", "--", ".", f":(exclude,glob)**/{SECRET}")
@@ -67,6 +65,15 @@ def take(snapshot: Snapshot, folder: Path) -> None:
         patch.write_text(snapshot.diff, encoding="utf-8", errors="surrogateescape")
     state = {"commit": snapshot.commit, "dirty": bool(snapshot.diff), "diff": str(patch) if snapshot.diff else None}
     (folder / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+
+
+def _without_git(root: Path) -> Snapshot:
+    """All there is of an installed copy; a snapshot, from which a job submits another, still knows its origin."""
+    code = (path for name in ("job", "launch") for path in (root / name).rglob("*"))
+    kept = (path for path in code if path.is_file() and "__pycache__" not in path.parts)
+    state = json.loads((root / STATE).read_text(encoding="utf-8")) if (root / STATE).is_file() else {}
+    diff = Path(state["diff"]).read_text(encoding="utf-8", errors="surrogateescape") if state.get("diff") else ""
+    return Snapshot(root, state.get("commit"), tuple(sorted(str(p.relative_to(root)) for p in kept)), (), diff)
 
 
 def _listed(root: Path, *flags: str) -> list[str]:

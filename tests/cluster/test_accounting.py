@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import uuid
 from pathlib import Path
@@ -73,13 +72,13 @@ def test_a_job_in_a_container_stops_and_goes_on(
     pythons = {str(Path(sys.executable).parents[1]), str(Path(sys.executable).resolve().parents[1])}
     image.write_text("\n".join(["/usr", *sorted(pythons)]) + "\n", encoding="ascii")
     path = f"{STAND_IN}:{Path(sys.executable).parent}:{accounted.environ['PATH']}"
-    own = f"{TWO} --container apptainer --image {image}"
+    own = f"{TWO} --partition low --container apptainer --image {image}"
     job = work.submit(accounted, own, work.flags(run, STEPS), PATH=path)
     accounted.wait(job, lambda: is_training(run))
     [rank, _] = accounted.ranks(job)
     assert not Path(f"/proc/{rank}/root{ROOT}/launch").exists(), "the checkout is not to be seen"
     assert Path(f"/proc/{rank}/root/usr/bin/scontrol").is_char_device()
-    accounted.run("scancel", f"--signal={signal.SIGUSR2.name.removeprefix('SIG')}", job)
+    accounted.preempt()
     accounted.wait(job, lambda: accounted.restarts(job) == 1)
     assert accounted.end(job) == "COMPLETED", accounted.told(job)
     assert jobs.outcome(run) == jobs.outcome(uninterrupted)
