@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import slurm
-from tests.cluster.jobs import Work
+from tests.cluster.jobs import STEPS, Work
 from tests.cluster.slurm import Cluster
+from tests.support import launch
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,12 @@ def _cluster(accounting: bool, parameters: list[str] | None = None) -> Iterator[
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     return Work.make(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of two processes that torchrun starts, in one piece: what an interrupted one must equal."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    env = launch.environment(work.folder / "hf")
+    launch.torchrun(2, launch.TRAIN, *work.flags(run, STEPS), env=env, cwd=work.folder).expect()
+    return run

@@ -18,6 +18,9 @@ from tests.support.tiny import tiny_model, tiny_tokenizer
 
 WORDS = ("good", "bad", "dull", "fine", "long", "short", "film", "book", "song", "play")
 
+STEPS = 800
+"""Long enough to be interrupted on a fast machine, short enough to end on a slow one."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -82,6 +85,10 @@ def steps(run: Path) -> list[int]:
     path = run / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [row["step"] for row in map(json.loads, lines) if row["split"] == "train"]
+
+
+def is_training(run: Path) -> bool:
+    return max(steps(run), default=0) >= 20
 
 
 def outcome(run: Path) -> tuple[object, object]:

@@ -6,30 +6,13 @@ import sys
 import uuid
 from pathlib import Path
 
-import pytest
-
 from tests.cluster import jobs
-from tests.cluster.jobs import Work
+from tests.cluster.jobs import STEPS, Work, is_training
 from tests.cluster.slurm import Cluster
-from tests.support import launch
 from tests.support.launch import ROOT
 
 TWO = "--gpus 0 --nodes 2 --tasks 1 --cpus_per_task 1 --time 20"
-STEPS = 500
 STAND_IN = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run on two processes that torchrun starts, in one piece."""
-    run = tmp_path_factory.mktemp("uninterrupted") / "run"
-    env = launch.environment(work.folder / "hf")
-    launch.torchrun(2, launch.TRAIN, *work.flags(run, STEPS), env=env, cwd=work.folder).expect()
-    return run
-
-
-def is_training(run: Path) -> bool:
-    return max(jobs.steps(run), default=0) >= 20
 
 
 def accounted_state(cluster: Cluster, job: str) -> str:

@@ -14,10 +14,8 @@ import time
 import uuid
 from pathlib import Path
 
-import pytest
-
 from tests.cluster import jobs, slurm
-from tests.cluster.jobs import Work
+from tests.cluster.jobs import STEPS, Work, is_training
 from tests.cluster.slurm import Cluster
 from tests.support import launch
 from tests.support.launch import ROOT
@@ -25,21 +23,6 @@ from tests.support.launch import ROOT
 FOUR = "--gpus 0 --nodes 2 --tasks 2 --cpus_per_task 1 --time 20"
 TWO = "--gpus 0 --nodes 2 --tasks 1 --cpus_per_task 1 --time 20"
 ONE = "--gpus 0 --cpus_per_task 1 --time 20"
-STEPS = 800
-"""Long enough to be interrupted on a fast machine, short enough to end on a slow one."""
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run on two processes that torchrun starts, in one piece."""
-    run = tmp_path_factory.mktemp("uninterrupted") / "run"
-    env = launch.environment(work.folder / "hf")
-    launch.torchrun(2, launch.TRAIN, *work.flags(run, STEPS), env=env, cwd=work.folder).expect()
-    return run
-
-
-def is_training(run: Path) -> bool:
-    return max(jobs.steps(run), default=0) >= 20
 
 
 def trains_on(cluster: Cluster, job: str, run: Path) -> None:
