@@ -10,14 +10,20 @@ GPUS ?=
 TASKS ?=
 ARGS ?=
 DRY_RUN ?=
+NODES ?=
+TIME ?=
+PARTITION ?=
 override RECIPE := $(value RECIPE)
 override GPUS := $(value GPUS)
 override TASKS := $(value TASKS)
 override ARGS := $(value ARGS)
 override DRY_RUN := $(value DRY_RUN)
-export RECIPE GPUS TASKS ARGS DRY_RUN
+override NODES := $(value NODES)
+override TIME := $(value TIME)
+override PARTITION := $(value PARTITION)
+export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION
 
-.PHONY: help setup train recipes test test-faults fuzz check format lock clean
+.PHONY: help setup train submit recipes test test-faults test-cluster cluster-packages fuzz check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,11 +43,22 @@ $(VENV)/.complete: pyproject.toml requirements.lock
 train: setup ## train on this machine: RECIPE=mrpc GPUS=2 ARGS="--learning_rate 3e-5"; nothing given: the demo
 	@$(VENV)/bin/python -m launch.make
 
+submit: setup ## queue it on Slurm: GPUS=4 (a node) NODES=2 RECIPE=mrpc TIME=4h PARTITION=... ARGS=...; DRY_RUN=1 prints it
+	@$(VENV)/bin/python -m launch.make submit
+
 recipes: setup ## list the recipes
 	@$(VENV)/bin/python -m launch recipes
 
 test: setup check ## run all checks and tests
 	@$(VENV)/bin/python -m pytest -n 2
+
+test-cluster: setup ## tests on a real Slurm started for them; skipped where it is not installed (make cluster-packages)
+	@$(VENV)/bin/python -m pytest --durations 0 tests/cluster
+
+cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as root
+	@apt-get update -qq
+	@DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends \
+	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server > /dev/null
 
 test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches
 	@$(VENV)/bin/python -m pytest -n 2 -m 'slow or not slow' --timeout 3600 tests/job/test_faults.py tests/job/test_resume.py

@@ -315,7 +315,10 @@ def amend_manifest(folder: RunFolder, **values: Any) -> None:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the code and whether it was edited; None outside a checkout."""
+    """Commit of the code, whether it was edited and, for a submitted snapshot, the edits; None outside a checkout."""
+    snapshot = ROOT / ".snapshot.json"
+    if snapshot.is_file():
+        return json.loads(snapshot.read_text(encoding="utf-8"))
     try:
         commit = _git("rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}

@@ -38,9 +38,9 @@ def refusal(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
 
 
 REFUSED = {
-    "": "no verb given: there are local, recipes; --help says more",
-    "locl": "no verb locl: there are local, recipes; did you mean local?",
-    "--gpus 1": "no verb --gpus: there are local, recipes",
+    "": "no verb given: there are local, submit, recipes; --help says more",
+    "locl": "no verb locl: there are local, submit, recipes; did you mean local?",
+    "--gpus 1": "no verb --gpus: there are local, submit, recipes",
     "local --gpu 1": "unknown flag --gpu; did you mean --gpus?; flags of the job go after `--`",
     "local --dry-run": "unknown flag --dry-run; did you mean --dry_run?; flags of the job go after `--`",
     "local mrpc --learning_rate 1": "--learning_rate is a flag of the job: it goes after `--`, as in python -m launch "
