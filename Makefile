@@ -10,14 +10,23 @@ GPUS ?=
 TASKS ?=
 ARGS ?=
 DRY_RUN ?=
+IMAGE ?= muster
+BASE_IMAGE ?=
+BUILD_FLAGS ?=
 override RECIPE := $(value RECIPE)
 override GPUS := $(value GPUS)
 override TASKS := $(value TASKS)
 override ARGS := $(value ARGS)
 override DRY_RUN := $(value DRY_RUN)
 export RECIPE GPUS TASKS ARGS DRY_RUN
+override IMAGE := $(value IMAGE)
+override BASE_IMAGE := $(value BASE_IMAGE)
+override BUILD_FLAGS := $(value BUILD_FLAGS)
+export IMAGE BASE_IMAGE BUILD_FLAGS
+export DOCKER_BUILDKIT := 1
 
 .PHONY: help setup train recipes test fuzz check format lock clean
+.PHONY: image docker-run sif sbom audit test-image image-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,11 +46,17 @@ $(VENV)/.complete: pyproject.toml requirements.lock
 train: setup ## train on this machine: RECIPE=mrpc GPUS=2 ARGS="--learning_rate 3e-5"; nothing given: the demo
 	@$(VENV)/bin/python -m launch.make
 
+docker-run: setup ## the same in a container of the image: GPUS=2 RECIPE=mrpc ARGS=...; DRY_RUN=1 prints the command
+	@$(VENV)/bin/python -m launch.make docker-run
+
 recipes: setup ## list the recipes
 	@$(VENV)/bin/python -m launch recipes
 
 test: setup check ## run all checks and tests
 	@$(VENV)/bin/python -m pytest -n 2
+
+test-image: setup ## build the image and test it, with a real Docker daemon; about ten minutes, as root (image-packages)
+	@$(VENV)/bin/python -m pytest -n 0 tests/image
 
 fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
 	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py
@@ -54,6 +69,30 @@ check: setup ## lint, format and types, without changing anything
 format: setup ## put the code into the house format
 	@$(VENV)/bin/ruff check --fix --quiet .
 	@$(VENV)/bin/ruff format .
+
+# pip's own variables, where they are set, say where packages come from (docs/image.md).
+BUILD = docker build --file docker/Dockerfile $${BASE_IMAGE:+--build-arg BASE_IMAGE} \
+    $${PIP_CONFIG_FILE:+--secret "id=pip.conf,src=$$PIP_CONFIG_FILE"} \
+    $${PIP_CERT:+--secret "id=ca.pem,src=$$PIP_CERT"} $$BUILD_FLAGS
+
+image: ## build the container image: BASE_IMAGE=..., PIP_CONFIG_FILE=... and PIP_CERT=... as pip reads them
+	@$(BUILD) --tag "$$IMAGE" --build-arg COMMIT="$$(git describe --always --abbrev=40 --dirty --exclude '*')" \
+	    --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" .
+
+sif: ## make muster.sif, for Apptainer, of the container image
+	@apptainer build --force muster.sif "docker-daemon:$$IMAGE:latest"
+
+sbom: ## write sbom.json (CycloneDX): the Python packages in the container image
+	@$(BUILD) --target sbom --output . .
+
+audit: ## compare the locked versions with the advisories known to PyPI; needs a network
+	@test -x $(VENV)/audit/bin/pip-audit || $(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/pip --disable-pip-version-check --quiet install 'pip-audit==2.*'
+	@$(VENV)/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
+
+image-packages: ## install what test-image needs, on Debian or Ubuntu, as root
+	@apt-get update -qq
+	@DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends docker.io debootstrap > /dev/null
 
 lock: setup ## write requirements.lock from what is installed
 	@{ grep '^#' requirements.lock; echo torch==2.13.0; \

@@ -14,11 +14,11 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from job import config, environment, preflight
 from job.errors import Refused
-from launch import local
+from launch import docker, local
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,8 +69,29 @@ def _parser() -> Parser:
     train.add_argument("--gpus", type=_count, metavar="N", help="GPUs to use; 0: none (default: all)")
     train.add_argument("--tasks", type=_count, metavar="N", help="processes on the CPU (default: 1)")
     train.add_argument("--dry_run", action="store_true", help="print the command, start nothing")
+    _add_docker(verbs)
     verbs.add_parser("recipes", help="list the recipes", allow_abbrev=False)
     return parser
+
+
+def _add_docker(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "docker",
+        help="train on this machine, in a container of the image",
+        allow_abbrev=False,
+        usage="python -m launch docker [RECIPE] [--gpus N] [--image NAME] [--dry_run] [-- job flags]",
+    )
+    parser.add_argument("recipe", nargs="?", help="a recipe's name or a YAML file; nothing at all: the demo")
+    parser.add_argument("--gpus", type=_count, metavar="N", help="GPUs to use; 0: none (default: all)")
+    parser.add_argument("--image", type=_image, metavar="NAME", help=f"the image (default: {docker.IMAGE})")
+    parser.add_argument("--dry_run", action="store_true", help="print the command, start nothing")
+
+
+def _image(text: str) -> str:
+    """An image's name; nothing, as an unset variable gives it, means the usual one."""
+    if not re.fullmatch(r"([a-zA-Z0-9][\w.:/@-]*)?", text):
+        raise argparse.ArgumentTypeError(f"takes an image's name, not {text!r}")
+    return text or docker.IMAGE
 
 
 def _count(text: str) -> int | None:
@@ -86,7 +107,7 @@ def _about_unknown(word: str, verb: str) -> str:
     name = word.split("=")[0]
     if name.lstrip("-").replace("-", "_").removeprefix("no_") in config.fields():
         return f"{name} is a flag of the job: it goes after `--`, as in python -m launch {verb} -- {name} ..."
-    own = ("--gpus", "--tasks", "--dry_run", "--help") if verb == "local" else ("--help",)
+    own = ("--help", *OWN_FLAGS.get(verb, ()))
     kind = "unknown flag" if word.startswith("-") else "unexpected word"
     return f"{kind} {name}{_nearest(name, own)}; flags of the job go after `--`"
 
@@ -109,6 +130,23 @@ def _local(arguments: argparse.Namespace, job: list[str]) -> int:
     return local.run(plan)
 
 
+def _docker(arguments: argparse.Namespace, job: list[str]) -> int:
+    dotenv = environment.load_dotenv()
+    words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
+    settings = config.parse(words)
+    preflight.check(settings)
+    here = Path.cwd()
+    machine = docker.look(os.environ, dotenv)
+    request = docker.request(words, settings, arguments.gpus, arguments.image or docker.IMAGE, here)
+    plan = docker.plan(request, machine, here)
+    if arguments.dry_run:
+        print(plan)
+        return 0
+    if not machine.gpus:
+        print("no GPU can be seen here: the container trains on the CPU", file=sys.stderr, flush=True)
+    return docker.run(plan, request.image, docker.writable(request, machine, here))
+
+
 def _recipes(_: argparse.Namespace, job: list[str]) -> int:
     if job:
         raise Refused("`recipes` takes no flags of the job")
@@ -119,4 +157,12 @@ def _recipes(_: argparse.Namespace, job: list[str]) -> int:
     return 0
 
 
-VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {"local": _local, "recipes": _recipes}
+VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
+    "local": _local,
+    "docker": _docker,
+    "recipes": _recipes,
+}
+OWN_FLAGS = {
+    "local": ("--gpus", "--tasks", "--dry_run"),
+    "docker": ("--gpus", "--image", "--dry_run"),
+}
