@@ -173,6 +173,18 @@ class Run:
     """Start anew in a run folder that holds another run; its files are deleted."""
     logging_steps: int = hardware(10)
     """Optimizer steps between two lines of metrics.jsonl."""
+    save_steps: int | None = hardware(None)
+    """Optimizer steps between checkpoints; there is one at each evaluation, by --save_minutes and on a stop as well."""
+    save_minutes: float | None = hardware(10.0)
+    """Minutes between checkpoints, at most: what a crash can cost."""
+    save_total_limit: int | None = hardware(None)
+    """Checkpoints to keep, the newest ones; the best is kept too. Unset: two, and none once the run has finished."""
+    resume_from_checkpoint: str = hardware("auto")
+    """auto: go on from the newest whole checkpoint in output_dir, if there is one; or the path of one of them."""
+    max_minutes: float | None = hardware(None)
+    """Stop with a checkpoint, exit code 75, before so many minutes have passed since the start."""
+    step_timeout_minutes: float = hardware(30.0)
+    """End the job with a dump of its stacks when a step takes longer: a process hangs; 0: wait for ever."""
     report_to: tuple[str, ...] = hardware(())
     """Trackers that Accelerate knows: tensorboard, wandb, mlflow, ..."""
 
@@ -240,9 +252,9 @@ def from_dict(values: Mapping[str, Any], base: Config | None = None, origin: str
 
 
 def to_yaml(config: Config) -> str:
-    """The text of `config.yaml`: all settings but output_dir, which is where the file stands."""
+    """The text of `config.yaml`: all settings but where the file stands (output_dir) and what was gone on from."""
     values = as_dict(config)
-    del values["output_dir"]
+    del values["output_dir"], values["resume_from_checkpoint"]
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

@@ -1,6 +1,6 @@
 """What ends a job, by whose turn it is: one line for the user, one exit code for the launcher.
 
-Only these two kinds are shown without a traceback: the reader can act on the line alone. Everything else is a fault
+Only these kinds are shown without a traceback: the reader can act on the line alone. Everything else is a fault
 of the program, and a traceback is then what helps.
 """
 
@@ -22,3 +22,15 @@ class Refused(JobError):
 
 class NonFiniteLoss(JobError):
     """The loss became infinite or not a number: the line names the step and the examples."""
+
+
+class NeedsHuman(JobError):
+    """Work is there and cannot be used: going on would lose it, so somebody has to look."""
+
+    exit_code = 3
+
+
+class Stopped(JobError):
+    """Ended on request, by a signal or a time limit; the same command goes on where this one left."""
+
+    exit_code = 75

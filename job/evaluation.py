@@ -8,7 +8,7 @@ gather_for_metrics needs no numbers but is right only under conditions (fixed ba
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,12 @@ def predict(
     collate: Collate,
     accelerator: Accelerator,
     max_tokens: int,
+    between: Callable[[], object] = lambda: None,
 ) -> Predictions:
     """Logits of every example of `split`, computed by all processes together.
+
+    `between` is called before each micro-batch, by every process the same number of times: what it raises ends the
+    evaluation everywhere.
 
     Raises:
         RuntimeError: the gathered rows are not each example once (a fault of the program, never of the data).
@@ -104,8 +108,12 @@ def predict(
     mine = plan[accelerator.process_index]
     alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have nothing left
     alone.eval()
-    with torch.inference_mode():
-        outputs = [alone(**collate(indices)[0]).logits.float() for indices in mine]
+    outputs = []
+    for turn in range(max(map(len, plan))):
+        between()
+        if turn < len(mine):
+            with torch.inference_mode():
+                outputs.append(alone(**collate(mine[turn])[0]).logits.float())
     longest = max(sum(map(len, hand)) for hand in plan)
     logits = _gathered(outputs, mine, longest, alone.config.num_labels, len(split), accelerator)
     return Predictions(kind, split.index, logits, split.labels)

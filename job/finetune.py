@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
 
-from job import batches, collate, evaluation, loop, optim, preflight, processes, run_folder, selection
+from job import batches, checkpoint, collate, evaluation, loop, optim, preflight, processes, selection, state
+from job import config as configuration
+from job.boundary import Boundary
+from job.checkpoint import Snapshot
 from job.config import Config
 from job.data import Data, Split
-from job.errors import Refused
+from job.errors import JobError, Refused, Stopped
 from job.evaluation import Predictions
 from job.labels import Kind
-from job.loop import Trainee
+from job.loop import StepLoss, Trainee
 from job.run_folder import RunFolder
+from job.status import Status
 from job.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -28,6 +34,11 @@ if TYPE_CHECKING:
 
 OVERHEAD = {"cpu": 64, "gpu": 4096}
 """Tokens computed in the fixed time of a forward and backward pass: measured on two cores, estimated for a GPU."""
+
+KEPT = 2
+"""Checkpoints that stay, besides the best, where the user does not say: one may turn out to be damaged."""
+EVALUATION = "evaluation"
+"""File of a checkpoint that holds the predictions of the evaluation made there."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +71,15 @@ def evaluate_only(
 ) -> Outcome:
     """The model as it is, on the evaluation set and, where there is one, the test set."""
     model = accelerator.prepare_model(model, evaluation_mode=True)
-    evaluate = _Evaluator(config, model, tokenizer, data.task.kind, accelerator)
-    predictions, scores = evaluate(data.evaluation)
-    test = evaluate(data.test) if data.test is not None else None
+    boundary = Boundary(config.run, accelerator)
+    evaluate = _Evaluator(config, model, tokenizer, data.task.kind, accelerator, boundary.cross)
+    try:
+        predictions, scores = evaluate(data.evaluation)
+        test = evaluate(data.test) if data.test is not None else None
+    except Stopped as stop:
+        raise Stopped(f"{stop}, during the evaluation; the same command begins it again") from None
+    finally:
+        boundary.close()
     return Outcome(accelerator.unwrap_model(model, keep_fp32_wrapper=False), predictions, scores, test)
 
 
@@ -73,11 +90,16 @@ def finetune(
     data: Data,
     accelerator: Accelerator,
     folder: RunFolder,
+    status: Status,
+    resumed: Path | None = None,
 ) -> Outcome:
-    """Train, evaluate when due and after the last step, and keep the best.
+    """Train, evaluate when due and after the last step, save checkpoints, and keep the best.
+
+    `resumed` is the checkpoint to go on from; the main process alone reads it.
 
     Raises:
         Refused, NonFiniteLoss: on every process.
+        Stopped: on every process, after a checkpoint.
     """
     assert data.train is not None
     training = config.training
@@ -86,25 +108,42 @@ def finetune(
     schedule = optim.schedule(optimizer, training, steps)
     wrapped, prepared = accelerator.prepare(model, optimizer)
     torch.manual_seed(training.seed + accelerator.process_index)  # dropout differs between processes
-    tracker = Tracker(folder, accelerator, steps, config.run.logging_steps)
-    keeper = _Keeper(config, wrapped, tokenizer, data, accelerator, folder, tracker, steps)
+    trainee = Trainee(wrapped, prepared, schedule)
+    collated = partial(collate.padded, data.train, tokenizer, accelerator.device)
+    limit = max_tokens(training.max_tokens_per_device, accelerator, 2048, 16384, data.train.computed)
+    overhead = OVERHEAD["cpu" if accelerator.device.type == "cpu" else "gpu"]
+
+    so_far = None
+    if resumed is not None:
+        if accelerator.num_processes > 1:
+            few = batches.plan_step(np.arange(1), data.train.computed, limit, accelerator.num_processes, overhead)
+            loop.settle_gradient_buckets(trainee, collated, few[accelerator.process_index], accelerator, data.task.kind)
+        so_far = _resume(resumed, trainee, accelerator)
+    tracker = Tracker(
+        folder, status, accelerator, steps, config.run.logging_steps, None if so_far is None else so_far["tracker"]
+    )
+    keeper = _Keeper(config, trainee, tokenizer, data, accelerator, folder, tracker, steps, so_far)
     try:
-        loop.train(
-            Trainee(wrapped, prepared, schedule),
-            data.train,
-            partial(collate.padded, data.train, tokenizer, accelerator.device),
-            training,
-            steps,
-            max_tokens(training.max_tokens_per_device, accelerator, 2048, 16384, data.train.computed),
-            OVERHEAD["cpu" if accelerator.device.type == "cpu" else "gpu"],
-            accelerator,
-            data.task.kind,
-            tracker,
-            keeper.after_step,
-        )
+        if not keeper.catch_up():
+            loop.train(trainee, data.train, collated, training, steps, limit, overhead, accelerator, data.task.kind,
+                       tracker, keeper.after_step)  # fmt: skip
+        return keeper.outcome(lambda: _train_numbers(tracker, accelerator))
     finally:
+        keeper.close()
         tracker.close()
-    return keeper.outcome(_train_numbers(tracker, accelerator))
+
+
+def _resume(path: Path, trainee: Trainee, accelerator: Accelerator) -> Mapping[str, Any]:
+    """Put the state of a checkpoint back on every process; what else it says, for tracker and keeper."""
+    main = accelerator.is_main_process
+    snapshot = None
+    if main:
+        checkpoint.begin_attempt(path)
+        snapshot = checkpoint.read(path)
+    state.put_back(snapshot, trainee, accelerator)
+    if main:
+        checkpoint.end_attempt(path)
+    return processes.from_main(accelerator, lambda: None if snapshot is None else dict(snapshot.state))
 
 
 def max_tokens(asked: int | None, accelerator: Accelerator, cpu: int, gpu: int, lengths: Any) -> int:
@@ -127,8 +166,10 @@ class _Evaluator:
         tokenizer: PreTrainedTokenizerBase,
         kind: Kind,
         accelerator: Accelerator,
+        between: Callable[[], object],
     ) -> None:
         self._model, self._tokenizer, self._kind, self._accelerator = model, tokenizer, kind, accelerator
+        self._between = between
         self._asked = config.evaluation.eval_max_tokens_per_device
         self._names = evaluation.metrics_for(config.evaluation.metrics, kind)
         self._metrics: dict[str, Any] = {}
@@ -139,7 +180,7 @@ class _Evaluator:
         """The scores are empty for a split without labels."""
         batch = partial(collate.padded, split, self._tokenizer, self._accelerator.device)
         limit = max_tokens(self._asked, self._accelerator, 4096, 65536, split.computed)
-        predictions = evaluation.predict(self._model, self._kind, split, batch, self._accelerator, limit)
+        predictions = evaluation.predict(self._model, self._kind, split, batch, self._accelerator, limit, self._between)
         if split.labels is None:
             return predictions, {}
         return predictions, processes.from_main(self._accelerator, lambda: self._scores(predictions))
@@ -154,85 +195,163 @@ class _Evaluator:
 
 
 class _Keeper:
-    """Evaluates when due, and keeps weights and predictions of the best evaluation."""
+    """What happens between two steps: evaluations, checkpoints, the agreed stop, and the choice of the best."""
 
     def __init__(
         self,
         config: Config,
-        model: torch.nn.Module,
+        trainee: Trainee,
         tokenizer: PreTrainedTokenizerBase,
         data: Data,
         accelerator: Accelerator,
         folder: RunFolder,
         tracker: Tracker,
         steps: int,
+        so_far: Mapping[str, Any] | None,
     ) -> None:
         assert data.train is not None
-        self._evaluation, self._model, self._accelerator = config.evaluation, model, accelerator
+        self._config, self._trainee, self._accelerator, self._data = config, trainee, accelerator, data
         self._folder, self._tracker, self._steps = folder, tracker, steps
         self._per_epoch = batches.steps_per_epoch(len(data.train), config.training.train_batch_size)
-        self._data = data
-        self._evaluate = _Evaluator(config, model, tokenizer, data.task.kind, accelerator)
+        self._boundary = Boundary(config.run, accelerator)
+        self._evaluate = _Evaluator(config, trainee.model, tokenizer, data.task.kind, accelerator, self._boundary.cross)
+        self._writer = checkpoint.Writer(folder.checkpoints, config.run.save_total_limit or KEPT, tracker.say)
         self._selection = selection.selection(config.evaluation, data.task.kind)
         self._best: tuple[Predictions, dict[str, float]] | None = None
-        self._last_step = 0
+        self._pending = False
+        if so_far is not None:
+            self._selection = dataclasses.replace(self._selection, **so_far["selection"])
+            self._pending = so_far["pending_evaluation"]
 
-    def after_step(self, step: int, epoch: float) -> bool:
-        """Evaluate if it is time; True if training should stop."""
-        self._last_step = step
-        if not self._due(step):
-            return False
+    def catch_up(self) -> bool:
+        """After an interruption: the evaluation that it cut short. True if there is nothing left to train."""
+        if self._pending:
+            self._stoppable(lambda: self._evaluate_now(self._tracker.step / self._per_epoch))
+            self._save()
+        return self._selection.should_stop or self._tracker.step >= self._steps
+
+    def after_step(self, epoch: float, loss: StepLoss) -> bool:
+        """Evaluate and save if it is time; True if training should stop early.
+
+        Raises:
+            Stopped: on every process, after a checkpoint.
+        """
+        step = self._tracker.step
+        self._pending = self._due(step)
+        self._stoppable(lambda: self._between_steps(step, epoch, loss), loss)
+        return self._selection.should_stop
+
+    def _between_steps(self, step: int, epoch: float, loss: StepLoss) -> None:
+        save = self._boundary.cross() or self._pending or step % (self._config.run.save_steps or step + 1) == 0
+        if self._pending:
+            self._evaluate_now(epoch)
+        if save:
+            self._save(loss)
+
+    def _stoppable(self, work: Callable[[], object], loss: StepLoss | None = None) -> None:
+        """Do `work`; where that is cut short by a stop, save a checkpoint first and say so."""
+        try:
+            work()
+        except Stopped as stop:
+            self._save(loss)
+            if not processes.from_main(self._accelerator, self._writer.wait):
+                raise JobError(f"{stop}, and the checkpoint of step {self._tracker.step} could not be written: make "
+                               f"room in {self._folder.path}, then start the same command again") from None  # fmt: skip
+            raise Stopped(f"{stop}, at step {self._tracker.step} of {self._steps}, with a checkpoint; the same command "
+                          "goes on from there") from None  # fmt: skip
+
+    def _evaluate_now(self, epoch: float) -> None:
         begun = time.monotonic()
         predictions, scores = self._evaluate(self._data.evaluation)
-        best = self._selection.take(scores, step)
+        best = self._selection.take(scores, self._tracker.step)
         if best:
             self._best = (predictions, scores)
-            self._save_best(step)
         self._tracker.evaluated(epoch, scores, best, time.monotonic() - begun)
-        return self._selection.should_stop
+        self._pending = False
 
     def _due(self, step: int) -> bool:
         if step == self._steps:
             return True
-        strategy = self._evaluation.eval_strategy
-        if strategy == "epoch":
+        evaluation = self._config.evaluation
+        if evaluation.eval_strategy == "epoch":
             return step % self._per_epoch == 0
-        return strategy == "steps" and step % (self._evaluation.eval_steps or 1) == 0
+        return evaluation.eval_strategy == "steps" and step % (evaluation.eval_steps or 1) == 0
 
-    def _save_best(self, step: int) -> None:
-        if step == self._steps or not self._accelerator.is_main_process:
-            return  # after the last step the weights are at hand
-        state = self._accelerator.unwrap_model(self._model).state_dict()
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        run_folder.publish(self._folder.best, lambda aside: save_file(_without_aliases(tensors), aside))
-
-    def outcome(self, train: Mapping[str, Any]) -> Outcome:
-        """The best model, what it predicted, and the test set's predictions by it."""
-        assert self._best is not None
-        model = self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
-        if self._selection.best_step != self._last_step:
-            self._restore_best(model)
-        test = self._evaluate(self._data.test) if self._data.test is not None else None
-        return Outcome(model, *self._best, test, self._selection.best_step, train)
-
-    def _restore_best(self, model: PreTrainedModel) -> None:
-        """The best weights, read by the main process and told to all: the run folder may be its own disk."""
+    def _save(self, loss: StepLoss | None = None) -> None:
+        """Copy the state, and let it be written in the background. A loss that is not finite is never saved."""
+        loop.refuse_non_finite(loss, cast(Split, self._data.train), self._accelerator)
+        begun = time.monotonic()
+        tensors, values = state.take(self._trainee, self._accelerator)
         if self._accelerator.is_main_process:
-            model.load_state_dict(load_file(self._folder.best), strict=False)
-        if self._accelerator.num_processes > 1:
-            for tensor in model.state_dict().values():
-                torch.distributed.broadcast(tensor, src=0)
+            self._writer.save(self._snapshot(tensors, values))
+        seconds = time.monotonic() - begun
+        self._tracker.stalled(seconds)
+        self._boundary.saved(seconds)
+
+    def _snapshot(self, tensors: dict[str, checkpoint.Tensors], values: dict[str, Any]) -> Snapshot:
+        selected = self._selection
+        state = {
+            **values,
+            "tracker": self._tracker.state(),
+            "selection": {"best": selected.best, "best_step": selected.best_step, "since_best": selected.since_best},
+            "pending_evaluation": self._pending,
+            "data": fingerprints(self._data),
+        }
+        if self._best is not None and selected.best_step == self._tracker.step:
+            predictions, scores = self._best
+            tensors = {**tensors, EVALUATION: {"logits": torch.from_numpy(predictions.logits)}}
+            state["scores"] = scores
+        return Snapshot(self._tracker.step, selected.best_step, tensors, state, configuration.to_yaml(self._config))
+
+    def outcome(self, train: Callable[[], Mapping[str, Any]]) -> Outcome:
+        """The best model, what it predicted, and the test set's predictions by it."""
+        self._tracker.finish()
+        numbers = train()
+        model = self._accelerator.unwrap_model(self._trainee.model, keep_fp32_wrapper=False)
+        best_step = self._selection.best_step
+        if best_step != self._tracker.step or self._best is None:
+            self._restore_best(model, best_step)
+        assert self._best is not None
+        test = None
+        if self._data.test is not None:
+            try:
+                test = self._evaluate(self._data.test)
+            except Stopped as stop:
+                raise Stopped(f"{stop}, after the last step; the same command goes on from there") from None
+        return Outcome(model, *self._best, test, best_step, numbers)
+
+    def _restore_best(self, model: PreTrainedModel, step: int) -> None:
+        """The weights and the evaluation of the best step, from its checkpoint, which the main process reads."""
+
+        def read() -> Snapshot:
+            self._writer.wait()
+            if self._writer.owed is not None and self._writer.owed.step == step:
+                return self._writer.owed
+            return checkpoint.read(self._folder.checkpoints / checkpoint.name(step))
+
+        main = self._accelerator.is_main_process
+        found = None
+        with processes.agreed(self._accelerator):
+            found = read() if main else None
+        state.load_weights(model, processes.tensors_from_main(
+            self._accelerator, None if found is None else found.tensors[state.MODEL]))  # fmt: skip
+        kept = processes.from_main(
+            self._accelerator,
+            lambda: found and (found.tensors[EVALUATION]["logits"].numpy(), found.state["scores"]),
+        )
+        split = self._data.evaluation
+        self._best = (Predictions(self._data.task.kind, split.index, kept[0], split.labels), kept[1])
+
+    def close(self) -> None:
+        """Nothing is being written any more, and no boundary comes."""
+        self._boundary.close()
+        self._writer.close()
 
 
-def _without_aliases(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tied weights once: a safetensors file holds no tensor twice."""
-    seen: set[int] = set()
-    kept = {}
-    for name, tensor in tensors.items():
-        if tensor.data_ptr() not in seen or tensor.numel() == 0:
-            kept[name] = tensor
-        seen.add(tensor.data_ptr())
-    return kept
+def fingerprints(data: Data) -> dict[str, str]:
+    """What the examples and their tokens are: a checkpoint's position means nothing on others."""
+    assert data.train is not None
+    return {"source": data.fingerprint, "tokens": data.train.tokens._fingerprint}
 
 
 def _train_numbers(tracker: Tracker, accelerator: Accelerator) -> dict[str, Any]:
@@ -243,6 +362,7 @@ def _train_numbers(tracker: Tracker, accelerator: Accelerator) -> dict[str, Any]
         "seconds": round(tracker.seconds, 3),
         "examples_per_second": round(tracker.examples / seconds, 2),
         "tokens_per_second": round(tracker.tokens / seconds, 1),
+        "checkpoint_stall_seconds": round(tracker.stall, 3),
         "peak_memory_bytes": peak_memory(accelerator),
     }
 

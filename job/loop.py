@@ -27,8 +27,6 @@ from job.errors import NonFiniteLoss
 from job.labels import CLASSES, REGRESSION, SEVERAL, Kind
 from job.tracking import Tracker
 
-Evaluate = Callable[[int, float], bool]
-
 
 @dataclass(frozen=True)
 class Trainee:
@@ -52,6 +50,10 @@ class StepLoss:
     step: int
     total: torch.Tensor
     mine: tuple[tuple[np.ndarray, torch.Tensor], ...]
+
+
+AfterStep = Callable[[float, StepLoss], bool]
+"""Called with the epoch (passes over the data so far) and the loss of the step; says whether to stop early."""
 
 
 def gradients(
@@ -112,9 +114,9 @@ def train(
     accelerator: Accelerator,
     kind: Kind,
     tracker: Tracker,
-    evaluate: Evaluate,
+    after_step: AfterStep,
 ) -> None:
-    """Run `steps` optimizer steps, calling `evaluate(step, epoch)` after each; it returns whether to stop early.
+    """Run the optimizer steps from `tracker.step` to `steps`, calling `after_step` after each.
 
     Raises:
         NonFiniteLoss: on every process, at most one step after the loss was infinite or not a number.
@@ -122,7 +124,9 @@ def train(
     per_epoch = batches.steps_per_epoch(len(split), training.train_batch_size)
     before: StepLoss | None = None
     trainee.model.train()
-    for step, indices in enumerate(batches.global_batches(len(split), training.train_batch_size, training.seed, steps)):
+    start = tracker.step
+    order = batches.global_batches(len(split), training.train_batch_size, training.seed, steps, start)
+    for step, indices in enumerate(order, start):
         hands = batches.plan_step(indices, split.computed, max_tokens, accelerator.num_processes, overhead)
         plan = hands[accelerator.process_index]
         mine, seen = gradients(trainee, collate, plan, len(indices), accelerator, kind, training.label_smoothing_factor)
@@ -145,7 +149,7 @@ def train(
         )
         if step + 1 == steps:
             refuse_non_finite(before, split, accelerator)
-        if evaluate(step + 1, epoch):
+        if after_step(epoch, loss):
             break
         trainee.model.train()
 
@@ -164,3 +168,15 @@ def refuse_non_finite(loss: StepLoss | None, split: Split, accelerator: Accelera
     rows = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
     raise NonFiniteLoss(f"the loss of step {loss.step + 1} is not finite; rows of the training data: {rows}; "
                         "lower --learning_rate, or look at these rows")  # fmt: skip
+
+
+def settle_gradient_buckets(
+    trainee: Trainee, collate: Collate, plan: Sequence[MicroBatch], accelerator: Accelerator, kind: Kind
+) -> None:
+    """One backward pass that changes nothing, so that DDP cuts its messages as it does from the second step on.
+
+    DDP lays its buckets out anew after its first backward pass, and with three or more processes the layout decides
+    the order of summation: without this, the first step after an interruption would differ in the last bits.
+    """
+    gradients(trainee, collate, plan, 1, accelerator, kind)
+    trainee.optimizer.zero_grad(set_to_none=True)

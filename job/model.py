@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
-import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job import config, hub
+from job import config, hub, run_folder
 from job.errors import Refused
 from job.labels import CLASSES, REGRESSION, SCORE, Task
 
@@ -140,10 +139,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     """Write a Transformers folder that `pipeline("text-classification", model=folder)` loads."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    umask = os.umask(0)
-    os.umask(umask)
-    for path in folder.iterdir():  # safetensors leaves its files readable by the owner alone
-        path.chmod(0o666 & ~umask)
+    run_folder.honour_umask(folder)
 
 
 def _loaded(auto: Any, model: config.Model, name: str, **options: Any) -> Any:

@@ -53,6 +53,10 @@ def _check_numbers(config: Config) -> None:
         "eval_steps": evaluation.eval_steps,
         "early_stopping_patience": evaluation.early_stopping_patience,
         "logging_steps": run.logging_steps,
+        "save_steps": run.save_steps,
+        "save_minutes": run.save_minutes,
+        "save_total_limit": run.save_total_limit,
+        "max_minutes": run.max_minutes,
         "learning_rate": training.learning_rate,
     }
     for name, value in positive.items():
@@ -66,10 +70,17 @@ def _check_numbers(config: Config) -> None:
             raise Refused(f"--{name} must not be below 0, is {value}")
         if value is not None and not math.isfinite(value):
             raise Refused(f"--{name} must be a finite number, not {value}")
+    if not 0 <= run.step_timeout_minutes <= 1e6:
+        raise Refused(f"--step_timeout_minutes is minutes, or 0 to wait for ever, not {run.step_timeout_minutes}")
 
 
 def _check_choices(config: Config) -> None:
     columns.check_count(config.data.text_column_names)
+    path = config.run.resume_from_checkpoint
+    if path != "auto" and not Path(path).is_dir():
+        raise Refused(
+            f"--resume_from_checkpoint {path} is no folder: auto goes on from the newest checkpoint in output_dir"
+        )
     evaluation = config.evaluation
     if evaluation.eval_strategy == "steps" and evaluation.eval_steps is None:
         raise Refused("--eval_strategy steps needs --eval_steps")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from job.config import Config
 from job.errors import JobError, Refused
+
+LOST_SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport", "NCCL")
 
 
 def start(config: Config) -> Accelerator:
@@ -92,3 +94,24 @@ def from_main(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
         if accelerator.is_main_process:
             result = work()
     return broadcast_object_list([result])[0] if accelerator.num_processes > 1 else result
+
+
+def tensors_from_main(accelerator: Accelerator, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+    """The tensors that the main process has, on every process; on the device where there are several processes."""
+    if accelerator.num_processes == 1:
+        return dict(tensors or {})
+    shapes = from_main(accelerator, lambda: [(name, t.shape, t.dtype) for name, t in (tensors or {}).items()])
+    told = {}
+    for name, shape, dtype in shapes:
+        mine = torch.empty(shape, dtype=dtype, device=accelerator.device)
+        told[name] = mine if tensors is None else tensors[name].to(accelerator.device)
+        torch.distributed.broadcast(told[name], src=0)
+    return told
+
+
+def lost_another(error: BaseException) -> bool:
+    """Whether `error` is what a process sees when another of the job has died."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in LOST_SIGNS)

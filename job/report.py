@@ -29,13 +29,16 @@ if TYPE_CHECKING:
 LISTED_CLASSES = 30
 
 
-def begin(config: Config, data: Data, of_model: Task | None, accelerator: Accelerator, folder: RunFolder) -> None:
-    """Say what will be run, and write the manifest."""
+def begin(
+    config: Config, data: Data, of_model: Task | None, accelerator: Accelerator, folder: RunFolder, resumed: Path | None
+) -> None:
+    """Say what will be run, and from which checkpoint on, and write the manifest."""
     if not accelerator.is_main_process:
         return
     world, device = accelerator.num_processes, device_name(accelerator.device)
+    before = json.loads(folder.manifest.read_text(encoding="utf-8")) if folder.manifest.is_file() else {}
     manifest = run_folder.manifest(
-        seed=config.training.seed, world_size=world, device=device, fingerprint=data.fingerprint
+        seed=config.training.seed, world_size=world, device=device, fingerprint=data.fingerprint, before=before
     )
     run_folder.write_json(folder.manifest, manifest)
     if config.run.output_dir is None:
@@ -47,8 +50,15 @@ def begin(config: Config, data: Data, of_model: Task | None, accelerator: Accele
         f"data     {_what(data)}",
         *(f"         {line}" for line in describe.lines(data.description)),
         f"on       {world_text} on {device}, precision {accelerator.mixed_precision}",
+        *([f"resumes  {resumed.name}{_other_world(before, world)}"] if resumed else []),
     ]
     print("\n".join(shown), file=sys.stderr, flush=True)
+
+
+def _other_world(before: Mapping[str, Any], world: int) -> str:
+    """Said where the run goes on with another number of processes than it had."""
+    was = before.get("world_size", world)
+    return "" if was == world else f", made by {was} processes: the same examples, other dropout draws"
 
 
 def _other_task(of_model: Task | None, task: Task) -> str:
@@ -98,8 +108,9 @@ def publish(
         run_folder.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, card, aside))
     manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
     run_folder.write_json(folder.manifest, {**manifest, "ended": run_folder.now()})
-    run_folder.remove(folder.best)
     run_folder.write_json(folder.results, results)
+    if config.run.save_total_limit is None:
+        run_folder.remove(folder.checkpoints)
     print(summary(results, folder), file=sys.stderr, flush=True)
     return results
 

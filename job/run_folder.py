@@ -14,14 +14,14 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from job import config as configuration
+from job import lock
 from job.config import Config
 from job.environment import ROOT
 from job.errors import Refused
@@ -29,7 +29,7 @@ from job.errors import Refused
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "numpy", "scikit-learn")
 CONTENTS = (
     *("config.yaml", "manifest.json", "metrics.jsonl", "results.json", "status.json", "predictions.parquet"),
-    *("test_predictions.parquet", "model", "best.safetensors", "tensorboard"),
+    *("test_predictions.parquet", "model", "checkpoints", "tensorboard"),
 )
 
 
@@ -68,9 +68,8 @@ class RunFolder:
         return self.path / "model"
 
     @property
-    def best(self) -> Path:
-        """Weights of the best evaluation so far, while the run goes on."""
-        return self.path / "best.safetensors"
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
 
     @property
     def status(self) -> Path:
@@ -80,9 +79,13 @@ class RunFolder:
         """results.json is written last, so its being there says that all the rest is."""
         return self.results.is_file()
 
+    def holds_checkpoints(self) -> bool:
+        """Whether a run got so far that it can go on; checkpoints that turn out to be damaged count too."""
+        return any(not path.name.startswith(".") for path in self.checkpoints.glob("*"))
+
     def holds_work(self) -> bool:
         """Whether something would be lost with the folder: not where a run ended before its first record."""
-        kept = (self.results, self.predictions, self.model)
+        kept = (self.results, self.predictions, self.model, self.checkpoints)
         return any(path.exists() for path in kept) or (self.metrics.is_file() and self.metrics.stat().st_size > 0)
 
 
@@ -98,13 +101,14 @@ def new_path(name: str) -> Path:
 
 
 def claim(folder: RunFolder, config: Config) -> bool:
-    """Make the folder this run's, created if need be; an unfinished run of the same configuration is begun anew.
+    """Make the folder this run's alone, created if need be; what a run without a checkpoint left there is removed.
 
     Returns:
         Whether this very run is finished already.
 
     Raises:
-        Refused: another run's folder, files that are no run's, or a folder that cannot be written.
+        Refused: another run's folder, one in which a run is going on, files that are no run's, or a folder that cannot
+            be written.
     """
     path = folder.path
     if path.exists() and not path.is_dir():
@@ -112,10 +116,13 @@ def claim(folder: RunFolder, config: Config) -> bool:
     try:
         path.mkdir(parents=True, exist_ok=True)
         _refuse_others(folder, config)
+        lock.take(path)
+        _refuse_others(folder, config)  # once more: it may have become another's in between
         if folder.is_finished() and not config.run.overwrite_output_dir:
             return True
-        for name in CONTENTS:
-            remove(path / name)
+        if config.run.overwrite_output_dir or not folder.holds_checkpoints():
+            for name in CONTENTS:
+                remove(path / name)
         write_text(folder.config, configuration.to_yaml(config))
     except OSError as error:
         raise Refused(f"--output_dir {path} cannot be written: {error.strerror}") from error
@@ -147,11 +154,11 @@ def _own_configuration(folder: RunFolder) -> Config:
 
 
 def require_space(folder: RunFolder, weights: int) -> None:
-    """Refused if the disk cannot take the model twice (the best so far and the finished one), `weights` bytes each."""
+    """Refused if the disk cannot take two checkpoints (weights, AdamW's two moments) and the model: 7 x `weights`."""
     free = shutil.disk_usage(folder.path).free
-    if free < 2 * weights:
+    if free < 7 * weights:
         raise Refused(
-            f"the disk of {folder.path} has {free / 1e6:,.0f} MB free and the model takes {2 * weights / 1e6:,.0f} MB: "
+            f"the disk of {folder.path} has {free / 1e6:,.0f} MB free and the run takes {7 * weights / 1e6:,.0f} MB: "
             "make room, or choose another --output_dir"
         )
 
@@ -199,6 +206,14 @@ def publish(path: Path, write: Callable[[Path], Any]) -> None:
         remove(aside)
 
 
+def honour_umask(folder: Path) -> None:
+    """Give the files of `folder` the usual mode: safetensors leaves its own readable by the owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.iterdir():
+        path.chmod(0o666 & ~umask)
+
+
 def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -206,43 +221,20 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_status(folder: RunFolder, state: str, step: int = 0, reason: str = "") -> None:
-    """status.json: RUNNING, DONE or FAILED, how far, why, who and when (UTC); for people and the launcher's list."""
-    value = {
-        "state": state,
-        "step": step,
-        "reason": reason,
-        "owner": f"{socket.gethostname()}:{os.getpid()}",
-        "heartbeat": now(),
-    }
-    write_json(folder.status, value)
-
-
-@contextmanager
-def status_of(folder: RunFolder, main: bool) -> Iterator[None]:
-    """Keep status.json while a run goes on: RUNNING, then DONE, or FAILED and why. Only the main process writes."""
-    if not main:
-        yield
-        return
-    write_status(folder, "RUNNING")
-    try:
-        yield
-    except Exception as error:
-        write_status(folder, "FAILED", reason=f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
-        raise
-    write_status(folder, "DONE")
-
-
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+def now(precision: str = "seconds") -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec=precision)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Manifest
 
 
-def manifest(*, seed: int, world_size: int, device: str, fingerprint: str) -> dict[str, Any]:
-    """Where, when and from what a run was made. Environment variables are left out: they may hold secrets."""
+def manifest(*, seed: int, world_size: int, device: str, fingerprint: str, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Where, when and from what a run was made. Environment variables are left out: they may hold secrets.
+
+    `before` is the manifest of the start that this one goes on from, or empty.
+    """
     return {
         "git": git_state(),
         "image": os.environ.get("MUSTER_IMAGE_DIGEST"),
@@ -255,9 +247,9 @@ def manifest(*, seed: int, world_size: int, device: str, fingerprint: str) -> di
         "threads": int(os.environ.get("OMP_NUM_THREADS", "0")),
         "dataset_fingerprint": fingerprint,
         "seed": seed,
-        "started": now(),
+        "started": before.get("started", now()),
         "ended": None,
-        "restarts": 0,
+        "restarts": before.get("restarts", -1) + 1,
     }
 
 

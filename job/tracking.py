@@ -20,11 +20,9 @@ from accelerate import Accelerator
 from accelerate.tracking import filter_trackers
 from tqdm import tqdm
 
-from job import run_folder
 from job.errors import Refused
 from job.run_folder import RunFolder
-
-HEARTBEAT_SECONDS = 10.0
+from job.status import Status
 
 
 def start_trackers(names: Sequence[str], accelerator: Accelerator, folder: RunFolder) -> None:
@@ -53,22 +51,70 @@ class Window:
     real_tokens: int = 0
     computed_tokens: int = 0
     started: float = 0.0
+    stall: float = 0.0
 
 
 class Tracker:
     """The record of a run. Only the main process writes and shows; on the others every call does nothing."""
 
-    def __init__(self, folder: RunFolder, accelerator: Accelerator, steps: int, every: int, start: int = 0) -> None:
-        self._folder, self._accelerator, self._every, self._steps = folder, accelerator, every, steps
+    def __init__(
+        self,
+        folder: RunFolder,
+        status: Status,
+        accelerator: Accelerator,
+        steps: int,
+        every: int,
+        resumed: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`resumed` is what `state` gave before the interruption; metrics.jsonl is cut back to that moment."""
+        self._accelerator, self._status, self._every, self._steps = accelerator, status, every, steps
         self._main = accelerator.is_main_process
-        self._file = folder.metrics.open("a", encoding="utf-8") if self._main else None
-        self._bar = _bar(steps, start) if self._main and _has_width() else None
         self._window = Window(started=time.monotonic())
-        self._beat = 0.0
-        self.step = start
-        self.examples = 0
-        self.tokens = 0
-        self.seconds = 0.0
+        self.step, self.examples, self.tokens, self.seconds, self.stall = 0, 0, 0, 0.0, 0.0
+        if resumed is not None:
+            self._resume(resumed, folder)
+        self._file = folder.metrics.open("a", encoding="utf-8") if self._main else None
+        self._bar = _bar(steps, self.step) if self._main and _has_width() else None
+        status.step = self.step
+
+    def _resume(self, state: Mapping[str, Any], folder: RunFolder) -> None:
+        self.step, self.examples, self.tokens = state["step"], state["examples"], state["tokens"]
+        self.seconds, self.stall = state["seconds"], state["stall"]
+        window = state["window"]
+        if window["loss"] is not None:
+            self._window.loss = torch.tensor(window["loss"], device=self._accelerator.device)
+        self._window.examples, self._window.real_tokens = window["examples"], window["real_tokens"]
+        self._window.computed_tokens, self._window.stall = window["computed_tokens"], window["stall"]
+        self._window.started -= window["seconds"]
+        if self._main and folder.metrics.is_file():
+            os.truncate(folder.metrics, min(state["metrics_bytes"], folder.metrics.stat().st_size))
+
+    def state(self) -> dict[str, Any]:
+        """All of it as plain values, exactly; the records so far are on the disk."""
+        window = self._window
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+        return {
+            "step": self.step,
+            "examples": self.examples,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "stall": self.stall,
+            "metrics_bytes": 0 if self._file is None else self._file.tell(),
+            "window": {
+                "loss": None if window.loss is None else window.loss.item(),
+                "examples": window.examples,
+                "real_tokens": window.real_tokens,
+                "computed_tokens": window.computed_tokens,
+                "stall": window.stall,
+                "seconds": time.monotonic() - window.started,
+            },
+        }
+
+    def stalled(self, seconds: float) -> None:
+        """Training was held up by a checkpoint for `seconds`."""
+        self._window.stall += seconds
+        self.stall += seconds
 
     def train_step(
         self,
@@ -87,6 +133,7 @@ class Tracker:
         window.real_tokens += tokens[0]
         window.computed_tokens += tokens[1]
         self.step += 1
+        self._status.step = self.step
         self.examples += examples
         self.tokens += tokens[0]
         if self._bar is not None:
@@ -111,6 +158,7 @@ class Tracker:
                 "examples_per_second": round(window.examples / seconds, 2),
                 "tokens_per_second": round(window.real_tokens / seconds, 1),
                 "padding_fraction": round(1 - window.real_tokens / window.computed_tokens, 4),
+                "checkpoint_stall_seconds": round(window.stall, 4),
             }
         )
 
@@ -129,8 +177,11 @@ class Tracker:
         if self._main:
             (self._bar.write if self._bar is not None else _print)(text)
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """Training is over: its time ends here."""
         self._end_window()
+
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
         if self._file is not None:
@@ -145,9 +196,6 @@ class Tracker:
         self._file.write(json.dumps(numbers_or_none) + "\n")
         self._file.flush()
         self._show(values)
-        if time.monotonic() - self._beat > HEARTBEAT_SECONDS:
-            self._beat = time.monotonic()
-            run_folder.write_status(self._folder, "RUNNING", self.step)
 
     def _show(self, values: Mapping[str, Any]) -> None:
         if values["split"] == "train" and self._bar is not None:

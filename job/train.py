@@ -21,21 +21,29 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run from a checkout or snapshot: this code, not an installed copy
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from job import interrupt
+
+if __name__ == "__main__":  # before the imports below, which take long enough for a signal to arrive
+    interrupt.install()
+
 from job import config as configuration
 from job import environment, preflight
 from job.config import Config
-from job.errors import JobError, Refused
+from job.errors import JobError, Refused, Stopped
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from job.data import Data
     from job.run_folder import RunFolder
+    from job.status import Status
 
 EXIT_CODE_FILE = "MUSTER_EXIT_CODE_FILE"
 
 
 def main(argv: list[str]) -> int:
     """Run the command line on this process and return its exit code; one line for what the user can mend."""
+    interrupt.install()
     try:
         environment.prepare()
         config = configuration.parse(argv)
@@ -44,10 +52,13 @@ def main(argv: list[str]) -> int:
         code = 0
     except JobError as error:
         if os.environ.get("RANK", "0") == "0":  # all ranks raise the same: said once
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            say(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}")
         code = error.exit_code
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if _lost_another(error):
+            say("error: another process of this job ended; the same command goes on from the newest checkpoint")
+        else:
+            traceback.print_exc()
         code = 1
     report_exit_code(code)
     return code
@@ -67,26 +78,35 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
     """
     environment.prepare()
     preflight.check(config)
-    from job import processes, run_folder
+    from job import lock, processes, run_folder
+    from job.status import Status
 
     accelerator = processes.start(config)
     path = Path(processes.from_main(accelerator, lambda: config.run.output_dir or str(run_folder.new_path(name))))
     folder = run_folder.RunFolder(path.absolute())
-    if processes.from_main(accelerator, lambda: run_folder.claim(folder, config)):
-        results = processes.from_main(accelerator, lambda: read_finished(folder))
-    else:
-        try:
-            with run_folder.status_of(folder, accelerator.is_main_process):
-                results = run(config, accelerator, folder)
-        except Refused:
-            if accelerator.is_main_process:
-                run_folder.discard_if_new(folder, config)
-            raise
+    results, stopped = {}, ""
+    try:
+        if processes.from_main(accelerator, lambda: run_folder.claim(folder, config)):
+            results = processes.from_main(accelerator, lambda: read_finished(folder))
+        else:
+            status = Status(folder, accelerator.is_main_process)
+            with status.kept():
+                results = run(config, accelerator, folder, status)
+    except Stopped as stop:
+        stopped = str(stop)  # not the exception: its traceback holds the model, which must be gone before the group
+    except Refused:
+        if accelerator.is_main_process:
+            run_folder.discard_if_new(folder, config)
+        raise
+    finally:
+        lock.release(folder.path)
     processes.stop(accelerator)
+    if stopped:
+        raise Stopped(stopped)
     return results
 
 
-def run(config: Config, accelerator: Accelerator, folder: RunFolder) -> dict[str, Any]:
+def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Status) -> dict[str, Any]:
     """The run itself, from the data to the published model; returns what results.json holds."""
     from accelerate.utils import set_seed
 
@@ -97,21 +117,61 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder) -> dict[str
         pretrained = model.load_config(config.model)
         tokenizer = model.load_tokenizer(config.model, pretrained)
         length = model.max_length(config.data.max_seq_length, pretrained, tokenizer)
+        interrupt.heed()
+    resumed = processes.from_main(accelerator, lambda: resume_point(config, folder))
     task = model.own_task(pretrained)
-    read = processes.main_first(accelerator, lambda: data.prepare(config, tokenizer, task, length))
-    report.begin(config, read, task, accelerator, folder)
+    read = processes.main_first(accelerator, interrupt.at_once(lambda: data.prepare(config, tokenizer, task, length)))
+    processes.from_main(accelerator, lambda: refuse_other_data(resumed, read))
+    report.begin(config, read, task, accelerator, folder, resumed)
 
     set_seed(config.training.seed)
     with processes.agreed(accelerator):
         network = model.load(config.model, pretrained, read.task, tokenizer.pad_token_id)
+        interrupt.heed()
     if config.training.do_train:
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
         processes.from_main(accelerator, lambda: run_folder.require_space(folder, weights))
-        outcome = finetune.finetune(config, network, tokenizer, read, accelerator, folder)
+        outcome = finetune.finetune(config, network, tokenizer, read, accelerator, folder, status, resumed)
     else:
         outcome = finetune.evaluate_only(config, network, tokenizer, read, accelerator)
 
     return processes.from_main(accelerator, lambda: report.publish(config, outcome, tokenizer, read, folder))
+
+
+def resume_point(config: Config, folder: RunFolder) -> Path | None:
+    """The checkpoint to go on from, if there is one. NeedsHuman where there are some and none can be used."""
+    from job import checkpoint
+
+    asked = config.run.resume_from_checkpoint
+    if asked == "auto":
+        return checkpoint.newest(folder.checkpoints, say)
+    return checkpoint.chosen(folder.checkpoints, Path(asked), say)
+
+
+def refuse_other_data(resumed: Path | None, read: Data) -> None:
+    """Refused if the checkpoint was made with other examples or tokens than are there now."""
+    from job import checkpoint, finetune
+
+    if resumed is None:
+        return
+    before, now = checkpoint.read_state(resumed)["data"], finetune.fingerprints(read)
+    for name, what in {"source": "data", "tokens": "tokenizer"}.items():
+        if before[name] != now[name]:
+            raise Refused(f"the {what} is not what it was when {resumed.name} was made: put it back, choose another "
+                          "--output_dir, or begin anew with --overwrite_output_dir")  # fmt: skip
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _lost_another(error: Exception) -> bool:
+    """Whether this is only the consequence of another process's end; torch is not there before it can be."""
+    if "torch" not in sys.modules:
+        return False
+    from job import processes
+
+    return processes.lost_another(error)
 
 
 def read_finished(folder: RunFolder) -> dict[str, Any]:
@@ -132,4 +192,6 @@ def report_exit_code(code: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    interrupt.ignore()
+    sys.exit(code)

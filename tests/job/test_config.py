@@ -129,8 +129,9 @@ def test_yaml_values_become_the_fields_type(line: str, name: str, value: object,
 @given(configs())
 def test_any_configuration_survives_config_yaml(written: Config) -> None:
     values = yaml.safe_load(config.to_yaml(written))
-    assert "output_dir" not in values
-    expected = dataclasses.replace(written, run=dataclasses.replace(written.run, output_dir=None))
+    assert not {"output_dir", "resume_from_checkpoint"} & set(values)
+    run = dataclasses.replace(written.run, output_dir=None, resume_from_checkpoint="auto")
+    expected = dataclasses.replace(written, run=run)
     assert config.from_dict(values) == expected
 
 

@@ -19,7 +19,9 @@ def configured(path: Path | None, **values: Any) -> Config:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    return {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != ".lock"
+    }
 
 
 def refusal(folder: RunFolder, asked: Config) -> str:
@@ -38,7 +40,6 @@ def unfinished(folder: RunFolder) -> RunFolder:
     """Claimed with seed 1, and stopped halfway."""
     run_folder.claim(folder, configured(folder.path, seed=1))
     folder.metrics.write_text("{}\n")
-    folder.best.write_bytes(b"weights")
     folder.model.mkdir()
     (folder.model / "half").touch()
     return folder
@@ -253,39 +254,11 @@ def test_json_holds_numbers_only(value: float, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Status and manifest
-
-
-def status(folder: RunFolder) -> tuple[str, str]:
-    held = json.loads(folder.status.read_text())
-    return held["state"], held["reason"]
-
-
-def test_status_is_running_then_done(folder: RunFolder) -> None:
-    run_folder.claim(folder, configured(folder.path))
-    with run_folder.status_of(folder, main=True):
-        assert status(folder) == ("RUNNING", "")
-    assert status(folder) == ("DONE", "")
-
-
-def test_status_says_in_one_line_why_a_run_failed(folder: RunFolder) -> None:
-    run_folder.claim(folder, configured(folder.path))
-    with pytest.raises(RuntimeError, match="many"), run_folder.status_of(folder, main=True):
-        raise RuntimeError("many\n  lines " + "x" * 1000)
-    state, reason = status(folder)
-    assert (state, len(reason)) == ("FAILED", 500)
-    assert reason.startswith("RuntimeError: many lines x")
-
-
-def test_only_the_main_process_writes_the_status(folder: RunFolder) -> None:
-    folder.path.mkdir(parents=True)
-    with run_folder.status_of(folder, main=False):
-        pass
-    assert contents(folder.path) == {}
+# Manifest
 
 
 def test_the_manifest_holds_no_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    made = run_folder.manifest(seed=1, world_size=2, device="cpu", fingerprint="f")
+    made = run_folder.manifest(seed=1, world_size=2, device="cpu", fingerprint="f", before={})
     assert "hf_secret" not in json.dumps(made)
     assert made["packages"].keys() >= {"torch", "transformers"}

@@ -77,8 +77,8 @@ def finished(world: Path) -> Path:
 
 def test_a_run_folder_holds_what_the_contract_names(finished: Path) -> None:
     there = {path.name for path in finished.iterdir()}
-    assert there == {"config.yaml", "manifest.json", "metrics.jsonl", "results.json", "predictions.parquet", "model",
-                     "status.json", "tensorboard"}  # fmt: skip
+    assert there == {".lock", "config.yaml", "manifest.json", "metrics.jsonl", "results.json", "predictions.parquet",
+                     "model", "status.json", "tensorboard"}  # fmt: skip
     assert json.loads((finished / "status.json").read_text())["state"] == "DONE"
     assert list((finished / "tensorboard").rglob("events.*"))
     assert (finished / "model" / "model.safetensors").stat().st_mode & 0o077 == 0o044 & ~os.umask(0o022)

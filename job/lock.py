@@ -1,0 +1,100 @@
+"""One owner of a run folder at a time.
+
+The lock is the kernel's (POSIX, over NFS too): it ends with the process that holds it, so a killed run leaves none
+behind. Some shared file systems grant such locks to everybody; there, status.json decides: a heartbeat that moves
+while we watch belongs to a run that lives. Watching needs no two clocks to agree. Refused: a lock file with a time in
+it, which a crash leaves behind and a clock set back makes valid for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from job.errors import Refused
+
+HEARTBEAT_SECONDS = 5.0
+WATCH_SECONDS = 4 * HEARTBEAT_SECONDS
+"""How long a run that nobody saw end is watched for a sign of life."""
+SUCCESSION_SECONDS = 30.0
+"""How long the same owner's next start waits for the one before it to end."""
+
+_held: dict[Path, int] = {}
+
+
+def owner() -> str:
+    """Who this run is: what the launcher says (a requeued job stays the same one), else host and process."""
+    return os.environ.get("MUSTER_OWNER") or f"{socket.gethostname()}:{os.getpid()}"
+
+
+def take(folder: Path) -> None:
+    """Hold `folder` until `release` or the end of this process.
+
+    Raises:
+        Refused: another run works there.
+    """
+    if folder in _held:
+        return
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    before = _status(folder)
+    until = time.monotonic() + (SUCCESSION_SECONDS if before.get("owner") == owner() else 0.0)
+    while not _locked(handle):
+        if time.monotonic() >= until:
+            os.close(handle)
+            raise Refused(_taken(folder, before))
+        time.sleep(0.2)
+    _held[folder] = handle
+    if _may_live_elsewhere(before) and _moves(folder, before):
+        release(folder)
+        raise Refused(_taken(folder, before))
+
+
+def release(folder: Path) -> None:
+    """Give `folder` up; nothing where it is not held."""
+    handle = _held.pop(folder, None)
+    if handle is not None:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks: the heartbeat decides
+        return True
+    return True
+
+
+def _may_live_elsewhere(status: dict[str, Any]) -> bool:
+    """On this host the lock has decided; the owner's own next start needs no proof."""
+    held_by = str(status.get("owner", ""))
+    here = held_by == owner() or held_by.startswith(f"{socket.gethostname()}:")
+    return status.get("state") == "RUNNING" and not here
+
+
+def _moves(folder: Path, before: dict[str, Any]) -> bool:
+    until = time.monotonic() + WATCH_SECONDS
+    while time.monotonic() < until:
+        time.sleep(HEARTBEAT_SECONDS / 5)
+        if _status(folder).get("heartbeat") != before.get("heartbeat"):
+            return True
+    return False
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _taken(folder: Path, status: dict[str, Any]) -> str:
+    by = f" ({status['owner']})" if status.get("owner") else ""
+    return f"another run{by} works in {folder}: wait for its end, or choose another --output_dir"
