@@ -53,7 +53,7 @@ recipes: setup ## list the recipes
 	@$(VENV)/bin/python -m launch recipes
 
 test: setup check ## run all checks and tests
-	@$(VENV)/bin/python -m pytest -n 2
+	@$(VENV)/bin/python -m pytest -n 2 --ignore tests/image
 
 test-image: setup ## build the image and test it, with a real Docker daemon; about ten minutes, as root (image-packages)
 	@$(VENV)/bin/python -m pytest -n 0 tests/image
