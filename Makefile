@@ -56,7 +56,7 @@ test: setup check ## run all checks and tests
 	@$(VENV)/bin/python -m pytest -n 2 --ignore tests/image
 
 test-image: setup ## build the image and test it, with a real Docker daemon; about ten minutes, as root (image-packages)
-	@$(VENV)/bin/python -m pytest -n 0 tests/image
+	@$(VENV)/bin/python -m pytest -n 0 --timeout 1800 --durations 8 tests/image
 
 fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
 	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py
@@ -80,7 +80,7 @@ image: ## build the container image: BASE_IMAGE=..., PIP_CONFIG_FILE=... and PIP
 	    --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" .
 
 sif: ## make muster.sif, for Apptainer, of the container image
-	@apptainer build --force muster.sif "docker-daemon:$$IMAGE:latest"
+	@apptainer build --force muster.sif "docker-daemon:$$(docker image inspect --format '{{index .RepoTags 0}}' "$$IMAGE")"
 
 sbom: ## write sbom.json (CycloneDX): the Python packages in the container image
 	@$(BUILD) --target sbom --output . .

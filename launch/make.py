@@ -35,6 +35,8 @@ def local_argv(environ: Mapping[str, str]) -> list[str]:
 
 def docker_argv(environ: Mapping[str, str]) -> list[str]:
     """Likewise of `python -m launch docker ...`."""
+    if environ.get("TASKS", "").strip():
+        raise Refused("TASKS is not for docker-run: a container has one process a GPU, or one on the CPU")
     return _argv("docker", ("gpus", "image"), environ)
 
 

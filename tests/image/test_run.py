@@ -36,7 +36,7 @@ def sealed(docker: Docker, built: Built, tmp_path_factory: pytest.TempPathFactor
     """The run folder of a short demo in a container without network, rights, name or home."""
     folder = tmp_path_factory.mktemp("sealed")
     done = docker("run", *SEALED, *writable(folder), IMAGE, "demo", *SHORT, "--output_dir", "/outdir/run")
-    assert "on       1 process on cpu" in done.stdout
+    assert "on       1 process on cpu" in done.stderr
     return folder / "out" / "run"
 
 
@@ -63,9 +63,11 @@ def test_a_wrong_flag_is_refused_in_one_line(docker: Docker, built: Built) -> No
     assert refusal(done) == "error: unknown flag --lerning_rate; did you mean --learning_rate?\n"
 
 
-def test_a_full_output_volume_is_refused_in_one_line(docker: Docker, built: Built) -> None:
+def test_a_full_output_volume_is_refused_before_training(docker: Docker, built: Built) -> None:
     words = (*SEALED, "--tmpfs=/tmp", "--tmpfs=/out:size=20m,mode=1777", IMAGE, "demo", *SHORT, "--output_dir", "/out")
-    assert "the disk of /out has 21 MB free and the model takes" in refusal(docker("run", *words, check=False))
+    done = docker("run", *words, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: the disk of /out has 21 MB free and the run takes ")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_one_line(docker: Docker, built: Built) -> None:

@@ -16,8 +16,8 @@ from tests.image.building import IMAGE, ROOT, Built
 from tests.image.engine import Docker
 from tests.launch.running import wait_until
 
-DEMO = ("demo", "--max_seq_length", "32", "--max_train_samples", "1600", "--max_eval_samples", "64")
-LONG = (*DEMO, "--train_batch_size", "8", "--max_steps", "120", "--logging_steps", "1")
+DEMO = ("demo", "--max_seq_length", "32", "--max_train_samples", "640", "--max_eval_samples", "64")
+LONG = (*DEMO, "--train_batch_size", "8", "--max_steps", "80", "--logging_steps", "1")
 SINGLE = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -72,7 +72,7 @@ def test_ctrl_c_and_docker_stop_lose_nothing(docker: Docker, built: Built, undis
         wait_until(lambda: len(losses(run)) > stopped + 3, timeout=300)
         docker("stop", str(launcher.container(run)))
         assert process.wait(120) == 75
-    assert stopped < len(losses(run)) < 120
+    assert stopped < len(losses(run)) < 80
     with docker_run(docker, tmp_path) as process:
         assert process.wait(600) == 0
     assert losses(run) == losses(undisturbed)

@@ -186,6 +186,11 @@ def test_make_values_are_data(case: tuple[str, str], capfd: pytest.CaptureFixtur
     assert not (tmp_path / "X").exists()
 
 
+def test_docker_run_says_that_tasks_are_not_for_it(capfd: pytest.CaptureFixture[str]) -> None:
+    assert make.main({"TASKS": "2"}, "docker-run") == 2
+    assert capfd.readouterr().err.startswith("error: TASKS is not for docker-run")
+
+
 @given(st.dictionaries(st.sampled_from(["RECIPE", "GPUS", "TASKS", "ARGS"]), st.text()))
 def test_launcher_flags_come_from_their_variables_alone(environ: dict[str, str]) -> None:
     try:

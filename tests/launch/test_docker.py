@@ -4,9 +4,11 @@ The golden files are written anew by `MUSTER_UPDATE_GOLDEN=1 pytest tests/launch
 """
 
 import csv
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -57,7 +59,9 @@ PLANS = {
 @pytest.mark.parametrize("name", PLANS)
 def test_plan_is_the_golden_one(name: str) -> None:
     request, machine = PLANS[name]
-    text = docker.plan(request, machine, HERE).text().replace(" --", " \\\n  --") + "\n"
+    plan = docker.plan(request, machine, HERE)
+    assert shlex.split(plan.text()) == [*(f"{name}={value}" for name, value in plan.environment), *plan.argv]
+    text = "".join(f"{shlex.quote(word)}\n" for word in shlex.split(plan.text()))
     golden = GOLDEN / f"{name}.txt"
     if os.environ.get("MUSTER_UPDATE_GOLDEN") == "1":
         golden.write_text(text, encoding="utf-8")
@@ -253,6 +257,41 @@ def test_the_image_has_a_name_also_where_make_gives_none() -> None:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The build's recipe, against the files that it must agree with
+
+
+ATTACK = "a;touch X $(touch X) `touch X`"
+TELL = f"#!{sys.executable}\nimport json, sys\nopen('told', 'a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
+
+
+def told(folder: Path, target: str, **variables: str) -> list[str]:
+    """What `make target` gave to docker or apptainer, which only write it down."""
+    (folder / "bin").mkdir()
+    for name in ("docker", "apptainer"):
+        (folder / "bin" / name).write_text(TELL, encoding="ascii")
+        (folder / "bin" / name).chmod(0o755)
+    shutil.copy(ROOT / "Makefile", folder)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["make", target], cwd=folder, env={**environ, "PATH": path, **variables}, check=True)
+    assert not (folder / "X").exists()
+    return json.loads((folder / "told").read_text(encoding="ascii").splitlines()[-1])
+
+
+def test_make_image_gives_values_as_they_are(tmp_path: Path) -> None:
+    words = told(tmp_path, "image", IMAGE=ATTACK, PIP_CERT=ATTACK, PIP_CONFIG_FILE=ATTACK, BASE_IMAGE=ATTACK)
+    assert words[:5] == ["build", "--file", "docker/Dockerfile", "--build-arg", "BASE_IMAGE"]
+    assert words[5:9] == ["--secret", f"id=pip.conf,src={ATTACK}", "--secret", f"id=ca.pem,src={ATTACK}"]
+    assert words[9:11] == ["--tag", ATTACK] and words[-1] == "."
+
+
+def test_make_image_cuts_build_flags_into_words_only(tmp_path: Path) -> None:
+    words = told(tmp_path, "image", BUILD_FLAGS="--network host $(touch X)")
+    assert words[3:7] == ["--network", "host", "$(touch", "X)"]
+
+
+def test_make_sif_reads_the_image_of_the_daemon(tmp_path: Path) -> None:
+    assert told(tmp_path, "sif", IMAGE=ATTACK) == ["build", "--force", "muster.sif", "docker-daemon:"]
 
 
 def test_makefile_and_image_install_the_same_model() -> None:
