@@ -25,7 +25,7 @@ override BUILD_FLAGS := $(value BUILD_FLAGS)
 export IMAGE BASE_IMAGE BUILD_FLAGS
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup train recipes test fuzz check format lock clean
+.PHONY: help setup train recipes test test-faults fuzz check format lock clean
 .PHONY: image docker-run sif sbom audit test-image image-packages
 
 help: ## list the targets
@@ -57,6 +57,9 @@ test: setup check ## run all checks and tests
 
 test-image: setup ## build the image and test it, with a real Docker daemon; about ten minutes, as root (image-packages)
 	@$(VENV)/bin/python -m pytest -n 0 --timeout 1800 --durations 8 tests/image
+
+test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches
+	@$(VENV)/bin/python -m pytest -n 2 -m 'slow or not slow' --timeout 3600 tests/job/test_faults.py tests/job/test_resume.py
 
 fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
 	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py

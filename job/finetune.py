@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +13,19 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from job import batches, checkpoint, collate, evaluation, loop, optim, preflight, processes, selection, state
+from job import (
+    batches,
+    checkpoint,
+    evaluation,
+    loop,
+    optim,
+    packing,
+    preflight,
+    processes,
+    run_folder,
+    selection,
+    state,
+)
 from job import config as configuration
 from job.boundary import Boundary
 from job.checkpoint import Snapshot
@@ -24,6 +35,7 @@ from job.errors import JobError, Refused, Stopped
 from job.evaluation import Predictions
 from job.labels import Kind
 from job.loop import StepLoss, Trainee
+from job.packing import Form
 from job.run_folder import RunFolder
 from job.status import Status
 from job.tracking import Tracker
@@ -68,11 +80,14 @@ def evaluate_only(
     tokenizer: PreTrainedTokenizerBase,
     data: Data,
     accelerator: Accelerator,
+    folder: RunFolder,
 ) -> Outcome:
     """The model as it is, on the evaluation set and, where there is one, the test set."""
     model = accelerator.prepare_model(model, evaluation_mode=True)
+    form = packing.choose(config, model, tokenizer, data.evaluation, accelerator)
+    packing.keep(form, accelerator, folder)
     boundary = Boundary(config.run, accelerator)
-    evaluate = _Evaluator(config, model, tokenizer, data.task.kind, accelerator, boundary.cross)
+    evaluate = _Evaluator(config, model, form, data.task.kind, accelerator, boundary.cross)
     try:
         predictions, scores = evaluate(data.evaluation)
         test = evaluate(data.test) if data.test is not None else None
@@ -107,9 +122,11 @@ def finetune(
     optimizer = optim.optimizer(model, training)
     schedule = optim.schedule(optimizer, training, steps)
     wrapped, prepared = accelerator.prepare(model, optimizer)
+    form = packing.choose(config, wrapped, tokenizer, data.train, accelerator)
+    packing.keep(form, accelerator, folder)
     torch.manual_seed(training.seed + accelerator.process_index)  # dropout differs between processes
     trainee = Trainee(wrapped, prepared, schedule)
-    collated = partial(collate.padded, data.train, tokenizer, accelerator.device)
+    collated = form.collate(data.train)
     limit = max_tokens(training.max_tokens_per_device, accelerator, 2048, 16384, data.train.computed)
     overhead = OVERHEAD["cpu" if accelerator.device.type == "cpu" else "gpu"]
 
@@ -122,11 +139,11 @@ def finetune(
     tracker = Tracker(
         folder, status, accelerator, steps, config.run.logging_steps, None if so_far is None else so_far["tracker"]
     )
-    keeper = _Keeper(config, trainee, tokenizer, data, accelerator, folder, tracker, steps, so_far)
+    keeper = _Keeper(config, trainee, form, data, accelerator, folder, tracker, steps, so_far)
     try:
         if not keeper.catch_up():
             loop.train(trainee, data.train, collated, training, steps, limit, overhead, accelerator, data.task.kind,
-                       tracker, keeper.after_step)  # fmt: skip
+                       tracker, keeper.after_step, form.packed)  # fmt: skip
         return keeper.outcome(lambda: _train_numbers(tracker, accelerator))
     finally:
         keeper.close()
@@ -163,12 +180,12 @@ class _Evaluator:
         self,
         config: Config,
         model: torch.nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
+        form: Form,
         kind: Kind,
         accelerator: Accelerator,
         between: Callable[[], object],
     ) -> None:
-        self._model, self._tokenizer, self._kind, self._accelerator = model, tokenizer, kind, accelerator
+        self._model, self._form, self._kind, self._accelerator = model, form, kind, accelerator
         self._between = between
         self._asked = config.evaluation.eval_max_tokens_per_device
         self._names = evaluation.metrics_for(config.evaluation.metrics, kind)
@@ -178,9 +195,11 @@ class _Evaluator:
 
     def __call__(self, split: Split) -> tuple[Predictions, dict[str, float]]:
         """The scores are empty for a split without labels."""
-        batch = partial(collate.padded, split, self._tokenizer, self._accelerator.device)
+        batch, packed = self._form.collate(split), self._form.packed
         limit = max_tokens(self._asked, self._accelerator, 4096, 65536, split.computed)
-        predictions = evaluation.predict(self._model, self._kind, split, batch, self._accelerator, limit, self._between)
+        predictions = evaluation.predict(
+            self._model, self._kind, split, batch, self._accelerator, limit, packed, self._between
+        )
         if split.labels is None:
             return predictions, {}
         return predictions, processes.from_main(self._accelerator, lambda: self._scores(predictions))
@@ -201,7 +220,7 @@ class _Keeper:
         self,
         config: Config,
         trainee: Trainee,
-        tokenizer: PreTrainedTokenizerBase,
+        form: Form,
         data: Data,
         accelerator: Accelerator,
         folder: RunFolder,
@@ -214,7 +233,7 @@ class _Keeper:
         self._folder, self._tracker, self._steps = folder, tracker, steps
         self._per_epoch = batches.steps_per_epoch(len(data.train), config.training.train_batch_size)
         self._boundary = Boundary(config.run, accelerator)
-        self._evaluate = _Evaluator(config, trainee.model, tokenizer, data.task.kind, accelerator, self._boundary.cross)
+        self._evaluate = _Evaluator(config, trainee.model, form, data.task.kind, accelerator, self._boundary.cross)
         self._writer = checkpoint.Writer(folder.checkpoints, config.run.save_total_limit or KEPT, tracker.say)
         self._selection = selection.selection(config.evaluation, data.task.kind)
         self._best: tuple[Predictions, dict[str, float]] | None = None
@@ -254,11 +273,17 @@ class _Keeper:
             work()
         except Stopped as stop:
             self._save(loss)
-            if not processes.from_main(self._accelerator, self._writer.wait):
-                raise JobError(f"{stop}, and the checkpoint of step {self._tracker.step} could not be written: make "
-                               f"room in {self._folder.path}, then start the same command again") from None  # fmt: skip
-            raise Stopped(f"{stop}, at step {self._tracker.step} of {self._steps}, with a checkpoint; the same command "
-                          "goes on from there") from None  # fmt: skip
+            where = f"at step {self._tracker.step} of {self._steps}, with a checkpoint"
+            raise self._stopped_safely(f"{stop}, {where}") from None
+
+    def _stopped_safely(self, said: str) -> JobError:
+        """What to raise at a stop: Stopped, once the last checkpoint is on the disk."""
+        if not processes.from_main(self._accelerator, self._writer.wait):
+            why = said.partition(",")[0]
+            return JobError(f"{why}, and the checkpoint of step {self._tracker.step} could not be written: make room "
+                            f"in {self._folder.path}, then start the same command again")  # fmt: skip
+        same = "the same command" + " without --overwrite_output_dir" * self._config.run.overwrite_output_dir
+        return Stopped(f"{said}; {same} goes on from there")
 
     def _evaluate_now(self, epoch: float) -> None:
         begun = time.monotonic()
@@ -305,7 +330,8 @@ class _Keeper:
 
     def outcome(self, train: Callable[[], Mapping[str, Any]]) -> Outcome:
         """The best model, what it predicted, and the test set's predictions by it."""
-        self._tracker.finish()
+        with processes.agreed(self._accelerator), run_folder.needing_room(self._folder):
+            self._tracker.finish()
         numbers = train()
         model = self._accelerator.unwrap_model(self._trainee.model, keep_fp32_wrapper=False)
         best_step = self._selection.best_step
@@ -317,7 +343,7 @@ class _Keeper:
             try:
                 test = self._evaluate(self._data.test)
             except Stopped as stop:
-                raise Stopped(f"{stop}, after the last step; the same command goes on from there") from None
+                raise self._stopped_safely(f"{stop}, after the last step") from None
         return Outcome(model, *self._best, test, best_step, numbers)
 
     def _restore_best(self, model: PreTrainedModel, step: int) -> None:

@@ -115,6 +115,7 @@ def train(
     kind: Kind,
     tracker: Tracker,
     after_step: AfterStep,
+    packed: bool = False,
 ) -> None:
     """Run the optimizer steps from `tracker.step` to `steps`, calling `after_step` after each.
 
@@ -127,7 +128,7 @@ def train(
     start = tracker.step
     order = batches.global_batches(len(split), training.train_batch_size, training.seed, steps, start)
     for step, indices in enumerate(order, start):
-        hands = batches.plan_step(indices, split.computed, max_tokens, accelerator.num_processes, overhead)
+        hands = batches.plan_step(indices, split.computed, max_tokens, accelerator.num_processes, overhead, packed)
         plan = hands[accelerator.process_index]
         mine, seen = gradients(trainee, collate, plan, len(indices), accelerator, kind, training.label_smoothing_factor)
         loss = StepLoss(step, accelerator.reduce(mine, "sum"), seen)
@@ -145,7 +146,9 @@ def train(
             learning_rate=learning_rate,
             epoch=epoch,
             examples=len(indices),
-            tokens=batches.tokens_of([micro for hand in hands for micro in hand], split.lengths, split.computed),
+            tokens=batches.tokens_of(
+                [micro for hand in hands for micro in hand], split.lengths, split.computed, packed
+            ),
         )
         if step + 1 == steps:
             refuse_non_finite(before, split, accelerator)

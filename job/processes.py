@@ -69,10 +69,15 @@ def agreed(accelerator: Accelerator) -> Iterator[None]:
 
 def raise_agreed(accelerator: Accelerator, error: JobError | None) -> None:
     """Raise on every process the error of the lowest rank that has one."""
-    told = gather_object([error]) if accelerator.num_processes > 1 else [error]
-    first = next((e for e in told if e is not None), None)
+    first = first_told(accelerator, error)
     if first is not None:
         raise first
+
+
+def first_told(accelerator: Accelerator, value: Any) -> Any:
+    """The value of the lowest rank that has one, on every process; None if none has."""
+    told = gather_object([value]) if accelerator.num_processes > 1 else [value]
+    return next((v for v in told if v is not None), None)
 
 
 def main_first(accelerator: Accelerator, work: Callable[[], Any]) -> Any:

@@ -22,6 +22,7 @@ from job.evaluation import Predictions
 from job.finetune import Outcome
 from job.labels import CLASSES, REGRESSION, SEVERAL, Task
 from job.run_folder import RunFolder
+from job.terminal import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,7 +53,7 @@ def begin(
         f"on       {world_text} on {device}, precision {accelerator.mixed_precision}",
         *([f"resumes  {resumed.name}{_other_world(before, world)}"] if resumed else []),
     ]
-    print("\n".join(shown), file=sys.stderr, flush=True)
+    say("\n".join(shown))
 
 
 def _other_world(before: Mapping[str, Any], world: int) -> str:
@@ -106,12 +107,11 @@ def publish(
     if outcome.train is not None:
         card = model_card(config, results, data.task)
         run_folder.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, card, aside))
-    manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
-    run_folder.write_json(folder.manifest, {**manifest, "ended": run_folder.now()})
+    run_folder.amend_manifest(folder, ended=run_folder.now())
     run_folder.write_json(folder.results, results)
     if config.run.save_total_limit is None:
         run_folder.remove(folder.checkpoints)
-    print(summary(results, folder), file=sys.stderr, flush=True)
+    say(summary(results, folder))
     return results
 
 
