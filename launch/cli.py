@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from job import config, environment, preflight, run_folder
 from job.errors import Refused
-from launch import local, sites
+from launch import docker, local, sites
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,6 +94,26 @@ def _add_submit(verbs: Any) -> None:
         parser.add_argument(f"--{known.name}", metavar="X", help=known.metadata["help"].replace("%", "%%") + default)
 
 
+def _add_docker(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "docker",
+        help="train on this machine, in a container of the image",
+        allow_abbrev=False,
+        usage="python -m launch docker [RECIPE] [--gpus N] [--image NAME] [--dry_run] [-- job flags]",
+    )
+    parser.add_argument("recipe", nargs="?", help="a recipe's name or a YAML file; nothing at all: the demo")
+    parser.add_argument("--gpus", type=_count, metavar="N", help="GPUs to use; 0: none (default: all)")
+    parser.add_argument("--image", type=_image, metavar="NAME", help=f"the image (default: {docker.IMAGE})")
+    parser.add_argument("--dry_run", action="store_true", help="print the command, start nothing")
+
+
+def _image(text: str) -> str:
+    """An image's name; nothing, as an unset variable gives it, means the usual one."""
+    if not re.fullmatch(r"([a-zA-Z0-9][\w.:/@-]*)?", text):
+        raise argparse.ArgumentTypeError(f"takes an image's name, not {text!r}")
+    return text or docker.IMAGE
+
+
 def _count(text: str) -> int | None:
     """A whole number; nothing, as an unset variable gives it, is not given."""
     if not text.strip():
@@ -162,6 +182,23 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
+def _docker(arguments: argparse.Namespace, job: list[str]) -> int:
+    dotenv = environment.load_dotenv()
+    words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
+    settings = config.parse(words)
+    preflight.check(settings)
+    here = Path.cwd()
+    machine = docker.look(os.environ, dotenv)
+    request = docker.request(words, settings, arguments.gpus, arguments.image or docker.IMAGE, here)
+    plan = docker.plan(request, machine, here)
+    if arguments.dry_run:
+        print(plan)
+        return 0
+    if not machine.gpus:
+        print("no GPU can be seen here: the container trains on the CPU", file=sys.stderr, flush=True)
+    return docker.run(plan, request.image, docker.writable(request, machine, here))
+
+
 def _recipes(_: argparse.Namespace, job: list[str]) -> int:
     if job:
         raise Refused("`recipes` takes no flags of the job")
@@ -175,9 +212,11 @@ def _recipes(_: argparse.Namespace, job: list[str]) -> int:
 VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "local": _local,
     "submit": _submit,
+    "docker": _docker,
     "recipes": _recipes,
 }
 OWN_FLAGS = {
     "local": ("--gpus", "--tasks", "--dry_run"),
     "submit": ("--gpus", "--nodes", "--tasks", "--dry_run", *(f"--{known.name}" for known in fields(sites.Site))),
+    "docker": ("--gpus", "--image", "--dry_run"),
 }

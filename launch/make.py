@@ -1,4 +1,4 @@
-"""`make train` and `make submit`: the variables of the Makefile, as data, turned into the launcher's command line.
+"""`make train`, `submit` and `docker-run`: the variables of make, as data, turned into the launcher's command line.
 
 make exports the variables and no shell reads them, so `GPUS='4; rm -rf x'` is a wrong number and not a command. Only
 ARGS is cut into words, by the shell's quoting rules and none of its substitutions.
@@ -38,6 +38,13 @@ def submit_argv(environ: Mapping[str, str]) -> list[str]:
     return _argv("submit", ("gpus", "nodes", "tasks", "time", "partition"), environ)
 
 
+def docker_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch docker ...`."""
+    if environ.get("TASKS", "").strip():
+        raise Refused("TASKS is not for docker-run: a container has one process a GPU, or one on the CPU")
+    return _argv("docker", ("gpus", "image"), environ)
+
+
 def _argv(verb: str, flags: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     recipe = environ.get("RECIPE", "").strip()
     if recipe.startswith("-"):
@@ -61,7 +68,11 @@ def _words(text: str) -> list[str]:
         raise Refused(f"ARGS cannot be cut into words: {str(error).lower()} in {text!r}") from None
 
 
-TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {"train": local_argv, "submit": submit_argv}
+TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
+    "train": local_argv,
+    "submit": submit_argv,
+    "docker-run": docker_argv,
+}
 
 if __name__ == "__main__":
     sys.exit(main(os.environ, *sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,8 @@ def accounted() -> Iterator[Cluster]:
 
 def _cluster(accounting: bool, parameters: list[str] | None = None) -> Iterator[Cluster]:
     if reason := slurm.missing(accounting):
-        pytest.skip(f"no Slurm can be started: {reason}")
+        tell = pytest.fail if os.environ.get("CI") else pytest.skip
+        tell(f"no Slurm can be started: {reason}")
     with (
         tempfile.TemporaryDirectory(prefix="muster-", dir="/tmp") as folder,
         slurm.cluster(Path(folder), accounting=accounting, parameters=parameters or []) as started,
