@@ -1,0 +1,187 @@
+"""Starts the contestants of a workload, gives them turns, and collects what they report.
+
+All are in memory, one computes: each waits in a blocking read until the conductor sends it a line. In every round each
+contestant has one turn, so that a machine that slows down for a minute slows them all; what is compared is always of
+one round. Imports no torch: the conductor must not hold memory that its children would be charged with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from job import environment
+from tests.bench.plan import Entry, Plan, Workload
+
+ROOT = Path(__file__).resolve().parents[2]
+Message = dict[str, Any]
+Say = Callable[[str], None]
+
+
+class Contestant:
+    """A worker process, and what it has reported so far."""
+
+    def __init__(self, entry: Entry, plan: Plan, work: Path, log: Path) -> None:
+        self.entry, self._log = entry, log
+        self.first: Message = {}
+        self.rounds: list[Message] = []
+        self.evaluations: list[Message] = []
+        self.end: Message = {}
+        incoming, outgoing = os.pipe()
+        spec = {**asdict(entry), "work": str(work), "warmup": plan.warmup, "out": outgoing, "started": time.time()}
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.bench.worker", json.dumps(spec)],
+                stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, pass_fds=(outgoing,),
+                cwd=ROOT, env=child_environment(plan), start_new_session=True,
+            )  # fmt: skip
+        os.close(outgoing)
+        self._messages = os.fdopen(incoming, encoding="utf-8")
+
+    def hear(self, kind: str) -> Message:
+        """The next message, which must be of this kind."""
+        line = self._messages.readline()
+        message = json.loads(line) if line else {"kind": "nothing"}
+        if message["kind"] != kind:
+            log = "\n".join(self._log.read_text(errors="replace").splitlines()[-30:])
+            raise RuntimeError(f"{self.entry.name} ({self.entry.settings}): {message} where {kind} was due\n{log}")
+        return message
+
+    def turn(self, kind: str) -> Message:
+        """Let it compute until it reports."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"go\n")
+        self._process.stdin.flush()
+        return self.hear(kind)
+
+    def finish(self) -> None:
+        self.end = self.turn("end")
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it and the processes it started."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def result(self) -> Message:
+        return {"entry": asdict(self.entry), "first": self.first, "rounds": self.rounds,
+                "evaluations": self.evaluations, "end": self.end}  # fmt: skip
+
+
+def child_environment(plan: Plan) -> dict[str, str]:
+    """Equal for all: every core, offline, no GPU where none is meant."""
+    ours = {"OMP_NUM_THREADS": str(environment.cores()), "TOKENIZERS_PARALLELISM": "false"}
+    offline = dict.fromkeys(environment.OFFLINE, "1")
+    hidden = {} if plan.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **environment.QUIET, **ours, **offline, **hidden}
+
+
+def run(plan: Plan, workload: Workload, folder: Path, cache: Path, say: Say) -> Message:
+    """Everything measured in one workload: {"work", "entries", "heats", "seconds"}."""
+    begun = time.monotonic()
+    prepare(plan, workload, folder, cache)
+    say(f"{workload.name}: prepared in {time.monotonic() - begun:.0f} s")
+    with running(plan, workload, folder, say) as contestants:
+        left, losers = rounds(contestants, say)
+        evaluations(left)
+        for contestant in left:
+            contestant.finish()
+    say(f"{workload.name}: done after {time.monotonic() - begun:.0f} s")
+    return {
+        "work": json.loads((folder / "work.json").read_text(encoding="utf-8")),
+        "entries": {contestant.entry.name: contestant.result() for contestant in left},
+        "losers": [contestant.result() for contestant in losers],
+        "seconds": time.monotonic() - begun,
+    }
+
+
+def prepare(plan: Plan, workload: Workload, folder: Path, cache: Path) -> None:
+    folder.mkdir(parents=True)
+    longest = max(workload.entries, key=lambda entry: entry.steps * entry.rounds)
+    spec = {
+        "folder": str(folder), "cache": str(cache), "workload": workload.name, "size": plan.size,
+        "rows": workload.rows, "evaluation_rows": workload.evaluation_rows, "batch": plan.batch,
+        "learning_rate": plan.learning_rate, "max_length": plan.max_length,
+        "warmup": plan.warmup, "turn": plan.warmup + longest.steps, "rounds": longest.rounds,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "tests.bench.prepare", json.dumps(spec)]
+    subprocess.run(command, cwd=ROOT, env=child_environment(plan), check=True)
+
+
+@contextmanager
+def running(plan: Plan, workload: Workload, folder: Path, say: Say) -> Iterator[list[Contestant]]:
+    """The contestants, each after its first step; ended whatever happens."""
+    contestants: list[Contestant] = []
+    try:
+        for number, entry in enumerate(workload.entries):
+            contestants.append(Contestant(entry, plan, folder, folder / f"{number}.log"))
+            if not plan.together:
+                start(contestants[-1], say)
+        if plan.together:
+            for contestant in contestants:
+                start(contestant, say)
+        yield contestants
+    finally:
+        for contestant in contestants:
+            contestant.stop()
+
+
+def start(contestant: Contestant, say: Say) -> None:
+    contestant.first = contestant.hear("first")
+    say(f"  {contestant.entry.name}: first step after {contestant.first['seconds']:.1f} s")
+
+
+def rounds(contestants: Sequence[Contestant], say: Say) -> tuple[list[Contestant], list[Contestant]]:
+    """Turns of training for all; returns those who went through and those who lost in the first round."""
+    left, losers = list(contestants), []
+    for number in range(max(contestant.entry.rounds for contestant in contestants)):
+        for contestant in left:
+            if number < contestant.entry.rounds:
+                contestant.rounds.append(contestant.turn("train"))
+                say(f"  round {number + 1}  {contestant.entry.name}: {shown(contestant)}")
+        if number == 0:
+            left, losers = heats(left)
+            for loser in losers:
+                loser.stop()
+    return left, losers
+
+
+def heats(contestants: Sequence[Contestant]) -> tuple[list[Contestant], list[Contestant]]:
+    """The fastest of each name, and the others."""
+    best: dict[str, Contestant] = {}
+    for contestant in contestants:
+        name = contestant.entry.name
+        if name not in best or seconds_a_step(contestant) < seconds_a_step(best[name]):
+            best[name] = contestant
+    kept = list(best.values())
+    return kept, [contestant for contestant in contestants if contestant not in kept]
+
+
+def seconds_a_step(contestant: Contestant) -> float:
+    last = contestant.rounds[-1]
+    return last["seconds"] / last["steps"]
+
+
+def shown(contestant: Contestant) -> str:
+    last = contestant.rounds[-1]
+    if "seconds" not in last:
+        return ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in last.items() if kind != "kind")
+    return f"{last['seconds'] / last['steps']:.2f} s a step, {contestant.entry.settings}"
+
+
+def evaluations(contestants: Sequence[Contestant]) -> None:
+    """Turns of evaluation, for those who have any."""
+    for number in range(max(contestant.entry.evaluations for contestant in contestants)):
+        for contestant in contestants:
+            if number < contestant.entry.evaluations:
+                contestant.evaluations.append(contestant.turn("evaluation"))
