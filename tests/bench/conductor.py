@@ -42,7 +42,7 @@ class Contestant:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.bench.worker", json.dumps(spec)],
                 stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, pass_fds=(outgoing,),
-                cwd=ROOT, env=child_environment(plan), start_new_session=True,
+                cwd=ROOT, env=child_environment(plan, work), start_new_session=True,
             )  # fmt: skip
         os.close(outgoing)
         self._messages = os.fdopen(incoming, encoding="utf-8")
@@ -50,6 +50,8 @@ class Contestant:
     def hear(self, kind: str) -> Message:
         """The next message, which must be of this kind."""
         line = self._messages.readline()
+        if not line:
+            self._process.wait(60)  # it has closed the pipe and is about to say why
         message = json.loads(line) if line else {"kind": "nothing"}
         if message["kind"] != kind:
             log = "\n".join(self._log.read_text(errors="replace").splitlines()[-30:])
@@ -78,12 +80,16 @@ class Contestant:
                 "evaluations": self.evaluations, "end": self.end}  # fmt: skip
 
 
-def child_environment(plan: Plan) -> dict[str, str]:
-    """Equal for all: every core, offline, no GPU where none is meant."""
-    ours = {"OMP_NUM_THREADS": str(environment.cores()), "TOKENIZERS_PARALLELISM": "false"}
+def child_environment(plan: Plan, folder: Path) -> dict[str, str]:
+    """Equal for all: every core, offline, one cache, no GPU where none is meant."""
+    fixed = {
+        "HF_DATASETS_CACHE": str(folder / "cache"),
+        "OMP_NUM_THREADS": str(environment.cores()),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     offline = dict.fromkeys(environment.OFFLINE, "1")
     hidden = {} if plan.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
-    return {**os.environ, **environment.QUIET, **ours, **offline, **hidden}
+    return {**os.environ, **environment.QUIET, **fixed, **offline, **hidden}
 
 
 def run(plan: Plan, workload: Workload, folder: Path, cache: Path, say: Say) -> Message:
@@ -115,7 +121,7 @@ def prepare(plan: Plan, workload: Workload, folder: Path, cache: Path) -> None:
         "warmup": plan.warmup, "turn": plan.warmup + longest.steps, "rounds": longest.rounds,
     }  # fmt: skip
     command = [sys.executable, "-m", "tests.bench.prepare", json.dumps(spec)]
-    subprocess.run(command, cwd=ROOT, env=child_environment(plan), check=True)
+    subprocess.run(command, cwd=ROOT, env=child_environment(plan, folder), check=True)
 
 
 @contextmanager

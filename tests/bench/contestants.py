@@ -19,7 +19,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from tests.bench.prepare import Work
@@ -76,9 +75,7 @@ def trainer_defaults(work: Work, turns: Turns, bf16: bool) -> Result:
     return _trained(Trainer, work, turns, arguments)
 
 
-def trainer_tuned(
-    work: Work, turns: Turns, device_batch: int, bf16: bool, attention: str, workers: int
-) -> Result:
+def trainer_tuned(work: Work, turns: Turns, device_batch: int, bf16: bool, attention: str, workers: int) -> Result:
     """(c) The Trainer with what a clever user finds in its documentation.
 
     Batches of similar length from the whole data set, small ones accumulated to the global batch, bf16, TF32 where
@@ -132,6 +129,7 @@ def _trained(trainer: type, work: Work, turns: Turns, arguments: dict[str, Any],
             seed=work.seed,
             save_strategy="no",
             report_to="none",
+            use_cpu=not torch.cuda.is_available(),
             disable_tqdm=True,
             **arguments,
         ),

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 class Turns:
@@ -38,7 +39,7 @@ class Turns:
         self.total_steps = 1 + (rounds * self.steps_per_turn if rounds else steps)
         self._mark = (0.0, 0, 0)
         self._computed, self._real = 0, torch.zeros((), dtype=torch.int64)
-        torch.optim.optimizer.register_optimizer_step_post_hook(self._stepped)
+        register_optimizer_step_post_hook(self._stepped)
 
     def watch(self, model: torch.nn.Module) -> None:
         """Count the tokens that the model's embedding is given in training, and how many of them are no padding."""

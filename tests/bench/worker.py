@@ -17,7 +17,7 @@ from job import environment
 
 def main(spec: dict[str, Any]) -> None:
     environment.prepare()
-    with os.fdopen(spec["out"], "w", encoding="utf-8") as out:
+    with os.fdopen(spec.pop("out"), "w", encoding="utf-8") as out:
         from tests.bench import contestants, prepare
         from tests.bench.turns import Turns
 
