@@ -17,7 +17,7 @@ override ARGS := $(value ARGS)
 override DRY_RUN := $(value DRY_RUN)
 export RECIPE GPUS TASKS ARGS DRY_RUN
 
-.PHONY: help setup train recipes test fuzz check format lock clean
+.PHONY: help setup train recipes test fuzz bench bench-gpu check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,12 @@ test: setup check ## run all checks and tests
 
 fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
 	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py
+
+bench: setup ## ours against the tutorial, the Trainer and an Accelerate loop, side by side on the CPU: 12 minutes
+	@$(VENV)/bin/python -m tests.bench cpu
+
+bench-gpu: setup ## the same on one CUDA GPU: 8 minutes
+	@$(VENV)/bin/python -m tests.bench gpu
 
 check: setup ## lint, format and types, without changing anything
 	@$(VENV)/bin/ruff check .

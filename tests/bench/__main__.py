@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
     if wanted.device == "cuda" and not facts["gpu"]:
         print("error: no CUDA GPU here: `make bench` measures on the CPU", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C: the contestants are ended first
     begun = time.monotonic()
     results = {"plan": wanted.name, "date": time.strftime("%Y-%m-%d"), "hardware": facts, "size": wanted.size}
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as scratch:

@@ -19,9 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from tests.bench.prepare import Work
+from job import batches
+from tests.bench import models
+from tests.bench.prepare import Work, typical_seed
 from tests.bench.turns import Turns
 
 Result = dict[str, Any]
@@ -38,7 +41,7 @@ def tutorial(work: Work, turns: Turns) -> Result:
     from torch.utils.data import DataLoader
     from transformers import AutoModelForSequenceClassification, get_scheduler
 
-    data = load_from_disk(work.path / "padded").remove_columns("length").with_format("torch")
+    data = load_from_disk(work.path / "padded").with_format("torch")
     train_dataloader = DataLoader(data["train"], batch_size=work.batch)
     eval_dataloader = DataLoader(data["validation"], batch_size=DEFAULT_EVALUATION_BATCH)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -81,19 +84,20 @@ def trainer_tuned(work: Work, turns: Turns, device_batch: int, bf16: bool, atten
     Batches of similar length from the whole data set, small ones accumulated to the global batch, bf16, TF32 where
     there is any, data loader processes, the faster attention implementation, larger evaluation batches.
 
-    group_by_length makes one step of long texts and the next of short ones. The first few steps would be the longest of
-    all: the batches, as they are, are run in an order in which every turn meets all lengths.
+    group_by_length makes one step of long texts and the next of short ones, the first few of the longest of all: its
+    batches, as they are, are run in an order in which each round has batches of the usual cost.
     """
     from transformers import Trainer
 
-    turn = turns.steps_per_turn
-
     class Spread(Trainer):
-        def _get_train_sampler(self, *given: Any) -> Any:
-            order = list(super()._get_train_sampler(*given))
-            whole = [order[i : i + work.batch] for i in range(0, len(order) - work.batch + 1, work.batch)]
-            stride = max(1, len(whole) // turn)
-            return [row for start in range(stride) for batch in whole[start : stride * turn : stride] for row in batch]
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            train_dataset = self.train_dataset if train_dataset is None else train_dataset
+            order = np.array(list(super()._get_train_sampler(train_dataset)))
+            whole = order[: len(order) // work.batch * work.batch].reshape(-1, work.batch)
+            lengths = np.array([len(ids) for ids in train_dataset["input_ids"]])
+            costs = models.forward_flops(self.model.config, lengths)[whole].sum(axis=1)
+            seed = typical_seed(costs, 1, turns.warmup, turns.steps_per_turn, turns.rounds)
+            return whole[batches.epoch_order(len(whole), seed, 0)].ravel().tolist()
 
     arguments = {
         "train_sampling_strategy": "group_by_length",
@@ -160,7 +164,7 @@ def accelerate_loop(work: Work, turns: Turns, bf16: bool, dropout: bool = True) 
     )
 
     accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
-    data = load_from_disk(work.path / "tokens").remove_columns("length")
+    data = load_from_disk(work.path / "tokens")
     tokenizer = AutoTokenizer.from_pretrained(work.model())
     collator = DataCollatorWithPadding(tokenizer)
     train_dataloader = DataLoader(data["train"], collate_fn=collator, batch_size=work.batch)

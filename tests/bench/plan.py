@@ -209,7 +209,7 @@ def cpu() -> Plan:
 
 def gpu() -> Plan:
     """One GPU and BERT-base's shape; b, c and d in bf16 like ours, so that the ratio is of the method."""
-    numbers = {"steps": 20, "rounds": 3}
+    numbers = {"steps": 30, "rounds": 3}
     bf16 = ("--mixed_precision", "bf16")
     without = ("--attention_dropout", "0")
     packed = [ours("ours, attention dropout 0", *bf16, *without, **numbers)] if has_flag("attention_dropout") else []
@@ -238,7 +238,7 @@ def gpu() -> Plan:
         Workload(PAIRS, (*few, *curve(20)), evaluation_rows=1000, curve=CURVE),
     )
     best = packed[0].name if packed else OURS
-    return Plan("gpu", "cuda", "bert-base", workloads, gpu_bars(best), learning_rate=5e-5, warmup=3)
+    return Plan("gpu", "cuda", "bert-base", workloads, gpu_bars(best), learning_rate=5e-5, warmup=10)
 
 
 def tiny(plan: Plan) -> Plan:

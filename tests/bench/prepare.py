@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PADDED_STEPS = 16
+PADDED_STEPS = 64
+SEEDS = 4000
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,7 @@ def _tokenised(rows: list[Mapping[str, str]], tokenizer: Any, classes: list[str]
     encoded = tokenizer(
         *([row[name] for row in rows] for name in columns), truncation=True, max_length=max_length, padding=False
     )
-    lengths = [len(ids) for ids in encoded["input_ids"]]
-    return Dataset.from_dict({**encoded, "labels": [classes.index(row["label"]) for row in rows], "length": lengths})
+    return Dataset.from_dict({**encoded, "labels": [classes.index(row["label"]) for row in rows]})
 
 
 def _work(spec: Mapping[str, Any], train: Any, pair: bool) -> tuple[Work, Any]:
@@ -114,7 +114,7 @@ def _work(spec: Mapping[str, Any], train: Any, pair: bool) -> tuple[Work, Any]:
     from tests.bench import models
 
     config = AutoConfig.from_pretrained(Path(spec["folder"], "model"))
-    lengths = np.array(train["length"])
+    lengths = np.array([len(ids) for ids in train["input_ids"]])
     flops = models.forward_flops(config, lengths)
     seed = typical_seed(flops, spec["batch"], spec["warmup"], spec["turn"], spec["rounds"])
     work = Work(
@@ -136,7 +136,8 @@ def _work(spec: Mapping[str, Any], train: Any, pair: bool) -> tuple[Work, Any]:
 def typical_seed(costs: Any, batch: int, warmup: int, turn: int, rounds: int) -> int:
     """The seed whose shuffle gives every round examples that cost what the data set's do on average.
 
-    A round sees a hundred examples of widely differing length: by chance, they would be longer or shorter by a tenth.
+    A round sees a hundred examples of widely differing length: by chance, they would be longer or shorter by a tenth;
+    chosen, they are so by one or two per cent.
 
     Args:
         costs: float64[n], of each example.
@@ -155,7 +156,7 @@ def typical_seed(costs: Any, batch: int, warmup: int, turn: int, rounds: int) ->
         timed = [costs[order[(start + warmup) * batch : (start + turn) * batch]].mean() for start in starts]
         return float(np.abs(np.array(timed) / costs.mean() - 1).max())
 
-    return min(range(400), key=worst)
+    return min(range(SEEDS), key=worst)
 
 
 def _check_ours_has_the_same(work: Work, tokens: Mapping[str, Any]) -> None:

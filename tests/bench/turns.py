@@ -26,14 +26,15 @@ class Turns:
 
     Attributes:
         total_steps: optimizer steps to run: one, then `warmup` untimed and `steps` timed ones in each round.
-        steps_per_turn, rounds: turns after the first step, and the steps of each.
+        steps_per_turn, warmup, rounds: turns after the first step, the steps of each, and how many of these, the
+            first, are not timed.
         evaluations: how often to evaluate after training; counts down.
     """
 
     def __init__(
         self, out: IO[str], steps: int, rounds: int, warmup: int, evaluations: int, started: float, **_: Any
     ) -> None:
-        self._out, self._steps, self._warmup, self._started = out, steps, warmup, started
+        self._out, self._steps, self.warmup, self._started = out, steps, warmup, started
         self.steps_per_turn, self.rounds, self._done = warmup + steps, rounds, 0
         self.evaluations = evaluations
         self.total_steps = 1 + (rounds * self.steps_per_turn if rounds else steps)
@@ -53,7 +54,9 @@ class Turns:
         model.get_input_embeddings().register_forward_pre_hook(count)
 
     def pause(self, kind: str, **values: Any) -> None:
-        """Tell the conductor and wait for the next turn."""
+        """Tell the conductor and wait for the next turn, leaving the GPU's memory to the others."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         self.tell(kind, **values)
         if not sys.stdin.readline():
             raise SystemExit("the conductor is gone")
@@ -86,7 +89,7 @@ class Turns:
             seconds = self.clock() - begun
             real = int(self._real) - real
             self.pause("train", steps=self._steps, seconds=seconds, computed=self._computed - computed, real=real)
-        if into in (0, self._warmup):
+        if into in (0, self.warmup):
             self._mark = (self.clock(), self._computed, int(self._real))
 
     @staticmethod
