@@ -244,8 +244,7 @@ def gpu() -> Plan:
 def tiny(plan: Plan) -> Plan:
     """The same code in seconds on any CPU: the first workload, one of each kind, one short round."""
     first = plan.workloads[0]
-    candidates = [entry for entry in first.entries if entry.name == TUNED]
-    chosen = (machine(64, 1), ours(OURS, *EVERY_LOSS), candidates[0], tutorial(), loop())
+    chosen = (machine(64, 1), ours(OURS, *EVERY_LOSS), tuned(4, True), tutorial(), loop())
     entries = tuple(replace(e, steps=2, rounds=1, evaluations=min(e.evaluations, 1)) for e in chosen)
     workload = replace(first, entries=entries, rows=400, evaluation_rows=12, curve=(OURS, LOOP))
     small = replace(plan, device="cpu", size="tiny", workloads=(workload,), batch=8, max_length=64, warmup=1)
