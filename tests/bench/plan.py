@@ -163,24 +163,24 @@ def levers(precision: tuple[str, ...], **numbers: int) -> tuple[Entry, ...]:
 
 def cpu() -> Plan:
     """Two cores and the MiniLM weights: a, b and d do one step a round, which takes them half a minute."""
-    fast, slow = {"steps": 4, "rounds": 3}, {"steps": 1, "rounds": 2}
+    fast, lever, slow = {"steps": 4}, {"steps": 4, "rounds": 2}, {"steps": 1, "rounds": 2, "evaluations": 1}
     bf16 = ("--mixed_precision", "bf16")
-    both = [e for e in levers(bf16, **fast) if e.name != PADDED]
+    both = [replace(e, name=f"{e.name}, bf16") for e in levers(bf16, **lever) if e.name != PADDED]
     long = (
         machine(2048, 3),
         ours(OURS, **fast),
         ours(BF16, *bf16, **fast),
-        *levers((), **fast),
-        *(replace(e, name=f"{BF16}, attention dropout 0") for e in both),
+        *levers((), **lever),
+        *both,
         tuned(8, True, **fast),
         tuned(8, True, "eager", **fast),
-        tuned(4, True, "eager", **fast),
         tuned(8, True, "eager", workers=1, **fast),
+        tuned(4, True, "eager", **fast),
         tutorial(**slow),
         trainer(**slow),
         loop(**slow),
     )
-    brief = {"steps": 20, "rounds": 3}
+    brief = {"steps": 10, "evaluations": 1}
     short = (
         machine(2048, 3),
         ours(OURS, **brief),
@@ -188,28 +188,20 @@ def cpu() -> Plan:
         tuned(16, True, "eager", **brief),
         tuned(32, True, "eager", **brief),
         trainer(**brief),
-        loop(**brief),
     )
-    pair = {"steps": 6, "rounds": 3}
-    pairs = (
-        machine(2048, 3),
-        ours(OURS, **pair),
-        ours(BF16, *bf16, **pair),
-        tuned(16, True, "eager", **pair),
-        trainer(**pair),
-        *curve(20),
-    )
+    pair = {"steps": 4, "evaluations": 1}
+    pairs = (machine(2048, 3), ours(OURS, **pair), tuned(16, True, "eager", **pair), trainer(**pair), *curve(12))
     workloads = (
-        Workload(LONG, long, evaluation_rows=96),
-        Workload(SHORT, short, evaluation_rows=600),
-        Workload(PAIRS, pairs, evaluation_rows=200, curve=CURVE),
+        Workload(LONG, long, evaluation_rows=64),
+        Workload(SHORT, short, evaluation_rows=400),
+        Workload(PAIRS, pairs, evaluation_rows=100, curve=CURVE),
     )
     return Plan("cpu", "cpu", "minilm", workloads, CPU_BARS)
 
 
 def gpu() -> Plan:
     """One GPU and BERT-base's shape; b, c and d in bf16 like ours, so that the ratio is of the method."""
-    numbers = {"steps": 30, "rounds": 3}
+    numbers = {"steps": 30}
     bf16 = ("--mixed_precision", "bf16")
     without = ("--attention_dropout", "0")
     packed = [ours("ours, attention dropout 0", *bf16, *without, **numbers)] if has_flag("attention_dropout") else []
