@@ -58,7 +58,7 @@ def _without_dropout(source: Path, folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | DROPOUT), encoding="utf-8")
 
 
-def forward_flops(config: Any, lengths: Any) -> Any:
+def forward_flops(config: Any, lengths: Any) -> tuple[Any, Any]:
     """Floating point operations of one forward pass of each example, padding not counted.
 
     A multiplication and an addition count as two; matrix products only, which are all but a few per cent.
@@ -68,9 +68,12 @@ def forward_flops(config: Any, lengths: Any) -> Any:
         lengths: int[n], tokens of each example.
 
     Returns:
-        float64[n]. A training step takes three times as many.
+        float64[n], of the model as it is written; and float64[n], of what its answer needs: the head reads the first
+        token, so the last layer's other tokens are keys and values only. A training step takes three times as many.
     """
-    hidden, inner = config.hidden_size, config.intermediate_size
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     tokens = lengths.astype("float64")
-    layer = tokens * (8 * hidden**2 + 4 * hidden * inner) + 4 * hidden * tokens**2
-    return config.num_hidden_layers * layer + 2 * hidden**2 + 2 * hidden * config.num_labels
+    a_token, head = 8 * hidden**2 + 4 * hidden * inner, 2 * hidden**2 + 2 * hidden * config.num_labels
+    layer = tokens * a_token + 4 * hidden * tokens**2
+    last = tokens * (4 * hidden**2 + 4 * hidden) + a_token - 4 * hidden**2
+    return layers * layer + head, (layers - 1) * layer + last + head

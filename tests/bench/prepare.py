@@ -36,7 +36,7 @@ class Work:
         max_length: tokens kept of an example.
         pair: whether an example is two texts.
         tokens: mean of an example.
-        flops: of the forward pass of an example, mean.
+        flops, needed_flops: of the forward pass of an example, mean; see models.forward_flops.
         hidden, inner: sizes of the model's layers.
         lengths: quantiles 0, 0.05, 0.25, 0.5, 0.75, 0.95 and 1 of the tokens of an example.
     """
@@ -49,6 +49,7 @@ class Work:
     pair: bool
     tokens: float
     flops: float
+    needed_flops: float
     hidden: int
     inner: int
     lengths: tuple[int, ...]
@@ -115,7 +116,7 @@ def _work(spec: Mapping[str, Any], train: Any, pair: bool) -> tuple[Work, Any]:
 
     config = AutoConfig.from_pretrained(Path(spec["folder"], "model"))
     lengths = np.array([len(ids) for ids in train["input_ids"]])
-    flops = models.forward_flops(config, lengths)
+    flops, needed = models.forward_flops(config, lengths)
     seed = typical_seed(flops, spec["batch"], spec["warmup"], spec["turn"], spec["rounds"])
     work = Work(
         folder=spec["folder"],
@@ -126,6 +127,7 @@ def _work(spec: Mapping[str, Any], train: Any, pair: bool) -> tuple[Work, Any]:
         pair=pair,
         tokens=float(lengths.mean()),
         flops=float(flops.mean()),
+        needed_flops=float(needed.mean()),
         hidden=config.hidden_size,
         inner=config.intermediate_size,
         lengths=tuple(int(q) for q in np.quantile(lengths, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])),

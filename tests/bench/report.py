@@ -24,7 +24,8 @@ the rounds. A ratio is taken within each round: its median is shown, and in brac
 
 - *real share*: tokens that are no padding, of those computed. *of the machine*: model FLOP/s (matrix products of real
   tokens, a training step as three forward passes) over the FLOP/s of matrix products of the model's shapes, timed in
-  the same round at the same precision.
+  the same round at the same precision; in brackets without what no answer needs: the last layer's tokens other than
+  the first, which the head does not read and ours, packed, does not compute.
 - *first step*: from the start of the process to the end of its first optimizer step. *peak*: of the process.
 - *accuracy*: of the evaluation set after so many examples; those who took fewer steps have learnt less.
 """
@@ -50,6 +51,7 @@ def _row(entry: Mapping[str, Any], measured: Mapping[str, Any], plan: Plan) -> d
     work, rounds = measured["work"], entry["rounds"]
     of = entry["entry"]
     flops = [3 * work["flops"] / work["tokens"] * r["real"] / r["seconds"] for r in rounds]
+    share = work["needed_flops"] / work["flops"]
     machine = [r[of["precision"]] for r in measured["entries"][MACHINE]["rounds"]]
     steps = 1 + of["rounds"] * (plan.warmup + of["steps"])
     return {
@@ -59,6 +61,7 @@ def _row(entry: Mapping[str, Any], measured: Mapping[str, Any], plan: Plan) -> d
         "tokens_per_second": [r["real"] / r["seconds"] for r in rounds],
         "real": sum(r["real"] for r in rounds) / max(1, sum(r["computed"] for r in rounds)),
         "machine": [mine / best for mine, best in zip(flops, machine, strict=False)],
+        "machine_needed": [share * mine / best for mine, best in zip(flops, machine, strict=False)],
         "model_flops_per_second": flops,
         "evaluated_per_second": [e["examples"] / e["seconds"] for e in entry["evaluations"]],
         "first_step_seconds": entry["first"]["seconds"],
@@ -156,7 +159,7 @@ def _cells(row: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
         "" if same else spread(ratios(ours["examples_per_second"], row["examples_per_second"])),
         f"{median(row['tokens_per_second']):.3g}",
         f"{row['real']:.2f}",
-        f"{median(row['machine']):.0%}",
+        f"{median(row['machine']):.0%} ({median(row['machine_needed']):.0%})",
         f"{median(evaluated):.3g}" if evaluated else "",
         f"{row['first_step_seconds']:.1f}",
         f"{row['peak_bytes'] / 2**30:.2f}",
