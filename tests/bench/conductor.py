@@ -99,9 +99,10 @@ def run(plan: Plan, workload: Workload, folder: Path, cache: Path, say: Say) -> 
     say(f"{workload.name}: prepared in {time.monotonic() - begun:.0f} s")
     with running(plan, workload, folder, say) as contestants:
         left, losers = rounds(contestants, say)
-        evaluations(left)
+        evaluations(left, say)
         for contestant in left:
             contestant.finish()
+            say(f"  {contestant.entry.name}: at its end")
     say(f"{workload.name}: done after {time.monotonic() - begun:.0f} s")
     return {
         "work": json.loads((folder / "work.json").read_text(encoding="utf-8")),
@@ -185,9 +186,11 @@ def shown(contestant: Contestant) -> str:
     return f"{last['seconds'] / last['steps']:.2f} s a step, {contestant.entry.settings}"
 
 
-def evaluations(contestants: Sequence[Contestant]) -> None:
+def evaluations(contestants: Sequence[Contestant], say: Say) -> None:
     """Turns of evaluation, for those who have any."""
     for number in range(max(contestant.entry.evaluations for contestant in contestants)):
         for contestant in contestants:
             if number < contestant.entry.evaluations:
-                contestant.evaluations.append(contestant.turn("evaluation"))
+                last = contestant.turn("evaluation")
+                contestant.evaluations.append(last)
+                say(f"  evaluation {number + 1}  {contestant.entry.name}: {last['examples'] / last['seconds']:.1f}/s")

@@ -7,11 +7,12 @@ timed is therefore the whole period of a step: data, forward, backward, clipping
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import torch
@@ -54,9 +55,11 @@ class Turns:
         model.get_input_embeddings().register_forward_pre_hook(count)
 
     def pause(self, kind: str, **values: Any) -> None:
-        """Tell the conductor and wait for the next turn, leaving the GPU's memory to the others."""
+        """Tell the conductor and wait for the next turn, leaving to the others what memory is held in reserve."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        with suppress(AttributeError):  # where the C library is not glibc
+            ctypes.CDLL(None).malloc_trim(0)
         self.tell(kind, **values)
         if not sys.stdin.readline():
             raise SystemExit("the conductor is gone")
