@@ -104,8 +104,10 @@ def run(plan: Plan, workload: Workload, folder: Path, cache: Path, say: Say) -> 
             contestant.finish()
             say(f"  {contestant.entry.name}: at its end")
     say(f"{workload.name}: done after {time.monotonic() - begun:.0f} s")
+    work = json.loads((folder / "work.json").read_text(encoding="utf-8"))
+    del work["folder"]  # a temporary one
     return {
-        "work": json.loads((folder / "work.json").read_text(encoding="utf-8")),
+        "work": work,
         "entries": {contestant.entry.name: contestant.result() for contestant in left},
         "losers": [contestant.result() for contestant in losers],
         "seconds": time.monotonic() - begun,
