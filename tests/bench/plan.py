@@ -14,7 +14,7 @@ from typing import Any
 from job import config
 
 LONG, SHORT, PAIRS = "long-tailed text", "short text", "sentence pairs"
-OURS, BF16, PADDED = "ours", "ours, bf16", "ours, no packing"
+OURS, BF16, PADDED, UNDROPPED = "ours", "ours, bf16", "ours, no packing", "ours, attention dropout 0"
 TUTORIAL, TRAINER, TUNED, LOOP = "(a) tutorial loop", "(b) Trainer", "(c) Trainer, tuned", "(d) Accelerate loop"
 MACHINE = "matrix product"
 EVERY_LOSS = ("--logging_steps", "1")
@@ -110,6 +110,7 @@ class Plan:
 
 
 def has_flag(name: str) -> bool:
+    """Whether this version of the job has the lever."""
     return name in config.fields()
 
 
@@ -154,10 +155,10 @@ def curve(steps: int) -> tuple[Entry, Entry]:
 def levers(precision: tuple[str, ...], **numbers: int) -> tuple[Entry, ...]:
     """Ours with one lever changed, as far as this version of the job has the flag."""
     rows = []
-    if has_flag("no_packing") or has_flag("packing"):
+    if has_flag("packing"):
         rows.append(ours(PADDED, *precision, "--no_packing", **numbers))
     if has_flag("attention_dropout"):
-        rows.append(ours("ours, attention dropout 0", *precision, "--attention_dropout", "0", **numbers))
+        rows.append(ours(UNDROPPED, *precision, "--attention_dropout", "0", **numbers))
     return tuple(rows)
 
 
@@ -204,9 +205,9 @@ def gpu() -> Plan:
     numbers = {"steps": 30}
     bf16 = ("--mixed_precision", "bf16")
     without = ("--attention_dropout", "0")
-    packed = [ours("ours, attention dropout 0", *bf16, *without, **numbers)] if has_flag("attention_dropout") else []
-    if packed and (has_flag("packing") or has_flag("no_packing")):
-        packed.append(ours("ours, attention dropout 0, no packing", *bf16, *without, "--no_packing", **numbers))
+    packed = [ours(UNDROPPED, *bf16, *without, **numbers)] if has_flag("attention_dropout") else []
+    if packed and has_flag("packing"):
+        packed.append(ours(f"{UNDROPPED}, no packing", *bf16, *without, "--no_packing", **numbers))
     long = (
         machine(16384, 3),
         ours(OURS, *bf16, **numbers),
