@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -28,16 +29,22 @@ Say = Callable[[str], None]
 
 
 class Contestant:
-    """A worker process, and what it has reported so far."""
+    """A worker process, and what it has reported so far.
 
-    def __init__(self, entry: Entry, plan: Plan, work: Path, log: Path) -> None:
-        self.entry, self._log = entry, log
+    Attributes:
+        turns: of training, the trial of one that has rivals for its row included.
+        rounds: what it reported of them, without the trial of one that goes on.
+    """
+
+    def __init__(self, entry: Entry, plan: Plan, work: Path, log: Path, has_rivals: bool = False) -> None:
+        self.entry, self._log, self.turns = entry, log, entry.rounds + has_rivals
         self.first: Message = {}
         self.rounds: list[Message] = []
         self.evaluations: list[Message] = []
         self.end: Message = {}
         incoming, outgoing = os.pipe()
-        spec = {**asdict(entry), "work": str(work), "warmup": plan.warmup, "out": outgoing, "started": time.time()}
+        spec = {**asdict(entry), "rounds": self.turns, "work": str(work), "warmup": plan.warmup, "out": outgoing}
+        spec["started"] = time.time()
         with log.open("wb") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.bench.worker", json.dumps(spec)],
@@ -75,8 +82,12 @@ class Contestant:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
+    @property
+    def is_there(self) -> bool:
+        return self._process.poll() is None
+
     def result(self) -> Message:
-        return {"entry": asdict(self.entry), "first": self.first, "rounds": self.rounds,
+        return {"entry": asdict(self.entry), "turns": self.turns, "first": self.first, "rounds": self.rounds,
                 "evaluations": self.evaluations, "end": self.end}  # fmt: skip
 
 
@@ -93,12 +104,13 @@ def child_environment(plan: Plan, folder: Path) -> dict[str, str]:
 
 
 def run(plan: Plan, workload: Workload, folder: Path, cache: Path, say: Say) -> Message:
-    """Everything measured in one workload: {"work", "entries", "heats", "seconds"}."""
+    """Everything measured in one workload: {"work", "entries", "losers", "seconds"}."""
     begun = time.monotonic()
     prepare(plan, workload, folder, cache)
     say(f"{workload.name}: prepared in {time.monotonic() - begun:.0f} s")
     with running(plan, workload, folder, say) as contestants:
-        left, losers = rounds(contestants, say)
+        left = [contestant for contestant in contestants if contestant.is_there]
+        rounds(left, say)
         evaluations(left, say)
         for contestant in left:
             contestant.finish()
@@ -109,7 +121,7 @@ def run(plan: Plan, workload: Workload, folder: Path, cache: Path, say: Say) -> 
     return {
         "work": work,
         "entries": {contestant.entry.name: contestant.result() for contestant in left},
-        "losers": [contestant.result() for contestant in losers],
+        "losers": [contestant.result() for contestant in contestants if contestant not in left],
         "seconds": time.monotonic() - begun,
     }
 
@@ -129,13 +141,18 @@ def prepare(plan: Plan, workload: Workload, folder: Path, cache: Path) -> None:
 
 @contextmanager
 def running(plan: Plan, workload: Workload, folder: Path, say: Say) -> Iterator[list[Contestant]]:
-    """The contestants, each after its first step; ended whatever happens."""
+    """The contestants, each after its first step, those that lost the trial of their row gone; ended at the end."""
     contestants: list[Contestant] = []
+    names = Counter(entry.name for entry in workload.entries)
     try:
         for number, entry in enumerate(workload.entries):
-            contestants.append(Contestant(entry, plan, folder, folder / f"{number}.log"))
+            log = folder / f"{number}.log"
+            contestants.append(Contestant(entry, plan, folder, log, names[entry.name] > 1))
             if not plan.together:
                 start(contestants[-1], say)
+            rivals = [contestant for contestant in contestants if contestant.entry.name == entry.name]
+            if len(rivals) == names[entry.name] > 1:
+                trial(rivals, say)
         if plan.together:
             for contestant in contestants:
                 start(contestant, say)
@@ -150,35 +167,25 @@ def start(contestant: Contestant, say: Say) -> None:
     say(f"  {contestant.entry.name}: first step after {contestant.first['seconds']:.1f} s")
 
 
-def rounds(contestants: Sequence[Contestant], say: Say) -> tuple[list[Contestant], list[Contestant]]:
-    """Turns of training for all; returns those who went through and those who lost in the first round."""
-    left, losers = list(contestants), []
+def trial(rivals: Sequence[Contestant], say: Say) -> None:
+    """A turn for each; the fastest stays. Its trial is not counted, or luck would count for it."""
+    for contestant in rivals:
+        contestant.rounds.append(contestant.turn("train"))
+        say(f"  trial  {contestant.entry.name}: {shown(contestant)}")
+    best = min(rivals, key=lambda contestant: contestant.rounds[0]["seconds"] / contestant.rounds[0]["steps"])
+    best.rounds.clear()
+    for contestant in rivals:
+        if contestant is not best:
+            contestant.stop()
+
+
+def rounds(contestants: Sequence[Contestant], say: Say) -> None:
+    """Turns of training, for those who have any."""
     for number in range(max(contestant.entry.rounds for contestant in contestants)):
-        for contestant in left:
+        for contestant in contestants:
             if number < contestant.entry.rounds:
                 contestant.rounds.append(contestant.turn("train"))
                 say(f"  round {number + 1}  {contestant.entry.name}: {shown(contestant)}")
-        if number == 0:
-            left, losers = heats(left)
-            for loser in losers:
-                loser.stop()
-    return left, losers
-
-
-def heats(contestants: Sequence[Contestant]) -> tuple[list[Contestant], list[Contestant]]:
-    """The fastest of each name, and the others."""
-    best: dict[str, Contestant] = {}
-    for contestant in contestants:
-        name = contestant.entry.name
-        if name not in best or seconds_a_step(contestant) < seconds_a_step(best[name]):
-            best[name] = contestant
-    kept = list(best.values())
-    return kept, [contestant for contestant in contestants if contestant not in kept]
-
-
-def seconds_a_step(contestant: Contestant) -> float:
-    last = contestant.rounds[-1]
-    return last["seconds"] / last["steps"]
 
 
 def shown(contestant: Contestant) -> str:

@@ -26,7 +26,7 @@ class Entry:
     """One contestant in one workload.
 
     Attributes:
-        name: of its row; entries of one name compete in the first round, and only the fastest goes on.
+        name: of its row; entries of one name have a trial before the rounds, and only the fastest goes on.
         runs: the function of contestants.py.
         options: its keyword arguments.
         settings: the same in words, for the table.

@@ -53,7 +53,7 @@ def _row(entry: Mapping[str, Any], measured: Mapping[str, Any], plan: Plan) -> d
     flops = [3 * work["flops"] / work["tokens"] * r["real"] / r["seconds"] for r in rounds]
     share = work["needed_flops"] / work["flops"]
     machine = [r[of["precision"]] for r in measured["entries"][MACHINE]["rounds"]]
-    steps = 1 + of["rounds"] * (plan.warmup + of["steps"])
+    steps = 1 + entry["turns"] * (plan.warmup + of["steps"])
     return {
         "name": of["name"],
         "settings": of["settings"],
