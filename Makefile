@@ -31,7 +31,7 @@ export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUIL
 export DOCKER_BUILDKIT := 1
 
 .PHONY: help setup train submit docker-run recipes image sif sbom audit
-.PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz check format lock clean
+.PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -79,6 +79,12 @@ test-faults: setup ## interrupt, kill and starve runs at random: a table of tria
 
 fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
 	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py
+
+bench: setup ## ours against the tutorial, the Trainer and an Accelerate loop, side by side on the CPU: 12 minutes
+	@$(VENV)/bin/python -m tests.bench cpu
+
+bench-gpu: setup ## the same on one CUDA GPU: 8 minutes
+	@$(VENV)/bin/python -m tests.bench gpu
 
 check: setup ## lint, format and types, without changing anything
 	@$(VENV)/bin/ruff check .

@@ -72,6 +72,7 @@ def _parser() -> Parser:
     train.add_argument("--tasks", type=_count, metavar="N", help="processes on the CPU (default: 1)")
     train.add_argument("--dry_run", action="store_true", help="print the command, start nothing")
     _add_submit(verbs)
+    _add_docker(verbs)
     verbs.add_parser("recipes", help="list the recipes", allow_abbrev=False)
     return parser
 
