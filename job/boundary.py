@@ -1,7 +1,7 @@
 """The end of a step, where all processes agree: stop now, save now, or go on.
 
 A signal may reach one process only, and clocks differ; so each says what it has heard, and the most urgent word counts
-for all. It is told over a group of its own on the CPU: asking the accelerator (check_trigger) would wait for the GPU in
+for all. It is told over the CPU: asking the accelerator (check_trigger) would wait for the GPU in
 every step. The same place is passed after every evaluation batch, and by its silence a process that hangs is found.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
-from job import interrupt
+from job import interrupt, processes
 from job.config import Run
 from job.errors import Stopped
 
@@ -41,7 +41,7 @@ class Boundary:
     def __init__(self, run: Run, accelerator: Accelerator) -> None:
         self._run, self._main = run, accelerator.is_main_process
         several = accelerator.num_processes > 1
-        self._group = torch.distributed.new_group(backend="gloo") if several else None
+        self._group = processes.cpu_group() if several else None
         self._pace = Pace(time.monotonic(), time.monotonic())
 
     def cross(self) -> bool:

@@ -50,7 +50,7 @@ def stop(accelerator: Accelerator) -> None:
     accelerator.free_memory()
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    _cpu_group.cache_clear()
+    cpu_group.cache_clear()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -87,12 +87,13 @@ def any_of(accelerator: Accelerator, flag: bool) -> bool:
     if accelerator.num_processes == 1:
         return flag
     said = torch.tensor(int(flag))
-    torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=_cpu_group())
+    torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=cpu_group())
     return bool(said)
 
 
 @cache
-def _cpu_group() -> torch.distributed.ProcessGroup:
+def cpu_group() -> torch.distributed.ProcessGroup:
+    """All processes, over the CPU: for what a GPU should not be waited for."""
     return torch.distributed.new_group(backend="gloo")
 
 

@@ -19,7 +19,7 @@ from job import describe, evaluation, model, run_folder
 from job.config import Config
 from job.data import Data
 from job.evaluation import Predictions
-from job.finetune import Outcome
+from job.keeper import Outcome
 from job.labels import CLASSES, REGRESSION, SEVERAL, Task
 from job.run_folder import RunFolder
 from job.terminal import say

@@ -156,11 +156,11 @@ def resume_point(config: Config, folder: RunFolder) -> Path | None:
 
 def refuse_other_data(resumed: Path | None, read: Data) -> None:
     """Refused if the checkpoint was made with other examples or tokens than are there now."""
-    from job import checkpoint, finetune
+    from job import checkpoint, keeper
 
     if resumed is None:
         return
-    before, now = checkpoint.read_state(resumed)["data"], finetune.fingerprints(read)
+    before, now = checkpoint.read_state(resumed)["data"], keeper.fingerprints(read)
     for name, what in {"source": "data", "tokens": "tokenizer"}.items():
         if before[name] != now[name]:
             raise Refused(f"the {what} is not what it was when {resumed.name} was made: put it back, choose another "
