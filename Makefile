@@ -10,17 +10,31 @@ GPUS ?=
 TASKS ?=
 ARGS ?=
 DRY_RUN ?=
+NODES ?=
+TIME ?=
+PARTITION ?=
+IMAGE ?= muster
+BASE_IMAGE ?=
+BUILD_FLAGS ?=
 override RECIPE := $(value RECIPE)
 override GPUS := $(value GPUS)
 override TASKS := $(value TASKS)
 override ARGS := $(value ARGS)
 override DRY_RUN := $(value DRY_RUN)
-export RECIPE GPUS TASKS ARGS DRY_RUN
+override NODES := $(value NODES)
+override TIME := $(value TIME)
+override PARTITION := $(value PARTITION)
+override IMAGE := $(value IMAGE)
+override BASE_IMAGE := $(value BASE_IMAGE)
+override BUILD_FLAGS := $(value BUILD_FLAGS)
+export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS
+export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup train recipes test fuzz check format lock clean
+.PHONY: help setup train submit docker-run recipes image sif sbom audit
+.PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(VENV)/.complete ## make the environment in .venv (the other targets do it when it is missing)
 
@@ -37,14 +51,40 @@ $(VENV)/.complete: pyproject.toml requirements.lock
 train: setup ## train on this machine: RECIPE=mrpc GPUS=2 ARGS="--learning_rate 3e-5"; nothing given: the demo
 	@$(VENV)/bin/python -m launch.make
 
+submit: setup ## queue it on Slurm: GPUS=4 (a node) NODES=2 RECIPE=mrpc TIME=4h PARTITION=... ARGS=...; DRY_RUN=1 prints it
+	@$(VENV)/bin/python -m launch.make submit
+
+docker-run: setup ## the same in a container of the image: GPUS=2 RECIPE=mrpc ARGS=...; DRY_RUN=1 prints the command
+	@$(VENV)/bin/python -m launch.make docker-run
+
 recipes: setup ## list the recipes
 	@$(VENV)/bin/python -m launch recipes
 
 test: setup check ## run all checks and tests
-	@$(VENV)/bin/python -m pytest -n 2
+	@$(VENV)/bin/python -m pytest -n 2 --ignore tests/cluster --ignore tests/image
+
+test-image: setup ## build the image and test it, with a real Docker daemon; about ten minutes, as root (image-packages)
+	@$(VENV)/bin/python -m pytest -n 0 --timeout 1800 --durations 8 tests/image
+
+test-cluster: setup ## tests on a real Slurm started for them; skipped where it is not installed (make cluster-packages)
+	@$(VENV)/bin/python -m pytest --durations 0 tests/cluster
+
+cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as root
+	@apt-get update -qq
+	@DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends \
+	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server > /dev/null
+
+test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches
+	@$(VENV)/bin/python -m pytest -n 2 -m 'slow or not slow' --timeout 3600 tests/job/test_faults.py tests/job/test_resume.py
 
 fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
 	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py
+
+bench: setup ## ours against the tutorial, the Trainer and an Accelerate loop, side by side on the CPU: 12 minutes
+	@$(VENV)/bin/python -m tests.bench cpu
+
+bench-gpu: setup ## the same on one CUDA GPU: 8 minutes
+	@$(VENV)/bin/python -m tests.bench gpu
 
 check: setup ## lint, format and types, without changing anything
 	@$(VENV)/bin/ruff check .
@@ -54,6 +94,30 @@ check: setup ## lint, format and types, without changing anything
 format: setup ## put the code into the house format
 	@$(VENV)/bin/ruff check --fix --quiet .
 	@$(VENV)/bin/ruff format .
+
+# pip's own variables, where they are set, say where packages come from (docs/image.md).
+BUILD = docker build --file docker/Dockerfile $${BASE_IMAGE:+--build-arg BASE_IMAGE} \
+    $${PIP_CONFIG_FILE:+--secret "id=pip.conf,src=$$PIP_CONFIG_FILE"} \
+    $${PIP_CERT:+--secret "id=ca.pem,src=$$PIP_CERT"} $$BUILD_FLAGS
+
+image: ## build the container image: BASE_IMAGE=..., PIP_CONFIG_FILE=... and PIP_CERT=... as pip reads them
+	@$(BUILD) --tag "$$IMAGE" --build-arg COMMIT="$$(git describe --always --abbrev=40 --dirty --exclude '*')" \
+	    --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" .
+
+sif: ## make muster.sif, for Apptainer, of the container image
+	@apptainer build --force muster.sif "docker-daemon:$$(docker image inspect --format '{{index .RepoTags 0}}' "$$IMAGE")"
+
+sbom: ## write sbom.json (CycloneDX): the Python packages in the container image
+	@$(BUILD) --target sbom --output . .
+
+audit: ## compare the locked versions with the advisories known to PyPI; needs a network
+	@test -x $(VENV)/audit/bin/pip-audit || $(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/pip --disable-pip-version-check --quiet install 'pip-audit==2.*'
+	@$(VENV)/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
+
+image-packages: ## install what test-image needs, on Debian or Ubuntu, as root
+	@apt-get update -qq
+	@DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends docker.io debootstrap > /dev/null
 
 lock: setup ## write requirements.lock from what is installed
 	@{ grep '^#' requirements.lock; echo torch==2.13.0; \

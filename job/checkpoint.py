@@ -32,7 +32,7 @@ from job.errors import NeedsHuman, Refused
 NAME = re.compile(r"step-(\d{8,})")
 MANIFEST, STATE, CONFIG, ATTEMPTS, QUARANTINE = (
     "manifest.json", "state.json", "config.yaml", "attempts.json", "quarantine")  # fmt: skip
-ASIDE, DOOMED = ".new-", ".old-"
+ASIDE, DOOMED = run_folder.ASIDE, ".old-"
 ATTEMPTS_ALLOWED = 2
 
 Tensors = Mapping[str, torch.Tensor]
@@ -62,7 +62,7 @@ class Snapshot:
 
 
 def write(parent: Path, snapshot: Snapshot, keep: int) -> int:
-    """Publish `snapshot` below `parent`, then remove all but the `keep` newest and the best; returns its bytes.
+    """Publish `snapshot` below `parent`, then remove all but the `keep` newest and their best; returns its bytes.
 
     Raises:
         OSError, SafetensorError: it could not be written; what was there before still is.
@@ -74,13 +74,11 @@ def write(parent: Path, snapshot: Snapshot, keep: int) -> int:
     try:
         aside.mkdir()
         size = _fill(aside, snapshot)
-        if final.exists():  # one that another start of this run wrote at the same step
-            _remove(final)
-        aside.rename(final)
-        _flush(parent)
+        _put_in_place(aside, final)
+        run_folder.flush(parent)
     finally:
         run_folder.remove(aside)
-    _rotate(parent, keep, snapshot.best_step)
+    _rotate(parent, keep)
     return size
 
 
@@ -97,21 +95,22 @@ def _fill(folder: Path, snapshot: Snapshot) -> int:
     run_folder.honour_umask(folder)
     files = sorted(folder.iterdir())
     for path in files:
-        _flush(path)
+        run_folder.flush(path)
     listed = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in files}
     manifest = {"step": snapshot.step, "best_step": snapshot.best_step, "files": listed}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-    _flush(folder / MANIFEST)
-    _flush(folder)
+    run_folder.flush(folder / MANIFEST)
+    run_folder.flush(folder)
     return sum(path.stat().st_size for path in files)
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _put_in_place(aside: Path, final: Path) -> None:
+    """Rename; one that another start of this run wrote at the same step goes only when the new one is there."""
+    doomed = _doomed(final)
+    if final.exists():
+        final.rename(doomed)
+    aside.rename(final)
+    run_folder.remove(doomed)
 
 
 def _digest(path: Path) -> str:
@@ -119,25 +118,36 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _rotate(parent: Path, keep: int, best_step: int) -> None:
-    for step in steps(parent)[:-keep]:
-        if step != best_step:
-            _remove(parent / name(step))
+def _rotate(parent: Path, keep: int) -> None:
+    """Leave the `keep` newest, and the best of each: without it, an older one could not take a damaged one's place."""
+    there = steps(parent)
+    kept = {*there[-keep:], *(_best_step(parent / name(step)) for step in there[-keep:])}
+    for step in there:
+        if step not in kept:
+            folder = parent / name(step)
+            run_folder.remove(folder.rename(_doomed(folder)))  # no half of it can be taken for a whole one
 
 
-def _remove(folder: Path) -> None:
-    """Remove a checkpoint so that no half of it can be taken for a whole one."""
-    doomed = folder.with_name(f"{DOOMED}{folder.name}-{os.getpid()}")
-    run_folder.remove(doomed)
-    folder.rename(doomed)
-    run_folder.remove(doomed)
+def _doomed(folder: Path) -> Path:
+    """Where a checkpoint is moved to be removed: nothing is there."""
+    path = folder.with_name(f"{DOOMED}{folder.name}-{os.getpid()}")
+    run_folder.remove(path)
+    return path
+
+
+def _best_step(folder: Path) -> int:
+    """The step of the best evaluation when `folder` was written; 0 if it does not say."""
+    try:
+        return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["best_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 class Writer:
     """Writes snapshots in the background, one at a time; a failure is said and leaves the run going.
 
-    A snapshot of the best evaluation that could not be written is held, and tried again with each later one: the
-    weights of that step exist nowhere else.
+    A snapshot of the best evaluation that could not be written is owed: the weights of that step exist nowhere else,
+    so it is written before any later one, which without it would be of no use.
     """
 
     def __init__(self, parent: Path, keep: int, say: Callable[[str], None]) -> None:
@@ -147,30 +157,32 @@ class Writer:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._job: Future[int] | None = None
         self._writing: Snapshot | None = None
+        self._failing = False
 
     def save(self, snapshot: Snapshot) -> None:
         """Begin to write `snapshot`, once the one before is done."""
         self.wait()
-        if self.owed is not None:
-            self._begin(self.owed)
-            self.wait()
-        self._begin(snapshot)
+        if self.owed is not None and (snapshot.best_step != self.owed.step or snapshot.step == self.owed.step):
+            self.owed = None
+        self._writing = snapshot
+        self._job = self._pool.submit(self._write, snapshot)
 
     def wait(self) -> bool:
         """Until the last snapshot is on the disk; False where it could not be written."""
         job, snapshot, self._job = self._job, self._writing, None
         if job is None or snapshot is None:
-            return True
+            return not self._failing
         try:
             self.bytes = job.result()
         except (OSError, SafetensorError, RuntimeError) as error:
             if snapshot.best_step == snapshot.step:
                 self.owed = snapshot
-            self._say(f"warning: the checkpoint of step {snapshot.step} could not be written "
-                      f"({' '.join(str(error).split())}); older ones are untouched, training goes on")  # fmt: skip
+            self._say_once(f"warning: the checkpoint of step {snapshot.step} could not be written "
+                           f"({' '.join(str(error).split())}); older ones are untouched, training goes on")  # fmt: skip
             return False
-        if self.owed is not None and (self.owed.step == snapshot.step or snapshot.best_step != self.owed.step):
-            self.owed = None
+        if self._failing:
+            self._say(f"note: the checkpoint of step {snapshot.step} could be written again")
+        self._failing = False
         return True
 
     def close(self) -> bool:
@@ -179,9 +191,17 @@ class Writer:
         self._pool.shutdown()
         return written
 
-    def _begin(self, snapshot: Snapshot) -> None:
-        self._writing = snapshot
-        self._job = self._pool.submit(write, self._parent, snapshot, self._keep)
+    def _write(self, snapshot: Snapshot) -> int:
+        if self.owed is not None:
+            write(self._parent, self.owed, self._keep)
+            self.owed = None
+        return write(self._parent, snapshot, self._keep)
+
+    def _say_once(self, line: str) -> None:
+        """A disk stays full for hours, in which each save fails."""
+        if not self._failing:
+            self._say(line)
+        self._failing = True
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -224,7 +244,7 @@ def chosen(parent: Path, path: Path, say: Callable[[str], None]) -> Path:
         Refused: it is not a whole checkpoint of this run.
     """
     match = NAME.fullmatch(path.name)
-    if match is None or path.absolute().parent != parent.absolute() or not path.is_dir():
+    if match is None or path.resolve().parent != parent.resolve() or not path.is_dir():
         raise Refused(f"--resume_from_checkpoint {path} is no checkpoint of this run: those are in {parent}; without "
                       "the flag the newest is taken")  # fmt: skip
     fault = _fault(parent, int(match[1]))
@@ -271,7 +291,7 @@ def _fault(parent: Path, step: int) -> str | None:
         return fault
     if _attempts(parent).get(folder.name, 0) >= ATTEMPTS_ALLOWED:
         return f"ended the run {ATTEMPTS_ALLOWED} times while it was being loaded"
-    best = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["best_step"]
+    best = _best_step(folder)
     if best not in (0, step) and _unlike_manifest(parent / name(best)) is not None:
         return f"needs the best one, {name(best)}, which is not whole"
     return None

@@ -25,6 +25,8 @@ QUIET = {
 BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 """In a log file a bar is thousands of carriage returns."""
 TRUE = {"1", "true", "yes", "on"}
+OUR_THREADS = "MUSTER_THREADS"
+"""Threads that our own launcher has worked out."""
 PLANNED_ELSEWHERE = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -97,6 +99,8 @@ def threads(environ: Mapping[str, str], launcher: Mapping[str, str] | None) -> i
     accelerate and torchrun set OMP_NUM_THREADS to 1 where it is unset, which leaves cores idle. Who set it can be read
     off the environment that the launcher itself was started with (`launcher`; None where it cannot be read).
     """
+    if environ.get(OUR_THREADS, "").isdigit():
+        return int(environ[OUR_THREADS])
     started_by_launcher = "LOCAL_RANK" in environ or "ACCELERATE_MIXED_PRECISION" in environ
     users = environ if launcher is None or not started_by_launcher else launcher
     value = users.get("OMP_NUM_THREADS", "")

@@ -26,7 +26,7 @@ from job import (
     run_folder,
     selection,
     state,
-)  # fmt: skip
+)
 from job import config as configuration
 from job.boundary import Boundary
 from job.checkpoint import Snapshot
@@ -283,11 +283,17 @@ class _Keeper:
             work()
         except Stopped as stop:
             self._save(loss)
-            if not processes.from_main(self._accelerator, self._writer.wait):
-                raise JobError(f"{stop}, and the checkpoint of step {self._tracker.step} could not be written: make "
-                               f"room in {self._folder.path}, then start the same command again") from None  # fmt: skip
-            raise Stopped(f"{stop}, at step {self._tracker.step} of {self._steps}, with a checkpoint; the same command "
-                          "goes on from there") from None  # fmt: skip
+            where = f"at step {self._tracker.step} of {self._steps}, with a checkpoint"
+            raise self._stopped_safely(f"{stop}, {where}") from None
+
+    def _stopped_safely(self, said: str) -> JobError:
+        """What to raise at a stop: Stopped, once the last checkpoint is on the disk."""
+        if not processes.from_main(self._accelerator, self._writer.wait):
+            why = said.partition(",")[0]
+            return JobError(f"{why}, and the checkpoint of step {self._tracker.step} could not be written: make room "
+                            f"in {self._folder.path}, then start the same command again")  # fmt: skip
+        same = "the same command" + " without --overwrite_output_dir" * self._config.run.overwrite_output_dir
+        return Stopped(f"{said}; {same} goes on from there")
 
     def _evaluate_now(self, epoch: float) -> None:
         begun = time.monotonic()
@@ -334,7 +340,8 @@ class _Keeper:
 
     def outcome(self, train: Callable[[], Mapping[str, Any]]) -> Outcome:
         """The best model, what it predicted, and the test set's predictions by it."""
-        self._tracker.finish()
+        with processes.agreed(self._accelerator), run_folder.needing_room(self._folder):
+            self._tracker.finish()
         numbers = train()
         model = self._accelerator.unwrap_model(self._trainee.model, keep_fp32_wrapper=False)
         best_step = self._selection.best_step
@@ -346,7 +353,7 @@ class _Keeper:
             try:
                 test = self._evaluate(self._data.test)
             except Stopped as stop:
-                raise Stopped(f"{stop}, after the last step; the same command goes on from there") from None
+                raise self._stopped_safely(f"{stop}, after the last step") from None
         return Outcome(model, *self._best, test, best_step, numbers)
 
     def _restore_best(self, model: PreTrainedModel, step: int) -> None:

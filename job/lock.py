@@ -33,6 +33,11 @@ def owner() -> str:
     return os.environ.get("MUSTER_OWNER") or f"{socket.gethostname()}:{os.getpid()}"
 
 
+def succeeds(folder: Path) -> bool:
+    """Whether the last run in `folder` was this one: a job that was requeued by its launcher."""
+    return "MUSTER_OWNER" in os.environ and _status(folder).get("owner") == owner()
+
+
 def take(folder: Path) -> None:
     """Hold `folder` until `release` or the end of this process.
 
@@ -42,17 +47,16 @@ def take(folder: Path) -> None:
     if folder in _held:
         return
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    before = _status(folder)
-    until = time.monotonic() + (SUCCESSION_SECONDS if before.get("owner") == owner() else 0.0)
-    while not _locked(handle):
+    until = time.monotonic() + (SUCCESSION_SECONDS if succeeds(folder) else 0.0)
+    while (locked := _locked(handle)) is False:
         if time.monotonic() >= until:
             os.close(handle)
-            raise Refused(_taken(folder, before))
+            raise Refused(_taken(folder))
         time.sleep(0.2)
     _held[folder] = handle
-    if _may_live_elsewhere(before) and _moves(folder, before):
+    if _may_live(_status(folder), proven=locked is True) and _moves(folder):
         release(folder)
-        raise Refused(_taken(folder, before))
+        raise Refused(_taken(folder))
 
 
 def release(folder: Path) -> None:
@@ -62,28 +66,32 @@ def release(folder: Path) -> None:
         os.close(handle)
 
 
-def _locked(handle: int) -> bool:
+def _locked(handle: int) -> bool | None:
+    """Whether the lock is ours; None on a file system that has none."""
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:  # a file system without locks: the heartbeat decides
-        return True
+    except OSError:
+        return None
     return True
 
 
-def _may_live_elsewhere(status: dict[str, Any]) -> bool:
-    """On this host the lock has decided; the owner's own next start needs no proof."""
+def _may_live(status: dict[str, Any], proven: bool) -> bool:
+    """A lock proves that nobody on this host works there; the owner's own next start needs no proof."""
     held_by = str(status.get("owner", ""))
-    here = held_by == owner() or held_by.startswith(f"{socket.gethostname()}:")
-    return status.get("state") == "RUNNING" and not here
+    ended = held_by == owner() or (proven and held_by.startswith(f"{socket.gethostname()}:"))
+    return status.get("state") == "RUNNING" and not ended
 
 
-def _moves(folder: Path, before: dict[str, Any]) -> bool:
-    until = time.monotonic() + WATCH_SECONDS
+def _moves(folder: Path) -> bool:
+    before, until = _status(folder), time.monotonic() + WATCH_SECONDS
     while time.monotonic() < until:
         time.sleep(HEARTBEAT_SECONDS / 5)
-        if _status(folder).get("heartbeat") != before.get("heartbeat"):
+        now = _status(folder) or before
+        if now.get("state") != "RUNNING":
+            return False
+        if now.get("heartbeat") != before.get("heartbeat"):
             return True
     return False
 
@@ -95,6 +103,7 @@ def _status(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _taken(folder: Path, status: dict[str, Any]) -> str:
+def _taken(folder: Path) -> str:
+    status = _status(folder)
     by = f" ({status['owner']})" if status.get("owner") else ""
     return f"another run{by} works in {folder}: wait for its end, or choose another --output_dir"

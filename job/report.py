@@ -22,6 +22,7 @@ from job.evaluation import Predictions
 from job.finetune import Outcome
 from job.labels import CLASSES, REGRESSION, SEVERAL, Task
 from job.run_folder import RunFolder
+from job.terminal import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,7 +53,7 @@ def begin(
         f"on       {world_text} on {device}, precision {accelerator.mixed_precision}",
         *([f"resumes  {resumed.name}{_other_world(before, world)}"] if resumed else []),
     ]
-    print("\n".join(shown), file=sys.stderr, flush=True)
+    say("\n".join(shown))
 
 
 def _other_world(before: Mapping[str, Any], world: int) -> str:
@@ -110,7 +111,7 @@ def publish(
     run_folder.write_json(folder.results, results)
     if config.run.save_total_limit is None:
         run_folder.remove(folder.checkpoints)
-    print(summary(results, folder), file=sys.stderr, flush=True)
+    say(summary(results, folder))
     return results
 
 

@@ -6,7 +6,10 @@ finished), another one is refused unless asked to overwrite.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime
+import errno
 import json
 import os
 import platform
@@ -14,7 +17,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,10 +27,13 @@ from job import config as configuration
 from job import lock
 from job.config import Config
 from job.environment import ROOT
-from job.errors import Refused
+from job.errors import JobError, Refused
 
 TOKEN_LIMIT = "max_tokens_per_device"
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "numpy", "scikit-learn")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+ASIDE = ".new-"
+"""How the name of a checkpoint that is still being written begins."""
 CONTENTS = (
     *("config.yaml", "manifest.json", "metrics.jsonl", "results.json", "status.json", "predictions.parquet"),
     *("test_predictions.parquet", "model", "checkpoints", "tensorboard"),
@@ -82,7 +88,7 @@ class RunFolder:
 
     def holds_checkpoints(self) -> bool:
         """Whether a run got so far that it can go on; checkpoints that turn out to be damaged count too."""
-        return any(not path.name.startswith(".") for path in self.checkpoints.glob("*"))
+        return any(not path.name.startswith(ASIDE) for path in self.checkpoints.glob("*"))
 
     def holds_work(self) -> bool:
         """Whether something would be lost with the folder: not where a run ended before its first record."""
@@ -130,6 +136,14 @@ def claim(folder: RunFolder, config: Config) -> bool:
     return False
 
 
+def as_continued(folder: RunFolder, config: Config) -> Config:
+    """`config` for a requeued job's next start: to overwrite, or to go on from a certain checkpoint, was asked once."""
+    if not lock.succeeds(folder.path):
+        return config
+    run = dataclasses.replace(config.run, overwrite_output_dir=False, resume_from_checkpoint="auto")
+    return dataclasses.replace(config, run=run)
+
+
 def _refuse_others(folder: RunFolder, config: Config) -> None:
     if folder.config.is_file():
         differing = configuration.differing_settings(_own_configuration(folder), config)
@@ -155,8 +169,12 @@ def _own_configuration(folder: RunFolder) -> Config:
 
 
 def require_space(folder: RunFolder, weights: int) -> None:
-    """Refused if the disk cannot take two checkpoints (weights, AdamW's two moments) and the model: 7 x `weights`."""
-    free = shutil.disk_usage(folder.path).free
+    """Refused if the disk cannot take two checkpoints (weights, AdamW's two moments) and the model: 7 x `weights`.
+
+    The checkpoints that are there already take room that the next ones get.
+    """
+    there = sum(path.stat().st_size for path in folder.checkpoints.rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder.path).free + there
     if free < 7 * weights:
         raise Refused(
             f"the disk of {folder.path} has {free / 1e6:,.0f} MB free and the run takes {7 * weights / 1e6:,.0f} MB: "
@@ -200,11 +218,41 @@ def publish(path: Path, write: Callable[[Path], Any]) -> None:
     remove(aside)
     try:
         write(aside)
+        for made in aside.iterdir() if aside.is_dir() else ():
+            flush(made)
+        flush(aside)
         if aside.is_dir():
             remove(path)
         aside.replace(path)
     finally:
         remove(aside)
+
+
+@contextlib.contextmanager
+def needing_room(folder: RunFolder) -> Iterator[None]:
+    """Within, what a full or lost disk prevents ends the job with one line.
+
+    Raises:
+        JobError: in place of an error that says so; libraries written in Rust have no OSError for it.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        number = error.errno if isinstance(error, OSError) else None
+        if number not in NO_ROOM and not any(f"os error {n})" in text for n in NO_ROOM):
+            raise
+        raise JobError(f"{folder.path} cannot be written ({text}): make room, then start the same command again, which "
+                       "goes on from the newest checkpoint") from error  # fmt: skip
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def honour_umask(folder: Path) -> None:
@@ -267,7 +315,10 @@ def amend_manifest(folder: RunFolder, **values: Any) -> None:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the code and whether it was edited; None outside a checkout."""
+    """Commit of the code, whether it was edited and, for a submitted snapshot, the edits; None outside a checkout."""
+    snapshot = ROOT / ".snapshot.json"
+    if snapshot.is_file():
+        return json.loads(snapshot.read_text(encoding="utf-8"))
     try:
         commit = _git("rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}

@@ -63,7 +63,7 @@ def put_back(snapshot: Snapshot | None, trainee: Trainee, accelerator: Accelerat
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in kept[OPTIMIZER].items():
         number, _, key = name.partition(".")
-        moments.setdefault(int(number), {})[key] = tensor
+        moments.setdefault(int(number), {})[key] = tensor if tensor.dim() else tensor.cpu()  # AdamW counts there
     trainee.optimizer.load_state_dict({"state": moments, "param_groups": values["groups"]})
     trainee.schedule.load_state_dict(values["schedule"])
     if accelerator.scaler is not None:

@@ -6,7 +6,7 @@ On a terminal there is a bar; in a log file, a line per record: a bar there is t
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import os
 import sys
@@ -21,8 +21,10 @@ from accelerate.tracking import filter_trackers
 from tqdm import tqdm
 
 from job.errors import Refused
+from job.records import Records
 from job.run_folder import RunFolder
 from job.status import Status
+from job.terminal import say
 
 
 def start_trackers(names: Sequence[str], accelerator: Accelerator, folder: RunFolder) -> None:
@@ -72,12 +74,12 @@ class Tracker:
         self._window = Window(started=time.monotonic())
         self.step, self.examples, self.tokens, self.seconds, self.stall = 0, 0, 0, 0.0, 0.0
         if resumed is not None:
-            self._resume(resumed, folder)
-        self._file = folder.metrics.open("a", encoding="utf-8") if self._main else None
+            self._resume(resumed)
+        self._records = Records(folder.metrics, resumed and resumed["records"]) if self._main else None
         self._bar = _bar(steps, self.step) if self._main and _has_width() else None
         status.step = self.step
 
-    def _resume(self, state: Mapping[str, Any], folder: RunFolder) -> None:
+    def _resume(self, state: Mapping[str, Any]) -> None:
         self.step, self.examples, self.tokens = state["step"], state["examples"], state["tokens"]
         self.seconds, self.stall = state["seconds"], state["stall"]
         window = state["window"]
@@ -86,21 +88,17 @@ class Tracker:
         self._window.examples, self._window.real_tokens = window["examples"], window["real_tokens"]
         self._window.computed_tokens, self._window.stall = window["computed_tokens"], window["stall"]
         self._window.started -= window["seconds"]
-        if self._main and folder.metrics.is_file():
-            os.truncate(folder.metrics, min(state["metrics_bytes"], folder.metrics.stat().st_size))
 
     def state(self) -> dict[str, Any]:
         """All of it as plain values, exactly; the records so far are on the disk."""
         window = self._window
-        if self._file is not None:
-            os.fsync(self._file.fileno())
         return {
             "step": self.step,
             "examples": self.examples,
             "tokens": self.tokens,
             "seconds": self.seconds,
             "stall": self.stall,
-            "metrics_bytes": 0 if self._file is None else self._file.tell(),
+            "records": None if self._records is None else self._records.state(),
             "window": {
                 "loss": None if window.loss is None else window.loss.item(),
                 "examples": window.examples,
@@ -137,7 +135,8 @@ class Tracker:
         self.examples += examples
         self.tokens += tokens[0]
         if self._bar is not None:
-            self._bar.update()
+            with contextlib.suppress(OSError):  # a terminal that was closed
+                self._bar.update()
         if self.step % self._every == 0 or self.step == self._steps:
             self._flush_window(grad_norm, learning_rate, epoch)
 
@@ -175,31 +174,38 @@ class Tracker:
     def say(self, text: str) -> None:
         """A line for the reader, above the bar."""
         if self._main:
-            (self._bar.write if self._bar is not None else _print)(text)
+            with contextlib.suppress(OSError):
+                (self._bar.write if self._bar is not None else say)(text)
 
     def finish(self) -> None:
-        """Training is over: its time ends here."""
+        """Training is over: its time ends here.
+
+        Raises:
+            OSError: metrics.jsonl could not be written to its end.
+        """
         self._end_window()
+        if self._records is not None:
+            self._records.flush()
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.close()
-        if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()
+        if self._records is not None:
+            self._records.close()
 
     def _record(self, values: dict[str, Any]) -> None:
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
         self._accelerator.log({f"{values['split']}/{k}": v for k, v in numbers.items()}, step=values["step"])
-        if self._file is None:
+        if self._records is None:
             return
-        numbers_or_none = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps(numbers_or_none) + "\n")
-        self._file.flush()
+        self._records.add({k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in values.items()})
         self._show(values)
 
     def _show(self, values: Mapping[str, Any]) -> None:
         if values["split"] == "train" and self._bar is not None:
-            self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['examples_per_second']:.1f} examples/s")
+            with contextlib.suppress(OSError):
+                self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['examples_per_second']:.1f} examples/s")
         else:
             self.say(line(values, self._steps))
 
@@ -225,7 +231,3 @@ def _has_width() -> bool:
 
 def _bar(steps: int, start: int) -> tqdm[Any]:
     return tqdm(total=steps, initial=start, desc="training", unit="step", dynamic_ncols=True, mininterval=0.2)
-
-
-def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

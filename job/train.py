@@ -27,9 +27,10 @@ if __name__ == "__main__":  # before the imports below, which take long enough f
     interrupt.install()
 
 from job import config as configuration
-from job import environment, preflight
+from job import environment, preflight, terminal
 from job.config import Config
 from job.errors import JobError, Refused, Stopped
+from job.terminal import say
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -84,6 +85,7 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
     accelerator = processes.start(config)
     path = Path(processes.from_main(accelerator, lambda: config.run.output_dir or str(run_folder.new_path(name))))
     folder = run_folder.RunFolder(path.absolute())
+    config = processes.from_main(accelerator, lambda: run_folder.as_continued(folder, config))
     results, stopped = {}, ""
     try:
         if processes.from_main(accelerator, lambda: run_folder.claim(folder, config)):
@@ -112,13 +114,13 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Sta
 
     from job import data, finetune, model, processes, report, run_folder, tracking
 
+    resumed = processes.from_main(accelerator, lambda: resume_point(config, folder))
     with processes.agreed(accelerator):
         tracking.start_trackers(config.run.report_to, accelerator, folder)
         pretrained = model.load_config(config.model)
         tokenizer = model.load_tokenizer(config.model, pretrained)
         length = model.max_length(config.data.max_seq_length, pretrained, tokenizer)
         interrupt.heed()
-    resumed = processes.from_main(accelerator, lambda: resume_point(config, folder))
     task = model.own_task(pretrained)
     read = processes.main_first(accelerator, interrupt.at_once(lambda: data.prepare(config, tokenizer, task, length)))
     processes.from_main(accelerator, lambda: refuse_other_data(resumed, read))
@@ -135,7 +137,11 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Sta
     else:
         outcome = finetune.evaluate_only(config, network, tokenizer, read, accelerator, folder)
 
-    return processes.from_main(accelerator, lambda: report.publish(config, outcome, tokenizer, read, folder))
+    def publish() -> dict[str, Any]:
+        with run_folder.needing_room(folder):
+            return report.publish(config, outcome, tokenizer, read, folder)
+
+    return processes.from_main(accelerator, publish)
 
 
 def resume_point(config: Config, folder: RunFolder) -> Path | None:
@@ -161,10 +167,6 @@ def refuse_other_data(resumed: Path | None, read: Data) -> None:
                           "--output_dir, or begin anew with --overwrite_output_dir")  # fmt: skip
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _lost_another(error: Exception) -> bool:
     """Whether this is only the consequence of another process's end; torch is not there before it can be."""
     if "torch" not in sys.modules:
@@ -176,7 +178,7 @@ def _lost_another(error: Exception) -> bool:
 
 def read_finished(folder: RunFolder) -> dict[str, Any]:
     """The results of a run that was complete before this start."""
-    print(f"{folder.path} holds this very run, finished: nothing to do", file=sys.stderr)
+    say(f"{folder.path} holds this very run, finished: nothing to do")
     return json.loads(folder.results.read_text(encoding="utf-8"))
 
 
@@ -194,4 +196,5 @@ def report_exit_code(code: int) -> None:
 if __name__ == "__main__":
     code = main(sys.argv[1:])
     interrupt.ignore()
+    terminal.close()
     sys.exit(code)

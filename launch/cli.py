@@ -12,13 +12,15 @@ import difflib
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from job import config, environment, preflight
+from job import config, environment, preflight, run_folder
 from job.errors import Refused
-from launch import local
+from launch import docker, local, sites
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,7 +58,7 @@ def _run(own: list[str], job: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m launch", description="Fine-tune on this machine.", allow_abbrev=False)
+    parser = Parser(prog="python -m launch", description="Fine-tune here or on a cluster.", allow_abbrev=False)
     verbs = parser.add_subparsers(metavar="VERB", dest="verb")
     train = verbs.add_parser(
         "local",
@@ -69,8 +71,48 @@ def _parser() -> Parser:
     train.add_argument("--gpus", type=_count, metavar="N", help="GPUs to use; 0: none (default: all)")
     train.add_argument("--tasks", type=_count, metavar="N", help="processes on the CPU (default: 1)")
     train.add_argument("--dry_run", action="store_true", help="print the command, start nothing")
+    _add_submit(verbs)
+    _add_docker(verbs)
     verbs.add_parser("recipes", help="list the recipes", allow_abbrev=False)
     return parser
+
+
+def _add_submit(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "submit",
+        help="queue the job on a Slurm cluster",
+        allow_abbrev=False,
+        usage="python -m launch submit [RECIPE] --gpus N [--nodes N] [--dry_run] [site flags] [-- job flags]",
+        epilog="A site's flags may stand in the environment or .env as MUSTER_PARTITION and so on.",
+    )
+    parser.add_argument("recipe", nargs="?", help="a recipe's name or a YAML file; nothing at all: the demo")
+    parser.add_argument("--gpus", type=_count, metavar="N", help="GPUs of a node; 0: train on the CPU")
+    parser.add_argument("--nodes", type=_count, metavar="N", help="nodes (default: 1)")
+    parser.add_argument("--tasks", type=_count, metavar="N", help="processes of a node on the CPU (default: 1)")
+    parser.add_argument("--dry_run", action="store_true", help="print the batch script, queue nothing")
+    for known in fields(sites.Site):
+        default = f" (default: {known.default})" if known.default else ""
+        parser.add_argument(f"--{known.name}", metavar="X", help=known.metadata["help"].replace("%", "%%") + default)
+
+
+def _add_docker(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "docker",
+        help="train on this machine, in a container of the image",
+        allow_abbrev=False,
+        usage="python -m launch docker [RECIPE] [--gpus N] [--image NAME] [--dry_run] [-- job flags]",
+    )
+    parser.add_argument("recipe", nargs="?", help="a recipe's name or a YAML file; nothing at all: the demo")
+    parser.add_argument("--gpus", type=_count, metavar="N", help="GPUs to use; 0: none (default: all)")
+    parser.add_argument("--image", type=_image, metavar="NAME", help=f"the image (default: {docker.IMAGE})")
+    parser.add_argument("--dry_run", action="store_true", help="print the command, start nothing")
+
+
+def _image(text: str) -> str:
+    """An image's name; nothing, as an unset variable gives it, means the usual one."""
+    if not re.fullmatch(r"([a-zA-Z0-9][\w.:/@-]*)?", text):
+        raise argparse.ArgumentTypeError(f"takes an image's name, not {text!r}")
+    return text or docker.IMAGE
 
 
 def _count(text: str) -> int | None:
@@ -86,7 +128,7 @@ def _about_unknown(word: str, verb: str) -> str:
     name = word.split("=")[0]
     if name.lstrip("-").replace("-", "_").removeprefix("no_") in config.fields():
         return f"{name} is a flag of the job: it goes after `--`, as in python -m launch {verb} -- {name} ..."
-    own = ("--gpus", "--tasks", "--dry_run", "--help") if verb == "local" else ("--help",)
+    own = ("--help", *OWN_FLAGS.get(verb, ()))
     kind = "unknown flag" if word.startswith("-") else "unexpected word"
     return f"{kind} {name}{_nearest(name, own)}; flags of the job go after `--`"
 
@@ -109,6 +151,55 @@ def _local(arguments: argparse.Namespace, job: list[str]) -> int:
     return local.run(plan)
 
 
+def _submit(arguments: argparse.Namespace, job: list[str]) -> int:
+    from launch import slurm, snapshot
+
+    if arguments.gpus is None:
+        raise Refused("say how many GPUs a node has: --gpus N, or --gpus 0 --tasks N for CPUs")
+    environment.load_dotenv()
+    words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
+    settings = config.parse(words)
+    preflight.check(settings)
+    at = sites.read(vars(arguments), os.environ)
+    run = Path(settings.run.output_dir or run_folder.new_path(config.run_name(words))).absolute()
+    nodes = 1 if arguments.nodes is None else arguments.nodes
+    request = slurm.Request(settings, arguments.gpus, arguments.tasks, nodes, run, time.strftime("%Y%m%d-%H%M%S"))
+    code = snapshot.look(environment.ROOT)
+    submission = slurm.plan(request, at, os.environ, Path.cwd(), code)
+    if code.untracked:
+        print(f"warning: git does not track {_some(code.untracked)}: left out of the job's code", file=sys.stderr)
+    if arguments.dry_run:
+        print(submission)
+        return 0
+    number = slurm.submit(submission)
+    if settings.run.output_dir is None:
+        run_folder.point_latest(run_folder.RunFolder(run))
+    print(f"submitted {number}\nrun       {run}\nlog       {run}/jobs/{number}/{number}_0_log.out and .err")
+    return 0
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _docker(arguments: argparse.Namespace, job: list[str]) -> int:
+    dotenv = environment.load_dotenv()
+    words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
+    settings = config.parse(words)
+    preflight.check(settings)
+    here = Path.cwd()
+    machine = docker.look(os.environ, dotenv)
+    request = docker.request(words, settings, arguments.gpus, arguments.image or docker.IMAGE, here)
+    plan = docker.plan(request, machine, here)
+    if arguments.dry_run:
+        print(plan)
+        return 0
+    if not machine.gpus:
+        print("no GPU can be seen here: the container trains on the CPU", file=sys.stderr, flush=True)
+    return docker.run(plan, request.image, docker.writable(request, machine, here))
+
+
 def _recipes(_: argparse.Namespace, job: list[str]) -> int:
     if job:
         raise Refused("`recipes` takes no flags of the job")
@@ -119,4 +210,14 @@ def _recipes(_: argparse.Namespace, job: list[str]) -> int:
     return 0
 
 
-VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {"local": _local, "recipes": _recipes}
+VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
+    "local": _local,
+    "submit": _submit,
+    "docker": _docker,
+    "recipes": _recipes,
+}
+OWN_FLAGS = {
+    "local": ("--gpus", "--tasks", "--dry_run"),
+    "submit": ("--gpus", "--nodes", "--tasks", "--dry_run", *(f"--{known.name}" for known in fields(sites.Site))),
+    "docker": ("--gpus", "--image", "--dry_run"),
+}

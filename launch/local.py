@@ -60,10 +60,14 @@ def look(environ: Mapping[str, str]) -> Machine:
 
 def plan(request: Request, machine: Machine, directory: Path) -> Plan:
     """The command for `request`; Refused where this machine cannot do it."""
-    gpus = _gpus(request, machine)
-    if not gpus and (request.tasks or 1) > 1:
+    count = gpus(request.gpus, machine.gpus)
+    if request.tasks is not None and request.tasks < 1:
+        raise Refused(f"--tasks must be above 0, not {request.tasks}")
+    if count and request.tasks is not None:
+        raise Refused("--tasks is for the CPU, GPUs have one process each: leave it out, or add --gpus 0")
+    if not count and (request.tasks or 1) > 1:
         return _with_torch(request, machine, directory)
-    return _with_accelerate(request, machine, directory, gpus)
+    return _with_accelerate(request, machine, directory, count)
 
 
 def run(plan: Plan) -> int:
@@ -73,16 +77,12 @@ def run(plan: Plan) -> int:
     return supervisor.run(plan)
 
 
-def _gpus(request: Request, machine: Machine) -> int:
-    gpus = machine.gpus if request.gpus is None else request.gpus
-    if gpus > machine.gpus:
-        raise Refused(f"--gpus {gpus} is more than the {machine.gpus} that can be seen here (CUDA_VISIBLE_DEVICES, or "
-                      "what nvidia-smi -L lists)")  # fmt: skip
-    if request.tasks is not None and request.tasks < 1:
-        raise Refused(f"--tasks must be above 0, not {request.tasks}")
-    if gpus and request.tasks is not None:
-        raise Refused("--tasks is for the CPU, GPUs have one process each: leave it out, or add --gpus 0")
-    return gpus
+def gpus(asked: int | None, there: int) -> int:
+    """How many GPUs to use: as asked, else all; Refused if there are fewer."""
+    if asked is not None and asked > there:
+        raise Refused(f"--gpus {asked} is more than the {there} that can be seen here (CUDA_VISIBLE_DEVICES, or what "
+                      "nvidia-smi -L lists)")  # fmt: skip
+    return there if asked is None else asked
 
 
 def _with_accelerate(request: Request, machine: Machine, directory: Path, gpus: int) -> Plan:
@@ -124,12 +124,21 @@ def _threads(machine: Machine, processes: int) -> int:
 
 
 def _visible_gpus(environ: Mapping[str, str]) -> int:
-    """GPUs that CUDA would show; like CUDA, only those named before the first that is no device (-1, NoDevFiles)."""
-    named = environ.get("CUDA_VISIBLE_DEVICES")
+    """GPUs that CUDA would show."""
+    named = named_gpus(environ)
     if named is not None:
-        return len(list(takewhile(DEVICE.fullmatch, (name.strip() for name in named.split(",")))))
+        return len(named)
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return 0
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def named_gpus(environ: Mapping[str, str]) -> tuple[str, ...] | None:
+    """What CUDA_VISIBLE_DEVICES names; like CUDA, only up to the first that is no device (-1, NoDevFiles).
+
+    None where it is not set: all GPUs.
+    """
+    named = environ.get("CUDA_VISIBLE_DEVICES")
+    return None if named is None else tuple(takewhile(DEVICE.fullmatch, (name.strip() for name in named.split(","))))

@@ -1,4 +1,4 @@
-"""`make train`: the variables of the Makefile, as data, turned into the launcher's command line.
+"""`make train`, `submit` and `docker-run`: the variables of make, as data, turned into the launcher's command line.
 
 make exports the variables and no shell reads them, so `GPUS='4; rm -rf x'` is a wrong number and not a command. Only
 ARGS is cut into words, by the shell's quoting rules and none of its substitutions.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from job.environment import TRUE
 from job.errors import Refused
@@ -18,10 +18,10 @@ from launch import cli
 FALSE = {"", "0", "false", "no", "off"}
 
 
-def main(environ: Mapping[str, str]) -> int:
-    """Train as the variables RECIPE, GPUS, TASKS, ARGS and DRY_RUN say; the exit code."""
+def main(environ: Mapping[str, str], target: str = "train") -> int:
+    """Do what `target` means as the variables RECIPE, GPUS, ... say; the exit code."""
     try:
-        argv = local_argv(environ)
+        argv = TARGETS[target](environ)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
@@ -30,12 +30,28 @@ def main(environ: Mapping[str, str]) -> int:
 
 def local_argv(environ: Mapping[str, str]) -> list[str]:
     """The words of `python -m launch local ...`; Refused for what could be read as another word than it is."""
+    return _argv("local", ("gpus", "tasks"), environ)
+
+
+def submit_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch submit ...`; a partition not given is left to the environment and .env."""
+    return _argv("submit", ("gpus", "nodes", "tasks", "time", "partition"), environ)
+
+
+def docker_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch docker ...`."""
+    if environ.get("TASKS", "").strip():
+        raise Refused("TASKS is not for docker-run: a container has one process a GPU, or one on the CPU")
+    return _argv("docker", ("gpus", "image"), environ)
+
+
+def _argv(verb: str, flags: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     recipe = environ.get("RECIPE", "").strip()
     if recipe.startswith("-"):
         raise Refused(f"RECIPE is a recipe's name or a YAML file, not {recipe!r}: flags go into ARGS")
-    numbers = [f"--{name}={environ.get(name.upper(), '')}" for name in ("gpus", "tasks")]
+    given = [f"--{name}={environ.get(name.upper(), '')}" for name in flags]
     dry_run = ["--dry_run"] if _switch(environ, "DRY_RUN") else []
-    return ["local", *([recipe] if recipe else []), *numbers, *dry_run, "--", *_words(environ.get("ARGS", ""))]
+    return [verb, *([recipe] if recipe else []), *given, *dry_run, "--", *_words(environ.get("ARGS", ""))]
 
 
 def _switch(environ: Mapping[str, str], name: str) -> bool:
@@ -52,5 +68,11 @@ def _words(text: str) -> list[str]:
         raise Refused(f"ARGS cannot be cut into words: {str(error).lower()} in {text!r}") from None
 
 
+TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
+    "train": local_argv,
+    "submit": submit_argv,
+    "docker-run": docker_argv,
+}
+
 if __name__ == "__main__":
-    sys.exit(main(os.environ))
+    sys.exit(main(os.environ, *sys.argv[1:]))

@@ -11,6 +11,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+END = "END-OF-SCRIPT"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -22,11 +24,14 @@ class Plan:
     """Variables set on top of the inherited ones; never a secret, since they are printed."""
     directory: Path
     """Working directory, which relative paths among the job's flags refer to."""
+    script: str = ""
+    """What the command is given to read, as sbatch a batch script; ends with a line break."""
 
     def text(self) -> str:
         """The command as it would be typed in `directory`."""
         settings = [f"{name}={shlex.quote(value)}" for name, value in self.environment]
-        return " ".join([*settings, shlex.join(self.argv)])
+        command = " ".join([*settings, shlex.join(self.argv)])
+        return f"{command} <<'{END}'\n{self.script}{END}" if self.script else command
 
     def __str__(self) -> str:
         return self.text()

@@ -1,13 +1,16 @@
 """For all tests of the job: nothing is fetched, and what is cached is thrown away."""
 
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from job.environment import OFFLINE
 
+COUNTED = ("trials", "resumes", "mismatches")
 os.environ.update(dict.fromkeys(OFFLINE, "1"))  # the libraries read these once, at their import
 settings.register_profile("job", deadline=None)  # a first example may import a library
 settings.load_profile("job")
@@ -21,3 +24,17 @@ def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache = tmp_path / "datasets-cache"
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
     return cache
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of `make test-faults`: what tests have recorded as (kind of fault, trials, resumes, mismatches)."""
+    table: dict[str, Counter[str]] = {}
+    for report in [report for reports in terminalreporter.stats.values() for report in reports]:
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "faults" and report.when == "call":
+                kind, *numbers = value
+                table.setdefault(kind, Counter()).update(dict(zip(COUNTED, numbers, strict=True)))
+    table["all"] = sum(table.values(), Counter())
+    width = max(map(len, table))
+    for kind, found in table.items() if len(table) > 1 else ():
+        terminalreporter.write_line(f"{kind:{width}}  " + "  ".join(f"{found[name]:3} {name}" for name in COUNTED))

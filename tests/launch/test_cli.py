@@ -38,9 +38,9 @@ def refusal(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
 
 
 REFUSED = {
-    "": "no verb given: there are local, recipes; --help says more",
-    "locl": "no verb locl: there are local, recipes; did you mean local?",
-    "--gpus 1": "no verb --gpus: there are local, recipes",
+    "": "no verb given: there are local, submit, docker, recipes; --help says more",
+    "locl": "no verb locl: there are local, submit, docker, recipes; did you mean local?",
+    "--gpus 1": "no verb --gpus: there are local, submit, docker, recipes",
     "local --gpu 1": "unknown flag --gpu; did you mean --gpus?; flags of the job go after `--`",
     "local --dry-run": "unknown flag --dry-run; did you mean --dry_run?; flags of the job go after `--`",
     "local mrpc --learning_rate 1": "--learning_rate is a flag of the job: it goes after `--`, as in python -m launch "
@@ -56,6 +56,8 @@ REFUSED = {
     "local -- --learning_rate 0": "--learning_rate must be above 0, not 0.0",
     "local -- --train_file no.csv --validation_file no.csv": "no file no.csv",
     "local --tasks 2 -- --learning_rate 1": "nothing to train on",
+    "docker --tasks 2": "unknown flag --tasks; flags of the job go after `--`",
+    "docker --imgae x": "unknown flag --imgae; did you mean --image?; flags of the job go after `--`",
     "recipes -- --learning_rate 1": "`recipes` takes no flags of the job",
     "recipes mrpc": "unexpected word mrpc",
 }
@@ -151,6 +153,7 @@ def test_make_says_it_in_words() -> None:
         *("--learning_rate", "3e-5", "--train_file", "a b"),
     ]
     assert make.local_argv({}) == ["local", "--gpus=", "--tasks=", "--"]
+    assert make.docker_argv({"RECIPE": "mrpc", "IMAGE": "a b"}) == ["docker", "mrpc", "--gpus=", "--image=a b", "--"]
 
 
 MAKE_REFUSED = {
@@ -181,6 +184,11 @@ def test_make_values_are_data(case: tuple[str, str], capfd: pytest.CaptureFixtur
     assert re.fullmatch("error: .*\n", said)
     assert said.startswith(f"error: {MAKE_REFUSED[case]}")
     assert not (tmp_path / "X").exists()
+
+
+def test_docker_run_says_that_tasks_are_not_for_it(capfd: pytest.CaptureFixture[str]) -> None:
+    assert make.main({"TASKS": "2"}, "docker-run") == 2
+    assert capfd.readouterr().err.startswith("error: TASKS is not for docker-run")
 
 
 @given(st.dictionaries(st.sampled_from(["RECIPE", "GPUS", "TASKS", "ARGS"]), st.text()))

@@ -49,7 +49,7 @@ def test_plan_is_the_golden_one(name: str) -> None:
 
 
 def test_every_golden_file_has_its_plan() -> None:
-    assert {path.stem for path in GOLDEN.iterdir()} == set(PLANS)
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == set(PLANS)
 
 
 def test_the_directory_is_the_users() -> None:

@@ -1,0 +1,21 @@
+# Stands in the batch script after srun, outside any container. The job leaves $marker where it stopped behind a
+# checkpoint and is to go on; in it stands the signal that stopped it. Nothing else leads to a requeue.
+give_up() { echo "muster: $1; submitted again with its --output_dir the job goes on" >&2; exit 75; }
+ask() { # for a minute: Slurm's controller may be restarting
+    local pause
+    for pause in 1 2 4 8 15 30; do "$@" && return; sleep "$pause"; done
+    "$@"
+}
+if [ -f "$marker" ]; then
+    stopped_by=$(cat "$marker")
+    rm -f "$marker"
+    job=$(ask scontrol --oneliner show job "$SLURM_JOB_ID") || give_up "Slurm does not answer"
+    # A bare SIGTERM is a preemption or somebody's wish to end the job: Slurm knows. A cancelled job is not RUNNING.
+    if [[ $job != *" JobState=RUNNING "* || ($stopped_by = SIGTERM && $job != *" PreemptTime="[0-9]*) ]]; then
+        give_up "stopped by $stopped_by, not by Slurm: not requeued"
+    fi
+    echo "muster: stopped by $stopped_by behind a checkpoint: requeued" >&2
+    ask scontrol requeue "$SLURM_JOB_ID" || give_up "Slurm does not take the requeue"
+    exit 0
+fi
+exit "$rc"

@@ -1,0 +1,71 @@
+"""`make bench` and `make bench-gpu`: ours against its peers, side by side in one run. See plan.py for what is run.
+
+Writes results-<plan>.json and <plan>.png, and RESULTS.md with the tables of every results file there is. The numbers
+are of this machine at this hour; the ratios, each taken within one round, are what to look at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.bench import conductor, plan, plot, report
+
+HERE = Path(__file__).parent
+PLANS = {"cpu": plan.cpu, "gpu": plan.gpu}
+
+
+def main(argv: list[str]) -> int:
+    asked = arguments(argv)
+    wanted = PLANS[asked.plan]()
+    if asked.tiny:
+        wanted = plan.tiny(wanted)
+    facts = hardware(wanted.device)
+    cache = Path(facts.pop("cache"))
+    if wanted.device == "cuda" and not facts["gpu"]:
+        print("error: no CUDA GPU here: `make bench` measures on the CPU", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C: the contestants are ended first
+    begun = time.monotonic()
+    results = {"plan": wanted.name, "date": time.strftime("%Y-%m-%d"), "hardware": facts, "size": wanted.size}
+    with tempfile.TemporaryDirectory(prefix="muster-bench-") as scratch:
+        for number, workload in enumerate(wanted.workloads):
+            folder = Path(scratch, str(number))
+            results.setdefault("workloads", {})[workload.name] = conductor.run(wanted, workload, folder, cache, say)
+    results["seconds"] = time.monotonic() - begun
+    output = Path(asked.output)
+    output.mkdir(parents=True, exist_ok=True)
+    finished = report.finish(results, wanted)
+    (output / f"results-{wanted.name}.json").write_text(json.dumps(finished, indent=1) + "\n", encoding="utf-8")
+    (output / "RESULTS.md").write_text(report.document(output), encoding="utf-8")
+    plot.draw(finished, output / f"{wanted.name}.png")
+    print(report.section(finished))
+    return 0
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("plan", choices=sorted(PLANS))
+    parser.add_argument("--output", default=str(HERE), help="folder of the results")
+    parser.add_argument("--tiny", action="store_true", help="the same code with a toy model on any CPU, in seconds")
+    return parser.parse_args(argv)
+
+
+def hardware(device: str) -> dict[str, str]:
+    """What the numbers were measured on, as a process of its own sees it: the conductor imports no torch."""
+    command = [sys.executable, "-m", "tests.bench.hardware", device]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""The bench itself runs through and says what it measured; that one is faster than another is never asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from job import batches
+from tests.bench import plan, prepare, report
+
+ROOT = Path(__file__).resolve().parents[2]
+PNG = b"\x89PNG"
+
+
+def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.bench", *arguments]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """The plan for the GPU, run with a toy model on the CPU: its output folder and results."""
+    folder = tmp_path_factory.mktemp("bench")
+    done = bench("gpu", "--tiny", "--output", str(folder))
+    assert done.returncode == 0, done.stderr
+    results = json.loads((folder / "results-gpu.json").read_text())
+    return folder, results["workloads"][plan.LONG]
+
+
+def test_every_kind_of_contestant_trains_and_evaluates(measured: tuple[Path, dict]) -> None:
+    rows = measured[1]["rows"]
+    assert set(rows) == {plan.OURS, plan.TUNED, plan.TUTORIAL, plan.LOOP}
+    for row in rows.values():
+        assert min(row["examples_per_second"]) > 0 and min(row["evaluated_per_second"]) > 0
+        assert 0 < row["real"] <= 1 and 0 <= row["accuracy"] <= 1
+        assert row["first_step_seconds"] > 0 and row["peak_bytes"] > 1e8 and min(row["machine"]) > 0
+
+
+def test_contestants_in_the_common_order_see_the_same_examples(measured: tuple[Path, dict]) -> None:
+    entries = measured[1]["entries"]
+    seen = {name: entries[name]["rounds"][0]["real"] for name in (plan.OURS, plan.TUTORIAL, plan.LOOP)}
+    assert len(set(seen.values())) == 1, seen
+
+
+def test_losses_equal_those_of_a_plain_loop_step_by_step(measured: tuple[Path, dict]) -> None:
+    curve = measured[1]["curve"]
+    assert curve["steps"] >= 4
+    assert curve["ours"] == pytest.approx(curve["reference"], abs=report.CURVE_TOLERANCE)
+
+
+def test_a_table_and_a_picture_are_written(measured: tuple[Path, dict]) -> None:
+    folder, _ = measured
+    text = (folder / "RESULTS.md").read_text()
+    assert all(f"| {name} |" in text for name in (plan.OURS, plan.TUNED, plan.TUTORIAL, plan.LOOP))
+    assert (folder / "gpu.png").read_bytes().startswith(PNG)
+
+
+def test_without_a_gpu_the_gpu_bench_says_so_in_one_line() -> None:
+    done = bench("gpu", CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: no CUDA GPU here: `make bench` measures on the CPU\n"
+
+
+def test_the_seed_gives_every_round_examples_of_the_usual_cost() -> None:
+    costs = batches.epoch_order(4000, seed=1, epoch=0).astype(float) ** 2
+    seed = prepare.typical_seed(costs, batch=8, warmup=1, turn=5, rounds=3)
+    order = batches.epoch_order(4000, seed, 0)
+    for start in (2, 7, 12):
+        assert costs[order[start * 8 : (start + 4) * 8]].mean() == pytest.approx(costs.mean(), rel=0.1)
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    assert report.ratios([8.0, 4.0, 9.0], [2.0, 1.0]) == [4.0, 4.0]
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_every_bar_is_about_rows_that_some_workload_has(name: str) -> None:
+    wanted = {"cpu": plan.cpu, "gpu": plan.gpu}[name]()
+    rows = {workload.name: {entry.name for entry in workload.entries} for workload in wanted.workloads}
+    for bar in wanted.bars:
+        if bar.of != plan.PADDED or plan.has_flag("packing"):
+            assert {bar.of, bar.to or bar.of} <= rows[bar.workload]

@@ -1,0 +1,55 @@
+"""One contestant in a process of its own: `python -m tests.bench.worker SPEC`, started by conductor.py.
+
+What is said here for all: offline, quiet libraries, threads as the conductor set them. Messages go out by the file
+descriptor that SPEC names; stdout and stderr are the contestant's log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from job import environment
+
+
+def main(spec: dict[str, Any]) -> None:
+    environment.prepare()
+    with os.fdopen(spec.pop("out"), "w", encoding="utf-8") as out:
+        from tests.bench import contestants, prepare
+        from tests.bench.turns import Turns
+
+        turns = Turns(out, **spec)
+        watch_loaded_models(turns)
+        result = getattr(contestants, spec["runs"])(prepare.load(spec["work"]), turns, **spec["options"])
+        turns.tell("end", peak_bytes=peak_memory(), **result)
+
+
+def watch_loaded_models(turns: Any) -> None:
+    """Have `turns` count the tokens of whatever model is loaded."""
+    from transformers import PreTrainedModel
+
+    load = PreTrainedModel.from_pretrained.__func__
+
+    def watched(cls: type, *args: Any, **options: Any) -> Any:
+        model = load(cls, *args, **options)
+        turns.watch(model)
+        return model
+
+    PreTrainedModel.from_pretrained = classmethod(watched)
+
+
+def peak_memory() -> int:
+    """Most bytes this process held: on the GPU where there is one, else resident."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text(encoding="ascii")  # ru_maxrss begins with the parent's
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,439 @@
+"""What happens to jobs on shared machines, done to real runs: each ends as one does that nothing happened to.
+
+Where chance chooses the moment it is seeded, and the long form (`make test-faults`) has more trials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.interrupted import (
+    Going,
+    World,
+    checkpoints,
+    copied,
+    differences,
+    is_root,
+    make_world,
+    status,
+    steps,
+)
+from tests.support.launch import TRAIN, environment
+
+Record = Callable[[str, object], None]
+slow = pytest.mark.slow
+needs_root = pytest.mark.skipif(not is_root(), reason="mounts a small disk")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"), save_steps=2)
+
+
+@pytest.fixture(scope="module")
+def reference(world: World) -> Path:
+    out = world.folder / "reference"
+    world.run(out).expect(0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def reference_of_two(world: World) -> Path:
+    out = world.folder / "reference2"
+    world.run(out, processes=2).expect(0)
+    return out
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Killed
+
+
+@pytest.mark.parametrize("moment", [pytest.param("begin", marks=slow), "filled", pytest.param("placed", marks=slow)])
+def test_a_run_killed_in_a_save_goes_on_from_a_whole_checkpoint(
+    world: World, reference: Path, moment: str, record_property: Record
+) -> None:
+    """And the clock was set back in the meantime: what is left says that it beat tomorrow."""
+    out = world.folder / f"killed-{moment}"
+    world.run(out, faults=f"0:{moment}:8:SIGKILL").expect(-signal.SIGKILL)
+    debris = [path.name for path in (out / "checkpoints").iterdir() if path.name.startswith(".new-")]
+    assert len(debris) == (moment != "placed")
+    assert checkpoints(out)[-1] == (8 if moment == "placed" else 6)
+    assert status(out)["state"] == "RUNNING"
+    tomorrow = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)).isoformat()
+    (out / "status.json").write_text(json.dumps({**status(out), "heartbeat": tomorrow}))
+    done = world.run(out).expect(0)
+    assert f"resumes  step-0000000{8 if moment == 'placed' else 6}" in done.stderr
+    assert "warning" not in done.stderr
+    found = differences(reference, out)
+    record_property("faults", ("SIGKILL during a save", 1, 1, len(found) > 0))
+    assert found == []
+
+
+@slow
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_run_killed_while_a_checkpoint_replaces_itself_keeps_one_of_the_two(
+    world: World, reference: Path, keep: int, record_property: Record
+) -> None:
+    """The stop in an evaluation leaves a checkpoint of a step that the next start writes again, evaluated."""
+    out = world.folder / f"doomed{keep}"
+    world.run(out, faults="0:batch:2:SIGTERM", save_total_limit=keep).expect(75)
+    world.run(out, faults="0:doomed:5:SIGKILL", save_total_limit=keep).expect(-signal.SIGKILL)
+    assert 5 not in checkpoints(out)
+    done = world.run(out, save_total_limit=keep).expect(0)
+    assert "resumes  step-00000005" in done.stderr
+    found = differences(reference, out)
+    record_property("faults", ("SIGKILL during a save", 1, 2, len(found) > 0))
+    assert found == []
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=slow) for seed in range(2, 15))])
+def test_a_run_of_one_process_killed_at_random_moments(
+    world: World, reference: Path, seed: int, record_property: Record
+) -> None:
+    killed_at_random(world, reference, 1, seed, record_property)
+
+
+@slow
+@pytest.mark.parametrize("seed", range(20, 32))
+def test_a_run_of_two_processes_that_loses_one_or_both_at_random_moments(
+    world: World, reference_of_two: Path, seed: int, record_property: Record
+) -> None:
+    killed_at_random(world, reference_of_two, 2, seed, record_property)
+
+
+def killed_at_random(world: World, reference: Path, processes: int, seed: int, record_property: Record) -> None:
+    """SIGKILL to one rank, or to all and their launcher, some milliseconds after some step; twice, then to the end."""
+    rng = random.Random(seed)
+    out = world.folder / f"random{seed}"
+    kind = "SIGKILL of all ranks" if processes == 1 or rng.random() < 0.4 else "SIGKILL of one rank"
+    for _ in range(2):
+        last, delay = rng.randint(2, 20), rng.random() * 0.1
+        going = world.start(out, processes=processes)
+        begun = steps(out)[-1:] or [0]
+        until_step_or_end(going, begun[0] + last)
+        time.sleep(delay)
+        if kind == "SIGKILL of one rank":
+            lose_one(going, rng.randrange(processes))
+        else:
+            going.kill()
+    world.run(out, processes=processes).expect(0)
+    found = differences(reference, out)
+    record_property(
+        "faults", (f"{kind} at random, {processes} process{'es' if processes > 1 else ''}", 1, 2, len(found) > 0)
+    )
+    assert found == []
+
+
+def until_step_or_end(going: Going, step: int) -> None:
+    going.until(lambda: not going.alive() or steps(going.out)[-1:] >= [step])
+
+
+def lose_one(going: Going, rank: int) -> None:
+    """Kill a rank; the others must end by themselves and say why."""
+    with contextlib.suppress(IndexError, psutil.NoSuchProcess):
+        going.ranks()[rank].kill()
+        assert going.end(120).code != 0
+
+
+def test_a_process_that_is_lost_takes_the_job_down_with_a_clear_line(world: World, reference_of_two: Path) -> None:
+    out = world.folder / "lost"
+    done = world.run(out, processes=2, faults="1:step:6:SIGKILL").expect(1)
+    assert done.errors == [
+        "error: another process of this job ended; the same command goes on from the newest checkpoint"
+    ]
+    assert status(out)["state"] == "FAILED"
+    world.run(out, processes=2).expect(0)
+    assert differences(reference_of_two, out) == []
+
+
+@slow
+def test_a_process_that_hangs_ends_the_job_with_its_stacks_in_time(world: World, reference_of_two: Path) -> None:
+    out = world.folder / "hang"
+    done = world.run(out, processes=2, faults="1:step:6:HANG", step_timeout_minutes=0.05).expect(1)
+    assert "Timeout (0:00:03)!" in done.stderr
+    assert "in reached" in done.stderr or "in cross" in done.stderr, "the stack says where"
+    world.run(out, processes=2).expect(0)
+    assert differences(reference_of_two, out) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Signals from outside
+
+
+@slow
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0])
+def test_a_signal_in_the_first_seconds_is_no_crash(world: World, seconds: float, record_property: Record) -> None:
+    out = world.folder / f"early{seconds}"
+    going = world.start(out)
+    going.until(lambda: b"train.py" in Path(f"/proc/{going.process.pid}/cmdline").read_bytes())
+    time.sleep(seconds)
+    done = going.signal(signal.SIGTERM).end()
+    record_property("faults", ("SIGTERM in the first seconds", 1, 0, done.code not in (75, 0)))
+    assert done.code in (75, 0)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=slow)])
+def test_a_signal_during_tokenisation_ends_it_at_once_and_leaves_no_process(
+    world: World, workers: int, record_property: Record
+) -> None:
+    """All processes hear it, as from a terminal or a scheduler."""
+    big = world.folder / "big.csv"
+    big.write_text("text,label\n" + "".join(f"{'the a of ' * 60},{'ab'[n % 2]}\n" for n in range(150_000)))
+    out = world.folder / f"tokenising{workers}"
+    going = world.start(out, train_file=big, preprocessing_num_workers=workers, max_steps=1)
+    cache = world.folder / "home"
+    going.until(lambda: any(path.name.startswith("tmp") for path in cache.rglob("*tmp*") if "big" not in path.name)
+                or "Map" in going.log.read_text())  # fmt: skip
+    family = [psutil.Process(going.process.pid), *psutil.Process(going.process.pid).children(recursive=True)]
+    os.killpg(going.process.pid, signal.SIGTERM)
+    done = going.end(60).expect(75)
+    assert "stopped: SIGTERM, before a step was done; the same command starts again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert psutil.wait_procs(family, 10)[1] == []
+    assert status(out)["state"] == "STOPPED"
+    record_property("faults", (f"SIGTERM during tokenisation, {workers} worker{'s' if workers > 1 else ''}", 1, 0, 0))
+
+
+def test_a_run_stops_ahead_of_its_time_limit(world: World) -> None:
+    out = world.folder / "limit"
+    done = world.run(out, max_minutes=0.3, num_train_epochs=100_000, early_stopping_patience=10**6).expect(75)
+    assert "stopped: --max_minutes is about to pass, at step " in done.stderr
+    assert len(checkpoints(out)) >= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=slow)])
+def test_a_launcher_that_dies_leaves_no_orphan_and_a_checkpoint(
+    world: World, reference: Path, number: signal.Signals, record_property: Record
+) -> None:
+    """accelerate launch dies of SIGTERM and does not tell its child."""
+    out = world.folder / f"orphan{number}"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    changes = {"num_train_epochs": 100_000, "early_stopping_patience": 10**6}
+    going = world.start(out, launcher=launcher, **changes).until_step(6)
+    family = psutil.Process(going.process.pid).children(recursive=True)
+    going.signal(number).end()
+    assert psutil.wait_procs(family, 60)[1] == []
+    assert "stopped: its launcher is gone, at step " in going.log.read_text()
+    assert status(out)["state"] == "STOPPED"
+    assert checkpoints(out)[-1] == status(out)["step"]
+    record_property("faults", ("launcher killed", 1, 0, 0))
+
+
+@slow
+def test_a_second_interrupt_ends_at_once(world: World) -> None:
+    out = world.folder / "twice"
+    changes = {"num_train_epochs": 100_000, "early_stopping_patience": 10**6}
+    going = world.start(out, faults="0:begin:8:HANG", **changes).until_step(6)
+    going.until(lambda: list((out / "checkpoints").glob(".new-step-00000008*")))
+    going.signal(signal.SIGINT)
+    time.sleep(1)
+    assert going.alive(), "it waits for the checkpoint"
+    assert going.signal(signal.SIGINT).end(20).code == -signal.SIGINT
+
+
+@slow
+def test_a_log_that_nobody_reads_any_more_changes_nothing(world: World, reference: Path) -> None:
+    """`2>&1 | tee log` ends with the Ctrl-C that is meant for the job."""
+    out = world.folder / "unread"
+    process = subprocess.Popen(
+        world.command(out, 1, TRAIN, {}), cwd=world.folder, env=environment(world.folder / "home"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(300) == 0
+    assert differences(reference, out) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Disks
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """A file that takes all the room there is."""
+    filler = place / "filler"
+    with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+        while True:
+            file.write(b"\0" * 4096)
+    return filler
+
+
+LONG = {"num_train_epochs": 12, "early_stopping_patience": 10**6, "eval_steps": 50}
+
+
+@needs_root
+def test_a_full_disk_does_not_end_a_run_and_is_said_once(world: World, record_property: Record) -> None:
+    """The log lies on that disk too."""
+    reference = world.folder / "long-reference"
+    world.run(reference, **LONG).expect(0)
+    with small_disk(world.folder / "disk", 12) as disk:
+        out = disk / "run"
+        faults = "0:begin:20:SIGSTOP 0:step:90:SIGSTOP"
+        going = world.start(out, faults=faults, log=disk / "log", **LONG)
+        when_asleep(going)
+        before = checkpoints(out)
+        filler = fill(disk)
+        going.signal(signal.SIGCONT)
+        when_asleep(going)
+        assert checkpoints(out) == before, "older ones are untouched"
+        assert steps(out)[-1] < 90, "metrics.jsonl has no room either"
+        filler.unlink()
+        done = going.signal(signal.SIGCONT).end().expect(0)
+        assert done.stderr.count("warning: the checkpoint of step ") == 1
+        assert "older ones are untouched, training goes on" in done.stderr
+        assert "could be written again" in done.stderr
+        found = differences(reference, out)
+        record_property("faults", ("disk full while saving", 1, 0, len(found) > 0))
+        assert found == []
+
+
+@needs_root
+def test_a_stop_on_a_full_disk_says_that_nothing_was_saved_and_the_next_start_finishes(
+    world: World, reference: Path, record_property: Record
+) -> None:
+    with small_disk(world.folder / "disk2", 12) as disk:
+        out = disk / "run"
+        going = world.start(out, faults="0:begin:10:SIGSTOP")
+        when_asleep(going)
+        before, filler = checkpoints(out), fill(disk)
+        going.signal(signal.SIGTERM).signal(signal.SIGCONT)
+        done = going.end().expect(1)
+        assert re.match(r"error: SIGTERM, and the checkpoint of step 1[0-2] could not be written: make", done.errors[0])
+        assert checkpoints(out) == before
+        filler.unlink()
+        world.run(out).expect(0)
+        found = differences(reference, out)
+        record_property("faults", ("disk full at a stop", 1, 1, len(found) > 0))
+        assert found == []
+
+
+@needs_root
+@slow
+def test_a_disk_full_at_the_end_is_one_line_and_the_next_start_finishes(
+    world: World, reference: Path, record_property: Record
+) -> None:
+    with small_disk(world.folder / "disk3", 12) as disk:
+        out = disk / "run"
+        going = world.start(out, faults="0:begin:34:SIGSTOP")
+        when_asleep(going)
+        filler = fill(disk)
+        done = going.signal(signal.SIGCONT).end().expect(1)
+        assert len(done.errors) == 1 and "No space left on device" in done.errors[0]
+        assert "make room, then start the same command again" in done.errors[0]
+        assert "Traceback" not in done.stderr
+        filler.unlink()
+        world.run(out).expect(0)
+        found = differences(reference, out)
+        record_property("faults", ("disk full at the end", 1, 1, len(found) > 0))
+        assert found == []
+
+
+def when_asleep(going: Going) -> None:
+    """Once the run has stopped itself; what it was writing then is not yet on the disk."""
+    going.until(lambda: psutil.Process(going.process.pid).status() == psutil.STATUS_STOPPED)
+
+
+@slow
+def test_a_limit_on_the_size_of_files_is_a_full_disk_too(world: World, reference: Path) -> None:
+    """For those who are not root: the optimizer's file does not fit, smaller ones do."""
+    out = world.folder / "limited"
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    done = world.start(out, preexec=limit).end().expect(1)
+    assert done.stderr.count("warning: the checkpoint of step ") == 1
+    assert "File too large" in done.errors[-1]
+    assert checkpoints(out) == []
+    world.run(out).expect(0)
+    assert differences(reference, out) == []
+
+
+@needs_root
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(world: World) -> None:
+    with small_disk(world.folder / "disk4", 12) as disk:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        done = world.run(disk / "run").expect(2)
+        assert done.errors == [f"error: --output_dir {disk / 'run'} cannot be written: Read-only file system"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Others
+
+
+def test_of_two_runs_started_in_one_folder_one_is_refused_and_the_other_finishes(
+    world: World, reference: Path, record_property: Record
+) -> None:
+    out = world.folder / "both"
+    ended = [going.end() for going in [world.start(out, log=world.folder / f"both{n}.log") for n in (1, 2)]]
+    assert sorted(done.code for done in ended) == [0, 2]
+    refused = max(ended, key=lambda done: done.code)
+    assert len(refused.errors) == 1 and f") works in {out}: wait for its end" in refused.errors[0]
+    found = differences(reference, out)
+    record_property("faults", ("two runs in one folder", 1, 0, len(found) > 0))
+    assert found == []
+
+
+@slow
+def test_a_requeued_job_does_not_overwrite_its_own_work(world: World, reference: Path) -> None:
+    """Its command line is the same each time; what it asks for was done by the first start."""
+    out = world.folder / "requeued"
+    world.run(out, seed=1, max_steps=1).expect(0)
+    asked = {"env": {"MUSTER_OWNER": "slurm:17"}, "overwrite_output_dir": True}
+    first = world.run(out, faults="0:step:9:SIGTERM", **asked).expect(75)
+    assert "the same command without --overwrite_output_dir goes on from there" in first.stderr
+    assert "resumes  step-00000009" in world.run(out, **asked).expect(0).stderr
+    assert differences(reference, out) == []
+
+
+def test_a_damaged_checkpoint_is_put_aside_and_the_result_is_the_same(
+    world: World, reference: Path, record_property: Record
+) -> None:
+    out = world.folder / "damaged"
+    world.run(out, faults="0:step:9:SIGTERM").expect(75)
+    path = out / "checkpoints" / "step-00000009" / "optimizer.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    hopeless = copied(out, "hopeless")
+    done = world.run(out).expect(0)
+    assert "warning: checkpoint step-00000009 is damaged (optimizer.safetensors is not what was written)" in done.stderr
+    assert "resumes  step-00000008" in done.stderr
+    found = differences(reference, out)
+    record_property("faults", ("damaged checkpoint", 1, 1, len(found) > 0))
+    assert found == []
+
+    for folder in (hopeless / "checkpoints").glob("step-*"):
+        (folder / "manifest.json").unlink()
+    for _ in range(2):
+        done = world.run(hopeless).expect(3)
+        assert done.errors[0].startswith(f"error: none of the checkpoints of {hopeless} can be used")
+        assert status(hopeless)["state"] == "NEEDS_HUMAN"
+    assert not (hopeless / "results.json").exists()

@@ -1,0 +1,238 @@
+"""A run that was interrupted, however often and wherever, comes to what an uninterrupted one comes to, bit by bit.
+
+The runs have dropout, a schedule, early stopping that happens, and windows of metrics that no checkpoint falls together
+with. Each start costs seconds, so one run is interrupted several times in a row, each time somewhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.support.interrupted import (
+    World,
+    checkpoints,
+    copied,
+    differences,
+    edit_checkpoint,
+    make_world,
+    metrics,
+    status,
+)
+
+slow = pytest.mark.slow
+EPOCH, BEST, LAST = 15, 15, 35
+"""Of the reference: steps of an epoch; the step of the best evaluation, and the one at which patience ended the run."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def reference(world: World) -> Path:
+    """A run that was never interrupted."""
+    out = world.folder / "reference"
+    world.run(out).expect(0)
+    found = json.loads((out / "results.json").read_text())
+    assert (found["best_step"], found["train"]["steps"]) == (BEST, LAST), "patience ends it, well after the best"
+    return out
+
+
+@pytest.fixture(scope="module")
+def stopped(world: World) -> Path:
+    """A run stopped in the middle of an epoch and of a window of metrics, before the best evaluation."""
+    out = world.folder / "stopped"
+    world.run(out, faults="0:step:7:SIGTERM").expect(75)
+    assert checkpoints(out) == [5, 7]
+    return out
+
+
+def interrupt(world: World, out: Path, *faults: str, **how: Any) -> None:
+    """Start the run once for each of `faults`, which must stop it, and once more to its end."""
+    code = 75 if how.get("processes", 1) == 1 else 1  # torchrun makes every failure a 1
+    for fault in faults:
+        done = world.run(out, faults=fault, **how).expect(code)
+        assert "with a checkpoint; the same command goes on from there" in done.stderr, done.stderr[-3000:]
+        assert status(out)["state"] == "STOPPED"
+    world.run(out, **how).expect(0)
+    assert status(out)["state"] == "DONE"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The same result
+
+
+def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(world: World, reference: Path) -> None:
+    """In an epoch, in an evaluation, while a checkpoint is written, at the end of an epoch; every kind of signal."""
+    out = world.folder / "anywhere"
+    interrupt(world, out, "0:step:7:SIGTERM", "0:batch:4:SIGUSR2", f"0:begin:{EPOCH}:SIGINT")
+    assert differences(reference, out) == []
+    assert json.loads((out / "manifest.json").read_text())["restarts"] == 3
+    assert not (out / "checkpoints").exists()
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_and_the_result_is_the_same(world: World) -> None:
+    out, uninterrupted = world.folder / "two", world.folder / "two-reference"
+    world.run(uninterrupted, processes=2).expect(0)
+    interrupt(world, out, "1:batch:9:SIGTERM", processes=2)
+    assert differences(uninterrupted, out) == []
+
+
+@slow
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_run_interrupted_at_every_kind_of_moment_by_any_process(
+    world: World, processes: int, record_property: Callable[[str, object], None]
+) -> None:
+    out, uninterrupted = (world.folder / f"{name}{processes}" for name in ("moments", "uninterrupted"))
+    world.run(uninterrupted, processes=processes).expect(0)
+    last = processes - 1
+    faults = [f"{last}:step:1:SIGTERM", f"{last}:step:5:SIGTERM", f"{last}:batch:2:SIGUSR2", "0:begin:10:SIGINT",
+              f"0:step:{EPOCH - 1}:SIGTERM", f"{last}:step:{EPOCH}:SIGTERM", "0:filled:20:SIGTERM",
+              f"{last}:step:{LAST}:SIGTERM"]  # fmt: skip
+    interrupt(world, out, *faults, processes=processes)
+    found = differences(uninterrupted, out)
+    record_property("faults", (f"signal at a chosen moment, {processes} processes", 1, len(faults), len(found) > 0))
+    assert found == []
+
+
+@slow
+def test_the_next_start_finishes_a_run_stopped_at_any_step(
+    world: World, reference: Path, record_property: Callable[[str, object], None]
+) -> None:
+    wrong = []
+    for step in range(2, LAST + 1, 3):
+        out = world.folder / f"step{step}"
+        interrupt(world, out, f"0:step:{step}:SIGTERM")
+        wrong += [step] * bool(differences(reference, out))
+    trials = len(range(2, LAST + 1, 3))
+    record_property("faults", ("SIGTERM at every third step", trials, trials, len(wrong)))
+    assert wrong == []
+
+
+@slow
+def test_four_processes_become_two_and_train_on_the_same_batches(tmp_path: Path) -> None:
+    """Without dropout the curves are equal to rounding: each global batch holds the same examples."""
+    world = make_world(tmp_path, dropout=0.0, learning_rate=1e-3)
+    four, two = tmp_path / "four", tmp_path / "two"
+    world.run(four, processes=4).expect(0)
+    world.run(two, processes=4, faults="3:step:7:SIGTERM").expect(1)
+    done = world.run(two, processes=2).expect(0)
+    assert "made by 4 processes: the same examples, other dropout draws" in done.stderr
+    curves = [[(line["step"], line["loss"]) for line in metrics(out)] for out in (four, two)]
+    assert [step for step, _ in curves[0]] == [step for step, _ in curves[1]]
+    assert [loss for _, loss in curves[1]] == pytest.approx([loss for _, loss in curves[0]], abs=1e-4)
+
+
+def test_hardware_may_change_between_starts_and_is_taken_from_the_new_one(world: World, stopped: Path) -> None:
+    out = copied(stopped, "hardware")
+    changes = {"max_tokens_per_device": 256, "eval_max_tokens_per_device": 512, "save_steps": 2, "save_total_limit": 1}
+    done = world.run(out, logging_steps=1, **changes).expect(0)
+    assert "resumes  step-00000007" in done.stderr
+    later = [line["step"] for line in metrics(out) if line["split"] == "train" and line["step"] > 7]
+    assert later == list(range(8, later[-1] + 1))
+    best = json.loads((out / "results.json").read_text())["best_step"]
+    assert checkpoints(out) == sorted({best, later[-1]}), "a limit was asked for, so they stay; the best among them"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Negative controls: the comparison sees what a checkpoint lacks
+
+
+def without_random_states(path: Path) -> None:
+    tensors = load_file(path)
+    tensors["0.torch"] = torch.Generator().manual_seed(42).get_state()
+    save_file(tensors, path)
+
+
+def without_moments(path: Path) -> None:
+    save_file({k: t if k.endswith(".step") else torch.zeros_like(t) for k, t in load_file(path).items()}, path)
+
+
+def with_state(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        state = json.loads(path.read_text())
+        change(state)
+        path.write_text(json.dumps(state))
+
+    return edit
+
+
+def without_position(state: dict[str, Any]) -> None:
+    state["tracker"]["step"] = 0
+
+
+def without_schedule(state: dict[str, Any]) -> None:
+    state["schedule"] |= {"last_epoch": 0, "_step_count": 1}
+
+
+def without_window(state: dict[str, Any]) -> None:
+    state["tracker"]["window"] |= {"loss": None, "examples": 0}
+
+
+@pytest.mark.parametrize(
+    ("left_out", "file", "change", "seen_in"),
+    [
+        ("random states", "rng.safetensors", without_random_states, "model/model.safetensors"),
+        pytest.param("position", "state.json", with_state(without_position), "model/model.safetensors", marks=slow),
+        pytest.param("schedule", "state.json", with_state(without_schedule), "model/model.safetensors", marks=slow),
+        pytest.param("moments", "optimizer.safetensors", without_moments, "model/model.safetensors", marks=slow),
+        pytest.param("window", "state.json", with_state(without_window), "metrics.jsonl", marks=slow),
+    ],
+)
+def test_what_is_left_out_of_a_checkpoint_is_seen_in_the_result(
+    world: World, reference: Path, stopped: Path, left_out: str, file: str, change: Callable[[Path], None], seen_in: str
+) -> None:
+    out = copied(stopped, f"without-{left_out}")
+    edit_checkpoint(out / "checkpoints" / "step-00000007", file, change)
+    world.run(out).expect(0)
+    assert seen_in in differences(reference, out)
+
+
+@slow
+def test_a_forgotten_count_of_patience_is_seen_in_the_result(world: World, reference: Path) -> None:
+    def without_patience(state: dict[str, Any]) -> None:
+        assert state["selection"]["since_best"] == 1
+        state["selection"]["since_best"] = 0
+
+    out = world.folder / "patience"
+    world.run(out, faults="0:step:22:SIGTERM").expect(75)
+    edit_checkpoint(out / "checkpoints" / "step-00000022", "state.json", with_state(without_patience))
+    world.run(out).expect(0)
+    assert "metrics.jsonl" in differences(reference, out)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is not gone on from
+
+
+def test_another_result_is_refused_by_name_and_the_checkpoint_stays(world: World, stopped: Path) -> None:
+    before = checkpoints(stopped)
+    done = world.run(stopped, learning_rate=1e-3, seed=7).expect(2)
+    assert f"{stopped} holds a run with another learning_rate, seed: " in done.errors[0]
+    assert len(done.errors) == 1
+    assert checkpoints(stopped) == before
+
+
+@pytest.mark.parametrize(
+    ("what", "file"), [("data", "train.csv"), pytest.param("tokenizer", "model/tokenizer.json", marks=slow)]
+)
+def test_changed_data_or_tokens_are_refused_until_they_are_put_back(
+    world: World, stopped: Path, what: str, file: str
+) -> None:
+    path = world.folder / file
+    text = path.read_text()
+    path.write_text(text.replace("red", "green") if what == "data" else text.replace('"red"', '"blu"'))
+    try:
+        done = world.run(copied(stopped, f"changed-{what}")).expect(2)
+    finally:
+        path.write_text(text)
+    assert f"the {what} is not what it was when step-00000007 was made: put it back" in done.errors[0]
+    assert len(done.errors) == 1
