@@ -49,8 +49,8 @@ def stop(accelerator: Accelerator) -> None:
     gc.collect()
     accelerator.free_memory()
     accelerator.wait_for_everyone()
-    accelerator.end_training()
     cpu_group.cache_clear()
+    accelerator.end_training()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
