@@ -8,11 +8,15 @@ not matter to the gradient, so there, and only there, length decides: sorted by 
 padding under T, dealt to the processes so that all finish together. Sampling by length instead (group_by_length)
 saves the same padding but makes every batch a biased sample.
 
+Packed micro-batches (job/packing.py) hold no padding: what they cost is the sum of their tokens, and they are cut into
+as few as fit, of equal sums.
+
 Every process has the same number of micro-batches in a step, because the last one of each ends in a collective.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -61,7 +65,7 @@ def global_batches(size: int, batch_size: int, seed: int, steps: int, start: int
 
 
 def plan_step(
-    indices: np.ndarray, lengths: np.ndarray, max_tokens: int, world: int, overhead: int
+    indices: np.ndarray, lengths: np.ndarray, max_tokens: int, world: int, overhead: int, packed: bool = False
 ) -> list[list[MicroBatch]]:
     """The micro-batches of each process for one global batch.
 
@@ -72,6 +76,7 @@ def plan_step(
         world: W.
         overhead: tokens that could be computed in the fixed time of one more micro-batch; as much padding is put up
             with before a micro-batch is cut.
+        packed: the sequences of a micro-batch are laid end to end instead of padded.
 
     Returns:
         W lists of equal length. Each example is in exactly one micro-batch of weight 1.
@@ -83,6 +88,8 @@ def plan_step(
     sizes = lengths[order].tolist()
     if sizes[0] > max_tokens:
         raise ValueError(f"an example of {sizes[0]} tokens does not fit into max_tokens_per_device {max_tokens}")
+    if packed:
+        return _plan_packed(order, sizes, max_tokens, world)
     bounds = _cut_by_padding(sizes, max_tokens, overhead)
     if world > 1:
         bounds = _balanced_cut(sizes, max_tokens, -(-(len(bounds) - 1) // world) * world)
@@ -94,21 +101,26 @@ def plan_step(
     return _deal(micro, costs, world)
 
 
-def plan_evaluation(lengths: np.ndarray, max_tokens: int, world: int) -> list[list[np.ndarray]]:
+def plan_evaluation(lengths: np.ndarray, max_tokens: int, world: int, packed: bool = False) -> list[list[np.ndarray]]:
     """The micro-batches of each process for a whole evaluation set, each example once.
 
     Cut before they are dealt, so that the shapes computed, and with them every probability, do not depend on the
     number of processes. The lists may differ in length, and be empty: no collective runs between them.
     """
     order = np.argsort(-lengths, kind="stable")
-    bounds = _cut(lengths[order].tolist(), max_tokens)
+    cut = _cut_by_sum if packed else _cut
+    bounds = cut(lengths[order].tolist(), max_tokens)
     micro = [order[start:stop] for start, stop in pairwise(bounds)]
     return [micro[rank::world] for rank in range(world)]
 
 
-def tokens_of(micro_batches: Sequence[MicroBatch], lengths: np.ndarray, widths: np.ndarray) -> tuple[int, int]:
-    """(real tokens, computed tokens) of padded micro-batches; `widths`: what they were planned by."""
+def tokens_of(
+    micro_batches: Sequence[MicroBatch], lengths: np.ndarray, widths: np.ndarray, packed: bool = False
+) -> tuple[int, int]:
+    """(real tokens, computed tokens) of micro-batches; `widths`: what they were planned by."""
     real = sum(int(lengths[m.indices].sum()) for m in micro_batches if m.weight)
+    if packed:
+        return real, sum(int(lengths[m.indices].sum()) for m in micro_batches)
     computed = sum(int(widths[m.indices].max()) * len(m.indices) for m in micro_batches)
     return real, computed
 
@@ -120,6 +132,39 @@ def _cut(sizes: Sequence[int], max_tokens: int) -> list[int]:
         longest = sizes[bounds[-1]]
         bounds.append(min(len(sizes), bounds[-1] + max(1, max_tokens // max(1, longest))))
     return bounds
+
+
+def _cut_by_sum(sizes: Sequence[int], max_tokens: int) -> list[int]:
+    """Bounds of the fewest runs of `sizes` whose sums fit into `max_tokens`; a row that does not fit stands alone."""
+    bounds, total = [0], 0
+    for i, size in enumerate(sizes):
+        if total + size > max_tokens and i > bounds[-1]:
+            bounds.append(i)
+            total = 0
+        total += size
+    return [*bounds, len(sizes)]
+
+
+def _plan_packed(order: np.ndarray, sizes: Sequence[int], max_tokens: int, world: int) -> list[list[MicroBatch]]:
+    """As few micro-batches as fit, as many on every process; `sizes`, descending, are those of `order`."""
+    rounds = -(-sum(sizes) // (max_tokens * world))
+    while (bins := _even_bins(sizes, max_tokens, rounds * world)) is None:
+        rounds += 1
+    micro = [MicroBatch(order[rows]) if rows else MicroBatch(order[-1:], weight=0.0) for rows in bins]
+    return _deal(micro, [sum(sizes[i] for i in rows) for rows in bins], world)
+
+
+def _even_bins(sizes: Sequence[int], max_tokens: int, number: int) -> list[list[int]] | None:
+    """Rows dealt longest first, each to the emptiest of `number` bins; None if a bin would not hold its tokens."""
+    bins: list[list[int]] = [[] for _ in range(number)]
+    emptiest = [(0, i) for i in range(number)]
+    for row, size in enumerate(sizes):
+        total, i = emptiest[0]
+        if total + size > max_tokens:
+            return None
+        heapq.heapreplace(emptiest, (total + size, i))
+        bins[i].append(row)
+    return bins
 
 
 def _cut_by_padding(sizes: Sequence[int], max_tokens: int, overhead: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from job.data import Split
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Collate = Callable[[np.ndarray], tuple[dict[str, torch.Tensor], torch.Tensor | None]]
+Collate = Callable[[np.ndarray], tuple[dict[str, Any], torch.Tensor | None]]
 """Numbers of examples -> (model inputs, labels or None)."""
 
 
@@ -39,8 +39,12 @@ def padded(
         table[mask] = np.concatenate(values)
         inputs[name] = table
     tensors = {name: torch.from_numpy(np.ascontiguousarray(v)).to(device) for name, v in inputs.items()}
-    return tensors, None if split.labels is None else _labels(split.labels[indices]).to(device)
+    return tensors, labels(split, indices, device)
 
 
-def _labels(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(values if values.dtype == np.int64 else values.astype(np.float32))
+def labels(split: Split, indices: np.ndarray, device: torch.device) -> torch.Tensor | None:
+    """int64[b] classes, float32[b] numbers or float32[b, C]; None where the split has none."""
+    if split.labels is None:
+        return None
+    values = split.labels[indices]
+    return torch.from_numpy(values if values.dtype == np.int64 else values.astype(np.float32)).to(device)

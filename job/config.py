@@ -58,6 +58,10 @@ class Model:
     """Run Python code that the model's or data set's repository brings. Off: such a repository is refused."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] | None = hardware(None)
     """Attention kernel; unset: the library's choice."""
+    attention_dropout: float | None = setting(None)
+    """Dropout of attention probabilities; unset: the checkpoint's. 0 is faster, and on a GPU what packing needs."""
+    packing: bool = hardware(True)
+    """Lay the sequences of a forward pass end to end instead of padding them, where the model allows it."""
     gradient_checkpointing: bool = hardware(False)
     """Compute activations again in the backward pass: less memory, about a third more time."""
     torch_compile: bool = hardware(False)

@@ -187,12 +187,12 @@ def cut_evaluation(encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _part(source: Source, tokens: Dataset, encoded: np.ndarray | None, rows: np.ndarray) -> tuple[Split, describe.Part]:
-    truncated = tokens.data.column(TRUNCATED).to_numpy()[rows]
+    truncated = tokens.data.column(TRUNCATED).to_numpy()
     kept = tokens.remove_columns(TRUNCATED)
-    lengths = _lengths(kept)[rows]
-    labelled = None if encoded is None else encoded[rows]
+    lengths, labelled = _lengths(kept), encoded
     if len(rows) < len(source.table):
-        kept = kept.select(rows)
+        truncated, lengths, kept = truncated[rows], lengths[rows], kept.select(rows)
+        labelled = None if encoded is None else encoded[rows]
     texts = [source.table.data.column(name) for name in source.columns.text]
     part = describe.Part(texts=texts, lengths=lengths, truncated=truncated, labels=labelled, rows=rows)
     return Split(kept.with_format("numpy"), lengths, labelled, rows), part

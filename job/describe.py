@@ -104,16 +104,17 @@ def _hashes(part: Part) -> np.ndarray:
 
 
 def _split(part: Part, hashes: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(hashes)  # rows of equal text are neighbours
+    begins = np.diff(hashes[order], prepend=~hashes[order[:1]]) != 0
     split = {
         "rows": len(hashes),
         **({} if part.labels is None else _labels(part.labels, class_names)),
         "tokens": _tokens(part.lengths),
         "truncated": float(part.truncated.mean()) if len(hashes) else 0.0,
-        "duplicates": len(hashes) - len(first),
+        "duplicates": int(len(hashes) - begins.sum()),
     }
     if part.labels is not None:
-        split["conflicting"] = _conflicting(part.labels, first, group)
+        split["conflicting"] = _conflicting(part.labels[order], begins)
     return split
 
 
@@ -140,21 +141,19 @@ def _tokens(lengths: np.ndarray) -> dict[str, float | int]:
     return {"mean": float(values.mean()), **named, "max": int(values.max())}
 
 
-def _conflicting(labels: np.ndarray, first: np.ndarray, group: np.ndarray) -> int:
+def _conflicting(labels: np.ndarray, begins: np.ndarray) -> int:
     """Rows in groups of one text whose labels are not all the same.
 
     Args:
-        labels: as in Part.
-        first: int64[groups], the first row of each group.
-        group: int64[n], the group of each row.
+        labels: as in Part, the rows of a group side by side.
+        begins: bool[n], whether a row is the first of its group.
     """
-    repeats = np.flatnonzero(first[group] != np.arange(len(group)))
-    differs = labels[repeats] != labels[first[group[repeats]]]
+    differs = labels[1:] != labels[:-1]
     if differs.ndim == 2:
         differs = differs.any(axis=1)
-    mixed = np.zeros(len(first), dtype=bool)
-    mixed[group[repeats[differs]]] = True
-    return int(mixed[group].sum())
+    starts = np.append(np.flatnonzero(begins), len(begins))
+    mixed = np.unique(np.searchsorted(starts, 1 + np.flatnonzero(differs & ~begins[1:]), side="right"))
+    return int((starts[mixed] - starts[mixed - 1]).sum())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -24,6 +24,10 @@ class NonFiniteLoss(JobError):
     """The loss became infinite or not a number: the line names the step and the examples."""
 
 
+class OutOfMemory(JobError):
+    """One example alone does not fit into the GPU's memory."""
+
+
 class NeedsHuman(JobError):
     """Work is there and cannot be used: going on would lose it, so somebody has to look."""
 

@@ -94,6 +94,7 @@ def predict(
     collate: Collate,
     accelerator: Accelerator,
     max_tokens: int,
+    packed: bool = False,
     between: Callable[[], object] = lambda: None,
 ) -> Predictions:
     """Logits of every example of `split`, computed by all processes together.
@@ -104,7 +105,7 @@ def predict(
     Raises:
         RuntimeError: the gathered rows are not each example once (a fault of the program, never of the data).
     """
-    plan = batches.plan_evaluation(split.computed, max_tokens, accelerator.num_processes)
+    plan = batches.plan_evaluation(split.computed, max_tokens, accelerator.num_processes, packed)
     mine = plan[accelerator.process_index]
     alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have nothing left
     alone.eval()

@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,10 +16,11 @@ from accelerate import Accelerator
 from job import (
     batches,
     checkpoint,
-    collate,
+    dropout,
     evaluation,
     loop,
     optim,
+    packing,
     preflight,
     processes,
     run_folder,
@@ -36,6 +36,7 @@ from job.errors import JobError, Refused, Stopped
 from job.evaluation import Predictions
 from job.labels import Kind
 from job.loop import StepLoss, Trainee
+from job.packing import Form
 from job.run_folder import RunFolder
 from job.status import Status
 from job.tracking import Tracker
@@ -80,11 +81,14 @@ def evaluate_only(
     tokenizer: PreTrainedTokenizerBase,
     data: Data,
     accelerator: Accelerator,
+    folder: RunFolder,
 ) -> Outcome:
     """The model as it is, on the evaluation set and, where there is one, the test set."""
     model = accelerator.prepare_model(model, evaluation_mode=True)
+    form = packing.choose(config, model, tokenizer, data.evaluation, accelerator)
+    packing.keep(form, accelerator, folder)
     boundary = Boundary(config.run, accelerator)
-    evaluate = _Evaluator(config, model, tokenizer, data.task.kind, accelerator, boundary.cross)
+    evaluate = _Evaluator(config, model, form, data.task.kind, accelerator, boundary.cross)
     try:
         predictions, scores = evaluate(data.evaluation)
         test = evaluate(data.test) if data.test is not None else None
@@ -119,10 +123,14 @@ def finetune(
     optimizer = optim.optimizer(model, training)
     schedule = optim.schedule(optimizer, training, steps)
     wrapped, prepared = accelerator.prepare(model, optimizer)
+    form = packing.choose(config, wrapped, tokenizer, data.train, accelerator)
+    packing.keep(form, accelerator, folder)
+    dropout.speed_up(wrapped)
     torch.manual_seed(training.seed + accelerator.process_index)  # dropout differs between processes
     trainee = Trainee(wrapped, prepared, schedule)
-    collated = partial(collate.padded, data.train, tokenizer, accelerator.device)
+    collated = form.collate(data.train)
     limit = max_tokens(training.max_tokens_per_device, accelerator, 2048, 16384, data.train.computed)
+    limit = processes.from_main(accelerator, lambda: run_folder.token_limit(folder, limit))
     overhead = OVERHEAD["cpu" if accelerator.device.type == "cpu" else "gpu"]
 
     so_far = None
@@ -134,11 +142,18 @@ def finetune(
     tracker = Tracker(
         folder, status, accelerator, steps, config.run.logging_steps, None if so_far is None else so_far["tracker"]
     )
-    keeper = _Keeper(config, trainee, tokenizer, data, accelerator, folder, tracker, steps, so_far)
+    keeper = _Keeper(config, trainee, form, data, accelerator, folder, tracker, steps, so_far)
+
+    def halved(limit: int) -> None:
+        step = tracker.step + 1
+        tracker.say(f"out of memory in step {step}: from here on {limit} tokens a forward pass, on the same examples")
+        if accelerator.is_main_process:
+            run_folder.amend_manifest(folder, **{run_folder.TOKEN_LIMIT: limit})
+
     try:
         if not keeper.catch_up():
             loop.train(trainee, data.train, collated, training, steps, limit, overhead, accelerator, data.task.kind,
-                       tracker, keeper.after_step)  # fmt: skip
+                       tracker, keeper.after_step, form.packed, halved)  # fmt: skip
         return keeper.outcome(lambda: _train_numbers(tracker, accelerator))
     finally:
         keeper.close()
@@ -175,12 +190,12 @@ class _Evaluator:
         self,
         config: Config,
         model: torch.nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
+        form: Form,
         kind: Kind,
         accelerator: Accelerator,
         between: Callable[[], object],
     ) -> None:
-        self._model, self._tokenizer, self._kind, self._accelerator = model, tokenizer, kind, accelerator
+        self._model, self._form, self._kind, self._accelerator = model, form, kind, accelerator
         self._between = between
         self._asked = config.evaluation.eval_max_tokens_per_device
         self._names = evaluation.metrics_for(config.evaluation.metrics, kind)
@@ -190,9 +205,11 @@ class _Evaluator:
 
     def __call__(self, split: Split) -> tuple[Predictions, dict[str, float]]:
         """The scores are empty for a split without labels."""
-        batch = partial(collate.padded, split, self._tokenizer, self._accelerator.device)
+        batch, packed = self._form.collate(split), self._form.packed
         limit = max_tokens(self._asked, self._accelerator, 4096, 65536, split.computed)
-        predictions = evaluation.predict(self._model, self._kind, split, batch, self._accelerator, limit, self._between)
+        predictions = evaluation.predict(
+            self._model, self._kind, split, batch, self._accelerator, limit, packed, self._between
+        )
         if split.labels is None:
             return predictions, {}
         return predictions, processes.from_main(self._accelerator, lambda: self._scores(predictions))
@@ -213,7 +230,7 @@ class _Keeper:
         self,
         config: Config,
         trainee: Trainee,
-        tokenizer: PreTrainedTokenizerBase,
+        form: Form,
         data: Data,
         accelerator: Accelerator,
         folder: RunFolder,
@@ -226,7 +243,7 @@ class _Keeper:
         self._folder, self._tracker, self._steps = folder, tracker, steps
         self._per_epoch = batches.steps_per_epoch(len(data.train), config.training.train_batch_size)
         self._boundary = Boundary(config.run, accelerator)
-        self._evaluate = _Evaluator(config, trainee.model, tokenizer, data.task.kind, accelerator, self._boundary.cross)
+        self._evaluate = _Evaluator(config, trainee.model, form, data.task.kind, accelerator, self._boundary.cross)
         self._writer = checkpoint.Writer(folder.checkpoints, config.run.save_total_limit or KEPT, tracker.say)
         self._selection = selection.selection(config.evaluation, data.task.kind)
         self._best: tuple[Predictions, dict[str, float]] | None = None

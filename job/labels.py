@@ -114,7 +114,7 @@ def _unique(source: Source) -> list[Any]:
 
 
 def _dictionary(source: Source) -> tuple[list[Any], np.ndarray]:
-    """(different values, named; int64[n] which of them each row has)."""
+    """(different values, named; int32[n] which of them each row has)."""
     column = source.table.data.column(source.columns.label)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         column = pa.chunked_array(
@@ -132,10 +132,10 @@ def _dictionary(source: Source) -> tuple[list[Any], np.ndarray]:
 def _encoded(column: pa.ChunkedArray, source: Source) -> tuple[list[Any], np.ndarray]:
     if column.null_count:
         raise _no_label(source)
-    dictionary = column.combine_chunks().dictionary_encode()
-    if isinstance(dictionary, pa.ChunkedArray):  # pyarrow gives either, by the number of chunks
-        dictionary = dictionary.combine_chunks()
-    return dictionary.dictionary.to_pylist(), dictionary.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    encoded = column.dictionary_encode().unify_dictionaries()  # chunk by chunk: the values themselves are not copied
+    values = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
+    codes = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+    return values, np.concatenate([np.empty(0, np.int32), *codes])
 
 
 def _declared(source: Source) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ accumulation steps) weigh examples by the cut, and the last batch of an epoch wr
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LRScheduler
 
-from job import batches
+from job import batches, memory
 from job.batches import MicroBatch
 from job.collate import Collate
 from job.config import Training
@@ -69,21 +70,32 @@ def gradients(
 
     Returns:
         float32[]: the loss summed over this process's examples; and (indices, losses) of each micro-batch.
+
+    Raises:
+        memory.Exhausted: on every process; what is in `.grad` is then of no use.
     """
     scale = accelerator.num_processes / examples  # DDP averages over processes; the sum is wanted
     total = torch.zeros((), device=accelerator.device)
     seen = []
-    for number, micro in enumerate(plan, 1):
-        last = number == len(plan)
-        with contextlib.nullcontext() if last else accelerator.no_sync(trainee.model):
-            inputs, labels = collate(micro.indices)
-            logits = trainee.model(**inputs).logits
-            assert labels is not None
-            losses = example_losses(logits.float(), labels, kind, label_smoothing)
-            loss = losses.sum() * micro.weight
-            accelerator.backward(loss * scale)
-        total += loss.detach()
+
+    def loss_of(micro: MicroBatch) -> torch.Tensor:
+        inputs, labels = collate(micro.indices)
+        logits = trainee.model(**inputs).logits
+        assert labels is not None
+        losses = example_losses(logits.float(), labels, kind, label_smoothing)
+        loss = losses.sum() * micro.weight
+        total.add_(loss.detach())
         seen.append((micro.indices, losses.detach()))
+        return loss * scale
+
+    def all_but_the_last() -> None:
+        with accelerator.no_sync(trainee.model):
+            for micro in plan[:-1]:
+                accelerator.backward(loss_of(micro))
+
+    if len(plan) > 1:
+        memory.agreed(accelerator, all_but_the_last)  # before the last forward: DDP's own collectives are in there
+    accelerator.backward(memory.agreed(accelerator, lambda: loss_of(plan[-1])))
     return total, tuple(seen)
 
 
@@ -115,21 +127,39 @@ def train(
     kind: Kind,
     tracker: Tracker,
     after_step: AfterStep,
+    packed: bool,
+    halved: Callable[[int], None],
 ) -> None:
     """Run the optimizer steps from `tracker.step` to `steps`, calling `after_step` after each.
 
+    `halved` is told a new limit of tokens where a step did not fit into memory.
+
     Raises:
         NonFiniteLoss: on every process, at most one step after the loss was infinite or not a number.
+        OutOfMemory: on every process.
     """
+
+    def attempt(indices: np.ndarray, limit: int) -> tuple[list[list[MicroBatch]], Any]:
+        hands = batches.plan_step(indices, split.computed, limit, accelerator.num_processes, overhead, packed)
+        plan, smoothing = hands[accelerator.process_index], training.label_smoothing_factor
+        return hands, gradients(trainee, collate, plan, len(indices), accelerator, kind, smoothing)
+
+    def forget() -> None:
+        """Of an attempt that failed: its gradients, and that DDP awaits a backward pass where the forward succeeded."""
+        trainee.optimizer.zero_grad(set_to_none=True)
+        if accelerator.num_processes > 1:
+            shortest = [MicroBatch(np.array([split.lengths.argmin()]))]
+            settle_gradient_buckets(trainee, collate, shortest, accelerator, kind)
+
     per_epoch = batches.steps_per_epoch(len(split), training.train_batch_size)
     before: StepLoss | None = None
     trainee.model.train()
     start = tracker.step
     order = batches.global_batches(len(split), training.train_batch_size, training.seed, steps, start)
     for step, indices in enumerate(order, start):
-        hands = batches.plan_step(indices, split.computed, max_tokens, accelerator.num_processes, overhead)
-        plan = hands[accelerator.process_index]
-        mine, seen = gradients(trainee, collate, plan, len(indices), accelerator, kind, training.label_smoothing_factor)
+        (hands, (mine, seen)), max_tokens = memory.fitting(
+            partial(attempt, indices), max_tokens, int(split.computed.max()), forget, halved
+        )
         loss = StepLoss(step, accelerator.reduce(mine, "sum"), seen)
         refuse_non_finite(before, split, accelerator)
         before = loss
@@ -145,7 +175,9 @@ def train(
             learning_rate=learning_rate,
             epoch=epoch,
             examples=len(indices),
-            tokens=batches.tokens_of([micro for hand in hands for micro in hand], split.lengths, split.computed),
+            tokens=batches.tokens_of(
+                [micro for hand in hands for micro in hand], split.lengths, split.computed, packed
+            ),
         )
         if step + 1 == steps:
             refuse_non_finite(before, split, accelerator)

@@ -101,6 +101,27 @@ def max_length(asked: int | None, pretrained: PreTrainedConfig, tokenizer: PreTr
     return min(limit, LONGEST) if asked is None else asked
 
 
+def attention_dropout(pretrained: PreTrainedConfig) -> float:
+    """The dropout of attention probabilities; 0.0 for an architecture that has none."""
+    name = _attention_dropout_name(pretrained)
+    return float(getattr(pretrained, name)) if name else 0.0
+
+
+def _attention_dropout_name(pretrained: PreTrainedConfig) -> str | None:
+    names = ("attention_probs_dropout_prob", "attention_dropout")
+    return next((name for name in names if hasattr(pretrained, name)), None)
+
+
+def _dropout_options(model: config.Model, pretrained: PreTrainedConfig) -> dict[str, float]:
+    """The asked --attention_dropout by this architecture's name for it; Refused if it has none."""
+    if model.attention_dropout is None:
+        return {}
+    name = _attention_dropout_name(pretrained)
+    if name is None:
+        raise Refused(f"--attention_dropout: a {pretrained.model_type} model has no such setting")
+    return {name: model.attention_dropout}
+
+
 def load(model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int) -> PreTrainedModel:
     """The model with a head for `task`, weights in fp32.
 
@@ -125,6 +146,7 @@ def load(model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_toke
         use_safetensors=True,
         attn_implementation=model.attn_implementation,
         ignore_mismatched_sizes=len(task.names) != pretrained.num_labels,
+        **_dropout_options(model, pretrained),
     )
     if loaded.config.pad_token_id is None:
         loaded.config.pad_token_id = pad_token_id

@@ -93,6 +93,9 @@ def _check_choices(config: Config) -> None:
     for name in ("warmup_ratio", "label_smoothing_factor"):
         if getattr(config.training, name) >= 1:
             raise Refused(f"--{name} is a share and must be below 1, not {getattr(config.training, name)}")
+    dropout = config.model.attention_dropout
+    if dropout is not None and not 0 <= dropout < 1:
+        raise Refused(f"--attention_dropout is a share from 0 to below 1, not {dropout}")
     _check_best_metric(config)
     _check_token_limits(config)
 

@@ -10,6 +10,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ def stop(accelerator: Accelerator) -> None:
     accelerator.free_memory()
     accelerator.wait_for_everyone()
     accelerator.end_training()
+    _cpu_group.cache_clear()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -69,10 +71,29 @@ def agreed(accelerator: Accelerator) -> Iterator[None]:
 
 def raise_agreed(accelerator: Accelerator, error: JobError | None) -> None:
     """Raise on every process the error of the lowest rank that has one."""
-    told = gather_object([error]) if accelerator.num_processes > 1 else [error]
-    first = next((e for e in told if e is not None), None)
+    first = first_told(accelerator, error)
     if first is not None:
         raise first
+
+
+def first_told(accelerator: Accelerator, value: Any) -> Any:
+    """The value of the lowest rank that has one, on every process; None if none has."""
+    told = gather_object([value]) if accelerator.num_processes > 1 else [value]
+    return next((v for v in told if v is not None), None)
+
+
+def any_of(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether any process says so. Asked over the CPU, so that nobody waits for a GPU."""
+    if accelerator.num_processes == 1:
+        return flag
+    said = torch.tensor(int(flag))
+    torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=_cpu_group())
+    return bool(said)
+
+
+@cache
+def _cpu_group() -> torch.distributed.ProcessGroup:
+    return torch.distributed.new_group(backend="gloo")
 
 
 def main_first(accelerator: Accelerator, work: Callable[[], Any]) -> Any:

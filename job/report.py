@@ -107,8 +107,7 @@ def publish(
     if outcome.train is not None:
         card = model_card(config, results, data.task)
         run_folder.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, card, aside))
-    manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
-    run_folder.write_json(folder.manifest, {**manifest, "ended": run_folder.now()})
+    run_folder.amend_manifest(folder, ended=run_folder.now())
     run_folder.write_json(folder.results, results)
     if config.run.save_total_limit is None:
         run_folder.remove(folder.checkpoints)

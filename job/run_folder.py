@@ -29,6 +29,7 @@ from job.config import Config
 from job.environment import ROOT
 from job.errors import JobError, Refused
 
+TOKEN_LIMIT = "max_tokens_per_device"
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "numpy", "scikit-learn")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 ASIDE = ".new-"
@@ -298,7 +299,19 @@ def manifest(*, seed: int, world_size: int, device: str, fingerprint: str, befor
         "started": before.get("started", now()),
         "ended": None,
         "restarts": before.get("restarts", -1) + 1,
+        **({TOKEN_LIMIT: before[TOKEN_LIMIT]} if TOKEN_LIMIT in before else {}),
     }
+
+
+def token_limit(folder: RunFolder, limit: int) -> int:
+    """`limit`, or the lower one that this run came to by running out of memory."""
+    kept = json.loads(folder.manifest.read_text(encoding="utf-8")).get(TOKEN_LIMIT)
+    return limit if kept is None else min(limit, kept)
+
+
+def amend_manifest(folder: RunFolder, **values: Any) -> None:
+    """Add what became known after the run's start."""
+    write_json(folder.manifest, {**json.loads(folder.manifest.read_text(encoding="utf-8")), **values})
 
 
 def git_state() -> dict[str, Any] | None:

@@ -135,7 +135,7 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Sta
         processes.from_main(accelerator, lambda: run_folder.require_space(folder, weights))
         outcome = finetune.finetune(config, network, tokenizer, read, accelerator, folder, status, resumed)
     else:
-        outcome = finetune.evaluate_only(config, network, tokenizer, read, accelerator)
+        outcome = finetune.evaluate_only(config, network, tokenizer, read, accelerator, folder)
 
     def publish() -> dict[str, Any]:
         with run_folder.needing_room(folder):

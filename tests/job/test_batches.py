@@ -27,13 +27,16 @@ class Step:
     max_tokens: int
     world: int
     overhead: int = 64
+    packed: bool = False
 
     def plan(self) -> Plan:
-        return batches.plan_step(self.indices, self.lengths, self.max_tokens, self.world, self.overhead)
+        return batches.plan_step(self.indices, self.lengths, self.max_tokens, self.world, self.overhead, self.packed)
 
     def cost(self, micro: MicroBatch | np.ndarray) -> int:
         """Tokens computed, padding included."""
         indices = micro.indices if isinstance(micro, MicroBatch) else micro
+        if self.packed:
+            return int(self.lengths[indices].sum())
         return int(self.lengths[indices].max()) * len(indices)
 
 
@@ -43,7 +46,8 @@ def steps(draw: st.DrawFn) -> Step:
     size = draw(st.integers(1, len(lengths)))
     indices = np.random.default_rng(draw(st.integers(0, 99))).permutation(len(lengths))[:size]
     max_tokens = int(lengths.max()) + draw(st.integers(0, 500))
-    return Step(indices, lengths, max_tokens, draw(st.integers(1, 9)), draw(st.integers(0, 500)))
+    world, overhead, packed = draw(st.integers(1, 9)), draw(st.integers(0, 500)), draw(st.booleans())
+    return Step(indices, lengths, max_tokens, world, overhead, packed)
 
 
 LONG_AND_SHORT = Step(np.arange(10), np.array([64, 50, 40, 30, 20, 9, 8, 7, 6, 5], dtype=np.int32), 64, 2)
@@ -84,12 +88,19 @@ def no_process_waits_longer_than_one_micro_batch(step: Step, plan: Plan) -> None
     assert max(loads) - min(loads) <= max(step.cost(m) for m in chain(*plan))
 
 
+def packed_micro_batches_differ_by_one_example_at_most(step: Step, plan: Plan) -> None:
+    """Each example goes to the emptiest, so no micro-batch is ahead of another by more than what it got last."""
+    totals = [step.cost(m) if m.weight else 0 for m in chain(*plan)]
+    assert not step.packed or max(totals) - min(totals) <= step.lengths[step.indices].max()
+
+
 PROMISES = [
     each_example_once,
     within_memory,
     as_many_micro_batches_on_every_process,
     weights_sum_to_the_global_batch,
     no_process_waits_longer_than_one_micro_batch,
+    packed_micro_batches_differ_by_one_example_at_most,
 ]
 
 
@@ -128,24 +139,52 @@ def dealt_in_order_of_length(plan: Plan) -> Plan:
     return [ordered[: len(plan[0])], ordered[len(plan[0]) :]]
 
 
+BROKEN = [
+    (a_row_lost, each_example_once),
+    (a_row_doubled, each_example_once),
+    (all_rows_at_once, within_memory),
+    (a_process_short_of_one, as_many_micro_batches_on_every_process),
+    (all_on_one_process, as_many_micro_batches_on_every_process),
+    (a_row_lost, weights_sum_to_the_global_batch),
+    (a_row_doubled, weights_sum_to_the_global_batch),
+]
+
+
 @pytest.mark.parametrize(
-    ("broken", "promise"),
+    ("broken", "promise", "packed"),
     [
-        (a_row_lost, each_example_once),
-        (a_row_doubled, each_example_once),
-        (all_rows_at_once, within_memory),
-        (a_process_short_of_one, as_many_micro_batches_on_every_process),
-        (all_on_one_process, as_many_micro_batches_on_every_process),
-        (a_row_lost, weights_sum_to_the_global_batch),
-        (a_row_doubled, weights_sum_to_the_global_batch),
-        (dealt_in_order_of_length, no_process_waits_longer_than_one_micro_batch),
+        *((broken, promise, packed) for broken, promise in BROKEN for packed in (False, True)),
+        # Packed ones are of equal cost, in whatever order they are dealt.
+        (dealt_in_order_of_length, no_process_waits_longer_than_one_micro_batch, False),
     ],
 )
-def test_a_broken_plan_is_noticed(broken: Callable[[Plan], Plan], promise: Callable[[Step, Plan], None]) -> None:
-    plan = LONG_AND_SHORT.plan()
-    promise(LONG_AND_SHORT, plan)
+def test_a_broken_plan_is_noticed(
+    broken: Callable[[Plan], Plan], promise: Callable[[Step, Plan], None], packed: bool
+) -> None:
+    step = replace(LONG_AND_SHORT, packed=packed)
+    plan = step.plan()
+    promise(step, plan)
     with pytest.raises(AssertionError):
-        promise(LONG_AND_SHORT, broken(plan))
+        promise(step, broken(plan))
+
+
+def test_micro_batches_cut_in_order_of_length_would_differ_by_more_than_an_example() -> None:
+    step = replace(LONG_AND_SHORT, packed=True, max_tokens=500)
+    unequal = [[MicroBatch(np.arange(4))], [MicroBatch(np.arange(4, 10))]]
+    with pytest.raises(AssertionError):
+        packed_micro_batches_differ_by_one_example_at_most(step, unequal)
+
+
+@given(steps())
+def test_packed_micro_batches_are_few_and_compute_no_padding(step: Step) -> None:
+    step = replace(step, packed=True)
+    plan = step.plan()
+    total = int(step.lengths[step.indices].sum())
+    real, computed = batches.tokens_of([m for m in chain(*plan) if m.weight], step.lengths, step.lengths, packed=True)
+    assert real == computed == total
+    # Where a bin does not fit, all are above T less the longest example: at most one round more than these need.
+    room = step.max_tokens - int(step.lengths[step.indices].max()) + 1
+    assert -(-total // (step.max_tokens * step.world)) <= len(plan[0]) <= -(-total // (room * step.world)) + 1
 
 
 def test_a_process_without_an_example_takes_part_with_weight_0() -> None:
@@ -180,9 +219,10 @@ def test_a_plan_depends_on_nothing_but_its_arguments(step: Step) -> None:
     assert np.array_equal(indices, step.indices) and np.array_equal(lengths, step.lengths)
 
 
-def test_an_example_longer_than_memory_is_an_error() -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_example_longer_than_memory_is_an_error(packed: bool) -> None:
     with pytest.raises(ValueError, match=r"^an example of 9 tokens does not fit into max_tokens_per_device 8$"):
-        batches.plan_step(np.arange(2), np.array([3, 9]), 8, 2, 64)
+        batches.plan_step(np.arange(2), np.array([3, 9]), 8, 2, 64, packed)
 
 
 @pytest.mark.parametrize(
@@ -207,10 +247,26 @@ def test_on_long_tailed_text_processes_finish_together_and_little_is_padding(
     assert np.mean(shares) >= real_tokens
 
 
+@pytest.mark.parametrize(
+    ("max_tokens", "world", "slowest_over_mean"), [(512, 2, 1.01), (2048, 2, 1.01), (2048, 4, 1.02)]
+)
+def test_packed_on_long_tailed_text_processes_finish_together(
+    max_tokens: int, world: int, slowest_over_mean: float
+) -> None:
+    lengths = np.clip(np.random.default_rng(0).lognormal(4.5, 0.9, 4000).astype(np.int32), 4, 512)
+    ratios = []
+    for indices in batches.global_batches(4000, 32, seed=0, steps=60):
+        step = Step(indices, lengths, max_tokens, world, packed=True)
+        loads = [sum(map(step.cost, hand)) for hand in step.plan()]
+        ratios.append(max(loads) / np.mean(loads))
+    assert np.mean(ratios) <= slowest_over_mean
+
+
 def test_tokens_of_counts_a_repeated_row_as_computed_but_not_as_real() -> None:
     lengths = np.array([5, 3, 2])
     micro = [MicroBatch(np.array([0, 1])), MicroBatch(np.array([2]), weight=0.0)]
     assert batches.tokens_of(micro, lengths, lengths) == (8, 12)
+    assert batches.tokens_of(micro, lengths, lengths, packed=True) == (8, 10)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -278,21 +334,24 @@ def shapes(plan: list[list[np.ndarray]]) -> list[tuple[int, ...]]:
     return sorted(tuple(indices.tolist()) for hand in plan for indices in hand)
 
 
-@given(LENGTHS, st.integers(1, 300), st.integers(1, 9))
-def test_evaluation_takes_each_example_once_within_memory(lengths: np.ndarray, max_tokens: int, world: int) -> None:
-    plan = batches.plan_evaluation(lengths, max_tokens, world)
+@given(LENGTHS, st.integers(1, 300), st.integers(1, 9), st.booleans())
+def test_evaluation_takes_each_example_once_within_memory(
+    lengths: np.ndarray, max_tokens: int, world: int, packed: bool
+) -> None:
+    plan = batches.plan_evaluation(lengths, max_tokens, world, packed)
     assert len(plan) == world
     assert sorted(chain(*shapes(plan))) == list(range(len(lengths)))
     for indices in chain(*plan):
-        assert len(indices) == 1 or int(lengths[indices].max()) * len(indices) <= max_tokens
+        cost = lengths[indices].sum() if packed else lengths[indices].max() * len(indices)
+        assert len(indices) == 1 or int(cost) <= max_tokens
 
 
-@given(LENGTHS, st.integers(1, 300), st.integers(2, 9))
+@given(LENGTHS, st.integers(1, 300), st.integers(2, 9), st.booleans())
 def test_evaluation_micro_batches_do_not_depend_on_the_number_of_processes(
-    lengths: np.ndarray, max_tokens: int, world: int
+    lengths: np.ndarray, max_tokens: int, world: int, packed: bool
 ) -> None:
-    one = batches.plan_evaluation(lengths, max_tokens, 1)
-    assert shapes(one) == shapes(batches.plan_evaluation(lengths, max_tokens, world))
+    one = batches.plan_evaluation(lengths, max_tokens, 1, packed)
+    assert shapes(one) == shapes(batches.plan_evaluation(lengths, max_tokens, world, packed))
 
 
 def test_dealing_before_cutting_would_make_them_depend_on_it() -> None:

@@ -26,13 +26,18 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", params=["packed", "padded"])
+def form(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def predicted(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def predicted(form: str, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """World size -> folder with the predictions for every size."""
     folders = {}
     for world in (1, 2, 3):
         out = tmp_path_factory.mktemp(f"world{world}")
-        arguments = [str(out), str(model_folder), str(world), *map(str, SIZES)]
+        arguments = [str(out), str(model_folder), str(world), form, *map(str, SIZES)]
         env = environment(out / "home")
         torchrun(world, WORKERS / "exact_evaluation.py", *arguments, env=env, cwd=out).expect(0)
         folders[world] = out
@@ -67,33 +72,34 @@ def test_the_data_would_show_a_lost_or_doubled_row(predicted: dict[int, Path]) -
 @pytest.fixture(scope="module")
 def gradients(
     model_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[int, int], dict[str, np.ndarray]]:
-    """(world size, token limit) -> gradients and loss of the same twelve examples."""
+) -> dict[tuple[str, int, int], dict[str, np.ndarray]]:
+    """(form, world size, token limit) -> gradients and loss of the same twelve examples."""
     found = {}
-    for world in (1, 2, 3):
+    for form, world in (("padded", 1), ("padded", 2), ("padded", 3), ("packed", 1), ("packed", 2), ("packed", 3)):
         out = tmp_path_factory.mktemp(f"gradients{world}")
-        arguments = [str(out), str(model_folder), str(world), str(EXAMPLES), "24", "60", "4096"]
+        arguments = [str(out), str(model_folder), str(world), form, str(EXAMPLES), "24", "60", "4096"]
         env = environment(out / "home")
         torchrun(world, WORKERS / "gradients.py", *arguments, env=env, cwd=out).expect(0)
-        found |= {(world, limit): load_file(out / f"{limit}.safetensors") for limit in (24, 60, 4096)}
+        found |= {(form, world, limit): load_file(out / f"{limit}.safetensors") for limit in (24, 60, 4096)}
     return found
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("limit", [24, 60, 4096])
-def test_gradient_of_a_global_batch_does_not_depend_on_processes_or_cut(
-    gradients: dict[tuple[int, int], dict[str, np.ndarray]], world: int, limit: int
+@pytest.mark.parametrize("laid_out", ["packed", "padded"])
+def test_gradient_of_a_global_batch_does_not_depend_on_processes_cut_or_form(
+    gradients: dict[tuple[str, int, int], dict[str, np.ndarray]], world: int, limit: int, laid_out: str
 ) -> None:
-    whole, cut = gradients[1, 4096], gradients[world, limit]
+    whole, cut = gradients["padded", 1, 4096], gradients[laid_out, world, limit]
     assert set(whole) == set(cut)
     for name in whole:
         np.testing.assert_allclose(cut[name], whole[name], rtol=0, atol=1e-6, err_msg=name)
 
 
 def test_gradients_are_large_enough_for_the_comparison_to_mean_something(
-    gradients: dict[tuple[int, int], dict[str, np.ndarray]],
+    gradients: dict[tuple[str, int, int], dict[str, np.ndarray]],
 ) -> None:
-    whole = gradients[1, 4096]
+    whole = gradients["padded", 1, 4096]
     assert max(np.abs(value).max() for name, value in whole.items() if name != "loss") > 1e-2
     mean_of_halves = 0.5 * whole["classifier.weight"]  # what averaging twice would give
     assert np.abs(mean_of_halves - whole["classifier.weight"]).max() > 1e-3

@@ -69,15 +69,23 @@ def _config(architecture: str, layers: int, hidden: int, dropout: float, tokeniz
 
 
 def _bert_like(architecture: str, shared: dict[str, Any], layers: int, hidden: int, dropout: float) -> Any:
-    from transformers import BertConfig, RobertaConfig
+    from transformers import BertConfig, CamembertConfig, ElectraConfig, RobertaConfig, XLMRobertaConfig
 
     # RoBERTa numbers positions from pad_token_id + 1, so it needs that many more of them for the same text.
     # Two token types let it read the segment ids that a BERT tokenizer gives to the second text of a pair.
     positions = _LONGEST_TEXT + shared["pad_token_id"] + 1
-    classes = {"bert": BertConfig, "roberta": RobertaConfig}
+    classes = {
+        "bert": BertConfig,
+        "camembert": CamembertConfig,
+        "electra": ElectraConfig,
+        "roberta": RobertaConfig,
+        "xlm-roberta": XLMRobertaConfig,
+    }
     if architecture not in classes:
-        raise ValueError(f"unknown architecture {architecture!r}: expected bert, roberta or distilbert")
+        raise ValueError(f"unknown architecture {architecture!r}: expected distilbert or one of {', '.join(classes)}")
+    own = {"embedding_size": hidden} if architecture == "electra" else {}
     return classes[architecture](
+        **own,
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=2,

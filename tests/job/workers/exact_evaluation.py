@@ -1,11 +1,10 @@
 """On every process: predict data sets of many sizes and write what the gathered result is. Started by torchrun.
 
-Arguments: folder for results, model folder, expected number of processes, sizes.
+Arguments: folder for results, model folder, expected number of processes, packed or padded, sizes.
 """
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
@@ -16,27 +15,29 @@ environment.prepare()
 
 import torch
 
-from job import collate, evaluation, model, processes, report
+from job import evaluation, model, packing, processes, report
 from job.config import Config, Model
 from job.labels import CLASSES, Task
 from tests.support.examples import split_of
 
 
-def main(out: Path, folder: str, world: int, sizes: list[int]) -> None:
-    accelerator = processes.start(Config())
+def main(out: Path, folder: str, world: int, asked: str, sizes: list[int]) -> None:
+    config = Config(model=Model(model_name_or_path=folder, packing=asked == "packed"))
+    accelerator = processes.start(config)
     assert accelerator.num_processes == world, f"{accelerator.num_processes} processes, not {world}"
-    pretrained = model.load_config(Model(model_name_or_path=folder))
-    tokenizer = model.load_tokenizer(Model(model_name_or_path=folder), pretrained)
+    pretrained = model.load_config(config.model)
+    tokenizer = model.load_tokenizer(config.model, pretrained)
     torch.manual_seed(7)
     task = Task(CLASSES, ("red", "green", "blue"))
-    network = model.load(Model(model_name_or_path=folder), pretrained, task, tokenizer.pad_token_id)
+    network = model.load(config.model, pretrained, task, tokenizer.pad_token_id)
     network = accelerator.prepare_model(network, evaluation_mode=True)
     metrics = evaluation.load_metrics(["accuracy"], CLASSES) if accelerator.is_main_process else {}
-    correct = {}
+    correct, form = {}, None
     for size in sizes:
         split = split_of(size, classes=3, seed=size)
-        batch = partial(collate.padded, split, tokenizer, accelerator.device)
-        predictions = evaluation.predict(network, CLASSES, split, batch, accelerator, max_tokens=64)
+        form = form or packing.choose(config, network, tokenizer, split, accelerator)
+        assert form.packed == (asked == "packed"), str(form)
+        predictions = evaluation.predict(network, CLASSES, split, form.collate(split), accelerator, 64, form.packed)
         if accelerator.is_main_process:
             correct[size] = evaluation.scores(predictions, metrics)["correct"]
             report.write_predictions(predictions, task.names, out / f"{size}.parquet")
@@ -46,4 +47,4 @@ def main(out: Path, folder: str, world: int, sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), [int(size) for size in sys.argv[4:]])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], [int(size) for size in sys.argv[5:]])

@@ -1,0 +1,73 @@
+"""Attention over sequences laid end to end is plain attention of each sequence, and its dropout is dropout."""
+
+import math
+
+import pytest
+import torch
+
+from job import attention
+
+LENGTHS = [[7], [1], [5, 5, 5], [9, 4, 4, 1, 1], [1, 9, 4, 9]]
+HEADS, CHANNELS = 3, 8
+
+
+def inputs(
+    lengths: list[int], queries: int | None = None, heads: int = HEADS, channels: int = CHANNELS
+) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    rows = [sum(lengths) if queries is None else queries, sum(lengths), sum(lengths)]
+    return [torch.randn(n, heads, channels, dtype=torch.float64, generator=generator, requires_grad=True) for n in rows]
+
+
+def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+    """[L, H, D] each, one sequence."""
+    scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
+
+
+@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_each_sequence_attends_to_itself_alone(lengths: list[int], first_only: bool) -> None:
+    q, k, v = inputs(lengths, len(lengths) if first_only else None)
+    found = attention.attend(q, k, v, lengths, 0.0, 0.3)
+    asked = [1] * len(lengths) if first_only else lengths
+    parts = zip(q.split(asked), k.split(lengths), v.split(lengths), strict=True)
+    torch.testing.assert_close(found, torch.cat([plain(*part, 0.3) for part in parts]))
+
+
+@pytest.mark.parametrize("block", [1, 20, 2**19])
+@pytest.mark.parametrize("first_only", [False, True])
+def test_gradients_with_dropout_are_those_of_the_output(
+    first_only: bool, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "BLOCK", block)
+    lengths = [3, 2, 2, 1]
+
+    def attend(*qkv: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)
+        return attention.attend(*qkv, lengths, 0.4, 0.3)
+
+    assert torch.autograd.gradcheck(attend, inputs(lengths, len(lengths) if first_only else None, 2, 2))
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
+    lengths = [6, 6, 3]
+    q, k, v = (x.detach() for x in inputs(lengths))
+    expected = attention.attend(q, k, v, lengths, 0.0, 0.3)
+    torch.manual_seed(2)
+    draws = torch.stack([attention.attend(q, k, v, lengths, 0.3, 0.3) for _ in range(1000)])
+    standard_error = draws.std(dim=0) / math.sqrt(len(draws))
+    assert ((draws.mean(dim=0) - expected).abs() < 5 * standard_error).all()
+    assert draws.std(dim=0).min() > 0.01
+
+
+def test_half_precision_stays_half_and_close() -> None:
+    lengths = [9, 4, 4, 1]
+    q, k, v = (x.detach() for x in inputs(lengths))
+    for dropout in (0.0, 0.2):
+        found = []
+        for dtype in (torch.float64, torch.bfloat16):
+            torch.manual_seed(6)
+            found.append(attention.attend(q.to(dtype), k.to(dtype), v.to(dtype), lengths, dropout, 0.3))
+        assert found[1].dtype == torch.bfloat16
+        torch.testing.assert_close(found[1].double(), found[0], rtol=0.05, atol=0.05)
