@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 import shlex
 from pathlib import Path
 
@@ -77,7 +78,8 @@ def _check_numbers(config: Config) -> None:
 def _check_choices(config: Config) -> None:
     columns.check_count(config.data.text_column_names)
     path = config.run.resume_from_checkpoint
-    if path != "auto" and not Path(path).is_dir():
+    requeued = "MUSTER_OWNER" in os.environ  # where the first start may have removed it since: the job itself decides
+    if path != "auto" and not requeued and not Path(path).is_dir():
         raise Refused(
             f"--resume_from_checkpoint {path} is no folder: auto goes on from the newest checkpoint in output_dir"
         )
