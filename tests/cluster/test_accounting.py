@@ -30,7 +30,7 @@ def test_a_preempted_job_that_hears_the_users_signal_goes_on(
     assert accounted.end(other) == "COMPLETED"
     assert accounted.end(job) == "COMPLETED", accounted.told(job)
     assert jobs.outcome(run) == jobs.outcome(uninterrupted)
-    assert "stopped by SIGUSR2 behind a checkpoint: requeued" in jobs.log(run, job)
+    assert "stopped by SIGUSR2: requeued" in jobs.log(run, job)
     assert accounted_state(accounted, job) == "COMPLETED"
 
 
@@ -65,4 +65,4 @@ def test_a_job_in_a_container_stops_and_goes_on(
     accounted.wait(job, lambda: accounted.restarts(job) == 1)
     assert accounted.end(job) == "COMPLETED", accounted.told(job)
     assert jobs.outcome(run) == jobs.outcome(uninterrupted)
-    assert "stopped by SIGUSR2 behind a checkpoint: requeued" in jobs.log(run, job)
+    assert "stopped by SIGUSR2: requeued" in jobs.log(run, job)

@@ -157,7 +157,7 @@ def test_a_job_timed_out_twice_ends_like_one_that_never_was(
     ends_the_same(cluster, job, run, uninterrupted)
     print(jobs.log(run, job))
     assert cluster.restarts(job) >= 2
-    assert jobs.log(run, job).count("stopped by SIGUSR2 behind a checkpoint: requeued") == cluster.restarts(job)
+    assert jobs.log(run, job).count("stopped by SIGUSR2: requeued") == cluster.restarts(job)
 
 
 def train_until_the_time_limit(cluster: Cluster, job: str, run: Path, start: int) -> None:
@@ -193,7 +193,7 @@ def test_a_preempted_job_goes_on(cluster: Cluster, work: Work, tmp_path: Path, u
     cluster.wait(job, lambda: cluster.restarts(job) == 1)
     assert cluster.end(other) == "COMPLETED"
     ends_the_same(cluster, job, run, uninterrupted)
-    assert "stopped by SIGTERM behind a checkpoint: requeued" in jobs.log(run, job)
+    assert "stopped by SIGTERM: requeued" in jobs.log(run, job)
 
 
 def test_a_job_goes_on_after_a_lost_node_a_requeue_and_a_signal_to_one_rank(

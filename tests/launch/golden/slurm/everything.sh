@@ -58,7 +58,7 @@ if [ -f "$marker" ]; then
     if [[ $job != *" JobState=RUNNING "* || ($stopped_by = SIGTERM && $job != *" PreemptTime="[0-9]*) ]]; then
         give_up "stopped by $stopped_by, not by Slurm: not requeued"
     fi
-    echo "muster: stopped by $stopped_by behind a checkpoint: requeued" >&2
+    echo "muster: stopped by $stopped_by: requeued" >&2
     ask scontrol requeue "$SLURM_JOB_ID" || give_up "Slurm does not take the requeue"
     exit 0
 fi
