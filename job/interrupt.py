@@ -10,10 +10,14 @@ A launcher that is gone counts as a signal: `accelerate launch` dies of SIGTERM 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import TypeVar
@@ -22,6 +26,8 @@ from job.errors import Stopped
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+GRACE_SECONDS = 2.0
+"""In which a process that was only busy gets to where it heeds the signal by itself."""
 LAUNCHER_GONE = 1000
 TIME_LIMIT = 1001
 REASONS = {LAUNCHER_GONE: "its launcher is gone", TIME_LIMIT: "--max_minutes is about to pass"}
@@ -93,6 +99,36 @@ def at_once(work: Callable[[], T]) -> Callable[[], T]:
             _word.raising = False
 
     return interruptible
+
+
+@contextlib.contextmanager
+def leaving(end: Callable[[Stopped], object]) -> Iterator[None]:
+    """Within, a stop ends this process, after `end`, even where it waits in a library that hears no signal.
+
+    For the time until the processes have met: one that never comes is waited for until a time-out, and a launcher that
+    died meanwhile would leave the others waiting. There is nothing to save yet.
+    """
+    if _word.pid != os.getpid():
+        yield
+        return
+    ours, librarys = socket.socketpair()
+    librarys.setblocking(False)
+    before = signal.set_wakeup_fd(librarys.fileno())
+    met = threading.Event()
+
+    def watch() -> None:
+        while not met.is_set():
+            heard = ours.recv(1)[0] if select.select([ours], [], [], 0.5)[0] else reason()
+            if heard and not met.wait(GRACE_SECONDS):
+                end(stopped(heard))
+                os._exit(Stopped.exit_code)
+
+    threading.Thread(target=watch, name="leaving", daemon=True).start()
+    try:
+        yield
+    finally:
+        met.set()
+        signal.set_wakeup_fd(before)
 
 
 def heed() -> None:

@@ -82,7 +82,8 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
     from job import lock, processes, run_folder
     from job.status import Status
 
-    accelerator = processes.start(config)
+    with interrupt.leaving(leave):
+        accelerator = processes.start(config)
     path = Path(processes.from_main(accelerator, lambda: config.run.output_dir or str(run_folder.new_path(name))))
     folder = run_folder.RunFolder(path.absolute())
     config = processes.from_main(accelerator, lambda: run_folder.as_continued(folder, config))
@@ -180,6 +181,12 @@ def read_finished(folder: RunFolder) -> dict[str, Any]:
     """The results of a run that was complete before this start."""
     say(f"{folder.path} holds this very run, finished: nothing to do")
     return json.loads(folder.results.read_text(encoding="utf-8"))
+
+
+def leave(stop: Stopped) -> None:
+    """Last words of a process that ends while it waits for the others."""
+    say(f"stopped: {stop}")
+    report_exit_code(stop.exit_code)
 
 
 def report_exit_code(code: int) -> None:

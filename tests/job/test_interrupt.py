@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,61 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     done = subprocess.run([sys.executable, "-c", watched], env=environment(tmp_path), cwd=tmp_path, text=True,
                           capture_output=True, timeout=120, check=False)  # fmt: skip
     assert done.stdout == "job.interrupt job.interrupt\n", done.stderr
+
+
+@pytest.mark.parametrize("by", ["signal", "launcher"])
+def test_a_process_that_waits_for_others_to_come_is_stopped(tmp_path: Path, by: str) -> None:
+    """It waits in a library's C code, where Python's handlers do not run, for a rank that never starts."""
+    script = f"""
+import os, subprocess, sys, time
+ranks = dict(RANK="1", LOCAL_RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
+ranks["ACCELERATE_USE_CPU"] = "true"
+job = subprocess.Popen([sys.executable, {str(TRAIN)!r}, "demo"], env=os.environ | ranks, cwd={str(tmp_path)!r})
+print(job.pid, flush=True)
+time.sleep(600)
+"""
+    env = environment(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", script], env=env, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        job = int(launcher.stdout.readline())
+        try:
+            _until(lambda: _waits_in_rendezvous(job))
+            os.kill(job, signal.SIGTERM) if by == "signal" else launcher.kill()
+            _until(lambda: not _lives(job))
+        finally:
+            launcher.kill()
+            if _lives(job):
+                os.kill(job, signal.SIGKILL)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _waits_in_rendezvous(pid: int) -> bool:
+    """The thread that watches is there while the process starts to look for the others."""
+    names = [(task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return len(names) > 1 and _has_loaded_torch(pid) and _is_asleep(pid)
+
+
+def _has_loaded_torch(pid: int) -> bool:
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text(errors="replace")
+
+
+def _is_asleep(pid: int) -> bool:
+    """For a while: it does not import any more."""
+    states = set()
+    for _ in range(20):
+        states.add(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+        time.sleep(0.1)
+    return states == {"S"}
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
