@@ -1,25 +1,42 @@
 """Lines for the reader, on stderr. A log that cannot be written must not end a run.
 
-The log may lie on the disk that is full, and `2>&1 | tee log` ends with the Ctrl-C that is meant for the job.
+The log may lie on the disk that is full, and `2>&1 | tee log` ends with the Ctrl-C that is meant for the job. Libraries
+write there too, so the streams themselves are made patient.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
+from typing import Any, TextIO, cast
+
+
+class Patient:
+    """A stream like `stream`, on which what cannot be written now is tried again with the next or lost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def install() -> None:
+    """Make stdout and stderr of this process patient; doing it twice is doing it once."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, Patient):
+            setattr(sys, name, cast(TextIO, Patient(stream)))
 
 
 def say(text: str) -> None:
-    """Print `text`; what is not taken now is tried again with the next."""
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
-
-
-def close() -> None:
-    """Drop what nobody takes: at the end the interpreter would make the exit code 120 of it."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    print(text, file=sys.stderr, flush=True)

@@ -6,7 +6,6 @@ On a terminal there is a bar; in a log file, a line per record: a bar there is t
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import sys
@@ -135,8 +134,7 @@ class Tracker:
         self.examples += examples
         self.tokens += tokens[0]
         if self._bar is not None:
-            with contextlib.suppress(OSError):  # a terminal that was closed
-                self._bar.update()
+            self._bar.update()
         if self.step % self._every == 0 or self.step == self._steps:
             self._flush_window(grad_norm, learning_rate, epoch)
 
@@ -174,8 +172,7 @@ class Tracker:
     def say(self, text: str) -> None:
         """A line for the reader, above the bar."""
         if self._main:
-            with contextlib.suppress(OSError):
-                (self._bar.write if self._bar is not None else say)(text)
+            (self._bar.write if self._bar is not None else say)(text)
 
     def finish(self) -> None:
         """Training is over: its time ends here.
@@ -189,8 +186,7 @@ class Tracker:
 
     def close(self) -> None:
         if self._bar is not None:
-            with contextlib.suppress(OSError):
-                self._bar.close()
+            self._bar.close()
         if self._records is not None:
             self._records.close()
 
@@ -204,8 +200,7 @@ class Tracker:
 
     def _show(self, values: Mapping[str, Any]) -> None:
         if values["split"] == "train" and self._bar is not None:
-            with contextlib.suppress(OSError):
-                self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['examples_per_second']:.1f} examples/s")
+            self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['examples_per_second']:.1f} examples/s")
         else:
             self.say(line(values, self._steps))
 

@@ -45,6 +45,7 @@ EXIT_CODE_FILE = "MUSTER_EXIT_CODE_FILE"
 def main(argv: list[str]) -> int:
     """Run the command line on this process and return its exit code; one line for what the user can mend."""
     interrupt.install()
+    terminal.install()
     try:
         environment.prepare()
         config = configuration.parse(argv)
@@ -203,5 +204,4 @@ def report_exit_code(code: int) -> None:
 if __name__ == "__main__":
     code = main(sys.argv[1:])
     interrupt.ignore()
-    terminal.close()
     sys.exit(code)

@@ -25,7 +25,7 @@ from job import interrupt
 
 interrupt.install()
 
-from job import environment, terminal, train
+from job import environment, train
 
 environment.prepare()
 
@@ -86,5 +86,4 @@ evaluation.predict = counted
 if __name__ == "__main__":
     code = train.main(sys.argv[1:])
     interrupt.ignore()
-    terminal.close()
     sys.exit(code)
