@@ -35,8 +35,10 @@ FAULTS = [tuple(fault.split(":")) for fault in os.environ["FAULTS"].split()]
 
 
 def reached(moment: str, number: int) -> None:
-    for rank, when, which, what in FAULTS:
-        if (rank, when, which) == (os.environ.get("RANK", "0"), moment, str(number)):
+    """Do what is due now, once: a save that failed is tried again."""
+    for fault in [fault for fault in FAULTS if fault[:3] == (os.environ.get("RANK", "0"), moment, str(number))]:
+        FAULTS.remove(fault)
+        for what in fault[3:]:
             while what == "HANG":
                 time.sleep(1)
             os.kill(os.getpid(), getattr(signal, what))
