@@ -131,6 +131,7 @@ CASES = [
     Case(f"{SOURCES} --eval_strategy steps"),
     Case(f"{SOURCES} --eval_steps 5"),
     Case(f"{SOURCES} --eval_strategy no --early_stopping_patience 2"),
+    Case(f"{SOURCES} --attention_dropout 1.5"),
     Case(f"{SOURCES} --step_timeout_minutes -1"),
     Case(f"{SOURCES} --resume_from_checkpoint nowhere/step-00000002"),
     # Models in a folder
