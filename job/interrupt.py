@@ -118,10 +118,12 @@ def leaving(end: Callable[[Stopped], object]) -> Iterator[None]:
 
     def watch() -> None:
         while not met.is_set():
-            heard = ours.recv(1)[0] if select.select([ours], [], [], 0.5)[0] else reason()
+            told = ours.recv(1) if select.select([ours], [], [], 0.5)[0] else b""
+            heard = told[0] if told else reason()
             if heard and not met.wait(GRACE_SECONDS):
                 end(stopped(heard))
                 os._exit(Stopped.exit_code)
+        ours.close()
 
     threading.Thread(target=watch, name="leaving", daemon=True).start()
     try:
@@ -129,6 +131,7 @@ def leaving(end: Callable[[Stopped], object]) -> Iterator[None]:
     finally:
         met.set()
         signal.set_wakeup_fd(before)
+        librarys.close()
 
 
 def heed() -> None:

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         if _lost_another(error):
             say("error: another process of this job ended; the same command goes on from the newest checkpoint")
         else:
-            traceback.print_exc()
+            say(traceback.format_exc().rstrip())  # in one piece: other ranks write too
         code = 1
     report_exit_code(code)
     return code

@@ -19,7 +19,7 @@ from tests.launch.running import command_line, marked, supervised, wait_until
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the tests look processes up in /proc")
 
 STAND_IN = """
-import os, pathlib, signal, sys, time
+import os, pathlib, signal, sys, time, traceback
 rank = os.environ.get("RANK", "0")
 todo = sys.argv[1]
 def leave(code):
@@ -37,7 +37,10 @@ if todo == "waits":
 if todo == "killed":
     os.kill(os.getpid(), signal.SIGKILL) if rank == os.environ.get("LAST", "0") else time.sleep(60)
 code = int(todo)
-if code == 1: raise RuntimeError("a fault of the program")  # as job/train.py has it, but for the file
+if code == 1:
+    try: raise RuntimeError("a fault of the program")
+    except RuntimeError: print(traceback.format_exc(), end="", file=sys.stderr, flush=True)
+    sys.exit(1)  # as job/train.py has it, but for the file
 if code and rank == "0": print(f"error: the reason of {code}", file=sys.stderr, flush=True)
 leave(code)
 """

@@ -42,6 +42,7 @@ def reached(moment: str, number: int) -> None:
             while what == "HANG":
                 time.sleep(1)
             os.kill(os.getpid(), getattr(signal, what))
+            time.sleep(0.1)  # a signal reaches one thread first: this one must not go on meanwhile
 
 
 def hook(module: Any, name: str, before: Callable[..., None] | None, after: Callable[..., None] | None = None) -> None:
