@@ -233,11 +233,11 @@ def test_changed_data_or_tokens_are_refused_until_they_are_put_back(
     world: World, stopped: Path, what: str, file: str
 ) -> None:
     path = world.folder / file
-    text = path.read_text()
-    path.write_text(text.replace("red", "green") if what == "data" else text.replace('"red"', '"blu"'))
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"red", b"green") if what == "data" else before.replace(b'"red"', b'"blu"'))
     try:
         done = world.run(copied(stopped, f"changed-{what}")).expect(2)
     finally:
-        path.write_text(text)
+        path.write_bytes(before)
     assert f"the {what} is not what it was when step-00000007 was made: put it back" in done.errors[0]
     assert len(done.errors) == 1
