@@ -265,6 +265,12 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
+def settled(config: Config) -> Config:
+    """`config` with a model folder by its own path: a link to it, as runs/latest, may lead to another one tomorrow."""
+    model = Path(config.model.model_name_or_path)
+    return from_dict({"model_name_or_path": str(model.resolve())}, base=config) if model.is_dir() else config
+
+
 def differing_settings(one: Config, other: Config) -> list[str]:
     """Names of the settings that change the result and differ between two configurations."""
     a, b = as_dict(one), as_dict(other)

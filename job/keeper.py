@@ -232,6 +232,7 @@ class Keeper:
         best_step = self._selection.best_step
         if best_step != self._tracker.step or self._best is None:
             self._restore_best(model, best_step)
+        assert self._best is not None
         test = None
         if self._data.test is not None:
             try:

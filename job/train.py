@@ -87,7 +87,7 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
         accelerator = processes.start(config)
     path = Path(processes.from_main(accelerator, lambda: config.run.output_dir or str(run_folder.new_path(name))))
     folder = run_folder.RunFolder(path.absolute())
-    config = processes.from_main(accelerator, lambda: run_folder.as_continued(folder, config))
+    config = processes.from_main(accelerator, lambda: run_folder.as_continued(folder, configuration.settled(config)))
     results, stopped = {}, ""
     try:
         if processes.from_main(accelerator, lambda: run_folder.claim(folder, config)):

@@ -163,7 +163,9 @@ def _submit(arguments: argparse.Namespace, job: list[str]) -> int:
     at = sites.read(vars(arguments), os.environ)
     run = Path(settings.run.output_dir or run_folder.new_path(config.run_name(words))).absolute()
     nodes = 1 if arguments.nodes is None else arguments.nodes
-    request = slurm.Request(settings, arguments.gpus, arguments.tasks, nodes, run, time.strftime("%Y%m%d-%H%M%S"))
+    request = slurm.Request(
+        config.settled(settings), arguments.gpus, arguments.tasks, nodes, run, time.strftime("%Y%m%d-%H%M%S")
+    )
     code = snapshot.look(environment.ROOT)
     submission = slurm.plan(request, at, os.environ, Path.cwd(), code)
     if code.untracked:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tests.support.launch import PREDICT, TRAIN, Finished, alone, environment, run, torchrun
 from tests.support.tiny import tiny_model, tiny_tokenizer
@@ -146,9 +147,21 @@ def test_latest_stays_the_newest_model(world: Path, tmp_path: Path) -> None:
     run([*launcher, str(PREDICT), *asked], env, tmp_path, 300).expect(0)
     alone(TRAIN, "predict", *asked, env=env, cwd=tmp_path).expect(0)
     assert (tmp_path / "runs" / "latest").resolve() == latest
+    recorded = yaml.safe_load(next((tmp_path / "runs").glob("predict-*/config.yaml")).read_text())
+    assert recorded["model_name_or_path"] == str(latest / "model")
     made = sorted((tmp_path / "runs").glob("predict-*/test_predictions.parquet"))
     assert len(made) == 2
     assert len({path.read_bytes() for path in made}) == 1
+
+
+def test_training_goes_on_from_the_newest_model_whose_place_it_takes(world: Path, tmp_path: Path) -> None:
+    env = environment(world / "home")
+    asked = ["--train_file", str(world / "train.jsonl"), "--max_steps", "1", "--model_name_or_path"]
+    alone(TRAIN, *asked, str(world / "model"), env=env, cwd=tmp_path).expect(0)
+    first = (tmp_path / "runs" / "latest").resolve()
+    alone(TRAIN, *asked, "runs/latest/model", env=env, cwd=tmp_path).expect(0)
+    assert (tmp_path / "runs" / "latest").resolve() != first
+    assert (tmp_path / "runs" / "latest" / "model" / "model.safetensors").is_file()
 
 
 def test_a_second_start_does_nothing_and_another_file_is_refused(world: Path, classifier: Path, backward: Path) -> None:
