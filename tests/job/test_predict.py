@@ -19,7 +19,7 @@ from tests.support.launch import PREDICT, TRAIN, Finished, alone, environment, r
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
 GOOD, BAD, FILLER = ["great", "lovely", "superb"], ["awful", "bad", "poor"], ["the", "film", "was", "a", "story"]
-TASKS = {"label": (1, 2, 3), "score": (1,), "tags": (2,)}
+TASKS = {"label": (1, 3), "score": (2,), "tags": (2,)}
 """The column of each kind of task, and the numbers of processes to predict it on."""
 WORKER = Path(__file__).parent / "workers" / "interrupted.py"
 EMPTY = 5
