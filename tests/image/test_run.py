@@ -51,7 +51,7 @@ def test_a_sealed_container_predicts_what_this_environment_does(sealed: Path, tm
 
 def test_its_first_word_predict_answers_as_the_job_does_outside(docker: Docker, sealed: Path, tmp_path: Path) -> None:
     options = (*writable(tmp_path), f"--volume={sealed / 'model'}:/model:ro")
-    (tmp_path / "out" / "new.csv").write_text('text\nReturn the mean of an array.\n""\n' * 9, encoding="ascii")
+    (tmp_path / "out" / "new.csv").write_text("text\n" + 'Return the mean of an array.\n""\n' * 9, encoding="ascii")
     words = ("predict", "--model_name_or_path", "/model", "--test_file", "/outdir/new.csv", "--output_dir")
     docker("run", *SEALED, *options, IMAGE, *words, "/outdir/answers")
     own = {"/model": str(sealed / "model"), "/outdir/new.csv": str(tmp_path / "out" / "new.csv")}
