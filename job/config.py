@@ -114,6 +114,8 @@ class Training:
 
     do_train: bool = setting(True)
     """Train. With --no_do_train the model is evaluated as it is."""
+    do_eval: bool = setting(True)
+    """Evaluate. With --no_do_train --no_do_eval, the recipe `predict`, test data is predicted and nothing else done."""
     num_train_epochs: float = setting(3.0)
     """Passes over the training data; may be a fraction."""
     max_steps: int | None = setting(None)
@@ -172,7 +174,7 @@ class Run:
     """Where results go and what is shown."""
 
     output_dir: str | None = hardware(None)
-    """Run folder. Unset: a new runs/<recipe>-<time>, with runs/latest pointing to it."""
+    """Run folder. Unset: a new runs/<recipe>-<time>; runs/latest points to the newest that trains."""
     overwrite_output_dir: bool = hardware(False)
     """Start anew in a run folder that holds another run; its files are deleted."""
     logging_steps: int = hardware(10)
@@ -224,6 +226,7 @@ NOT_OURS = {
     "epochs": "--num_train_epochs",
     "batch_size": "--train_batch_size, the global batch",
     "max_length": "--max_seq_length",
+    "do_predict": "a --test_file is predicted in the end; the recipe predict does nothing else",
 }
 
 
@@ -260,6 +263,12 @@ def to_yaml(config: Config) -> str:
     values = as_dict(config)
     del values["output_dir"], values["resume_from_checkpoint"]
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def settled(config: Config) -> Config:
+    """`config` with a model folder by its own path: a link to it, as runs/latest, may lead to another one tomorrow."""
+    model = Path(config.model.model_name_or_path)
+    return from_dict({"model_name_or_path": str(model.resolve())}, base=config) if model.is_dir() else config
 
 
 def differing_settings(one: Config, other: Config) -> list[str]:

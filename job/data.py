@@ -65,19 +65,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """What a run works on; `train` is None when there is nothing to train, `test` when there is no test set.
+    """What a run works on; `train` and `evaluation` are None when that is not to be done, `test` without a test set.
 
     Attributes:
+        label_column: None where no split has one.
         cut: whether the evaluation set was cut from the training data.
         description: what the data looks like, as job.describe says it.
     """
 
     train: Split | None
-    evaluation: Split
+    evaluation: Split | None
     test: Split | None
     task: Task
     text_columns: tuple[str, ...]
-    label_column: str
+    label_column: str | None
     cut: bool
     fingerprint: str
     description: Mapping[str, Any]
@@ -95,8 +96,9 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     Raises:
         Refused: data that is not there, cannot be read, or does not fit together.
     """
-    read = sources.read(config.data, _wanted(config))
-    _refuse_empty(read)
+    wanted = _wanted(config)
+    read = sources.read(config.data, wanted)
+    _refuse_nothing(read, wanted)
     task = _task(read, of_model)
     encoded = {split: _encoded(source, task, split) for split, source in read.items()}
     index = _parts(config, read, encoded)
@@ -111,12 +113,12 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     columns = read[next(iter(read))].columns
     return Data(
         train=made.get("train"),
-        evaluation=made[EVALUATION],
+        evaluation=made.get(EVALUATION),
         test=made.get(TEST),
         task=task,
         text_columns=columns.text,
-        label_column=str(columns.label),
-        cut=EVALUATION not in read,
+        label_column=columns.label,
+        cut=EVALUATION in made and EVALUATION not in read,
         fingerprint=_digest({split: source.fingerprint for split, source in read.items()}),
         description=describe.describe(described, task.names, max_length),
     )
@@ -124,11 +126,14 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
 
 def _wanted(config: Config) -> tuple[str, ...]:
     train = ("train",) if config.training.do_train else ()
+    evaluation = (EVALUATION,) if config.training.do_eval else ()
     test = (TEST,) if config.data.test_file or config.data.test_split_name else ()
-    return (*train, EVALUATION, *test)
+    return (*train, *evaluation, *test)
 
 
-def _refuse_empty(read: Mapping[str, Source]) -> None:
+def _refuse_nothing(read: Mapping[str, Source], wanted: tuple[str, ...]) -> None:
+    if EVALUATION in wanted and not read.keys() & {"train", EVALUATION}:
+        raise Refused("nothing to evaluate on: give --validation_file, or name the split with --validation_split_name")
     purpose = {"train": "to train on", EVALUATION: "to evaluate on", TEST: "to predict"}
     for split, source in read.items():
         if not len(source.table):
@@ -138,10 +143,8 @@ def _refuse_empty(read: Mapping[str, Source]) -> None:
 def _task(read: Mapping[str, Source], of_model: Task | None) -> Task:
     if "train" in read:
         return labels.task_of(read["train"], of_model)
-    if EVALUATION not in read:
-        raise Refused("nothing to evaluate on: give --validation_file, or name the split with --validation_split_name")
     if of_model is None:
-        raise Refused("the model has no class names of its own: evaluate a fine-tuned one, or train first")
+        raise Refused("the model has no class names of its own: give a fine-tuned one as --model_name_or_path")
     return of_model
 
 
@@ -190,6 +193,8 @@ def _part(source: Source, tokens: Dataset, encoded: np.ndarray | None, rows: np.
     truncated = tokens.data.column(TRUNCATED).to_numpy()
     kept = tokens.remove_columns(TRUNCATED)
     lengths, labelled = _lengths(kept), encoded
+    if not lengths.all():  # an empty text, which a tokenizer without special tokens makes nothing of
+        raise Refused(f"{source.origin}, row {lengths.argmin() + 1}: the tokenizer finds no token in it: write text")
     if len(rows) < len(source.table):
         truncated, lengths, kept = truncated[rows], lengths[rows], kept.select(rows)
         labelled = None if encoded is None else encoded[rows]

@@ -37,20 +37,21 @@ def evaluate_only(
     accelerator: Accelerator,
     folder: RunFolder,
 ) -> Outcome:
-    """The model as it is, on the evaluation set and, where there is one, the test set."""
+    """The model as it is, on the evaluation set and the test set, or the one of them that there is."""
     model = accelerator.prepare_model(model, evaluation_mode=True)
-    form = packing.choose(config, model, tokenizer, data.evaluation, accelerator)
+    first = data.test if data.evaluation is None else data.evaluation
+    assert first is not None
+    form = packing.choose(config, model, tokenizer, first, accelerator)
     packing.keep(form, accelerator, folder)
     boundary = Boundary(config.run, accelerator)
     evaluate = Evaluator(config, model, form, data.task.kind, accelerator, boundary.cross)
     try:
-        predictions, scores = evaluate(data.evaluation)
-        test = evaluate(data.test) if data.test is not None else None
+        evaluated, test = (None if split is None else evaluate(split) for split in (data.evaluation, data.test))
     except Stopped as stop:
         raise Stopped(f"{stop}, during the evaluation; the same command begins it again") from None
     finally:
         boundary.close()
-    return Outcome(accelerator.unwrap_model(model, keep_fp32_wrapper=False), predictions, scores, test)
+    return Outcome(accelerator.unwrap_model(model, keep_fp32_wrapper=False), evaluated, test)
 
 
 def finetune(

@@ -44,16 +44,14 @@ class Outcome:
 
     Attributes:
         model: unwrapped, with the best weights.
-        predictions: of the best evaluation.
-        scores: of the best evaluation.
+        evaluated: predictions and scores of the best evaluation; None where the test set is all there is.
         test: predictions and scores (none without labels) of the test set; None without one.
         best_step: optimizer steps before the best evaluation; 0 where nothing was trained.
         train: numbers of results.json's "train"; None where nothing was trained.
     """
 
     model: PreTrainedModel
-    predictions: Predictions
-    scores: Mapping[str, float]
+    evaluated: tuple[Predictions, Mapping[str, float]] | None
     test: tuple[Predictions, Mapping[str, float]] | None = None
     best_step: int = 0
     train: Mapping[str, Any] | None = None
@@ -124,8 +122,9 @@ class Keeper:
         steps: int,
         so_far: Mapping[str, Any] | None,
     ) -> None:
-        assert data.train is not None
+        assert data.train is not None and data.evaluation is not None
         self._config, self._trainee, self._accelerator, self._data = config, trainee, accelerator, data
+        self._evaluation = data.evaluation
         self._folder, self._tracker, self._steps = folder, tracker, steps
         self._per_epoch = batches.steps_per_epoch(len(data.train), config.training.train_batch_size)
         self._boundary = Boundary(config.run, accelerator)
@@ -183,7 +182,7 @@ class Keeper:
 
     def _evaluate_now(self, epoch: float) -> None:
         begun = time.monotonic()
-        predictions, scores = self._evaluate(self._data.evaluation)
+        predictions, scores = self._evaluate(self._evaluation)
         best = self._selection.take(scores, self._tracker.step)
         if best:
             self._best = (predictions, scores)
@@ -240,7 +239,7 @@ class Keeper:
                 test = self._evaluate(self._data.test)
             except Stopped as stop:
                 raise self._stopped_safely(f"{stop}, after the last step") from None
-        return Outcome(model, *self._best, test, best_step, numbers)
+        return Outcome(model, self._best, test, best_step, numbers)
 
     def _restore_best(self, model: PreTrainedModel, step: int) -> None:
         """The weights and the evaluation of the best step, from its checkpoint, which the main process reads."""
@@ -261,7 +260,7 @@ class Keeper:
             self._accelerator,
             lambda: found and (found.tensors[EVALUATION]["logits"].numpy(), found.state["scores"]),
         )
-        split = self._data.evaluation
+        split = self._evaluation
         self._best = (Predictions(self._data.task.kind, split.index, kept[0], split.labels), kept[1])
 
     def close(self) -> None:

@@ -94,8 +94,8 @@ def is_unlabelled(source: Source) -> bool:
     """Whether a test set has no labels: no such column, or only nulls or GLUE's -1 in it."""
     if source.columns.label is None:
         return True
-    values = {v if not isinstance(v, str) or not source.json_labels else json.loads(v) for v in _unique(source)}
-    return values <= {None, NO_LABEL, str(NO_LABEL), ""}
+    values = (json.loads(v) if source.json_labels and isinstance(v, str) else v for v in _unique(source))
+    return all(value in (None, NO_LABEL, str(NO_LABEL), "") for value in values)
 
 
 def _distinct(source: Source) -> list[Any]:

@@ -122,11 +122,14 @@ def _dropout_options(model: config.Model, pretrained: PreTrainedConfig) -> dict[
     return {name: model.attention_dropout}
 
 
-def load(model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int) -> PreTrainedModel:
+def load(
+    model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int, trained: bool = False
+) -> PreTrainedModel:
     """The model with a head for `task`, weights in fp32.
 
     The head is new unless the checkpoint has one of the same size: then training starts from that. `pad_token_id` is
-    for decoders without one of their own, whose head reads the last token before the padding.
+    for decoders without one of their own, whose head reads the last token before the padding. `trained`: no weight may
+    be new, as those of a model for another purpose would be, that has class names too (one that tags words, say).
 
     Raises:
         Refused: weights that are missing, pickled or do not fit.
@@ -134,7 +137,7 @@ def load(model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_toke
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    loaded = _loaded(
+    loaded, found = _loaded(
         AutoModelForSequenceClassification,
         model,
         model.model_name_or_path,
@@ -146,8 +149,12 @@ def load(model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_toke
         use_safetensors=True,
         attn_implementation=model.attn_implementation,
         ignore_mismatched_sizes=len(task.names) != pretrained.num_labels,
+        output_loading_info=True,
         **_dropout_options(model, pretrained),
     )
+    if trained and found["missing_keys"]:
+        raise Refused(f"model {model.model_name_or_path} was not fine-tuned to classify texts: it has no "
+                      f"{min(found['missing_keys'])}")  # fmt: skip
     if loaded.config.pad_token_id is None:
         loaded.config.pad_token_id = pad_token_id
     if model.gradient_checkpointing:

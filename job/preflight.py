@@ -167,16 +167,21 @@ def _check_sources(config: Config) -> None:
     for name in ("validation_split_name", "test_split_name"):
         if getattr(data, name) and not data.dataset_name:
             raise Refused(f"--{name} is a split of --dataset_name: with files, give --{name.split('_')[0]}_file")
-    if not data.dataset_name and not data.train_file and config.training.do_train:
+    training = config.training
+    if training.do_train and not training.do_eval:
+        raise Refused("--no_do_eval is for prediction, with --no_do_train: training needs it to find its best model")
+    if not data.dataset_name and not data.train_file and training.do_train:
         raise Refused("nothing to train on: give --train_file, --dataset_name, or a recipe")
-    if not data.dataset_name and not data.validation_file and not config.training.do_train:
+    if not data.dataset_name and not data.validation_file and not training.do_train and training.do_eval:
         raise Refused("nothing to evaluate on: give --validation_file")
+    if not (data.test_file or data.test_split_name or training.do_eval):
+        raise Refused("nothing to predict: give --test_file, or --dataset_name and --test_split_name")
 
 
 def _check_files(config: Config) -> None:
-    data = config.data
-    for name in (data.train_file if config.training.do_train else None, data.validation_file):
-        if name:
+    data, training = config.data, config.training
+    for name, used in ((data.train_file, training.do_train), (data.validation_file, training.do_eval)):
+        if name and used:
             _check_file(config, name)
     if data.test_file:
         _check_file(config, data.test_file, label_optional=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,7 +44,7 @@ def begin(
         seed=config.training.seed, world_size=world, device=device, fingerprint=data.fingerprint, before=before
     )
     run_folder.write_json(folder.manifest, manifest)
-    if config.run.output_dir is None:
+    if config.run.output_dir is None and config.training.do_train:  # so that runs/latest/model is always there
         run_folder.point_latest(folder)
     world_text = f"{world} process{'es' if world > 1 else ''}"
     shown = [
@@ -78,7 +80,8 @@ def _what(data: Data) -> str:
              REGRESSION: "a number (regression)"}  # fmt: skip
     by_class = ", by class" if data.task.kind == CLASSES else ""
     cut = f"; no validation data given: a tenth of the training rows is cut off{by_class}" if data.cut else ""
-    return f"text: {text}, label: {data.label_column}, {kinds[data.task.kind]}{cut}"
+    label = "no label" if data.label_column is None else f"label: {data.label_column}"
+    return f"text: {text}, {label}, {kinds[data.task.kind]}{cut}"
 
 
 def device_name(device: torch.device) -> str:
@@ -94,16 +97,15 @@ def publish(
     results = finite(
         {
             "best_step": outcome.best_step,
-            "eval": _scored(outcome.predictions, outcome.scores, names),
+            **({"eval": _scored(*outcome.evaluated, names)} if outcome.evaluated else {}),
             **({"test": _scored(*outcome.test, names)} if outcome.test else {}),
             "train": outcome.train,
             "data": data.description,
         }
     )
-    run_folder.publish(folder.predictions, lambda aside: write_predictions(outcome.predictions, names, aside))
-    if outcome.test:
-        test = outcome.test[0]
-        run_folder.publish(folder.test_predictions, lambda aside: write_predictions(test, names, aside))
+    for found, path in ((outcome.evaluated, folder.predictions), (outcome.test, folder.test_predictions)):
+        if found:
+            run_folder.publish(path, functools.partial(write_predictions, found[0], names))
     if outcome.train is not None:
         card = model_card(config, results, data.task)
         run_folder.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, card, aside))
@@ -168,24 +170,30 @@ def _column(values: np.ndarray, names: Sequence[str]) -> Any:
 def summary(results: Mapping[str, Any], folder: RunFolder) -> str:
     """The last lines of a run: how good, where the model is, what to type next."""
     shown = _shown(folder.path)
-    lines = ["", *_score_lines("evaluated", results["eval"])]
-    if "test" in results:
-        lines += _score_lines("tested", results["test"])
+    lines = [""]
+    for split, what in {"eval": "evaluated", "test": "tested"}.items():
+        if split in results:
+            lines += _score_lines(what, results[split])
     if results["train"]:
         train = results["train"]
         lines += [f"trained {train['steps']} steps in {train['seconds']:.0f} s, "
                   f"{train['examples_per_second']:.1f} examples/s; best at step {results['best_step']}"]  # fmt: skip
         lines += [f"model    {shown}/model"]
     files = [path.name for path in (folder.results, folder.predictions, folder.test_predictions) if path.exists()]
-    lines += [f"results  {shown}/{', '.join(files)}", "", "next, your own data:"]
-    lines += [f"  {_accelerate()} launch job/train.py --train_file train.csv --validation_file validation.csv"]
+    lines += [f"results  {shown}/{', '.join(files)}"]
+    if results["train"]:
+        launch = f"  {_accelerate()} launch job"
+        lines += ["", "next, your own data:"]
+        lines += [f"{launch}/train.py --train_file train.csv --validation_file validation.csv"]
+        lines += [f"{launch}/predict.py --model_name_or_path {shlex.quote(shown)}/model --test_file new.csv"]
     return "\n".join(lines)
 
 
 def _score_lines(what: str, scored: Mapping[str, Any]) -> list[str]:
     scores = {k: v for k, v in scored.items() if isinstance(v, float)}
     width = max(map(len, scores), default=0)
-    return [f"{what} on {scored['examples']:,} examples", *(f"  {k:{width}}  {v:.4f}" for k, v in scores.items())]
+    head = f"{what} on" if scores else "predicted"
+    return [f"{head} {scored['examples']:,} examples", *(f"  {k:{width}}  {v:.4f}" for k, v in scores.items())]
 
 
 def _shown(path: Path) -> str:

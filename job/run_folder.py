@@ -92,7 +92,7 @@ class RunFolder:
 
     def holds_work(self) -> bool:
         """Whether something would be lost with the folder: not where a run ended before its first record."""
-        kept = (self.results, self.predictions, self.model, self.checkpoints)
+        kept = (self.results, self.predictions, self.test_predictions, self.model, self.checkpoints)
         return any(path.exists() for path in kept) or (self.metrics.is_file() and self.metrics.stat().st_size > 0)
 
 

@@ -49,14 +49,14 @@ class DataSet:
     label: str
     splits: tuple[str, ...]
     read: Callable[[str, bool], Source]
-    """(name of the split, whether it may be without labels) -> its rows."""
+    """(name of the split, whether it is to be predicted) -> its rows."""
 
 
 def read(data: config.Data, splits: tuple[str, ...]) -> dict[str, Source]:
     """The sources of `splits` ("train", "validation", "test"), in this order.
 
     Only "validation" may be missing from the answer: where no file is given, or the data set has no split of a usual
-    name. Only the columns of "test" may be without a label.
+    name. Only "test" may be without a label, and have empty texts: each of its rows gets an answer.
 
     Raises:
         Refused: a file, data set, split or column that is not there or cannot be read, or a row without text.
@@ -107,8 +107,8 @@ def _docstrings(data: config.Data) -> DataSet:
 
     files = docstrings.files(Path(datasets.config.HF_DATASETS_CACHE))
 
-    def read_split(name: str, label_optional: bool) -> Source:
-        s = _read_files(data, str(files[name]), label_optional)
+    def read_split(name: str, to_predict: bool) -> Source:
+        s = _read_files(data, str(files[name]), to_predict)
         return Source(s.table, s.columns, f"docstrings ({name})", s.fingerprint, s.json_labels)
 
     return DataSet("docstrings", tuple(files), read_split)
@@ -118,18 +118,18 @@ def _docstrings(data: config.Data) -> DataSet:
 # Files
 
 
-def _read_files(data: config.Data, name: str, label_optional: bool) -> Source:
+def _read_files(data: config.Data, name: str, to_predict: bool) -> Source:
     """The rows of all files that `name` means, one file after the other."""
     paths = tables.files(name)
-    chosen = tables.choose(paths, data.text_column_names, data.label_column_name, label_optional)
+    chosen = tables.choose(paths, data.text_column_names, data.label_column_name, to_predict)
     # The names are left out, for moved files are the same data; not the formats, for the same bytes may mean others.
     fingerprint = _digest([[tables.kind(path), file_digest(path)] for path in paths], chosen.text, chosen.label)
     if tables.kind(paths[0]) == tables.PARQUET:
-        return Source(_parquet(paths, chosen, name), chosen, name, fingerprint)
-    return Source(_generated(paths, chosen, fingerprint), chosen, name, fingerprint, json_labels=True)
+        return Source(_parquet(paths, chosen, name, to_predict), chosen, name, fingerprint)
+    return Source(_generated(paths, chosen, fingerprint, to_predict), chosen, name, fingerprint, json_labels=True)
 
 
-def _generated(paths: Sequence[str], chosen: Columns, fingerprint: str) -> Dataset:
+def _generated(paths: Sequence[str], chosen: Columns, fingerprint: str, to_predict: bool) -> Dataset:
     """The files' rows as an Arrow table in the cache, written once and found again by the files' content."""
     from datasets import Dataset, Features, Value
 
@@ -137,32 +137,34 @@ def _generated(paths: Sequence[str], chosen: Columns, fingerprint: str) -> Datas
     if next(itertools.chain.from_iterable(tables.rows(path, chosen.all) for path in paths), None) is None:
         # which from_generator does not take
         return Dataset.from_dict({name: [] for name in chosen.all}, features=features)
-    options = {"paths": tuple(paths), "chosen": chosen}
+    options = {"paths": tuple(paths), "chosen": chosen, "to_predict": to_predict}
+    if to_predict:  # read by the looser rule, it is not to be found in the cache by one who would train on it
+        fingerprint = _digest(fingerprint, TEST)
     try:
         return Dataset.from_generator(_texts_and_label, features=features, gen_kwargs=options, fingerprint=fingerprint)
     except Exception as error:  # the library wraps what a generator raises
         raise _refusal(error) from error
 
 
-def _texts_and_label(paths: Sequence[str], chosen: Columns) -> Iterator[dict[str, str]]:
+def _texts_and_label(paths: Sequence[str], chosen: Columns, to_predict: bool) -> Iterator[dict[str, str]]:
     for path in paths:
         for number, row in enumerate(tables.rows(path, chosen.all), 1):
-            _refuse_no_text(path, number, {name: row[name] for name in chosen.text})
+            _refuse_no_text(path, number, {name: row[name] for name in chosen.text}, to_predict)
             if chosen.label is not None:
                 row[chosen.label] = json.dumps(row[chosen.label], ensure_ascii=False)
                 _refuse_half_characters(path, number, row[chosen.label])
             yield row
 
 
-def _refuse_no_text(origin: str, number: int, texts: dict[str, Any]) -> None:
-    """Refuse a row where one of `texts` (column -> value) is not text, or all are empty."""
+def _refuse_no_text(origin: str, number: int, texts: dict[str, Any], to_predict: bool) -> None:
+    """Refuse a row where one of `texts` (column -> value) is not text or, except to be predicted, all are empty."""
     for name, text in texts.items():
         if not isinstance(text, str):
             shown = "null" if text is None else repr(text)[:80]
             raise Refused(f"{origin}, row {number}: {name} is not text but {shown}: take the row out or write text")
         if not text.isascii():
             _refuse_half_characters(origin, number, text)
-    if not any(text.strip() for text in texts.values()):
+    if not to_predict and not any(text.strip() for text in texts.values()):
         empty = f"{' and '.join(texts)} {'is' if len(texts) == 1 else 'are'} empty"
         raise Refused(f"{origin}, row {number}: {empty}: nothing can be learnt from it, take the row out")
 
@@ -183,7 +185,7 @@ def _refusal(error: BaseException) -> Exception:
     return cause if isinstance(cause, Exception) else RuntimeError(str(error))
 
 
-def _parquet(paths: Sequence[str], chosen: Columns, origin: str) -> Dataset:
+def _parquet(paths: Sequence[str], chosen: Columns, origin: str, to_predict: bool) -> Dataset:
     from datasets import Dataset
 
     _refuse_other_classes(paths, chosen)
@@ -192,7 +194,7 @@ def _parquet(paths: Sequence[str], chosen: Columns, origin: str) -> Dataset:
         table = Dataset.from_parquet([glob.escape(str(Path(p).absolute())) for p in paths], columns=list(chosen.all))
     except Exception as error:
         raise Refused(f"{origin} cannot be read as parquet: {_one_line(error)}") from error
-    return _with_text(table, chosen, origin, functools.partial(_row_of_file, paths))
+    return _with_text(table, chosen, origin, functools.partial(_row_of_file, paths), to_predict)
 
 
 def _refuse_other_classes(paths: Sequence[str], chosen: Columns) -> None:
@@ -237,13 +239,13 @@ def _saved(data: config.Data, folder: Path, label: str) -> DataSet:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise Refused(f"data set {label} cannot be loaded: its {SAVED[0]} is damaged") from error
 
-    def read_split(name: str, label_optional: bool) -> Source:
-        return _read_saved(data, folder / name if whole else folder, f"{label} ({name})", label_optional)
+    def read_split(name: str, to_predict: bool) -> Source:
+        return _read_saved(data, folder / name if whole else folder, f"{label} ({name})", to_predict)
 
     return DataSet(label, tuple(splits), read_split)
 
 
-def _read_saved(data: config.Data, folder: Path, origin: str, label_optional: bool) -> Source:
+def _read_saved(data: config.Data, folder: Path, origin: str, to_predict: bool) -> Source:
     from datasets import load_dataset, load_from_disk
 
     try:
@@ -257,7 +259,7 @@ def _read_saved(data: config.Data, folder: Path, origin: str, label_optional: bo
             saved = load_dataset("arrow", data_files=escaped, features=saved.features, split="train")
     except Exception as error:
         raise _unloadable(origin, error) from error
-    return _checked(saved, data, origin, fingerprint, label_optional)
+    return _checked(saved, data, origin, fingerprint, to_predict)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -274,7 +276,7 @@ def _repository(data: config.Data, folder: str, label: str) -> DataSet:
     return DataSet(label, tuple(map(str, there)), functools.partial(_read_split, data, folder, label))
 
 
-def _read_split(data: config.Data, folder: str, label: str, split: str, label_optional: bool) -> Source:
+def _read_split(data: config.Data, folder: str, label: str, split: str, to_predict: bool) -> Source:
     from datasets import load_dataset
 
     try:
@@ -282,7 +284,7 @@ def _read_split(data: config.Data, folder: str, label: str, split: str, label_op
         content = _content(data, folder, split)
     except Exception as error:
         raise _unloadable(label, error) from error
-    return _checked(table, data, f"{label} ({split})", _digest(content, str(table.features)), label_optional)
+    return _checked(table, data, f"{label} ({split})", _digest(content, str(table.features)), to_predict)
 
 
 def _content(data: config.Data, folder: str, split: str) -> list[str | None]:
@@ -329,32 +331,38 @@ def _fetched(name: str, revision: str | None) -> str:
 # Checks that all tables share
 
 
-def _checked(table: Dataset, data: config.Data, origin: str, fingerprint: str, label_optional: bool) -> Source:
-    chosen = columns.choose(table.column_names, data.text_column_names, data.label_column_name, origin, label_optional)
-    table = _with_text(table.select_columns(list(chosen.all)), chosen, origin, lambda row: (origin, row + 1))
+def _checked(table: Dataset, data: config.Data, origin: str, fingerprint: str, to_predict: bool) -> Source:
+    chosen = columns.choose(table.column_names, data.text_column_names, data.label_column_name, origin, to_predict)
+    table = table.select_columns(list(chosen.all))
+    table = _with_text(table, chosen, origin, lambda row: (origin, row + 1), to_predict)
     return Source(table, chosen, origin, _digest(fingerprint, chosen.text, chosen.label))
 
 
-def _with_text(table: Dataset, chosen: Columns, origin: str, place: Callable[[int], tuple[str, int]]) -> Dataset:
+def _with_text(
+    table: Dataset, chosen: Columns, origin: str, place: Callable[[int], tuple[str, int]], to_predict: bool
+) -> Dataset:
     """`table`, if all its rows have text; `place` gives the file and the number in it of a row that has none."""
     for name in chosen.text:
         if getattr(table.features[name], "dtype", None) not in ("string", "large_string"):
             raise Refused(f"{origin}: column {name} is not text but {table.features[name]}")
-    found = _first_without_text(table.data.table.select(list(chosen.text)).to_batches())
+    found = _first_without_text(table.data.table.select(list(chosen.text)).to_batches(), to_predict)
     if found is not None:
-        _refuse_no_text(*place(found), table.select_columns(list(chosen.text))[found])
+        _refuse_no_text(*place(found), table.select_columns(list(chosen.text))[found], to_predict)
     return table
 
 
-def _first_without_text(batches: Iterable[Any]) -> int | None:
-    """Number of the first row where a column is null or all columns are blank; `batches` are pyarrow's."""
+def _first_without_text(batches: Iterable[Any], to_predict: bool) -> int | None:
+    """Number of the first row where a column is null or, unless it is to be predicted, all columns are blank.
+
+    `batches` are pyarrow's.
+    """
     import pyarrow.compute as pc
 
     start = 0
     for batch in batches:
         missing = functools.reduce(pc.or_, map(pc.is_null, batch.columns))
         blank = functools.reduce(pc.and_, (pc.equal(pc.utf8_trim_whitespace(text), "") for text in batch.columns))
-        at = pc.index(pc.or_(missing, pc.fill_null(blank, True)), True).as_py()
+        at = pc.index(missing if to_predict else pc.or_(missing, pc.fill_null(blank, True)), True).as_py()
         if at >= 0:
             return start + at
         start += len(batch)

@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 EXIT_CODE_FILE = "MUSTER_EXIT_CODE_FILE"
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], prog: str = "job/train.py") -> int:
     """Run the command line on this process and return its exit code; one line for what the user can mend."""
     interrupt.install()
     terminal.install()
     try:
         environment.prepare()
-        config = configuration.parse(argv)
+        config = configuration.parse(argv, prog)
         preflight.check(config)
         train(config, configuration.run_name(argv))
         code = 0
@@ -87,7 +87,7 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
         accelerator = processes.start(config)
     path = Path(processes.from_main(accelerator, lambda: config.run.output_dir or str(run_folder.new_path(name))))
     folder = run_folder.RunFolder(path.absolute())
-    config = processes.from_main(accelerator, lambda: run_folder.as_continued(folder, config))
+    config = processes.from_main(accelerator, lambda: run_folder.as_continued(folder, configuration.settled(config)))
     results, stopped = {}, ""
     try:
         if processes.from_main(accelerator, lambda: run_folder.claim(folder, config)):
@@ -130,7 +130,9 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Sta
 
     set_seed(config.training.seed)
     with processes.agreed(accelerator):
-        network = model.load(config.model, pretrained, read.task, tokenizer.pad_token_id)
+        network = model.load(
+            config.model, pretrained, read.task, tokenizer.pad_token_id, trained=not config.training.do_train
+        )
         interrupt.heed()
     if config.training.do_train:
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())

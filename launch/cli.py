@@ -163,7 +163,9 @@ def _submit(arguments: argparse.Namespace, job: list[str]) -> int:
     at = sites.read(vars(arguments), os.environ)
     run = Path(settings.run.output_dir or run_folder.new_path(config.run_name(words))).absolute()
     nodes = 1 if arguments.nodes is None else arguments.nodes
-    request = slurm.Request(settings, arguments.gpus, arguments.tasks, nodes, run, time.strftime("%Y%m%d-%H%M%S"))
+    request = slurm.Request(
+        config.settled(settings), arguments.gpus, arguments.tasks, nodes, run, time.strftime("%Y%m%d-%H%M%S")
+    )
     code = snapshot.look(environment.ROOT)
     submission = slurm.plan(request, at, os.environ, Path.cwd(), code)
     if code.untracked:
@@ -172,7 +174,7 @@ def _submit(arguments: argparse.Namespace, job: list[str]) -> int:
         print(submission)
         return 0
     number = slurm.submit(submission)
-    if settings.run.output_dir is None:
+    if settings.run.output_dir is None and settings.training.do_train:
         run_folder.point_latest(run_folder.RunFolder(run))
     print(f"submitted {number}\nrun       {run}\nlog       {run}/jobs/{number}/{number}_0_log.out and .err")
     return 0
@@ -196,7 +198,7 @@ def _docker(arguments: argparse.Namespace, job: list[str]) -> int:
         print(plan)
         return 0
     if not machine.gpus:
-        print("no GPU can be seen here: the container trains on the CPU", file=sys.stderr, flush=True)
+        print("no GPU can be seen here: the container has the CPU", file=sys.stderr, flush=True)
     return docker.run(plan, request.image, docker.writable(request, machine, here))
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.image.building import CANARY, IMAGE, ROOT, Built
@@ -46,6 +47,21 @@ def test_a_sealed_container_predicts_what_this_environment_does(sealed: Path, tm
     subprocess.run([sys.executable, "-m", "launch", "local", "--gpus=0", "--", *words], env=environ, check=True)
     for name in ("predictions.parquet", "model/model.safetensors"):
         assert (sealed / name).read_bytes() == (tmp_path / "run" / name).read_bytes(), name
+
+
+def test_its_first_word_predict_answers_as_the_job_does_outside(docker: Docker, sealed: Path, tmp_path: Path) -> None:
+    options = (*writable(tmp_path), f"--volume={sealed / 'model'}:/model:ro")
+    (tmp_path / "out" / "new.csv").write_text("text\n" + 'Return the mean of an array.\n""\n' * 9, encoding="ascii")
+    words = ("predict", "--model_name_or_path", "/model", "--test_file", "/outdir/new.csv", "--output_dir")
+    docker("run", *SEALED, *options, IMAGE, *words, "/outdir/answers")
+    own = {"/model": str(sealed / "model"), "/outdir/new.csv": str(tmp_path / "out" / "new.csv")}
+    outside = (*(own.get(word, word) for word in words[1:]), str(tmp_path / "outside"))
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, str(ROOT / "job" / "predict.py"), *outside], env=environ, check=True)
+    answers, expected = tmp_path / "out" / "answers", tmp_path / "outside"
+    assert pq.read_metadata(answers / "test_predictions.parquet").num_rows == 18
+    for name in ("test_predictions.parquet", "results.json"):
+        assert (answers / name).read_bytes() == (expected / name).read_bytes()
 
 
 def test_what_it_writes_belongs_to_the_user(sealed: Path) -> None:

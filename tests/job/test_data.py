@@ -174,7 +174,31 @@ def test_without_training_the_models_classes_are_taken(tmp_path: Path, tokenizer
     assert read.evaluation.labels.tolist() == [1, 0]
     with pytest.raises(Refused) as caught:
         data.prepare(given, tokenizer, None, MAX_LENGTH)
-    assert str(caught.value) == "the model has no class names of its own: evaluate a fine-tuned one, or train first"
+    assert str(caught.value) == "the model has no class names of its own: give a fine-tuned one as --model_name_or_path"
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_a_row_to_predict_of_which_no_token_is_made_is_refused(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    bare = Tokenizer(models.WordLevel({"x": 0, "?": 1}, unk_token="?"))
+    bare.pre_tokenizer = pre_tokenizers.Whitespace()
+    path = write(tmp_path / "a.csv", text=["x", "x x", " "])
+    asked = config.from_dict({"test_file": path, "do_train": False, "do_eval": False})
+    with pytest.raises(Refused) as caught:
+        data.prepare(asked, PreTrainedTokenizerFast(tokenizer_object=bare), Task(CLASSES, ("pos", "neg")), MAX_LENGTH)
+    assert str(caught.value) == f"{path}, row 3: the tokenizer finds no token in it: write text"
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_what_is_only_predicted_needs_no_other_data(tmp_path: Path, tokenizer: Any) -> None:
+    path = write(tmp_path / "a.csv", text=["x", ""])
+    asked = config.from_dict({"test_file": path, "train_file": "no.csv", "do_train": False, "do_eval": False})
+    read = data.prepare(asked, tokenizer, Task(CLASSES, ("pos", "neg")), MAX_LENGTH)
+    assert read.test is not None and read.test.labels is None and read.label_column is None
+    assert (read.train, read.evaluation, read.cut) == (None, None, False)
+    assert ids(read.test)[1] == tokenizer("")["input_ids"]
 
 
 def jsonl(*rows: Any) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launch import ROOT, TRAIN, environment
+from tests.support.launch import PREDICT, ROOT, TRAIN, environment
 
 HEAD = f"""
 import os, signal, sys, time
@@ -163,7 +163,8 @@ def test_an_ending_process_is_not_killed_by_a_late_signal() -> None:
     assert process.returncode == 0
 
 
-def test_the_handlers_stand_before_torch_is_imported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("script", [TRAIN, PREDICT], ids=lambda path: path.name)
+def test_the_handlers_stand_before_torch_is_imported(script: Path, tmp_path: Path) -> None:
     """The import takes seconds; a signal then would otherwise kill."""
     watched = f"""
 import builtins, runpy, signal, sys
@@ -174,8 +175,8 @@ def importing(name, *rest):
         raise SystemExit(0)
     return original(name, *rest)
 builtins.__import__ = importing
-sys.argv = [{str(TRAIN)!r}, "demo"]
-sys.path.insert(0, {str(TRAIN.parent)!r})
+sys.argv = [{str(script)!r}, "--dataset_name", "docstrings", "--test_split_name", "train"]
+sys.path.insert(0, {str(script.parent)!r})
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", watched], env=environment(tmp_path), cwd=tmp_path, text=True,

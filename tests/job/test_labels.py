@@ -217,6 +217,8 @@ def test_a_model_for_another_task_does_not_set_the_order() -> None:
         (source([None, None], Value("string")), True),
         (source([-1, 0], ClassLabel(names=["a", "b"])), False),
         (from_file([0, 1]), False),
+        (from_file([["a"], []]), False),
+        (source([["a"], []], List(Value("string"))), False),
     ],
 )
 def test_a_test_set_of_withheld_labels_is_known_as_such(test: Source, unlabelled: bool) -> None:

@@ -61,6 +61,17 @@ def test_a_head_of_another_size_is_replaced(folder: Path) -> None:
     assert load(folder, Task(CLASSES, ("a", "b"))).classifier.out_features == 2
 
 
+def test_a_model_that_is_to_be_trained_already_has_every_weight(folder: Path) -> None:
+    """One that tags words has class names, and no head for texts."""
+    asked = Model(model_name_or_path=str(folder))
+    pretrained = model.load_config(asked)
+    with pytest.raises(Refused) as caught:
+        model.load(asked, pretrained, TASK, 0, trained=True)
+    assert str(caught.value) == f"model {folder} was not fine-tuned to classify texts: it has no classifier.bias"
+    load(folder).save_pretrained(folder)
+    assert model.load(asked, pretrained, TASK, 0, trained=True).classifier.out_features == 3
+
+
 def test_pickled_weights_are_not_read(folder: Path) -> None:
     torch.save(load(folder).state_dict(), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()

@@ -103,6 +103,7 @@ CASES = [
     Case("--learning_rate fast"),
     Case("--do_train yes"),
     Case("-x"),
+    Case("--do_predict"),
     # Recipes
     Case("mrpk"),
     Case("mrpc cola"),
@@ -148,6 +149,8 @@ CASES = [
     Case("--seed 1"),
     Case("--no_do_train"),
     Case("--no_do_train --train_file train.csv --test_file eval.csv"),
+    Case(f"predict {SOURCES}"),
+    Case("predict --test_file eval.csv --do_train"),
     Case("--dataset_name yelp_review_full --train_file train.csv"),
     Case("--dataset_name yelp_review_full --test_file train.csv"),
     Case(f"{SOURCES} --test_split_name test"),

@@ -183,11 +183,21 @@ def test_a_row_without_text_is_refused_by_file_and_number(ending: str, empty: st
     assert message == f"{tmp_path}/b{ending}, row 2: text is empty: nothing can be learnt from it, take the row out"
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_row_to_predict_may_be_empty_which_is_not_remembered_as_fit_to_train_on(ending: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a{ending}", texts("x", "", " "))
+    read = sources.read(given(test_file=path), ("test",))["test"]
+    assert [text for text, _ in content(read)] == ["x", "", " "]
+    assert ", row 2: text is empty: " in refusal(lambda: one(train_file=path))
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet"])
 def test_a_text_that_is_null_is_refused_by_file_and_number(ending: str, tmp_path: Path) -> None:
     rows = [*texts("x", "y"), {"text": None, "label": "a"}, *texts("")]
-    message = refusal(lambda: one(train_file=write(tmp_path / f"a{ending}", rows)))
-    assert message == f"{tmp_path}/a{ending}, row 3: text is not text but null: take the row out or write text"
+    path = write(tmp_path / f"a{ending}", rows)
+    for read in (lambda: one(train_file=path), lambda: sources.read(given(test_file=path), ("test",))):
+        message = refusal(read)
+        assert message == f"{path}, row 3: text is not text but null: take the row out or write text"
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])

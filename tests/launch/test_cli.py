@@ -50,12 +50,13 @@ REFUSED = {
     "local --gpus 1": "--gpus 1 is more than the 0 that can be seen here (CUDA_VISIBLE_DEVICES, or what nvidia-smi -L "
     "lists)",
     "local --tasks 0": "--tasks must be above 0, not 0",
-    "local mrcp": "no recipe mrcp: there are cola, demo, mrpc, sst2, stsb, yelp; a file of your own must end in .yaml",
+    "local mrcp": "no recipe mrcp: there are cola, demo, mrpc, predict, sst2, stsb, yelp; a file of your own must end",
     "local -- --lerning_rate 1": "unknown flag --lerning_rate; did you mean --learning_rate?",
     "local -- --learning_rate x": "--learning_rate takes a number, not 'x'",
     "local -- --learning_rate 0": "--learning_rate must be above 0, not 0.0",
     "local -- --train_file no.csv --validation_file no.csv": "no file no.csv",
     "local --tasks 2 -- --learning_rate 1": "nothing to train on",
+    "local predict": "nothing to predict: give --test_file",
     "docker --tasks 2": "unknown flag --tasks; flags of the job go after `--`",
     "docker --imgae x": "unknown flag --imgae; did you mean --image?; flags of the job go after `--`",
     "recipes -- --learning_rate 1": "`recipes` takes no flags of the job",
@@ -115,6 +116,24 @@ def test_dry_run_prints_the_command_alone(capfd: pytest.CaptureFixture[str]) -> 
     assert text.endswith(f"--nproc-per-node 2 {local.TRAIN} mrpc --mixed_precision bf16\n")
 
 
+def test_every_way_to_start_the_job_predicts_by_its_first_word(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "new.csv").write_text("text\na\n", encoding="ascii")
+    asked = ["--test_file", "new.csv", "--output_dir", "out"]
+    assert planned(["local", "predict", "--dry_run", "--", *asked], capfd).endswith(
+        f"{local.TRAIN} predict --test_file new.csv --output_dir out\n"
+    )
+    assert make.local_argv({"RECIPE": "predict", "ARGS": "--test_file new.csv"})[:2] == ["local", "predict"]
+    assert planned(["docker", "predict", "--dry_run", "--", *asked], capfd).endswith(
+        " muster predict --test_file new.csv --output_dir out\n"
+    )
+    words = [sys.executable, "-m", "launch.image", "predict"]
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: nothing to predict: ")
+
+
 def test_nothing_given_is_the_demo(capfd: pytest.CaptureFixture[str]) -> None:
     assert planned(["local", "--dry_run"], capfd).endswith(f"{local.TRAIN}\n")
 
@@ -128,7 +147,7 @@ def test_help_of_the_job_is_one_word_away(capfd: pytest.CaptureFixture[str]) -> 
 
 def test_recipes_are_listed_with_what_they_are(capfd: pytest.CaptureFixture[str]) -> None:
     lines = planned(["recipes"], capfd).splitlines()
-    assert [line.split()[0] for line in lines] == ["cola", "demo", "mrpc", "sst2", "stsb", "yelp"]
+    assert [line.split()[0] for line in lines] == ["cola", "demo", "mrpc", "predict", "sst2", "stsb", "yelp"]
     assert all(len(line.split()) > 3 for line in lines)
 
 

@@ -210,7 +210,7 @@ def test_dotenv_travels_by_name_with_the_value_that_the_job_reads_elsewhere(stan
     assert done.returncode == 75
     assert '"hf_canary #1", "sha256:1234"' in done.stdout
     assert "--env=HF_TOKEN" in done.stdout and done.stdout.count("canary") == 1
-    assert done.stderr == "no GPU can be seen here: the container trains on the CPU\n"
+    assert done.stderr == "no GPU can be seen here: the container has the CPU\n"
 
 
 def test_dry_run_prints_no_value_and_makes_no_folder(stand_in: Path) -> None:
@@ -239,7 +239,7 @@ def test_the_folders_that_docker_would_make_are_the_users(stand_in: Path) -> Non
 )
 def test_refused_in_one_line(words: list[str], line: str, stand_in: Path) -> None:
     done = started(stand_in, *words)
-    said = done.stderr.removeprefix("no GPU can be seen here: the container trains on the CPU\n")
+    said = done.stderr.removeprefix("no GPU can be seen here: the container has the CPU\n")
     assert done.returncode == 2 and done.stdout == ""
     assert said.startswith("error: ") and said.count("\n") == 1
     assert line in said

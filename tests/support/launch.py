@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "job" / "train.py"
+PREDICT = ROOT / "job" / "predict.py"
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "USER")
 
 

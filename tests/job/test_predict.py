@@ -1,0 +1,215 @@
+"""Prediction alone, in real processes: what a run wrote for its test set, of any number of processes, in order."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.support.launch import PREDICT, TRAIN, Finished, alone, environment, run, torchrun
+from tests.support.tiny import tiny_model, tiny_tokenizer
+
+GOOD, BAD, FILLER = ["great", "lovely", "superb"], ["awful", "bad", "poor"], ["the", "film", "was", "a", "story"]
+TASKS = {"label": (1, 3), "score": (2,), "tags": (2,)}
+"""The column of each kind of task, and the numbers of processes to predict it on."""
+WORKER = Path(__file__).parent / "workers" / "interrupted.py"
+EMPTY = 5
+"""Every so many rows to predict have no text, beginning with the first."""
+
+
+def labelled(good: int) -> dict[str, object]:
+    tags = ["praise"] * (good > 0) + ["blame"] * (good < 4)
+    return {"label": ["bad", "fair", "good"][good // 2], "score": good + 0.25, "tags": tags}
+
+
+def jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model, train.jsonl, new.jsonl and, the same without labels and backwards, bare.jsonl."""
+    folder = tmp_path_factory.mktemp("predict")
+    tiny_tokenizer(folder / "model", GOOD + BAD + FILLER)
+    tiny_model(folder / "model", num_labels=None, hidden=32, dropout=0.0)
+    rng = random.Random(0)
+    rows = []
+    for _ in range(97):
+        good = rng.randint(0, 4)
+        words = [*rng.choices(GOOD, k=good), *rng.choices(BAD, k=4 - good), *rng.choices(FILLER, k=rng.randint(1, 20))]
+        rows.append({"text": " ".join(words), **labelled(good)})
+    jsonl(folder / "train.jsonl", rows[:60])
+    new = [row | ({} if i % EMPTY else {"text": ""}) for i, row in enumerate(rows[60:])]
+    jsonl(folder / "new.jsonl", new)
+    jsonl(folder / "bare.jsonl", [{"text": row["text"], "id": 7} for row in reversed(new)])
+    return folder
+
+
+def words(flags: Mapping[str, object]) -> list[str]:
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path) -> dict[str, Path]:
+    """The folders of runs, one a kind of task, that predicted new.jsonl in the end."""
+    for task in TASKS:
+        flags = {"model_name_or_path": "model", "train_file": "train.jsonl", "validation_file": "train.jsonl",
+                 "test_file": "new.jsonl", "label_column_name": task, "learning_rate": 2e-2, "max_steps": 30,
+                 "eval_strategy": "no", "output_dir": task}  # fmt: skip
+        alone(TRAIN, *words(flags), env=environment(world / "home"), cwd=world).expect(0)
+    return {task: world / task for task in TASKS}
+
+
+@pytest.fixture(scope="module")
+def classifier(trained: dict[str, Path]) -> Path:
+    return trained["label"] / "model"
+
+
+def predict(world: Path, model: Path, out: str, processes: int = 1, **changes: object) -> Finished:
+    flags = {"model_name_or_path": model, "test_file": "new.jsonl", "output_dir": out} | changes
+    env = environment(world / "home")
+    if processes == 1:
+        return alone(PREDICT, *words(flags), env=env, cwd=world)
+    return torchrun(processes, PREDICT, *words(flags), env=env, cwd=world)
+
+
+def table(folder: Path) -> pa.Table:
+    return pq.read_table(folder / "test_predictions.parquet")
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_and_its_model_predict_a_file_alike_on_any_number_of_processes(
+    world: Path, trained: dict[str, Path], task: str
+) -> None:
+    expected = (trained[task] / "test_predictions.parquet").read_bytes()
+    assert table(trained[task])["index"].to_pylist() == [*range(37)]
+    for processes in TASKS[task]:
+        out = world / f"{task}-{processes}"
+        predict(world, trained[task] / "model", out.name, processes, label_column_name=task).expect(0)
+        assert json.loads((out / "manifest.json").read_text())["world_size"] == processes
+        assert (out / "test_predictions.parquet").read_bytes() == expected
+        assert results(out)["test"] == results(trained[task])["test"]
+        assert "eval" not in results(out)
+        assert {path.name for path in out.iterdir()} == {".lock", "config.yaml", "manifest.json", "results.json",
+                                                         "status.json", "test_predictions.parquet"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def backward(world: Path, classifier: Path) -> Path:
+    """The folder of a prediction of bare.jsonl."""
+    done = predict(world, classifier, "backward", test_file="bare.jsonl").expect(0)
+    assert "text: text, no label, 3 classes" in done.stderr
+    assert "predicted 37 examples" in done.stderr
+    return world / "backward"
+
+
+def test_rows_without_label_or_text_are_answered_in_their_order(trained: dict[str, Path], backward: Path) -> None:
+    one, other = table(trained["label"]), table(backward)
+    assert other["index"].to_pylist() == [*range(37)]
+    assert other["label"].null_count == 37
+    assert other["prediction"].to_pylist() == one["prediction"].to_pylist()[::-1]
+    for name in ("bad", "fair", "good"):
+        column = f"probability_{name}"
+        np.testing.assert_allclose(other[column].to_numpy()[::-1], one[column].to_numpy(), rtol=1e-5)
+        assert len({round(value, 5) for value in one[column].to_pylist()[::EMPTY]}) == 1, "of no text: one answer"
+    assert len(set(one["prediction"].to_pylist())) > 1, "an order of equal answers cannot be seen"
+    assert results(backward)["test"] == {"examples": 37}
+
+
+def test_a_part_of_the_rows_keeps_their_numbers(world: Path, classifier: Path, backward: Path) -> None:
+    predict(world, classifier, "part", test_file="bare.jsonl", max_predict_samples=9).expect(0)
+    part, whole = table(world / "part"), table(backward)
+    assert part["prediction"].to_pylist() == whole.take(part["index"])["prediction"].to_pylist()
+    assert len(part) == len(set(part["index"].to_pylist())) == 9
+
+
+def test_latest_stays_the_newest_model(world: Path, tmp_path: Path) -> None:
+    """So that the same command with runs/latest/model means the same the second time."""
+    env = environment(world / "home")
+    flags = {"model_name_or_path": world / "model", "train_file": world / "train.jsonl"}
+    alone(TRAIN, *words(flags), "--max_steps", "1", env=env, cwd=tmp_path).expect(0)
+    latest = (tmp_path / "runs" / "latest").resolve()
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
+    asked = ["--model_name_or_path", "runs/latest/model", "--test_file", str(world / "new.jsonl")]
+    run([*launcher, str(PREDICT), *asked], env, tmp_path, 300).expect(0)
+    alone(TRAIN, "predict", *asked, env=env, cwd=tmp_path).expect(0)
+    assert (tmp_path / "runs" / "latest").resolve() == latest
+    recorded = yaml.safe_load(next((tmp_path / "runs").glob("predict-*/config.yaml")).read_text())
+    assert recorded["model_name_or_path"] == str(latest / "model")
+    made = sorted((tmp_path / "runs").glob("predict-*/test_predictions.parquet"))
+    assert len(made) == 2
+    assert len({path.read_bytes() for path in made}) == 1
+
+
+def test_training_goes_on_from_the_newest_model_whose_place_it_takes(world: Path, tmp_path: Path) -> None:
+    env = environment(world / "home")
+    asked = ["--train_file", str(world / "train.jsonl"), "--max_steps", "1", "--model_name_or_path"]
+    alone(TRAIN, *asked, str(world / "model"), env=env, cwd=tmp_path).expect(0)
+    first = (tmp_path / "runs" / "latest").resolve()
+    alone(TRAIN, *asked, "runs/latest/model", env=env, cwd=tmp_path).expect(0)
+    assert (tmp_path / "runs" / "latest").resolve() != first
+    assert (tmp_path / "runs" / "latest" / "model" / "model.safetensors").is_file()
+
+
+def test_a_second_start_does_nothing_and_another_file_is_refused(world: Path, classifier: Path, backward: Path) -> None:
+    again = predict(world, classifier, backward.name, test_file="bare.jsonl").expect(0)
+    assert "finished: nothing to do" in again.stderr
+    other = predict(world, classifier, backward.name).expect(2)
+    assert "holds a run with another test_file: choose" in other.errors[0]
+
+
+def test_an_evaluation_of_the_same_model_is_another_run(world: Path, classifier: Path, backward: Path) -> None:
+    flags = {"model_name_or_path": classifier, "validation_file": "train.jsonl", "test_file": "bare.jsonl",
+             "output_dir": backward}  # fmt: skip
+    done = alone(TRAIN, "--no_do_train", *words(flags), env=environment(world / "home"), cwd=world).expect(2)
+    assert "holds a run with another validation_file, do_eval" in done.errors[0]
+
+
+def test_a_stop_leaves_nothing_half_done_and_the_same_command_predicts(world: Path, classifier: Path) -> None:
+    flags = {"model_name_or_path": classifier, "test_file": "bare.jsonl", "output_dir": "stopped",
+             "eval_max_tokens_per_device": 32}  # fmt: skip
+    env = environment(world / "home", FAULTS="0:batch:2:SIGTERM")
+    done = alone(WORKER, "predict", *words(flags), env=env, cwd=world).expect(75)
+    assert "stopped: SIGTERM, during the evaluation; the same command begins it again" in done.stderr
+    assert not list((world / "stopped").glob("*predictions*"))
+    alone(PREDICT, *words(flags), env=environment(world / "home"), cwd=world).expect(0)
+    assert len(table(world / "stopped")) == 37
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("--test_file bare.jsonl", "the model has no class names of its own: give a fine-tuned one"),
+        ("", "nothing to predict: give --test_file, or --dataset_name and --test_split_name"),
+        ("--train_file train.jsonl", "nothing to predict: give --test_file, or --dataset_name"),
+        ("--test_file nowhere.csv", "no file nowhere.csv"),
+        ("--test_file bare.jsonl --do_train", "--no_do_eval is for prediction, with --no_do_train: "),
+        ("mrpc --test_file bare.jsonl", "unrecognized options: mrpc"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_predicted_is_refused_in_one_line(world: Path, more: str, said: str) -> None:
+    env = environment(world / "home")
+    asked = [*more.split(), "--model_name_or_path", "model", "--output_dir", "refused"]
+    done = alone(PREDICT, *asked, env=env, cwd=world).expect(2)
+    assert len(done.errors) == 1
+    assert done.errors[0].startswith(f"error: {said}")
+    assert not (world / "refused" / "results.json").exists()
+
+
+def test_help_is_that_of_this_page(world: Path) -> None:
+    done = alone(PREDICT, "--help", env=environment(world / "home"), cwd=world).expect(0)
+    assert "usage: job/predict.py" in done.stdout
+    assert "--max_predict_samples" in done.stdout
