@@ -1,26 +1,54 @@
-"""Attention over sequences laid end to end, each within itself: what the libraries have no CPU kernel for.
+"""Attention over sequences laid end to end, each within itself: what the libraries have no good CPU kernel for.
 
-Sequences of equal length are computed together, as one batch without a padded token. Without dropout that is a call of
-the fused kernel; with dropout PyTorch's fused CPU kernel does not run and what it falls back on keeps three matrices
-[L, L] a head, so here is one that computes the scores again in the backward pass, in blocks that stay in the cache.
+Sequences of about one length are computed together, in blocks of scores that stay in a core's cache. PyTorch's fused
+CPU kernel takes no dropout, and in bf16 its backward pass costs several times the products it is made of. Here the
+probabilities are kept for the backward pass, with the sign bit for what dropout drops: that memory, an element for each
+pair of tokens of a sequence, is paid for not computing them twice.
 
-    T  tokens of all sequences     L  tokens of one     H  heads     D  channels of a head
+    T  tokens of all sequences     L  tokens of one     H  heads     D  channels of a head     N  sequences x heads
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from job.dropout import mask
+from job.dropout import Draws
 
 BLOCK = 2**19
 """Scores computed at a time: two such matrices in fp32 fit into a core's cache."""
+
+IN_VAIN, MASKING = 6000, 10
+"""How many scores of a head cost as much as a call, and how many times more than their masking: what decides whether
+sequences of different lengths are computed together."""
+
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Bytes of a floating-point number -> the integers of its size."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring sequences that are computed together.
+
+    Attributes:
+        count: how many.
+        asked: their rows of the queries.
+        rows: their rows of the keys and values.
+        real: bool[count, longest], where a sequence has a token; None where all are of one length.
+        places: int64[tokens], the numbers of these places; None likewise.
+    """
+
+    count: int
+    asked: slice
+    rows: slice
+    real: torch.Tensor | None = None
+    places: torch.Tensor | None = None
 
 
 def attend(
@@ -38,81 +66,181 @@ def attend(
     Returns:
         Like query.
     """
-    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
-    rows = [length * count for length, count in runs]
-    asked = rows if len(query) == len(key) else [count for _, count in runs]
-    attended = [
-        _attend_equal(_heads_first(q, count), _heads_first(k, count), _heads_first(v, count), dropout, scale)
-        for (_, count), q, k, v in zip(runs, query.split(asked), key.split(rows), value.split(rows), strict=True)
-    ]
-    return torch.cat([x.transpose(1, 2).flatten(0, 1) for x in attended])
+    fused = dropout == 0.0 and query.element_size() >= 4
+    runs = plan_runs(tuple(lengths), len(query) != len(key), 0 if fused else IN_VAIN)
+    if fused:
+        return _fused(query, key, value, runs, scale)
+    attended: torch.Tensor = _Attention.apply(query, key, value, runs, dropout, scale)
+    return attended
 
 
-def _heads_first(x: torch.Tensor, count: int) -> torch.Tensor:
-    """[count * L, H, D] -> [count, H, L, D], a view."""
-    return x.unflatten(0, (count, -1)).transpose(1, 2)
+@lru_cache(maxsize=4)  # the layers of a model ask in turn
+def plan_runs(lengths: tuple[int, ...], first_only: bool, in_vain: int) -> tuple[Run, ...]:
+    """Neighbours of one length together, those of several while no more than `in_vain` scores are for nothing."""
+    runs, begin, row = [], 0, 0
+    while begin < len(lengths):
+        longest, squares, end = 0, 0, begin
+        for length in lengths[begin:]:
+            longest, squares = max(longest, length), squares + length**2
+            scores = (end + 1 - begin) * longest**2
+            if scores > squares and scores - squares + scores // MASKING > in_vain:
+                break
+            end += 1
+        together = lengths[begin:end]
+        rows = slice(row, row + sum(together))
+        runs.append(_run(together, slice(begin, end) if first_only else rows, rows))
+        begin, row = end, rows.stop
+    return tuple(runs)
 
 
-def _attend_equal(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, scale: float
+def _run(lengths: Sequence[int], asked: slice, rows: slice) -> Run:
+    if len(set(lengths)) == 1:
+        return Run(len(lengths), asked, rows)
+    real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return Run(len(lengths), asked, rows, real, real.flatten().nonzero()[:, 0])
+
+
+def _fused(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, runs: Sequence[Run], scale: float
 ) -> torch.Tensor:
-    if dropout == 0.0:
-        return F.scaled_dot_product_attention(query, key, value, scale=scale)
-    return _WithDropout.apply(query, key, value, dropout, scale)
+    """PyTorch's kernel, the faster one without dropout in fp32, for runs of one length each."""
+    asked, rows = (
+        [_size(part) for part in parts] for parts in zip(*((run.asked, run.rows) for run in runs), strict=True)
+    )
+    attended = []
+    for run, *qkv in zip(runs, query.split(asked), key.split(rows), value.split(rows), strict=True):
+        q, k, v = (x.unflatten(0, (run.count, -1)).transpose(1, 2) for x in qkv)
+        attended.append(F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1))
+    return torch.cat(attended)
 
 
-class _WithDropout(torch.autograd.Function):
-    """Attention with dropout for sequences of one length: [N, H, L, D] each.
-
-    Kept for the backward pass: the inputs, the output and which probabilities were dropped, a byte each.
-    """
-
+class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, scale: float
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        runs: Sequence[Run],
+        dropout: float,
+        scale: float,
     ) -> torch.Tensor:
-        shape = query.shape
-        q, k, v = (x.flatten(0, 1) for x in (query, key, value))
-        keep, up = mask((len(q), q.shape[1], k.shape[1]), dropout)
-        output = torch.empty_like(q, memory_format=torch.contiguous_format)
-        scores, weights = (q.new_empty(_block(keep), *keep.shape[1:]) for _ in range(2))
-        for part in _blocks(keep):
-            s, w = (x[: part.stop - part.start] for x in (scores, weights))
-            torch.bmm(q[part] * scale, k[part].mT, out=s)
-            torch.softmax(s, dim=-1, out=w)
-            torch.mul(w, keep[part], out=s)
-            torch.bmm(s, v[part] * up, out=output[part])
-        ctx.save_for_backward(q, k, v, output, keep)
-        ctx.up, ctx.scale, ctx.heads = up, scale, shape[1]
-        return output.view(shape)
+        draws = Draws(dropout) if dropout else None
+        keep = any(ctx.needs_input_grad)
+        output = torch.empty_like(query, memory_format=torch.contiguous_format)
+        ctx.runs, ctx.scale, ctx.draws, ctx.whole = runs, scale, draws, len(query) == len(key)
+        kept = []
+        for run in runs:
+            q = _heads_first(query[run.asked], run, ctx.whole)
+            k, v = (_heads_first(x[run.rows], run) for x in (key, value))
+            attended, weights = _forward(q * scale, k, v, _hidden(run, q), draws, keep)
+            _put(attended, output[run.asked], run, ctx.whole)
+            kept += [q, k, v, weights]
+        if keep:
+            ctx.save_for_backward(output, *kept)
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        q, k, v, output, keep = ctx.saved_tensors
-        g = gradient.flatten(0, 1)
-        mean = (g * output).sum(dim=-1, keepdim=True)
-        d_q, d_k, d_v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
-        scores, weights, kept = (q.new_empty(_block(keep), *keep.shape[1:]) for _ in range(3))
-        for part in _blocks(keep):
-            s, w, d = (x[: part.stop - part.start] for x in (scores, weights, kept))
-            torch.bmm(q[part] * ctx.scale, k[part].mT, out=s)
-            torch.softmax(s, dim=-1, out=w)
-            torch.mul(w, keep[part], out=d)
-            torch.bmm(d.mT, g[part] * ctx.up, out=d_v[part])
-            torch.bmm(g[part] * ctx.up, v[part].mT, out=s)
-            s.mul_(d).addcmul_(w, mean[part], value=-1)
-            torch.bmm(s, k[part] * ctx.scale, out=d_q[part])
-            torch.bmm(s.mT, q[part] * ctx.scale, out=d_k[part])
-        d_q, d_k, d_v = (x.unflatten(0, (-1, ctx.heads)) for x in (d_q, d_k, d_v))
-        return d_q, d_k, d_v, None, None
+        output, *kept = ctx.saved_tensors
+        d_query = torch.empty_like(output)
+        d_key, d_value = (output.new_empty(ctx.runs[-1].rows.stop, *output.shape[1:]) for _ in range(2))
+        mean = (gradient * output).sum(dim=-1, keepdim=True)
+        for run, q, k, v, weights in zip(ctx.runs, *(kept[i::4] for i in range(4)), strict=True):
+            g, m = (_heads_first(x[run.asked], run, ctx.whole) for x in (gradient, mean))
+            d_q, d_k, d_v = _backward(q * ctx.scale, k, v, weights, g, m, ctx.draws)
+            _put(d_q.mul_(ctx.scale), d_query[run.asked], run, ctx.whole)
+            _put(d_k, d_key[run.rows], run)
+            _put(d_v, d_value[run.rows], run)
+        return d_query, d_key, d_value, None, None, None
 
 
-def _block(keep: torch.Tensor) -> int:
+def _heads_first(x: torch.Tensor, run: Run, whole: bool = True) -> torch.Tensor:
+    """[tokens, H, D] -> [N, L, D], zeros behind the shorter sequences; with one row a sequence, L = 1."""
+    if whole and run.real is not None and run.places is not None:
+        x = x.new_zeros(run.real.numel(), *x.shape[1:]).index_copy_(0, run.places, x)
+    return x.unflatten(0, (run.count, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _put(x: torch.Tensor, rows: torch.Tensor, run: Run, whole: bool = True) -> None:
+    """[N, L, D] -> rows: [tokens, H, D]."""
+    tokens = x.unflatten(0, (run.count, -1)).transpose(1, 2)
+    if whole and run.places is not None:
+        tokens = tokens.flatten(0, 1)[run.places]
+    rows.view(tokens.shape).copy_(tokens)
+
+
+def _hidden(run: Run, q: torch.Tensor) -> torch.Tensor | None:
+    """[N, 1, L], to be added to scores: minus infinity behind the shorter sequences; None where there are none."""
+    if run.real is None:
+        return None
+    bias = torch.zeros(run.real.shape, dtype=q.dtype).masked_fill_(~run.real, -torch.inf)
+    return bias.repeat_interleave(len(q) // run.count, dim=0)[:, None]
+
+
+def _forward(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tensor | None, draws: Draws | None, keep: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """([N, L, D] attended; the probabilities [N, L, L], those dropped with a minus, if they are to be kept)."""
+    shape = (len(q), q.shape[1], k.shape[1])
+    scores = q.new_empty(_step(shape), *shape[1:])
+    weights = q.new_empty(shape) if keep else torch.empty_like(scores)
+    signs = torch.empty_like(scores, dtype=BITS[q.element_size()])
+    attended = torch.empty_like(q)
+    value = v * draws.up if draws else v
+    for part in _blocks(shape):
+        s, sign = (x[: part.stop - part.start] for x in (scores, signs))
+        w = weights[part] if keep else weights[: len(s)]
+        torch.bmm(q[part], k[part].mT, out=s)
+        if hidden is not None:
+            s.add_(hidden[part])
+        torch.softmax(s, dim=-1, out=w)
+        if draws:
+            draws.dropped(sign)
+            w.view(sign.dtype).bitwise_or_(sign.bitwise_left_shift_(8 * sign.element_size() - 1))
+            torch.clamp_min(w, 0, out=s)
+        torch.bmm(s if draws else w, value[part], out=attended[part])
+    return attended, weights if keep else None
+
+
+def _backward(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    weights: torch.Tensor,
+    g: torch.Tensor,
+    mean: torch.Tensor,
+    draws: Draws | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q, k and v from that of the output; `mean`: [N, L, 1], of the gradients of the scores."""
+    d_q, d_k, d_v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+    scores, scratch = (q.new_empty(_step(weights.shape), *weights.shape[1:]) for _ in range(2))
+    if draws:
+        g = g * draws.up
+    for part in _blocks(weights.shape):
+        s, w = (x[: part.stop - part.start] for x in (scores, scratch))
+        w = torch.clamp_min(weights[part], 0, out=w) if draws else weights[part]
+        torch.bmm(w.mT, g[part], out=d_v[part])
+        torch.bmm(g[part], v[part].mT, out=s)
+        if draws:
+            s.mul_(w).addcmul_(torch.abs(weights[part], out=w), mean[part], value=-1)
+        else:
+            s.sub_(mean[part]).mul_(w)
+        torch.bmm(s, k[part], out=d_q[part])
+        torch.bmm(s.mT, q[part], out=d_k[part])
+    return d_q, d_k, d_v
+
+
+def _size(part: slice) -> int:
+    return part.stop - part.start
+
+
+def _step(shape: Sequence[int]) -> int:
     """Matrices of scores in a block."""
-    return min(len(keep), max(1, BLOCK // (keep.shape[1] * keep.shape[2])))
+    return min(shape[0], max(1, BLOCK // (shape[1] * shape[2])))
 
 
-def _blocks(keep: torch.Tensor) -> Iterator[slice]:
-    step = _block(keep)
-    return (slice(start, min(start + step, len(keep))) for start in range(0, len(keep), step))
+def _blocks(shape: Sequence[int]) -> Iterator[slice]:
+    step = _step(shape)
+    return (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))

@@ -143,7 +143,7 @@ class Training:
     mixed_precision: Literal["no", "bf16", "fp16"] | None = setting(None)
     """Precision of forward and backward; weights stay fp32. Unset: the launcher's (accelerate launch)."""
     max_tokens_per_device: int | None = hardware(None)
-    """Tokens, padding included, that one process holds in one forward pass: memory. Unset: 2048 on a CPU,
+    """Tokens, padding included, that one process holds in one forward pass: memory. Unset: 4096 on a CPU,
     16384 on a GPU. Changes neither the examples of a step nor its gradient."""
 
 

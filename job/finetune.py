@@ -84,7 +84,7 @@ def finetune(
     torch.manual_seed(training.seed + accelerator.process_index)  # dropout differs between processes
     trainee = Trainee(wrapped, prepared, schedule)
     collated = form.collate(data.train)
-    limit = max_tokens(training.max_tokens_per_device, accelerator, 2048, 16384, data.train.computed)
+    limit = max_tokens(training.max_tokens_per_device, accelerator, 4096, 16384, data.train.computed)
     limit = processes.from_main(accelerator, lambda: run_folder.token_limit(folder, limit))
     overhead = OVERHEAD["cpu" if accelerator.device.type == "cpu" else "gpu"]
 

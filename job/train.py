@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run from a checkout or snapshot: this code, not an installed copy
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from job import interrupt
+from job import environment, interrupt
 
 if __name__ == "__main__":  # before the imports below, which take long enough for a signal to arrive
+    environment.restart_with_allocator()
     interrupt.install()
 
 from job import config as configuration
-from job import environment, preflight, terminal
+from job import preflight, terminal
 from job.config import Config
 from job.errors import JobError, Refused, Stopped
 from job.terminal import say

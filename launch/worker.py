@@ -48,6 +48,9 @@ def main(argv: list[str]) -> None:
     """`worker.py -u -m submitit.core._submit FOLDER`: run that module with the code that this file is part of."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2))
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started with -P: our folder itself is not on it
+    from job import environment
+
+    environment.restart_with_allocator()
     at = argv.index("-m") + 1
     sys.argv = argv[at:]
     runpy.run_module(argv[at], run_name="__main__", alter_sys=True)

@@ -49,7 +49,7 @@ class Contestant:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.bench.worker", json.dumps(spec)],
                 stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, pass_fds=(outgoing,),
-                cwd=ROOT, env=child_environment(plan, work), start_new_session=True,
+                cwd=ROOT, env={**child_environment(plan, work), **own_environment(entry)}, start_new_session=True,
             )  # fmt: skip
         os.close(outgoing)
         self._messages = os.fdopen(incoming, encoding="utf-8")
@@ -101,6 +101,11 @@ def child_environment(plan: Plan, folder: Path) -> dict[str, str]:
     offline = dict.fromkeys(environment.OFFLINE, "1")
     hidden = {} if plan.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
     return {**os.environ, **environment.QUIET, **fixed, **offline, **hidden}
+
+
+def own_environment(entry: Entry) -> dict[str, str]:
+    """What job/train.py sets for itself before it starts; ours is called as a function here."""
+    return {"GLIBC_TUNABLES": environment.ALLOCATOR} if entry.runs == "ours" else {}
 
 
 def run(plan: Plan, workload: Workload, folder: Path, cache: Path, say: Say) -> Message:

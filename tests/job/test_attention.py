@@ -1,9 +1,12 @@
 """Attention over sequences laid end to end is plain attention of each sequence, and its dropout is dropout."""
 
 import math
+from itertools import accumulate, pairwise
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from job import attention
 
@@ -25,22 +28,48 @@ def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> to
     return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
 
 
+@pytest.mark.parametrize("in_vain", [0, 30, 6000])
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("first_only", [False, True])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_each_sequence_attends_to_itself_alone(lengths: list[int], first_only: bool) -> None:
+def test_each_sequence_attends_to_itself_alone(
+    lengths: list[int], first_only: bool, fused: bool, in_vain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "IN_VAIN", in_vain)
     q, k, v = inputs(lengths, len(lengths) if first_only else None)
-    found = attention.attend(q, k, v, lengths, 0.0, 0.3)
+    dropout = 0.0 if fused else 1e-9  # rounded to none, by our own kernel
+    found = attention.attend(q, k, v, lengths, dropout, 0.3)
     asked = [1] * len(lengths) if first_only else lengths
     parts = zip(q.split(asked), k.split(lengths), v.split(lengths), strict=True)
-    torch.testing.assert_close(found, torch.cat([plain(*part, 0.3) for part in parts]))
+    expected = torch.cat([plain(*part, 0.3) for part in parts])
+    torch.testing.assert_close(found, expected)
+    weights = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view(expected.shape)
+    gradients = [torch.autograd.grad(x, (q, k, v), weights) for x in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
+@given(st.lists(st.integers(1, 60), min_size=1), st.integers(0, 10_000))
+def test_runs_are_all_sequences_in_their_order_with_little_computed_in_vain(lengths: list[int], in_vain: int) -> None:
+    runs = attention.plan_runs(tuple(lengths), False, in_vain)
+    ends = [0, *accumulate(run.count for run in runs)]
+    parts = [lengths[a:b] for a, b in pairwise(ends)]
+    assert [length for part in parts for length in part] == lengths
+    assert [run.rows for run in runs] == [slice(sum(lengths[:a]), sum(lengths[:b])) for a, b in pairwise(ends)]
+    for run, part in zip(runs, parts, strict=True):
+        assert (run.real is None) == (len(set(part)) == 1)
+        if run.real is not None:
+            assert run.real.sum(dim=1).tolist() == part
+            assert len(part) * max(part) ** 2 - sum(length**2 for length in part) <= in_vain
+
+
+@pytest.mark.parametrize("in_vain", [0, 6000])
 @pytest.mark.parametrize("block", [1, 20, 2**19])
 @pytest.mark.parametrize("first_only", [False, True])
 def test_gradients_with_dropout_are_those_of_the_output(
-    first_only: bool, block: int, monkeypatch: pytest.MonkeyPatch
+    first_only: bool, block: int, in_vain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "BLOCK", block)
+    monkeypatch.setattr(attention, "IN_VAIN", in_vain)
     lengths = [3, 2, 2, 1]
 
     def attend(*qkv: torch.Tensor) -> torch.Tensor:

@@ -8,32 +8,50 @@ import torch
 from job import dropout
 
 
+def kept(count: int, draws: dropout.Draws) -> torch.Tensor:
+    keep = torch.empty(count, dtype=torch.uint8)
+    for part in keep.split(dropout.CHUNK):
+        draws.kept(part)
+    return keep
+
+
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("count", [1, 3, 200_001])
-def test_a_mask_keeps_the_share_it_is_asked_for(probability: float, count: int) -> None:
+def test_draws_keep_the_share_they_are_asked_for(probability: float, count: int) -> None:
     torch.manual_seed(3)
-    keep, up = dropout.mask((count,), probability)
-    assert keep.shape == (count,) and set(keep.unique().tolist()) <= {0, 1}
-    assert up == pytest.approx(1 / (1 - probability), rel=2e-4)
+    draws = dropout.Draws(probability)
+    keep = kept(count, draws)
+    assert set(keep.unique().tolist()) <= {0, 1}
+    assert draws.up == pytest.approx(1 / (1 - probability), rel=2e-4)
     spread = math.sqrt(probability * (1 - probability) / count)
     assert abs(keep.float().mean().item() - (1 - probability)) < 5 * spread + 1e-5
 
 
-def test_every_element_of_a_mask_is_drawn_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_element_is_drawn_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four elements share a random number, and chunks a buffer: neither may show."""
     monkeypatch.setattr(dropout, "CHUNK", 1000)
     torch.manual_seed(4)
-    keep = dropout.mask((400_000,), 0.5)[0].double() - 0.5
+    keep = kept(400_000, dropout.Draws(0.5)).double() - 0.5
     for distance in (1, 2, 3, 4, 1000):
         assert abs((keep[distance:] * keep[:-distance]).mean().item()) < 5 * 0.25 / math.sqrt(len(keep))
 
 
-def test_the_same_seed_draws_the_same_mask_and_the_next_another() -> None:
+def test_the_same_seed_draws_the_same_and_the_next_draw_is_another() -> None:
     torch.manual_seed(5)
-    first, second = (dropout.mask((64, 8), 0.5)[0] for _ in range(2))
+    first, second = (kept(512, dropout.Draws(0.5)) for _ in range(2))
     torch.manual_seed(5)
-    assert torch.equal(first, dropout.mask((64, 8), 0.5)[0])
+    assert torch.equal(first, kept(512, dropout.Draws(0.5)))
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_what_is_not_kept_is_dropped(dtype: torch.dtype) -> None:
+    found = []
+    for name in ("kept", "dropped"):
+        torch.manual_seed(8)
+        found.append(torch.empty(5, 7, dtype=dtype))
+        getattr(dropout.Draws(0.3), name)(found[-1])
+    assert torch.equal(found[0] + found[1], torch.ones(5, 7, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

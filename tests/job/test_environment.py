@@ -220,3 +220,20 @@ def test_accelerate_launch_leaves_the_cores_that_the_user_did_not_limit(
     users: str, expected: int, launched: dict[str, list[str]]
 ) -> None:
     assert launched[users] == ["1", str(expected)]  # the first: accelerate did set 1, so that there is a thing to undo
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+@pytest.mark.parametrize("own", [None, "glibc.malloc.top_pad=65536"])
+def test_the_allocator_is_asked_for_by_the_same_command_in_the_same_process(own: str | None, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom job import environment\nprint(os.getpid())\n"
+        "sys.stdout.flush()\nenvironment.restart_with_allocator()\nprint(os.environ['GLIBC_TUNABLES'], sys.argv[1:])\n"
+    )
+    given = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    given |= {} if own is None else {"GLIBC_TUNABLES": own}
+    command = [sys.executable, "-u", str(script), "--text", "a b"]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=True)
+    *pids, last = done.stdout.splitlines()
+    assert last == f"{own or environment.ALLOCATOR} ['--text', 'a b']"
+    assert len(pids) == (2 if own is None else 1) and len(set(pids)) == 1
