@@ -15,9 +15,10 @@ from pathlib import Path
 if __name__ == "__main__":  # as in job/train.py: this code, and signals before imports that take long
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from job import interrupt
+from job import environment, interrupt
 
 if __name__ == "__main__":
+    environment.restart_with_allocator()
     interrupt.install()
 
 from job import train
