@@ -30,7 +30,7 @@ from job.prepare import Preparation, Prepared, Ready, ready
 from job.tracking import Tracker
 
 Losses = tuple[tuple[np.ndarray, torch.Tensor], ...]
-"""(indices int64[b], losses float32[b]) of micro-batches."""
+"""(indices int32[b], losses float32[b]) of micro-batches."""
 
 
 @dataclass(frozen=True)

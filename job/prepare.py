@@ -28,7 +28,7 @@ class Prepared:
     """One step, as this process takes part in it.
 
     Attributes:
-        examples: int64[B], those of the global batch, on all processes.
+        examples: int32[B], those of the global batch, on all processes.
         limit: tokens of a forward pass, by which it was cut.
         mine: the micro-batches of this process.
         tokens: (real, computed) of the whole global batch.

@@ -35,7 +35,7 @@ class Network(torch.nn.Module):
 
 def collate(indices: np.ndarray) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     ids = torch.arange(8).repeat(len(indices), 1) + torch.from_numpy(indices)[:, None]
-    return {"input_ids": ids}, torch.from_numpy(indices) % 2
+    return {"input_ids": ids}, torch.from_numpy(indices).long() % 2
 
 
 def steps(accelerator: Accelerator) -> None:
