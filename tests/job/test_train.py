@@ -118,6 +118,16 @@ def said_of_the_form(out: Path) -> str:
     return said[0]
 
 
+def test_compiled_graphs_are_few_however_many_shapes_there_are(world: Path, tmp_path: Path) -> None:
+    """One for training, one for evaluation, and for either another where a micro-batch has a single row."""
+    asked = flags(world, output_dir=tmp_path / "out", max_tokens_per_device=64, eval_max_tokens_per_device=64)
+    worker, counts = Path(__file__).parent / "workers" / "compiled.py", tmp_path / "counts.json"
+    alone(worker, str(counts), *asked, env=environment(world / "home"), cwd=world).expect(0)
+    found = json.loads(counts.read_text())
+    assert 2 <= found["graphs"] <= 4
+    assert not found["breaks"], "a model in pieces is compiled piece by piece"
+
+
 def test_metrics_are_lines_of_training_and_evaluation(finished: Path) -> None:
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     steps = -(-200 // 32) * 2
