@@ -22,7 +22,7 @@ DONTNEED = 4
 def mapped(column: pa.ChunkedArray) -> Ranges:
     """Where the files lie that `column` is mapped from, for as long as it lives; empty for what is in memory.
 
-    Only mappings that cannot be written to: of these, and of no others, all that is let go can be read again.
+    Only Arrow files, mapped to be read: of these, unlike of memory or of a library, all can be read again.
     """
     if sys.platform != "linux":
         return ()
@@ -30,9 +30,10 @@ def mapped(column: pa.ChunkedArray) -> Ranges:
     found = []
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
         for line in file:
-            span, access, _, _, inode, *_ = line.split()
+            span, access, *_ = line.split()
             start, end = (int(address, 16) for address in span.split("-"))
-            if inode != "0" and "w" not in access and any(start <= address < end for address in addresses):
+            is_file = "w" not in access and line.rstrip().endswith(".arrow")
+            if is_file and any(start <= address < end for address in addresses):
                 found.append((start, end - start))
     return tuple(found)
 

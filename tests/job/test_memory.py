@@ -64,17 +64,12 @@ def test_a_run_short_of_memory_ends_with_the_weights_of_one_that_began_with_the_
 
 
 def test_a_run_that_was_interrupted_goes_on_with_the_limit_it_had_come_to(world: Path, tmp_path: Path) -> None:
-    """Dropout follows the cut, so with the limit it was started with the rest would be other draws."""
+    """On the same machine: with the limit that it was started with, the second start would run short of memory too."""
     out = tmp_path / "out"
     stopped = train(world, out, 100, "all", 320, faults="0:step:2:SIGTERM").expect(75)
     assert "at step 2 of 4" in stopped.stderr and "from here on 80 tokens" in stopped.stderr
-    assert "out of memory" not in train(world, out, PLENTY, "all", 320).expect(0).stderr
+    assert "out of memory" not in train(world, out, 100, "all", 320).expect(0).stderr
     assert json.loads((out / "manifest.json").read_text())["max_tokens_per_device"] == 80
-    train(world, tmp_path / "low", PLENTY, "all", 80).expect(0)
-    train(world, tmp_path / "high", PLENTY, "all", 320).expect(0)
-    found, low, high = (weights(folder) for folder in (out, tmp_path / "low", tmp_path / "high"))
-    assert all(torch.equal(found[name], value) for name, value in low.items())
-    assert not all(torch.equal(found[name], value) for name, value in high.items())
 
 
 def test_one_example_that_does_not_fit_ends_the_job_in_one_line(world: Path, tmp_path: Path) -> None:
