@@ -29,7 +29,7 @@ class MicroBatch:
     """Rows of one forward pass.
 
     Attributes:
-        indices: int64[b], numbers of the examples, longest first.
+        indices: int32[b], numbers of the examples, longest first.
         weight: 1.0; 0.0 where a process had no example left and repeats one so as to take part.
     """
 
@@ -38,8 +38,10 @@ class MicroBatch:
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch: int64[size], a permutation that depends on nothing but the arguments."""
-    return np.random.default_rng([seed, epoch]).permutation(size)
+    """The order of an epoch: int32[size], a permutation that depends on nothing but the arguments."""
+    order = np.arange(size, dtype=np.int32)
+    np.random.default_rng([seed, epoch]).shuffle(order)
+    return order
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
@@ -48,7 +50,7 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
 
 
 def global_batch(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Examples of optimizer step `step`, counted from 0 over all epochs: int64[b], b <= batch_size."""
+    """Examples of optimizer step `step`, counted from 0 over all epochs: int32[b], b <= batch_size."""
     epoch, number = divmod(step, steps_per_epoch(size, batch_size))
     return epoch_order(size, seed, epoch)[number * batch_size : (number + 1) * batch_size]
 
@@ -56,12 +58,13 @@ def global_batch(size: int, batch_size: int, seed: int, step: int) -> np.ndarray
 def global_batches(size: int, batch_size: int, seed: int, steps: int, start: int = 0) -> Iterator[np.ndarray]:
     """The global batches of steps `start` .. `steps - 1`; the permutation is made once an epoch."""
     per_epoch = steps_per_epoch(size, batch_size)
-    order, current = np.empty(0, dtype=np.int64), -1
+    order, current = np.empty(0, dtype=np.int32), -1
     for step in range(start, steps):
         epoch, number = divmod(step, per_epoch)
         if epoch != current:
+            del order  # first: the next one is as large
             order, current = epoch_order(size, seed, epoch), epoch
-        yield order[number * batch_size : (number + 1) * batch_size]
+        yield order[number * batch_size : (number + 1) * batch_size].copy()  # a view would keep the epoch's order
 
 
 def plan_step(
@@ -70,7 +73,7 @@ def plan_step(
     """The micro-batches of each process for one global batch.
 
     Args:
-        indices: int64[B], the examples of the global batch.
+        indices: int32[B], the examples of the global batch.
         lengths: int32[n], tokens of every example of the split.
         max_tokens: T.
         world: W.

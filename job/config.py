@@ -141,7 +141,8 @@ class Training:
     seed: int = setting(42)
     """Of the order of examples, the new head and dropout."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = setting(None)
-    """Precision of forward and backward; weights stay fp32. Unset: the launcher's (accelerate launch)."""
+    """Precision of forward and backward; weights stay fp32. Unset: the launcher's (accelerate launch). On a GPU,
+    matrix products in fp32 are computed as TF32."""
     max_tokens_per_device: int | None = hardware(None)
     """Tokens, padding included, that one process holds in one forward pass: memory. Unset: 4096 on a CPU,
     16384 on a GPU. Changes neither the examples of a step nor its gradient."""

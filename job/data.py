@@ -12,11 +12,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from job import describe, labels, sources
+from job import describe, labels, resident, sources
 from job.config import Config
 from job.errors import Refused
 from job.labels import Task
@@ -30,6 +31,8 @@ SUBSET_SEED = 42
 EVALUATION_SHARE = 0.1
 TOKENS = ("input_ids", "token_type_ids")
 TRUNCATED = "truncated"
+AT_ONCE = 64
+"""Rows read before their pages are let go: each may bring 64 KB of either column along."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Split:
         tokens: table with input_ids (and token_type_ids where the model has them), one list of ints a row, no padding.
         lengths: int32[n], tokens of each example, special tokens included.
         labels: int64[n] classes, float64[n] numbers or int8[n, C]; None for a test set without labels.
-        index: int64[n], the row's number in its source: differs from 0..n-1 only for a part of it.
+        index: int32[n], the row's number in its source: differs from 0..n-1 only for a part of it.
         width: tokens that every example is padded to; None: no more than the micro-batch needs.
     """
 
@@ -60,7 +63,16 @@ class Split:
 
     def rows(self, indices: np.ndarray) -> dict[str, list[np.ndarray]]:
         """The token columns of some examples: one int array per example."""
-        return self.tokens[indices.tolist()]
+        read: dict[str, list[np.ndarray]] = {name: [] for name in self.tokens.column_names}
+        for start in range(0, len(indices), AT_ONCE):
+            for name, values in self.tokens[indices[start : start + AT_ONCE].tolist()].items():
+                read[name].extend(values)
+            resident.let_go(self._mapped)
+        return read
+
+    @cached_property
+    def _mapped(self) -> resident.Ranges:
+        return resident.mapped(self.tokens.data.column("input_ids"))
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,9 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     if config.data.pad_to_max_length:
         made = {split: dataclasses.replace(part, width=max_length) for split, part in made.items()}
     columns = read[next(iter(read))].columns
+    resident.trim()
+    description = describe.describe(described, task.names, max_length)
+    resident.trim()
     return Data(
         train=made.get("train"),
         evaluation=made.get(EVALUATION),
@@ -120,7 +135,7 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
         label_column=columns.label,
         cut=EVALUATION in made and EVALUATION not in read,
         fingerprint=_digest({split: source.fingerprint for split, source in read.items()}),
-        description=describe.describe(described, task.names, max_length),
+        description=description,
     )
 
 
@@ -156,8 +171,8 @@ def _encoded(source: Source, task: Task, split: str) -> np.ndarray | None:
 def _parts(
     config: Config, read: Mapping[str, Source], encoded: Mapping[str, np.ndarray | None]
 ) -> dict[str, np.ndarray]:
-    """The rows of its source that each split takes: int64[n], ascending."""
-    parts = {split: np.arange(len(source.table)) for split, source in read.items()}
+    """The rows of its source that each split takes: int32[n], ascending."""
+    parts = {split: np.arange(len(source.table), dtype=np.int32) for split, source in read.items()}
     train = encoded.get("train")
     if EVALUATION not in parts and train is not None:
         parts["train"], parts[EVALUATION] = cut_evaluation(train)
@@ -166,7 +181,8 @@ def _parts(
         EVALUATION: config.data.max_eval_samples,
         TEST: config.data.max_predict_samples,
     }
-    return {split: rows[subset(len(rows), limits[split])] for split, rows in parts.items()}
+    taken = {split: rows[subset(len(rows), limits[split])] for split, rows in parts.items()}
+    return {split: rows.astype(np.int32) for split, rows in taken.items()}
 
 
 def cut_evaluation(encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,8 +214,10 @@ def _part(source: Source, tokens: Dataset, encoded: np.ndarray | None, rows: np.
     if len(rows) < len(source.table):
         truncated, lengths, kept = truncated[rows], lengths[rows], kept.select(rows)
         labelled = None if encoded is None else encoded[rows]
+    resident.let_go(resident.mapped(kept.data.column("input_ids")))
     texts = [source.table.data.column(name) for name in source.columns.text]
-    part = describe.Part(texts=texts, lengths=lengths, truncated=truncated, labels=labelled, rows=rows)
+    some = rows if len(rows) < len(source.table) else None
+    part = describe.Part(texts=texts, lengths=lengths, truncated=truncated, labels=labelled, rows=some)
     return Split(kept.with_format("numpy"), lengths, labelled, rows), part
 
 

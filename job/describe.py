@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
+from job import resident
+
 PERCENTILES = (50, 90, 99)
 OVERLAPS = {"validation": "overlap", "test": "test_overlap"}
 ADJECTIVES = {"train": "training", "validation": "evaluation", "test": "test"}
@@ -26,6 +28,8 @@ LISTED_CLASSES = 10
 LISTED_ENDS = 5
 LISTED_MISSING = 5
 LONGEST_NAME = 40
+CHUNKS = 16
+"""Of a column, hashed before their pages are let go."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,17 @@ def describe(parts: Mapping[str, Part], class_names: Sequence[str], max_length: 
     for name, part in parts.items():
         description[name] = _split(part, hashes[name], class_names)
         if name in OVERLAPS and "train" in parts:
-            description[OVERLAPS[name]] = int(np.isin(hashes[name], hashes["train"]).sum())
+            description[OVERLAPS[name]] = _found(hashes[name], hashes["train"])
     return description
+
+
+def _found(wanted: np.ndarray, among: np.ndarray) -> int:
+    """How many of `wanted` are there; np.isin would take four times the memory of `among`."""
+    if not len(among):
+        return 0
+    ordered = np.sort(among)
+    at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return int((ordered[at] == wanted).sum())
 
 
 def _hashes(part: Part) -> np.ndarray:
@@ -97,15 +110,23 @@ def _hashes(part: Part) -> np.ndarray:
             raise ValueError(f"a split has {size} lengths, but {len(member)} rows of text, labels or truncation")
     total = np.zeros(len(columns[0]), dtype=np.uint64)
     for seed, column in enumerate(columns):
-        # Buffers are views of the table: no text is copied, whatever its length.
-        digests = (xxh3_64_intdigest(text.as_buffer(), seed) for text in column)
-        total += np.fromiter(digests, np.uint64, len(column))
+        pages, start = resident.mapped(column), 0
+        for number, chunk in enumerate(column.chunks):
+            # Buffers are views of the table: no text is copied, whatever its length.
+            digests = (xxh3_64_intdigest(text.as_buffer(), seed) for text in chunk)
+            total[start : start + len(chunk)] += np.fromiter(digests, np.uint64, len(chunk))
+            start += len(chunk)
+            if number % CHUNKS == 0:
+                resident.let_go(pages)
+        resident.let_go(pages)
     return total if part.rows is None else total[part.rows]
 
 
 def _split(part: Part, hashes: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     order = np.argsort(hashes)  # rows of equal text are neighbours
-    begins = np.diff(hashes[order], prepend=~hashes[order[:1]]) != 0
+    begins = _begins(hashes[order])
+    labels = None if part.labels is None else part.labels[order]
+    del order  # a million rows are eight megabytes
     split = {
         "rows": len(hashes),
         **({} if part.labels is None else _labels(part.labels, class_names)),
@@ -113,9 +134,16 @@ def _split(part: Part, hashes: np.ndarray, class_names: Sequence[str]) -> dict[s
         "truncated": float(part.truncated.mean()) if len(hashes) else 0.0,
         "duplicates": int(len(hashes) - begins.sum()),
     }
-    if part.labels is not None:
-        split["conflicting"] = _conflicting(part.labels[order], begins)
+    if labels is not None:
+        split["conflicting"] = _conflicting(labels, begins)
     return split
+
+
+def _begins(ordered: np.ndarray) -> np.ndarray:
+    """bool[n], whether a value differs from the one before it."""
+    begins = np.ones(len(ordered), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    return begins
 
 
 def _labels(labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:

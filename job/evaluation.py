@@ -18,7 +18,8 @@ import torch
 from accelerate import Accelerator
 
 from job import batches, preflight
-from job.collate import Collate
+from job.ahead import one_ahead
+from job.collate import Collate, moved, pinned
 from job.data import Split
 from job.errors import Refused
 from job.labels import CLASSES, REGRESSION, SEVERAL, Kind
@@ -109,12 +110,13 @@ def predict(
     mine = plan[accelerator.process_index]
     alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have nothing left
     alone.eval()
-    outputs = []
-    for turn in range(max(map(len, plan))):
-        between()
-        if turn < len(mine):
-            with torch.inference_mode():
-                outputs.append(alone(**collate(mine[turn])[0]).logits.float())
+    device, outputs = accelerator.device, []
+    with one_ahead(pinned(collate(indices), device) for indices in mine) as ready:
+        for turn in range(max(map(len, plan))):
+            between()
+            if turn < len(mine):
+                with torch.inference_mode():
+                    outputs.append(alone(**moved(next(ready), device)[0]).logits.float())
     longest = max(sum(map(len, hand)) for hand in plan)
     logits = _gathered(outputs, mine, longest, alone.config.num_labels, len(split), accelerator)
     return Predictions(kind, split.index, logits, split.labels)

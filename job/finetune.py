@@ -80,7 +80,8 @@ def finetune(
     wrapped, prepared = accelerator.prepare(model, optimizer)
     form = packing.choose(config, wrapped, tokenizer, data.train, accelerator)
     packing.keep(form, accelerator, folder)
-    dropout.speed_up(wrapped)
+    if not config.model.torch_compile:  # whose graph it would cut at every layer
+        dropout.speed_up(wrapped)
     torch.manual_seed(training.seed + accelerator.process_index)  # dropout differs between processes
     trainee = Trainee(wrapped, prepared, schedule)
     collated = form.collate(data.train)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +19,18 @@ from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LRScheduler
 
 from job import batches, memory
+from job.ahead import one_ahead
 from job.batches import MicroBatch
-from job.collate import Collate
+from job.collate import Collate, Tensors, moved
 from job.config import Training
 from job.data import Split
 from job.errors import NonFiniteLoss
 from job.labels import CLASSES, REGRESSION, SEVERAL, Kind
+from job.prepare import Preparation, Prepared, Ready, ready
 from job.tracking import Tracker
+
+Losses = tuple[tuple[np.ndarray, torch.Tensor], ...]
+"""(indices int32[b], losses float32[b]) of micro-batches."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,14 @@ class StepLoss:
     Attributes:
         step: number of the step, from 0.
         total: float32[], sum over the global batch.
-        mine: (indices int64[b], losses float32[b]) of this process's micro-batches.
+        mine: of this process's micro-batches.
+        finite: whether `total` is, asked of the device when this was made.
     """
 
     step: int
     total: torch.Tensor
-    mine: tuple[tuple[np.ndarray, torch.Tensor], ...]
+    mine: Losses
+    finite: Callable[[], bool]
 
 
 AfterStep = Callable[[float, StepLoss], bool]
@@ -59,17 +65,16 @@ AfterStep = Callable[[float, StepLoss], bool]
 
 def gradients(
     trainee: Trainee,
-    collate: Collate,
-    plan: Sequence[MicroBatch],
+    share: Sequence[Ready],
     examples: int,
     accelerator: Accelerator,
     kind: Kind = CLASSES,
     label_smoothing: float = 0.0,
-) -> tuple[torch.Tensor, tuple[tuple[np.ndarray, torch.Tensor], ...]]:
+) -> tuple[torch.Tensor, Losses]:
     """Forward and backward of this process's share of a global batch of `examples`; gradients end up in `.grad`.
 
     Returns:
-        float32[]: the loss summed over this process's examples; and (indices, losses) of each micro-batch.
+        float32[]: the loss summed over this process's examples; and the losses of each micro-batch.
 
     Raises:
         memory.Exhausted: on every process; what is in `.grad` is then of no use.
@@ -78,8 +83,8 @@ def gradients(
     total = torch.zeros((), device=accelerator.device)
     seen = []
 
-    def loss_of(micro: MicroBatch) -> torch.Tensor:
-        inputs, labels = collate(micro.indices)
+    def loss_of(micro: MicroBatch, tensors: Tensors) -> torch.Tensor:
+        inputs, labels = moved(tensors, accelerator.device)
         logits = trainee.model(**inputs).logits
         assert labels is not None
         losses = example_losses(logits.float(), labels, kind, label_smoothing)
@@ -90,12 +95,12 @@ def gradients(
 
     def all_but_the_last() -> None:
         with accelerator.no_sync(trainee.model):
-            for micro in plan[:-1]:
-                accelerator.backward(loss_of(micro))
+            for one in share[:-1]:
+                accelerator.backward(loss_of(*one))
 
-    if len(plan) > 1:
+    if len(share) > 1:
         memory.agreed(accelerator, all_but_the_last)  # before the last forward: DDP's own collectives are in there
-    accelerator.backward(memory.agreed(accelerator, lambda: loss_of(plan[-1])))
+    accelerator.backward(memory.agreed(accelerator, lambda: loss_of(*share[-1])))
     return total, tuple(seen)
 
 
@@ -138,60 +143,82 @@ def train(
         NonFiniteLoss: on every process, at most one step after the loss was infinite or not a number.
         OutOfMemory: on every process.
     """
-
-    def attempt(indices: np.ndarray, limit: int) -> tuple[list[list[MicroBatch]], Any]:
-        hands = batches.plan_step(indices, split.computed, limit, accelerator.num_processes, overhead, packed)
-        plan, smoothing = hands[accelerator.process_index], training.label_smoothing_factor
-        return hands, gradients(trainee, collate, plan, len(indices), accelerator, kind, smoothing)
-
-    def forget() -> None:
-        """Of an attempt that failed: its gradients, and that DDP awaits a backward pass where the forward succeeded."""
-        trainee.optimizer.zero_grad(set_to_none=True)
-        if accelerator.num_processes > 1:
-            shortest = [MicroBatch(np.array([split.lengths.argmin()]))]
-            settle_gradient_buckets(trainee, collate, shortest, accelerator, kind)
-
+    prepare = Preparation(split, collate, overhead, packed, accelerator)
     per_epoch = batches.steps_per_epoch(len(split), training.train_batch_size)
-    before: StepLoss | None = None
-    trainee.model.train()
-    start = tracker.step
+    start, before = tracker.step, None
     order = batches.global_batches(len(split), training.train_batch_size, training.seed, steps, start)
-    for step, indices in enumerate(order, start):
-        (hands, (mine, seen)), max_tokens = memory.fitting(
-            partial(attempt, indices), max_tokens, int(split.computed.max()), forget, halved
-        )
-        loss = StepLoss(step, accelerator.reduce(mine, "sum"), seen)
-        refuse_non_finite(before, split, accelerator)
-        before = loss
-        grad_norm = accelerator.clip_grad_norm_(trainee.model.parameters(), training.max_grad_norm or float("inf"))
-        learning_rate = float(trainee.schedule.get_last_lr()[0])
-        trainee.optimizer.step()
-        trainee.schedule.step()
-        trainee.optimizer.zero_grad(set_to_none=True)
-        epoch = (step + 1) / per_epoch
-        tracker.train_step(
-            loss=loss.total,
-            grad_norm=grad_norm,
-            learning_rate=learning_rate,
-            epoch=epoch,
-            examples=len(indices),
-            tokens=batches.tokens_of(
-                [micro for hand in hands for micro in hand], split.lengths, split.computed, packed
-            ),
-        )
-        if step + 1 == steps:
+
+    def attempt(prepared: Prepared, limit: int) -> tuple[Prepared, torch.Tensor, Losses]:
+        now = prepared if prepared.limit == limit else prepare(prepared.examples, limit)
+        return now, *gradients(trainee, now.mine, len(now.examples), accelerator, kind, training.label_smoothing_factor)
+
+    forget = partial(_forget_attempt, trainee, split, collate, accelerator, kind)
+    trainee.model.train()
+    with one_ahead(prepare(examples, max_tokens) for examples in order) as coming:
+        for step, prepared in enumerate(coming, start):
+            (done, mine, seen), max_tokens = memory.fitting(
+                partial(attempt, prepared), max_tokens, prepare.longest, forget, halved
+            )
+            total = accelerator.reduce(mine, "sum")
+            loss = StepLoss(step, total, seen, told_later(torch.isfinite(total)))
             refuse_non_finite(before, split, accelerator)
-        if after_step(epoch, loss):
-            break
-        trainee.model.train()
+            before = loss
+            norm, learning_rate = _update(trainee, training.max_grad_norm, accelerator)
+            epoch = (step + 1) / per_epoch
+            tracker.train_step(
+                loss=total, grad_norm=norm, learning_rate=learning_rate, epoch=epoch,
+                examples=len(done.examples), tokens=done.tokens,
+            )  # fmt: skip
+            if step + 1 == steps:
+                refuse_non_finite(loss, split, accelerator)
+            if after_step(epoch, loss):
+                break
+            trainee.model.train()
+
+
+def _update(trainee: Trainee, max_grad_norm: float, accelerator: Accelerator) -> tuple[torch.Tensor, float]:
+    """Clip the gradients and change the weights; the norm that they had, and the learning rate of this step."""
+    norm = accelerator.clip_grad_norm_(trainee.model.parameters(), max_grad_norm or float("inf"))
+    learning_rate = float(trainee.schedule.get_last_lr()[0])
+    trainee.optimizer.step()
+    trainee.schedule.step()
+    trainee.optimizer.zero_grad(set_to_none=True)
+    return norm, learning_rate
+
+
+def _forget_attempt(trainee: Trainee, split: Split, collate: Collate, accelerator: Accelerator, kind: Kind) -> None:
+    """Of an attempt that failed: its gradients, and that DDP awaits a backward pass where the forward succeeded."""
+    trainee.optimizer.zero_grad(set_to_none=True)
+    if accelerator.num_processes > 1:
+        shortest = [MicroBatch(np.array([split.lengths.argmin()]))]
+        settle_gradient_buckets(trainee, collate, shortest, accelerator, kind)
+
+
+def told_later(flag: torch.Tensor) -> Callable[[], bool]:
+    """What the device will find `flag` to be, a bool[], for the host to ask once it is long computed.
+
+    The answer is sent on its way now. To fetch it later (`flag.item()`) would wait for all that the device has been
+    given since.
+    """
+    if flag.device.type != "cuda":
+        return lambda: bool(flag)
+    answer = flag.to("cpu", non_blocking=True)  # into pinned memory
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def told() -> bool:
+        arrived.synchronize()
+        return bool(answer)
+
+    return told
 
 
 def refuse_non_finite(loss: StepLoss | None, split: Split, accelerator: Accelerator) -> None:
     """Raise if the loss of a step is not finite, naming the examples that caused it.
 
-    Read one step late, when the device has long computed it: reading at once would make every step wait.
+    Asked one step late, when the device has long computed it: asking at once would make every step wait.
     """
-    if loss is None or torch.isfinite(loss.total).item():
+    if loss is None or loss.finite():
         return
     mine = [
         int(split.index[i]) for indices, losses in loss.mine for i in indices[~torch.isfinite(losses).cpu().numpy()]
@@ -210,5 +237,5 @@ def settle_gradient_buckets(
     DDP lays its buckets out anew after its first backward pass, and with three or more processes the layout decides
     the order of summation: without this, the first step after an interruption would differ in the last bits.
     """
-    gradients(trainee, collate, plan, 1, accelerator, kind)
+    gradients(trainee, ready(plan, collate, accelerator.device), 1, accelerator, kind)
     trainee.optimizer.zero_grad(set_to_none=True)

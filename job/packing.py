@@ -26,7 +26,7 @@ import torch
 from accelerate import Accelerator
 
 from job import attention, collate, processes, run_folder
-from job.collate import Collate
+from job.collate import Collate, Tensors
 from job.config import Config
 from job.data import Split
 from job.model import attention_dropout
@@ -44,7 +44,7 @@ class Layout(NamedTuple):
 
     Attributes:
         lengths: of the sequences, in their order.
-        bounds: int32[b + 1] on the device, where each begins, and T.
+        bounds: int32[b + 1], where each begins, and T.
     """
 
     lengths: tuple[int, ...]
@@ -71,10 +71,9 @@ class Form:
 
     def collate(self, split: Split) -> Collate:
         """What makes tensors of this split's rows."""
-        device = self.model.device
         if self.packed:
-            return partial(packed, split, _padding_position(self.model), device)
-        return partial(collate.padded, split, self.tokenizer, device)
+            return partial(packed, split, _padding_position(self.model))
+        return partial(collate.padded, split, self.tokenizer)
 
     def __str__(self) -> str:
         return "packed" if self.packed else f"padded: {self.padded_because}"
@@ -150,8 +149,8 @@ def disagreement(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spl
     The yardstick is the run's own precision: how far the padded logits are from those in fp32.
     """
     rows = _short_and_various(split.lengths)
-    padded = collate.padded(split, tokenizer, model.device, rows)[0]
-    end_to_end = packed(split, _padding_position(model), model.device, rows)[0]
+    padded = collate.moved(collate.padded(split, tokenizer, rows), model.device)[0]
+    end_to_end = collate.moved(packed(split, _padding_position(model), rows), model.device)[0]
     was_training = model.training
     model.eval()
     try:
@@ -177,9 +176,7 @@ def _short_and_various(lengths: np.ndarray) -> np.ndarray:
 # Inputs
 
 
-def packed(
-    split: Split, padding_position: int | None, device: torch.device, indices: np.ndarray
-) -> tuple[dict[str, Any], torch.Tensor | None]:
+def packed(split: Split, padding_position: int | None, indices: np.ndarray) -> Tensors:
     """Model inputs and labels of some examples, laid end to end.
 
     Returns:
@@ -190,9 +187,9 @@ def packed(
     rows = {name: np.concatenate(values).astype(np.int64) for name, values in split.rows(indices).items()}
     starts = np.fromiter(accumulate(lengths, initial=0), dtype=np.int32)
     rows["position_ids"] = _positions(rows["input_ids"], starts, padding_position)
-    inputs: dict[str, Any] = {name: torch.from_numpy(row)[None].to(device) for name, row in rows.items()}
-    inputs["packed"] = Layout(lengths, torch.from_numpy(starts).to(device))
-    return inputs, collate.labels(split, indices, device)
+    inputs: dict[str, Any] = {name: torch.from_numpy(row)[None] for name, row in rows.items()}
+    inputs["packed"] = Layout(lengths, torch.from_numpy(starts))
+    return inputs, collate.labels(split, indices)
 
 
 def _positions(ids: np.ndarray, starts: np.ndarray, padding_position: int | None) -> np.ndarray:

@@ -19,7 +19,10 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from job.config import Config
 from job.errors import JobError, Refused
+from job.terminal import say
 
+BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""What torch calls the instructions of CPUs (x86, ARM) that compute in bf16."""
 LOST_SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport", "NCCL")
 
 
@@ -35,13 +38,25 @@ def start(config: Config) -> Accelerator:
         accelerator = Accelerator(mixed_precision=config.training.mixed_precision)
     except (ValueError, ImportError) as error:
         raise Refused(" ".join(str(error).split())) from error
-    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise Refused("--mixed_precision fp16 needs a GPU: on a CPU take bf16 or no")
+    _set_precision(accelerator.mixed_precision, accelerator.device, accelerator.is_main_process)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise Refused(f"{world} processes were started but this one sees {accelerator.num_processes}: start them with "
                       "accelerate launch or torchrun")  # fmt: skip
     return accelerator
+
+
+def _set_precision(mixed: str, device: torch.device, main: bool) -> None:
+    """TF32 for what a GPU computes in fp32. Refused where the device lacks the precision, said where it imitates it."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # not on a CPU, whose results it would change
+        if mixed == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise Refused("--mixed_precision bf16: this GPU computes no bf16, take fp16")
+    if device.type == "cpu" and mixed == "fp16":
+        raise Refused("--mixed_precision fp16 needs a GPU: on a CPU take bf16 or no")
+    if device.type == "cpu" and mixed == "bf16" and main and not any(map(torch.cpu.get_capabilities().get, BF16)):
+        say("note: --mixed_precision bf16: this CPU has neither avx512_bf16 nor amx_bf16 and imitates them: "
+            "slower than --mixed_precision no")  # fmt: skip
 
 
 def stop(accelerator: Accelerator) -> None:

@@ -3,6 +3,7 @@
 Letters as in job.batches: n examples, B of a global batch, W processes, T tokens of a forward pass.
 """
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -260,6 +261,25 @@ def test_packed_on_long_tailed_text_processes_finish_together(
         loads = [sum(map(step.cost, hand)) for hand in step.plan()]
         ratios.append(max(loads) / np.mean(loads))
     assert np.mean(ratios) <= slowest_over_mean
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_a_step_of_a_million_examples_is_planned_in_the_memory_of_one_of_ten_thousand(packed: bool) -> None:
+    few = np.random.default_rng(0).integers(4, 65, 10_000, dtype=np.int32)
+    indices = np.random.default_rng(1).permutation(10_000)[:256]
+
+    def most(lengths: np.ndarray) -> int:
+        tracemalloc.start()
+        try:
+            plan = batches.plan_step(indices, lengths, 2048, 2, 64, packed)
+            batches.tokens_of([*chain(*plan)], lengths, lengths, packed)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    many = np.tile(few, 100)
+    most(few)  # what is imported and cached the first time
+    assert most(many) < 1.1 * most(few) < 4 * len(few), "a byte a row would be ten times as much"
 
 
 def test_tokens_of_counts_a_repeated_row_as_computed_but_not_as_real() -> None:

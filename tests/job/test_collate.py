@@ -15,7 +15,6 @@ from tests.support.tiny import tiny_tokenizer
 ROWS = [[2, 5, 3], [2, 5, 6, 7, 8, 3], [2, 3], [2, 9, 9, 3], [2, 8, 3]]
 KINDS = [[0, 1, 1], [0, 0, 1, 1, 1, 1], [0, 1], [0, 0, 0, 1], [0, 0, 1]]
 LABELS = np.array([4, 0, 2, 1, 3])
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def test_padding_is_the_tokenizers_own(
     side: str, indices: list[int], columns: dict[str, list[list[int]]], tokenizer_folder: Path
 ) -> None:
     tokenizer = load(tokenizer_folder, padding_side=side)
-    inputs, labels = collate.padded(split(**columns), tokenizer, CPU, np.array(indices))
+    inputs, labels = collate.padded(split(**columns), tokenizer, np.array(indices))
     chosen = {name: [rows[i] for i in indices] for name, rows in columns.items()}
     expected = tokenizer.pad(chosen, return_tensors="pt")
     assert set(inputs) == set(expected)
@@ -57,6 +56,6 @@ def test_the_tokenizers_own_padding_ids_are_used(tokenizer_folder: Path) -> None
     tokenizer = load(tokenizer_folder)
     tokenizer.pad_token, tokenizer._pad_token_type_id = "[MASK]", 1
     columns = split(input_ids=ROWS, token_type_ids=KINDS)
-    inputs, _ = collate.padded(columns, tokenizer, CPU, np.array([0, 3]))
+    inputs, _ = collate.padded(columns, tokenizer, np.array([0, 3]))
     assert inputs["input_ids"][0].tolist() == [2, 5, 3, tokenizer.mask_token_id]
     assert inputs["token_type_ids"][0].tolist() == [0, 1, 1, 1]

@@ -93,9 +93,7 @@ def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int,
     split = Split(Dataset.from_dict({"input_ids": rows}).with_format("numpy"), lengths, labels, np.arange(7) * 5)
 
     accelerator = Accelerator(cpu=True)
-    made = evaluation.predict(
-        model, CLASSES, split, partial(collate.padded, split, tokenizer, torch.device("cpu")), accelerator, max_tokens
-    )
+    made = evaluation.predict(model, CLASSES, split, partial(collate.padded, split, tokenizer), accelerator, max_tokens)
     with torch.inference_mode():
         alone = torch.cat([model.eval()(input_ids=torch.tensor([row])).logits for row in rows])
     np.testing.assert_allclose(made.logits, alone.numpy(), atol=1e-6)

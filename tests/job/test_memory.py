@@ -31,14 +31,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(world: Path, out: Path, fits: int, rank: str, limit: int, processes: int = 1) -> Finished:
+def train(world: Path, out: Path, fits: int, rank: str, limit: int, processes: int = 1, faults: str = "") -> Finished:
     """Four steps of 16 rows, 352 tokens."""
     arguments = [
         *("--model_name_or_path", "model", "--train_file", "train.csv", "--validation_file", "eval.csv"),
         *("--output_dir", str(out), "--max_tokens_per_device", str(limit), "--train_batch_size", "16"),
         *("--num_train_epochs", "1", "--learning_rate", "1e-3"),
     ]
-    env = environment(world / "home")
+    env = environment(world / "home", FAULTS=faults)
     if processes == 1:
         return alone(WORKER, str(fits), rank, *arguments, env=env, cwd=world)
     return torchrun(processes, WORKER, str(fits), rank, *arguments, env=env, cwd=world)
@@ -61,6 +61,15 @@ def test_a_run_short_of_memory_ends_with_the_weights_of_one_that_began_with_the_
     train(world, tmp_path / "low", PLENTY, rank, halved[-1], processes).expect(0)
     found, expected = weights(tmp_path / "short"), weights(tmp_path / "low")
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_run_that_was_interrupted_goes_on_with_the_limit_it_had_come_to(world: Path, tmp_path: Path) -> None:
+    """On the same machine: with the limit that it was started with, the second start would run short of memory too."""
+    out = tmp_path / "out"
+    stopped = train(world, out, 100, "all", 320, faults="0:step:2:SIGTERM").expect(75)
+    assert "at step 2 of 4" in stopped.stderr and "from here on 80 tokens" in stopped.stderr
+    assert "out of memory" not in train(world, out, 100, "all", 320).expect(0).stderr
+    assert json.loads((out / "manifest.json").read_text())["max_tokens_per_device"] == 80
 
 
 def test_one_example_that_does_not_fit_ends_the_job_in_one_line(world: Path, tmp_path: Path) -> None:

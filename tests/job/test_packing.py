@@ -24,7 +24,6 @@ from tests.support.tiny import tiny_model
 ARCHITECTURES = ["bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"]
 NAMES: dict[Kind, tuple[str, ...]] = {CLASSES: ("a", "b", "c"), SEVERAL: ("a", "b"), REGRESSION: ("score",)}
 LENGTHS = [64, 30, 30, 30, 12, 12, 3, 1, 1, 64]
-CPU = torch.device("cpu")
 
 
 def pairs(kind: Kind, architecture: str = "bert") -> Split:
@@ -64,7 +63,7 @@ def tokenizer(folder: Path) -> Any:
 def both(network: Any, folder: Path, split: Split) -> tuple[Collate, Collate]:
     """(packed, padded) collates."""
     position = packing._padding_position(network)
-    return partial(packing.packed, split, position, CPU), partial(collate.padded, split, tokenizer(folder), CPU)
+    return partial(packing.packed, split, position), partial(collate.padded, split, tokenizer(folder))
 
 
 def logits_and_gradients(network: Any, batch: Collate, kind: Kind, rows: np.ndarray) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from sklearn.metrics import f1_score
+from transformers import AlbertConfig, AlbertModel
 
 from tests.support.launch import ROOT, TRAIN, Finished, alone, environment, run, torchrun
 from tests.support.tiny import tiny_model, tiny_tokenizer
@@ -64,7 +66,9 @@ def flags(world: Path, **changes: object) -> list[str]:
 
 def train(world: Path, out: Path, *more: str, **changes: object) -> Finished:
     arguments = [*flags(world, output_dir=out, **changes), *more]
-    return alone(TRAIN, *arguments, env=environment(world / "home"), cwd=world)
+    done = alone(TRAIN, *arguments, env=environment(world / "home"), cwd=world)
+    out.with_name(f"{out.name}.log").write_text(done.stderr)
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +86,46 @@ def test_a_run_folder_holds_what_the_contract_names(finished: Path) -> None:
     assert json.loads((finished / "status.json").read_text())["state"] == "DONE"
     assert list((finished / "tensorboard").rglob("events.*"))
     assert (finished / "model" / "model.safetensors").stat().st_mode & 0o077 == 0o044 & ~os.umask(0o022)
+
+
+def test_a_known_model_is_packed_and_the_run_says_so(finished: Path) -> None:
+    assert said_of_the_form(finished) == "packed"
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "form"),
+    [
+        ("model", ("--no_packing",), "padded: --no_packing"),
+        ("albert", (), "padded: no packed form of AlbertForSequenceClassification is known here"),
+    ],
+)
+def test_what_is_padded_says_why(world: Path, tmp_path: Path, model: str, more: tuple[str, ...], form: str) -> None:
+    if model == "albert":
+        shutil.copytree(world / "model", world / model, ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
+        small = AlbertConfig(
+            vocab_size=200, embedding_size=8, hidden_size=16, num_attention_heads=2, intermediate_size=32
+        )
+        AlbertModel(small).save_pretrained(world / model)
+    out = tmp_path / "out"
+    train(world, out, *more, model_name_or_path=world / model, max_steps=1).expect(0)
+    assert said_of_the_form(out) == form
+
+
+def said_of_the_form(out: Path) -> str:
+    """What the run's log and manifest say of its forward pass."""
+    said = re.findall(r"^forward  (.*)$", (out.parent / f"{out.name}.log").read_text(), re.MULTILINE)
+    assert said == [json.loads((out / "manifest.json").read_text())["forward"]]
+    return said[0]
+
+
+def test_compiled_graphs_are_few_however_many_shapes_there_are(world: Path, tmp_path: Path) -> None:
+    """One for training, one for evaluation, and for either another where a micro-batch has a single row."""
+    asked = flags(world, output_dir=tmp_path / "out", max_tokens_per_device=64, eval_max_tokens_per_device=64)
+    worker, counts = Path(__file__).parent / "workers" / "compiled.py", tmp_path / "counts.json"
+    alone(worker, str(counts), *asked, env=environment(world / "home"), cwd=world).expect(0)
+    found = json.loads(counts.read_text())
+    assert 2 <= found["graphs"] <= 4
+    assert not found["breaks"], "a model in pieces is compiled piece by piece"
 
 
 def test_metrics_are_lines_of_training_and_evaluation(finished: Path) -> None:

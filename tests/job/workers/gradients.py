@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from job import batches, loop, model, optim, packing, processes
+from job import batches, loop, model, optim, packing, prepare, processes
 from job.config import Config, Model, Training
 from job.labels import CLASSES, Task
 from tests.support.examples import split_of
@@ -43,7 +43,8 @@ def main(out: Path, folder: str, world: int, asked: str, examples: int, limits: 
         hands = batches.plan_step(np.arange(examples), split.lengths, limit, world, limit, form.packed)
         plan = hands[accelerator.process_index]
         trainee = loop.Trainee(wrapped, optimizer, optim.schedule(optimizer, training, 1))
-        mine, _ = loop.gradients(trainee, batch, plan, examples, accelerator)
+        share = prepare.ready(plan, batch, accelerator.device)
+        mine, _ = loop.gradients(trainee, share, examples, accelerator)
         total = accelerator.reduce(mine, "sum") / examples
         if accelerator.is_main_process:
             found = {name: p.grad.clone() for name, p in accelerator.unwrap_model(wrapped).named_parameters()}

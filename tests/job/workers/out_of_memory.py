@@ -1,7 +1,8 @@
 """job/train.py on a machine whose memory ends at a number of tokens. Started by python or torchrun.
 
 No GPU being at hand, the error is raised by hand where CUDA would raise it: in the forward pass of training.
-Arguments: tokens that fit, the rank that has no more (`all`: every one), then those of job/train.py.
+Arguments: tokens that fit, the rank that has no more (`all`: every one), then those of job/train.py. It interrupts
+itself as FAULTS says (interrupted.py beside this file).
 """
 
 import os
@@ -19,6 +20,9 @@ import torch
 from transformers import BertModel
 
 from job import train
+
+if os.environ.get("FAULTS"):
+    from tests.job.workers import interrupted  # noqa: F401
 
 
 def with_little_memory(tokens: int, rank: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from job import batches, loop, processes
+from job import batches, loop, prepare, processes
 from job.config import Config
 
 
@@ -35,7 +35,7 @@ class Network(torch.nn.Module):
 
 def collate(indices: np.ndarray) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     ids = torch.arange(8).repeat(len(indices), 1) + torch.from_numpy(indices)[:, None]
-    return {"input_ids": ids}, torch.from_numpy(indices) % 2
+    return {"input_ids": ids}, torch.from_numpy(indices).long() % 2
 
 
 def steps(accelerator: Accelerator) -> None:
@@ -44,7 +44,8 @@ def steps(accelerator: Accelerator) -> None:
     trainee = loop.Trainee(network, optimizer, None)
     for indices in batches.global_batches(40, 12, 0, 6):
         plan = batches.plan_step(indices, np.full(40, 8), 32, accelerator.num_processes, 64)[accelerator.process_index]
-        loss, _ = loop.gradients(trainee, collate, plan, len(indices), accelerator)
+        share = prepare.ready(plan, collate, accelerator.device)
+        loss, _ = loop.gradients(trainee, share, len(indices), accelerator)
         assert torch.isfinite(accelerator.reduce(loss, "sum"))
         optimizer.step()
         optimizer.zero_grad()
