@@ -24,7 +24,7 @@ from job.dropout import Draws
 BLOCK = 2**19
 """Scores computed at a time: two such matrices in fp32 fit into a core's cache."""
 
-IN_VAIN, MASKING = 6000, 10
+IN_VAIN, MASKING = 12_000, 10
 """How many scores of a head cost as much as a call, and how many times more than their masking: what decides whether
 sequences of different lengths are computed together."""
 
