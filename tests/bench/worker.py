@@ -34,9 +34,9 @@ def watch_loaded_models(turns: Any) -> None:
     load = PreTrainedModel.from_pretrained.__func__
 
     def watched(cls: type, *args: Any, **options: Any) -> Any:
-        model = load(cls, *args, **options)
-        turns.watch(model)
-        return model
+        loaded = load(cls, *args, **options)
+        turns.watch(loaded[0] if isinstance(loaded, tuple) else loaded)  # a pair where its weights are asked about
+        return loaded
 
     PreTrainedModel.from_pretrained = classmethod(watched)
 
