@@ -105,7 +105,7 @@ def child_environment(plan: Plan, folder: Path) -> dict[str, str]:
 
 def own_environment(entry: Entry) -> dict[str, str]:
     """What job/train.py sets for itself before it starts; ours is called as a function here."""
-    return {"GLIBC_TUNABLES": environment.ALLOCATOR} if entry.runs == "ours" else {}
+    return {"GLIBC_TUNABLES": environment.ALLOCATOR} if entry.runs == "ours" and entry.allocator else {}
 
 
 def run(plan: Plan, workload: Workload, folder: Path, cache: Path, say: Say) -> Message:

@@ -33,11 +33,19 @@ class Turns:
     """
 
     def __init__(
-        self, out: IO[str], steps: int, rounds: int, warmup: int, evaluations: int, started: float, **_: Any
+        self,
+        out: IO[str],
+        steps: int,
+        rounds: int,
+        warmup: int,
+        evaluations: int,
+        trimmed: bool,
+        started: float,
+        **_: Any,
     ) -> None:
         self._out, self._steps, self.warmup, self._started = out, steps, warmup, started
         self.steps_per_turn, self.rounds, self._done = warmup + steps, rounds, 0
-        self.evaluations = evaluations
+        self.evaluations, self._trimmed = evaluations, trimmed
         self.total_steps = 1 + (rounds * self.steps_per_turn if rounds else steps)
         self._mark = (0.0, 0, 0)
         self._computed, self._real = 0, torch.zeros((), dtype=torch.int64)
@@ -55,11 +63,12 @@ class Turns:
         model.get_input_embeddings().register_forward_pre_hook(count)
 
     def pause(self, kind: str, **values: Any) -> None:
-        """Tell the conductor and wait for the next turn, leaving to the others what memory is held in reserve."""
+        """Tell the conductor and wait for the next turn; what memory is held in reserve may be the others' then."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        with suppress(AttributeError):  # where the C library is not glibc
-            ctypes.CDLL(None).malloc_trim(0)
+        if self._trimmed:
+            with suppress(AttributeError):  # where the C library is not glibc
+                ctypes.CDLL(None).malloc_trim(0)
         self.tell(kind, **values)
         if not sys.stdin.readline():
             raise SystemExit("the conductor is gone")

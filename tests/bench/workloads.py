@@ -26,7 +26,7 @@ SENTENCE = range(5, 24)  # words of one side of a pair
 
 def read(name: str, cache: Path, rows: int | None, evaluation_rows: int) -> Rows:
     """The rows of a workload: {"train": ..., "validation": ...}, each a list of {column: text}."""
-    make = {plan.LONG: as_they_are, plan.SHORT: first_sentences, plan.PAIRS: pairs}[name]
+    make = {plan.SHORT: first_sentences, plan.PAIRS: pairs}.get(name, as_they_are)
     files = docstrings.files(cache)
     read = {split: [json.loads(line) for line in path.open(encoding="utf-8")] for split, path in files.items()}
     return {
