@@ -80,7 +80,7 @@ test-faults: setup ## interrupt, kill and starve runs at random: a table of tria
 fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
 	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py
 
-bench: setup ## ours against the tutorial, the Trainer and an Accelerate loop, side by side on the CPU: 25 minutes, alone
+bench: setup ## ours against the tutorial, the Trainer and an Accelerate loop, side by side on the CPU: half an hour, alone
 	@$(VENV)/bin/python -m tests.bench cpu
 
 bench-gpu: setup ## the same on one CUDA GPU: 8 minutes
