@@ -61,7 +61,7 @@ recipes: setup ## list the recipes
 	@$(VENV)/bin/python -m launch recipes
 
 test: setup check ## run all checks and tests
-	@$(VENV)/bin/python -m pytest -n 2 --ignore tests/cluster --ignore tests/image
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --ignore tests/cluster --ignore tests/image
 
 test-image: setup ## build the image and test it, with a real Docker daemon; about ten minutes, as root (image-packages)
 	@$(VENV)/bin/python -m pytest -n 0 --timeout 1800 --durations 8 tests/image
@@ -75,7 +75,7 @@ cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as ro
 	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server > /dev/null
 
 test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches
-	@$(VENV)/bin/python -m pytest -n 2 -m 'slow or not slow' --timeout 3600 tests/job/test_faults.py tests/job/test_resume.py
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m 'slow or not slow' --timeout 3600 tests/job/test_faults.py tests/job/test_resume.py
 
 fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
 	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py

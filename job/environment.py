@@ -8,11 +8,13 @@ wins over .env, so that what a cluster or a shell sets is never silently replace
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from job.errors import Refused
+from job.interrupt import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[1]
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -44,9 +46,11 @@ PLANNED_ELSEWHERE = {
 def restart_with_allocator() -> None:
     """Become this very command again, under the same process id, with `ALLOCATOR`: glibc reads it at its start only.
 
-    To be called first of all by a script. Somebody's own GLIBC_TUNABLES stand, and nothing is restarted.
+    To be called first of all by a script. Signals wait until `interrupt.install` hears them. Somebody's own
+    GLIBC_TUNABLES stand, and nothing is restarted.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         os.environ["GLIBC_TUNABLES"] = ALLOCATOR
         os.execv(sys.executable, sys.orig_argv)
 

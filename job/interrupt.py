@@ -55,6 +55,7 @@ def install() -> None:
     _word.pid, _word.parent = os.getpid(), os.getppid()
     for number in SIGNALS:
         signal.signal(number, _heard)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held back while Python started
     os.register_at_fork(after_in_child=_leave_to_parent)
 
 

@@ -71,7 +71,6 @@ def run(*argv: str) -> int:
     _join(rank.job_id)
     interrupt.install()
     signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit would log each
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)
     # Settings say how a run begins: begun anew it is once, not at every restart.
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     code = train.main([*argv, *(["--no_overwrite_output_dir"] if restarts else [])])
