@@ -123,7 +123,7 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     if config.data.pad_to_max_length:
         made = {split: dataclasses.replace(part, width=max_length) for split, part in made.items()}
     columns = read[next(iter(read))].columns
-    resident.trim()
+    resident.trim()  # of what reading left, then of what describing does: the two would be the peak of the whole run
     description = describe.describe(described, task.names, max_length)
     resident.trim()
     return Data(

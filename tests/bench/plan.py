@@ -113,29 +113,29 @@ class Plan:
     together: bool = False
 
 
-def ours(name: str, *flags: str, settings: str = "", **numbers: Any) -> Entry:
+def ours(name: str, *flags: str, settings: str = "", **numbers: int) -> Entry:
     bf16 = "bf16" in flags
     words = settings or " ".join(flags).replace("--", "") or "defaults"
     return Entry(name, "ours", {"flags": list(flags)}, words, "bf16" if bf16 else "fp32", **numbers)
 
 
-def tuned(device_batch: int, bf16: bool, attention: str = "sdpa", workers: int = 0, **numbers: Any) -> Entry:
+def tuned(device_batch: int, bf16: bool, attention: str = "sdpa", workers: int = 0, **numbers: int) -> Entry:
     """One combination that a clever user of the Trainer would try."""
     options = {"device_batch": device_batch, "bf16": bf16, "attention": attention, "workers": workers}
     words = f"group_by_length, {device_batch} a device, {'bf16' if bf16 else 'fp32'}, {attention}, {workers} workers"
     return Entry(TUNED, "trainer_tuned", options, words, "bf16" if bf16 else "fp32", **numbers)
 
 
-def tutorial(**numbers: Any) -> Entry:
+def tutorial(**numbers: int) -> Entry:
     return Entry(TUTORIAL, "tutorial", {}, "padded to max_length, fp32", **numbers)
 
 
-def trainer(bf16: bool = False, **numbers: Any) -> Entry:
+def trainer(bf16: bool = False, **numbers: int) -> Entry:
     words = "defaults: dynamic padding, " + ("bf16" if bf16 else "fp32")
     return Entry(TRAINER, "trainer_defaults", {"bf16": bf16}, words, "bf16" if bf16 else "fp32", **numbers)
 
 
-def loop(bf16: bool = False, **numbers: Any) -> Entry:
+def loop(bf16: bool = False, **numbers: int) -> Entry:
     words = "dynamic padding, shuffled, " + ("bf16" if bf16 else "fp32")
     return Entry(LOOP, "accelerate_loop", {"bf16": bf16}, words, "bf16" if bf16 else "fp32", **numbers)
 

@@ -16,9 +16,8 @@ import pytest
 import yaml
 
 from tests.support.launch import PREDICT, TRAIN, Finished, alone, environment, run, torchrun
-from tests.support.tiny import tiny_model, tiny_tokenizer
+from tests.support.opinions import opinion, tags, untrained
 
-GOOD, BAD, FILLER = ["great", "lovely", "superb"], ["awful", "bad", "poor"], ["the", "film", "was", "a", "story"]
 TASKS = {"label": (1, 3), "score": (2,), "tags": (2,)}
 """The column of each kind of task, and the numbers of processes to predict it on."""
 WORKER = Path(__file__).parent / "workers" / "interrupted.py"
@@ -27,8 +26,7 @@ EMPTY = 5
 
 
 def labelled(good: int) -> dict[str, object]:
-    tags = ["praise"] * (good > 0) + ["blame"] * (good < 4)
-    return {"label": ["bad", "fair", "good"][good // 2], "score": good + 0.25, "tags": tags}
+    return {"label": ["bad", "fair", "good"][good // 2], "score": good + 0.25, "tags": tags(good)}
 
 
 def jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -39,14 +37,9 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model, train.jsonl, new.jsonl and, the same without labels and backwards, bare.jsonl."""
     folder = tmp_path_factory.mktemp("predict")
-    tiny_tokenizer(folder / "model", GOOD + BAD + FILLER)
-    tiny_model(folder / "model", num_labels=None, hidden=32, dropout=0.0)
+    untrained(folder / "model")
     rng = random.Random(0)
-    rows = []
-    for _ in range(97):
-        good = rng.randint(0, 4)
-        words = [*rng.choices(GOOD, k=good), *rng.choices(BAD, k=4 - good), *rng.choices(FILLER, k=rng.randint(1, 20))]
-        rows.append({"text": " ".join(words), **labelled(good)})
+    rows = [{"text": text, **labelled(good)} for good, text in (opinion(rng, 20) for _ in range(97))]
     jsonl(folder / "train.jsonl", rows[:60])
     new = [row | ({} if i % EMPTY else {"text": ""}) for i, row in enumerate(rows[60:])]
     jsonl(folder / "new.jsonl", new)

@@ -14,26 +14,22 @@ from scipy.stats import pearsonr
 from sklearn.metrics import f1_score
 
 from tests.support.launch import TRAIN, Finished, alone, environment, torchrun
-from tests.support.tiny import tiny_model, tiny_tokenizer
-
-GOOD, BAD, FILLER = ["great", "lovely", "superb"], ["awful", "bad", "poor"], ["the", "film", "was", "a", "story"]
+from tests.support.opinions import opinion, tags, untrained
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tasks")
-    tiny_tokenizer(folder / "model", GOOD + BAD + FILLER)
-    tiny_model(folder / "model", num_labels=None, hidden=32, dropout=0.0)
+    untrained(folder / "model")
     rng = random.Random(0)
-    stars, tags, unlabelled = ["text,score"], [], []
+    stars, tagged, unlabelled = ["text,score"], [], []
     for number in range(200):
-        good = rng.randint(0, 4)
-        words = [*rng.choices(GOOD, k=good), *rng.choices(BAD, k=4 - good), *rng.choices(FILLER, k=rng.randint(1, 9))]
-        stars.append(f"{' '.join(words)},{good + 0.25}")
-        tags.append({"text": " ".join(words), "labels": ["praise"] * (good > 0) + ["blame"] * (good < 4)})
-        unlabelled.append({"text": " ".join(words), "id": number})
+        good, text = opinion(rng, 9)
+        stars.append(f"{text},{good + 0.25}")
+        tagged.append({"text": text, "labels": tags(good)})
+        unlabelled.append({"text": text, "id": number})
     (folder / "stars.csv").write_text("\n".join(stars), encoding="utf-8")
-    for name, rows in {"tags": tags, "unlabelled": unlabelled[:37]}.items():
+    for name, rows in {"tags": tagged, "unlabelled": unlabelled[:37]}.items():
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return folder
 
