@@ -28,6 +28,10 @@ IN_VAIN, MASKING = 12_000, 10
 """How many scores of a head cost as much as a call, and how many times more than their masking: what decides whether
 sequences of different lengths are computed together."""
 
+MULTIPLE = 32
+"""Of which numbers of tokens should be in bf16 on a CPU: oneDNN compiles its matrix products for each shape, in
+milliseconds, and keeps up to a thousand of them, half a megabyte each. Many shapes are a fifth of a step's time."""
+
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Bytes of a floating-point number -> the integers of its size."""
 
@@ -40,7 +44,7 @@ class Run:
         count: how many.
         asked: their rows of the queries.
         rows: their rows of the keys and values.
-        real: bool[count, longest], where a sequence has a token; None where all are of one length.
+        real: bool[count, width], where a sequence has a token; None where it has one everywhere.
         places: int64[tokens], the numbers of these places; None likewise.
     """
 
@@ -59,15 +63,16 @@ def attend(
     Args:
         query: [T, H, D] or, for the first token of each sequence alone, [len(lengths), H, D].
         key, value: [T, H, D].
-        lengths: of the sequences, in their order; they sum to T.
+        lengths: of the sequences, in their order; they sum to T or less.
         dropout: probability, 0.0 in evaluation.
         scale: of the scores.
 
     Returns:
-        Like query.
+        Like query; zeros for the tokens behind the last sequence.
     """
     fused = dropout == 0.0 and query.element_size() >= 4
-    runs = plan_runs(tuple(lengths), len(query) != len(key), 0 if fused else IN_VAIN)
+    multiple = MULTIPLE if query.element_size() == 2 else 1
+    runs = plan_runs(tuple(lengths), len(query) != len(key), 0 if fused else IN_VAIN, multiple)
     if fused:
         return _fused(query, key, value, runs, scale)
     attended: torch.Tensor = _Attention.apply(query, key, value, runs, dropout, scale)
@@ -75,12 +80,16 @@ def attend(
 
 
 @lru_cache(maxsize=4)  # the layers of a model ask in turn
-def plan_runs(lengths: tuple[int, ...], first_only: bool, in_vain: int) -> tuple[Run, ...]:
-    """Neighbours of one length together, those of several while no more than `in_vain` scores are for nothing."""
+def plan_runs(lengths: tuple[int, ...], first_only: bool, in_vain: int, multiple: int = 1) -> tuple[Run, ...]:
+    """Neighbours of one length together, those of several while no more than `in_vain` scores are for nothing.
+
+    Each length counts as the next multiple of `multiple`.
+    """
+    widths = [-(-length // multiple) * multiple for length in lengths]
     runs, begin, row = [], 0, 0
     while begin < len(lengths):
         longest, squares, end = 0, 0, begin
-        for length in lengths[begin:]:
+        for length in widths[begin:]:
             longest, squares = max(longest, length), squares + length**2
             scores = (end + 1 - begin) * longest**2
             if scores > squares and scores - squares + scores // MASKING > in_vain:
@@ -88,15 +97,15 @@ def plan_runs(lengths: tuple[int, ...], first_only: bool, in_vain: int) -> tuple
             end += 1
         together = lengths[begin:end]
         rows = slice(row, row + sum(together))
-        runs.append(_run(together, slice(begin, end) if first_only else rows, rows))
+        runs.append(_run(together, max(widths[begin:end]), slice(begin, end) if first_only else rows, rows))
         begin, row = end, rows.stop
     return tuple(runs)
 
 
-def _run(lengths: Sequence[int], asked: slice, rows: slice) -> Run:
-    if len(set(lengths)) == 1:
+def _run(lengths: Sequence[int], width: int, asked: slice, rows: slice) -> Run:
+    if set(lengths) == {width}:
         return Run(len(lengths), asked, rows)
-    real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    real = torch.arange(width) < torch.tensor(lengths)[:, None]
     return Run(len(lengths), asked, rows, real, real.flatten().nonzero()[:, 0])
 
 
@@ -107,11 +116,13 @@ def _fused(
     asked, rows = (
         [_size(part) for part in parts] for parts in zip(*((run.asked, run.rows) for run in runs), strict=True)
     )
+    behind = len(query) - sum(asked), len(key) - sum(rows)
+    parts = query.split([*asked, behind[0]]), key.split([*rows, behind[1]]), value.split([*rows, behind[1]])
     attended = []
-    for run, *qkv in zip(runs, query.split(asked), key.split(rows), value.split(rows), strict=True):
+    for run, *qkv in zip(runs, *parts, strict=False):  # what is behind has no run
         q, k, v = (x.unflatten(0, (run.count, -1)).transpose(1, 2) for x in qkv)
         attended.append(F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1))
-    return torch.cat(attended)
+    return torch.cat([*attended, query.new_zeros(behind[0], *query.shape[1:])])
 
 
 class _Attention(torch.autograd.Function):
@@ -128,13 +139,15 @@ class _Attention(torch.autograd.Function):
         draws = Draws(dropout) if dropout else None
         keep = any(ctx.needs_input_grad)
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
-        ctx.runs, ctx.scale, ctx.draws, ctx.whole = runs, scale, draws, len(query) == len(key)
+        ctx.runs, ctx.scale, ctx.draws, ctx.tokens = runs, scale, draws, len(key)
+        ctx.whole = whole = len(query) == len(key)
+        output[runs[-1].asked.stop :] = 0
         kept = []
         for run in runs:
-            q = _heads_first(query[run.asked], run, ctx.whole)
+            q = _heads_first(query[run.asked], run, whole)
             k, v = (_heads_first(x[run.rows], run) for x in (key, value))
             attended, weights = _forward(q * scale, k, v, _hidden(run, q), draws, keep)
-            _put(attended, output[run.asked], run, ctx.whole)
+            _put(attended, output[run.asked], run, whole)
             kept += [q, k, v, weights]
         if keep:
             ctx.save_for_backward(output, *kept)
@@ -145,7 +158,9 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         output, *kept = ctx.saved_tensors
         d_query = torch.empty_like(output)
-        d_key, d_value = (output.new_empty(ctx.runs[-1].rows.stop, *output.shape[1:]) for _ in range(2))
+        d_key, d_value = (output.new_empty(ctx.tokens, *output.shape[1:]) for _ in range(2))
+        for d, end in ((d_query, ctx.runs[-1].asked.stop), *((d, ctx.runs[-1].rows.stop) for d in (d_key, d_value))):
+            d[end:] = 0
         mean = (gradient * output).sum(dim=-1, keepdim=True)
         for run, q, k, v, weights in zip(ctx.runs, *(kept[i::4] for i in range(4)), strict=True):
             g, m = (_heads_first(x[run.asked], run, ctx.whole) for x in (gradient, mean))

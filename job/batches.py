@@ -118,12 +118,18 @@ def plan_evaluation(lengths: np.ndarray, max_tokens: int, world: int, packed: bo
 
 
 def tokens_of(
-    micro_batches: Sequence[MicroBatch], lengths: np.ndarray, widths: np.ndarray, packed: bool = False
+    micro_batches: Sequence[MicroBatch], lengths: np.ndarray, widths: np.ndarray, multiple: int = 0
 ) -> tuple[int, int]:
-    """(real tokens, computed tokens) of micro-batches; `widths`: what they were planned by."""
+    """(real tokens, computed tokens) of micro-batches.
+
+    Args:
+        micro_batches: of all processes.
+        lengths, widths: tokens of each example, and what the micro-batches were planned by.
+        multiple: of which the tokens of a packed micro-batch are; 0: they are padded.
+    """
     real = sum(int(lengths[m.indices].sum()) for m in micro_batches if m.weight)
-    if packed:
-        return real, sum(int(lengths[m.indices].sum()) for m in micro_batches)
+    if multiple:
+        return real, sum(-(-int(lengths[m.indices].sum()) // multiple) * multiple for m in micro_batches)
     computed = sum(int(widths[m.indices].max()) * len(m.indices) for m in micro_batches)
     return real, computed
 

@@ -109,7 +109,7 @@ def finetune(
     try:
         if not keeper.catch_up():
             loop.train(trainee, data.train, collated, training, steps, limit, overhead, accelerator, data.task.kind,
-                       tracker, keeper.after_step, form.packed, halved)  # fmt: skip
+                       tracker, keeper.after_step, form.multiple, halved)  # fmt: skip
         return keeper.outcome(lambda: _train_numbers(tracker, accelerator))
     finally:
         keeper.close()

@@ -132,18 +132,19 @@ def train(
     kind: Kind,
     tracker: Tracker,
     after_step: AfterStep,
-    packed: bool,
+    multiple: int,
     halved: Callable[[int], None],
 ) -> None:
     """Run the optimizer steps from `tracker.step` to `steps`, calling `after_step` after each.
 
-    `halved` is told a new limit of tokens where a step did not fit into memory.
+    `multiple` is that of the tokens of packed micro-batches, 0 for padded ones; `halved` is told a new limit of tokens
+    where a step did not fit into memory.
 
     Raises:
         NonFiniteLoss: on every process, at most one step after the loss was infinite or not a number.
         OutOfMemory: on every process.
     """
-    prepare = Preparation(split, collate, overhead, packed, accelerator)
+    prepare = Preparation(split, collate, overhead, multiple, accelerator)
     per_epoch = batches.steps_per_epoch(len(split), training.train_batch_size)
     start, before = tracker.step, None
     order = batches.global_batches(len(split), training.train_batch_size, training.seed, steps, start)

@@ -10,6 +10,9 @@ others, silently lets sequences see each other. Hence the rule here: a model is 
 rows computed both ways agree at the start of this very run. Else its micro-batches are padded, and a line says why.
 
     b  sequences     T  tokens of all of them     H  heads     D  channels of a head
+
+On a CPU in bf16 each new T costs the compiling of matrix products (attention.MULTIPLE): there T is filled up to a
+multiple, with padding behind the last sequence that nothing reads.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ class Layout(NamedTuple):
 
     Attributes:
         lengths: of the sequences, in their order.
-        bounds: int32[b + 1], where each begins, and T.
+        bounds: int32[b + 1], where each begins, and where the last one ends.
     """
 
     lengths: tuple[int, ...]
@@ -59,11 +62,13 @@ class Form:
         padded_because: None where they are packed.
         model: on the device, unwrapped.
         tokenizer: of the model.
+        multiple: of which the tokens of a packed micro-batch are; 0 where they are padded.
     """
 
     padded_because: str | None
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    multiple: int
 
     @property
     def packed(self) -> bool:
@@ -72,7 +77,7 @@ class Form:
     def collate(self, split: Split) -> Collate:
         """What makes tensors of this split's rows."""
         if self.packed:
-            return partial(packed, split, _padding_position(self.model))
+            return partial(packed, split, self.model, self.multiple)
         return partial(collate.padded, split, self.tokenizer)
 
     def __str__(self) -> str:
@@ -93,12 +98,13 @@ def choose(
     """
     alone = accelerator.unwrap_model(model)
     reason = _asked_otherwise(config, split) or unsupported(alone) or _no_kernel(config, alone, accelerator)
+    multiple = attention.MULTIPLE if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16" else 1
     if reason is None:
         disable = enable(alone)
-        reason = processes.first_told(accelerator, disagreement(alone, tokenizer, split))
+        reason = processes.first_told(accelerator, disagreement(alone, tokenizer, split, multiple))
         if reason is not None:
             disable()
-    return Form(reason, alone, tokenizer)
+    return Form(reason, alone, tokenizer, 0 if reason else multiple)
 
 
 def keep(form: Form, accelerator: Accelerator, folder: RunFolder) -> None:
@@ -143,14 +149,16 @@ def _no_kernel(config: Config, model: PreTrainedModel, accelerator: Accelerator)
     return f"on a GPU packing needs {' and '.join(needed)}" if needed else None
 
 
-def disagreement(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split) -> str | None:
+def disagreement(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, multiple: int = 1
+) -> str | None:
     """Compute a few rows packed and padded; what is wrong with the packed ones, None if nothing. Draws no randomness.
 
     The yardstick is the run's own precision: how far the padded logits are from those in fp32.
     """
     rows = _short_and_various(split.lengths)
     padded = collate.moved(collate.padded(split, tokenizer, rows), model.device)[0]
-    end_to_end = collate.moved(packed(split, _padding_position(model), rows), model.device)[0]
+    end_to_end = collate.moved(packed(split, model, multiple, rows), model.device)[0]
     was_training = model.training
     model.eval()
     try:
@@ -176,18 +184,24 @@ def _short_and_various(lengths: np.ndarray) -> np.ndarray:
 # Inputs
 
 
-def packed(split: Split, padding_position: int | None, indices: np.ndarray) -> Tensors:
-    """Model inputs and labels of some examples, laid end to end.
+def packed(split: Split, model: PreTrainedModel, multiple: int, indices: np.ndarray) -> Tensors:
+    """Model inputs and labels of some examples, laid end to end and filled up to a multiple.
 
     Returns:
         input_ids, position_ids and, where the model has them, token_type_ids: int64[1, T]; packed: Layout; labels as
         in job.collate.
     """
+    padding_position = _padding_position(model)
     lengths = tuple(split.lengths[indices].tolist())
     rows = {name: np.concatenate(values).astype(np.int64) for name, values in split.rows(indices).items()}
     starts = np.fromiter(accumulate(lengths, initial=0), dtype=np.int32)
     rows["position_ids"] = _positions(rows["input_ids"], starts, padding_position)
-    inputs: dict[str, Any] = {name: torch.from_numpy(row)[None] for name, row in rows.items()}
+    padding = {"input_ids": model.config.pad_token_id or 0, "position_ids": padding_position or 0}
+    filler = -int(starts[-1]) % multiple
+    inputs: dict[str, Any] = {
+        name: torch.from_numpy(np.pad(row, (0, filler), constant_values=padding.get(name, 0)))[None]
+        for name, row in rows.items()
+    }
     inputs["packed"] = Layout(lengths, torch.from_numpy(starts))
     return inputs, collate.labels(split, indices)
 

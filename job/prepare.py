@@ -43,8 +43,9 @@ class Prepared:
 class Preparation:
     """What the steps of a run have in common before they reach the device."""
 
-    def __init__(self, split: Split, collate: Collate, overhead: int, packed: bool, accelerator: Accelerator) -> None:
-        self._split, self._collate, self._packed, self._overhead = split, collate, packed, overhead
+    def __init__(self, split: Split, collate: Collate, overhead: int, multiple: int, accelerator: Accelerator) -> None:
+        """`multiple`: of which the tokens of a packed micro-batch are; 0 where they are padded."""
+        self._split, self._collate, self._multiple, self._overhead = split, collate, multiple, overhead
         self._computed, self._accelerator = split.computed, accelerator
         self.longest = int(self._computed.max())
 
@@ -52,9 +53,9 @@ class Preparation:
         """A global batch under a limit of tokens."""
         accelerator = self._accelerator
         hands = batches.plan_step(
-            examples, self._computed, limit, accelerator.num_processes, self._overhead, self._packed
+            examples, self._computed, limit, accelerator.num_processes, self._overhead, bool(self._multiple)
         )
-        tokens = batches.tokens_of(list(chain(*hands)), self._split.lengths, self._computed, self._packed)
+        tokens = batches.tokens_of(list(chain(*hands)), self._split.lengths, self._computed, self._multiple)
         mine = hands[accelerator.process_index]
         return Prepared(examples, limit, ready(mine, self._collate, accelerator.device), tokens)
 

@@ -189,7 +189,14 @@ def cpu() -> Plan:
         trainer(**brief),
     )
     pair = {"steps": 4, "evaluations": 1}
-    pairs = (machine(2048, 3), ours(OURS, **pair), tuned(16, True, "eager", **pair), trainer(**pair), *curve(12))
+    pairs = (
+        machine(2048, 3),
+        ours(OURS, **pair),
+        ours(BF16, *bf16, **pair),
+        tuned(16, True, "eager", **pair),
+        trainer(**pair),
+        *curve(12),
+    )
     workloads = (
         Workload(LONG, long, evaluation_rows=64),
         Workload(LEVERS, (machine(2048, 2), *levers()), evaluation_rows=64),

@@ -48,18 +48,41 @@ def test_each_sequence_attends_to_itself_alone(
     torch.testing.assert_close(*gradients)
 
 
-@given(st.lists(st.integers(1, 60), min_size=1), st.integers(0, 10_000))
-def test_runs_are_all_sequences_in_their_order_with_little_computed_in_vain(lengths: list[int], in_vain: int) -> None:
-    runs = attention.plan_runs(tuple(lengths), False, in_vain)
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("first_only", [False, True])
+def test_tokens_behind_the_last_sequence_take_no_part(first_only: bool, fused: bool) -> None:
+    lengths, behind = [9, 4, 4], 5
+    q, k, v = (x.detach() for x in inputs([*lengths, behind], len(lengths) if first_only else None))
+    filled = [x.clone().requires_grad_() for x in (q, k, v)]
+    alone = [x[: sum(lengths)].clone().requires_grad_() for x in (q, k, v)]
+    dropout = 0.0 if fused else 1e-9
+    found, expected = (attention.attend(*qkv, lengths, dropout, 0.3) for qkv in (filled, alone))
+    assert found.shape == q.shape
+    torch.testing.assert_close(found[: len(expected)], expected)
+    assert not found[len(expected) :].any()
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    for x, y in zip(filled, alone, strict=True):
+        torch.testing.assert_close(x.grad[: len(y)], y.grad)
+        assert not x.grad[len(y) :].any()
+
+
+@given(st.lists(st.integers(1, 60), min_size=1), st.integers(0, 10_000), st.sampled_from([1, 8]))
+def test_runs_are_all_sequences_in_their_order_with_little_computed_in_vain(
+    lengths: list[int], in_vain: int, multiple: int
+) -> None:
+    runs = attention.plan_runs(tuple(lengths), False, in_vain, multiple)
     ends = [0, *accumulate(run.count for run in runs)]
     parts = [lengths[a:b] for a, b in pairwise(ends)]
     assert [length for part in parts for length in part] == lengths
     assert [run.rows for run in runs] == [slice(sum(lengths[:a]), sum(lengths[:b])) for a, b in pairwise(ends)]
     for run, part in zip(runs, parts, strict=True):
-        assert (run.real is None) == (len(set(part)) == 1)
+        widths = [math.ceil(length / multiple) * multiple for length in part]
+        assert (run.real is None) == (set(part) == {max(widths)})
         if run.real is not None:
             assert run.real.sum(dim=1).tolist() == part
-            assert len(part) * max(part) ** 2 - sum(length**2 for length in part) <= in_vain
+            assert run.real.shape[1] == max(widths)
+            assert len(part) * max(widths) ** 2 - sum(width**2 for width in widths) <= in_vain
 
 
 @pytest.mark.parametrize("in_vain", [0, 12_000])
@@ -91,9 +114,9 @@ def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
 
 
 def test_half_precision_stays_half_and_close() -> None:
-    lengths = [9, 4, 4, 1]
-    q, k, v = (x.detach() for x in inputs(lengths))
-    for dropout in (0.0, 0.2):
+    even = [attention.MULTIPLE * n for n in (2, 1, 1)]  # for which the same numbers are drawn
+    for dropout, lengths in ((0.0, [9, 4, 4, 1]), (0.0, even), (0.2, even)):
+        q, k, v = (x.detach() for x in inputs(lengths))
         found = []
         for dtype in (torch.float64, torch.bfloat16):
             torch.manual_seed(6)

@@ -181,7 +181,7 @@ def test_packed_micro_batches_are_few_and_compute_no_padding(step: Step) -> None
     step = replace(step, packed=True)
     plan = step.plan()
     total = int(step.lengths[step.indices].sum())
-    real, computed = batches.tokens_of([m for m in chain(*plan) if m.weight], step.lengths, step.lengths, packed=True)
+    real, computed = batches.tokens_of([m for m in chain(*plan) if m.weight], step.lengths, step.lengths, multiple=1)
     assert real == computed == total
     # Where a bin does not fit, all are above T less the longest example: at most one round more than these need.
     room = step.max_tokens - int(step.lengths[step.indices].max()) + 1
@@ -286,7 +286,8 @@ def test_tokens_of_counts_a_repeated_row_as_computed_but_not_as_real() -> None:
     lengths = np.array([5, 3, 2])
     micro = [MicroBatch(np.array([0, 1])), MicroBatch(np.array([2]), weight=0.0)]
     assert batches.tokens_of(micro, lengths, lengths) == (8, 12)
-    assert batches.tokens_of(micro, lengths, lengths, packed=True) == (8, 10)
+    assert batches.tokens_of(micro, lengths, lengths, multiple=1) == (8, 10)
+    assert batches.tokens_of(micro, lengths, lengths, multiple=4) == (8, 12)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def test_no_value_is_asked_of_the_device_in_a_step(tmp_path: Path, architecture:
     make = partial(collate.padded, split, tokenizer(tmp_path))
     if packed:
         packing.enable(trained)
-        make = partial(packing.packed, split, packing._padding_position(trained))
+        make = partial(packing.packed, split, trained, 1)
     trainee = loop.Trainee(trained.to(NOWHERE), torch.optim.AdamW(trained.parameters()), None)  # type: ignore[arg-type]
     plan = batches.plan_step(np.arange(len(split)), split.lengths, 128, 1, 64, packed)[0]
     share = prepare.ready(plan, make, NOWHERE)

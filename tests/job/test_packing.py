@@ -60,10 +60,9 @@ def tokenizer(folder: Path) -> Any:
     )
 
 
-def both(network: Any, folder: Path, split: Split) -> tuple[Collate, Collate]:
+def both(network: Any, folder: Path, split: Split, multiple: int = 1) -> tuple[Collate, Collate]:
     """(packed, padded) collates."""
-    position = packing._padding_position(network)
-    return partial(packing.packed, split, position), partial(collate.padded, split, tokenizer(folder))
+    return partial(packing.packed, split, network, multiple), partial(collate.padded, split, tokenizer(folder))
 
 
 def logits_and_gradients(network: Any, batch: Collate, kind: Kind, rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -83,14 +82,19 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         )
 
 
+@pytest.mark.parametrize("multiple", [1, 64])
 @pytest.mark.parametrize("kind", [CLASSES, REGRESSION, SEVERAL])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_logits_and_gradients_are_those_of_the_padded_form(tmp_path: Path, architecture: str, kind: Kind) -> None:
+def test_logits_and_gradients_are_those_of_the_padded_form(
+    tmp_path: Path, architecture: str, kind: Kind, multiple: int
+) -> None:
     trained = network(tmp_path, architecture, kind)
     packing.enable(trained)
     split = pairs(kind, architecture)
     rows = np.arange(len(split))
-    packed, padded = (logits_and_gradients(trained, batch, kind, rows) for batch in both(trained, tmp_path, split))
+    batches = both(trained, tmp_path, split, multiple)
+    assert batches[0](rows)[0]["input_ids"].shape[1] % multiple == 0
+    packed, padded = (logits_and_gradients(trained, batch, kind, rows) for batch in batches)
     assert packed["logits"].shape == (len(split), len(NAMES[kind]))
     assert_equal(packed, padded)
     assert max(float(value.abs().max()) for name, value in padded.items() if "query" in name or "q_lin" in name) > 1e-2
