@@ -166,10 +166,10 @@ def levers() -> tuple[Entry, ...]:
 
 def cpu() -> Plan:
     """Two cores and the MiniLM weights: a, b and d do a single step in their one round, which takes them a minute."""
-    fast, slow = {"steps": 4}, {"steps": 1, "rounds": 1, "evaluations": 1, "trimmed": True}
+    fast, slow = {"steps": 4, "rounds": 5}, {"steps": 1, "rounds": 1, "evaluations": 1, "trimmed": True}
     bf16 = ("--mixed_precision", "bf16")
     long = (
-        machine(2048, 3),
+        machine(2048, 5),
         ours(OURS, **fast),
         ours(BF16, *bf16, **fast),
         tuned(8, True, "eager", **fast),
