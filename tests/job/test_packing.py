@@ -237,7 +237,19 @@ def chosen(trained: Any, folder: Path, split: Split | None = None, **changes: An
 def test_a_known_model_is_packed(tmp_path: Path) -> None:
     form = chosen(network(tmp_path), tmp_path)
     assert form.packed and str(form) == "packed"
-    assert "packed" in form.collate(pairs(CLASSES))(np.arange(2))[0]
+    inputs = form.collate(pairs(CLASSES))(np.arange(2))[0]
+    assert "packed" in inputs and inputs["input_ids"].shape == (1, sum(LENGTHS[:2]))
+
+
+def test_in_bf16_on_a_cpu_it_is_filled_up_to_a_number_of_tokens_that_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accelerator, "mixed_precision", "bf16")
+    form = chosen(network(tmp_path), tmp_path)
+    inputs = form.collate(pairs(CLASSES))(np.arange(4, 7))[0]
+    assert form.multiple == 32
+    assert inputs["input_ids"].shape == inputs["position_ids"].shape == (1, 32)
+    assert inputs["packed"].lengths == tuple(LENGTHS[4:7])
 
 
 @pytest.mark.parametrize(
