@@ -80,7 +80,7 @@ def attend(
 
 
 @lru_cache(maxsize=4)  # the layers of a model ask in turn
-def plan_runs(lengths: tuple[int, ...], first_only: bool, in_vain: int, multiple: int = 1) -> tuple[Run, ...]:
+def plan_runs(lengths: tuple[int, ...], first_only: bool, in_vain: int, multiple: int) -> tuple[Run, ...]:
     """Neighbours of one length together, those of several while no more than `in_vain` scores are for nothing.
 
     Each length counts as the next multiple of `multiple`.
@@ -138,10 +138,9 @@ class _Attention(torch.autograd.Function):
     ) -> torch.Tensor:
         draws = Draws(dropout) if dropout else None
         keep = any(ctx.needs_input_grad)
-        output = torch.empty_like(query, memory_format=torch.contiguous_format)
+        output = _empty(query, len(query), runs[-1].asked.stop)
         ctx.runs, ctx.scale, ctx.draws, ctx.tokens = runs, scale, draws, len(key)
         ctx.whole = whole = len(query) == len(key)
-        output[runs[-1].asked.stop :] = 0
         kept = []
         for run in runs:
             q = _heads_first(query[run.asked], run, whole)
@@ -157,10 +156,9 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         output, *kept = ctx.saved_tensors
-        d_query = torch.empty_like(output)
-        d_key, d_value = (output.new_empty(ctx.tokens, *output.shape[1:]) for _ in range(2))
-        for d, end in ((d_query, ctx.runs[-1].asked.stop), *((d, ctx.runs[-1].rows.stop) for d in (d_key, d_value))):
-            d[end:] = 0
+        last = ctx.runs[-1]
+        d_query = _empty(output, len(output), last.asked.stop)
+        d_key, d_value = (_empty(output, ctx.tokens, last.rows.stop) for _ in range(2))
         mean = (gradient * output).sum(dim=-1, keepdim=True)
         for run, q, k, v, weights in zip(ctx.runs, *(kept[i::4] for i in range(4)), strict=True):
             g, m = (_heads_first(x[run.asked], run, ctx.whole) for x in (gradient, mean))
@@ -169,6 +167,13 @@ class _Attention(torch.autograd.Function):
             _put(d_k, d_key[run.rows], run)
             _put(d_v, d_value[run.rows], run)
         return d_query, d_key, d_value, None, None, None
+
+
+def _empty(like: torch.Tensor, tokens: int, end: int) -> torch.Tensor:
+    """[tokens, H, D] to be written up to `end`, with zeros behind."""
+    rows = like.new_empty(tokens, *like.shape[1:])
+    rows[end:] = 0
+    return rows
 
 
 def _heads_first(x: torch.Tensor, run: Run, whole: bool = True) -> torch.Tensor:

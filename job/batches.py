@@ -68,7 +68,7 @@ def global_batches(size: int, batch_size: int, seed: int, steps: int, start: int
 
 
 def plan_step(
-    indices: np.ndarray, lengths: np.ndarray, max_tokens: int, world: int, overhead: int, packed: bool = False
+    indices: np.ndarray, lengths: np.ndarray, max_tokens: int, world: int, overhead: int, multiple: int = 0
 ) -> list[list[MicroBatch]]:
     """The micro-batches of each process for one global batch.
 
@@ -79,7 +79,8 @@ def plan_step(
         world: W.
         overhead: tokens that could be computed in the fixed time of one more micro-batch; as much padding is put up
             with before a micro-batch is cut.
-        packed: the sequences of a micro-batch are laid end to end instead of padded.
+        multiple: 0: the sequences of a micro-batch are padded. Else they are laid end to end and filled up to a
+            multiple of so many tokens, above T only where the longest example alone would be.
 
     Returns:
         W lists of equal length. Each example is in exactly one micro-batch of weight 1.
@@ -91,8 +92,8 @@ def plan_step(
     sizes = lengths[order].tolist()
     if sizes[0] > max_tokens:
         raise ValueError(f"an example of {sizes[0]} tokens does not fit into max_tokens_per_device {max_tokens}")
-    if packed:
-        return _plan_packed(order, sizes, max_tokens, world)
+    if multiple:
+        return _plan_packed(order, sizes, max(max_tokens // multiple * multiple, sizes[0]), world)
     bounds = _cut_by_padding(sizes, max_tokens, overhead)
     if world > 1:
         bounds = _balanced_cut(sizes, max_tokens, -(-(len(bounds) - 1) // world) * world)
@@ -104,15 +105,16 @@ def plan_step(
     return _deal(micro, costs, world)
 
 
-def plan_evaluation(lengths: np.ndarray, max_tokens: int, world: int, packed: bool = False) -> list[list[np.ndarray]]:
+def plan_evaluation(lengths: np.ndarray, max_tokens: int, world: int, multiple: int = 0) -> list[list[np.ndarray]]:
     """The micro-batches of each process for a whole evaluation set, each example once.
 
     Cut before they are dealt, so that the shapes computed, and with them every probability, do not depend on the
-    number of processes. The lists may differ in length, and be empty: no collective runs between them.
+    number of processes. The lists may differ in length, and be empty: no collective runs between them. For
+    `multiple` see `plan_step`.
     """
     order = np.argsort(-lengths, kind="stable")
-    cut = _cut_by_sum if packed else _cut
-    bounds = cut(lengths[order].tolist(), max_tokens)
+    sizes = lengths[order].tolist()
+    bounds = _cut_by_sum(sizes, max_tokens // multiple * multiple) if multiple else _cut(sizes, max_tokens)
     micro = [order[start:stop] for start, stop in pairwise(bounds)]
     return [micro[rank::world] for rank in range(world)]
 

@@ -95,10 +95,12 @@ def predict(
     collate: Collate,
     accelerator: Accelerator,
     max_tokens: int,
-    packed: bool = False,
+    multiple: int = 0,
     between: Callable[[], object] = lambda: None,
 ) -> Predictions:
     """Logits of every example of `split`, computed by all processes together.
+
+    `multiple` is that of the tokens of packed micro-batches, 0 for padded ones.
 
     `between` is called before each micro-batch, by every process the same number of times: what it raises ends the
     evaluation everywhere.
@@ -106,7 +108,7 @@ def predict(
     Raises:
         RuntimeError: the gathered rows are not each example once (a fault of the program, never of the data).
     """
-    plan = batches.plan_evaluation(split.computed, max_tokens, accelerator.num_processes, packed)
+    plan = batches.plan_evaluation(split.computed, max_tokens, accelerator.num_processes, multiple)
     mine = plan[accelerator.process_index]
     alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have nothing left
     alone.eval()

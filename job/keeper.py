@@ -89,10 +89,10 @@ class Evaluator:
 
     def __call__(self, split: Split) -> tuple[Predictions, dict[str, float]]:
         """The scores are empty for a split without labels."""
-        batch, packed = self._form.collate(split), self._form.packed
+        batch, multiple = self._form.collate(split), self._form.multiple
         limit = max_tokens(self._asked, self._accelerator, 4096, 65536, split.computed)
         predictions = evaluation.predict(
-            self._model, self._kind, split, batch, self._accelerator, limit, packed, self._between
+            self._model, self._kind, split, batch, self._accelerator, limit, multiple, self._between
         )
         if split.labels is None:
             return predictions, {}

@@ -149,9 +149,7 @@ def _no_kernel(config: Config, model: PreTrainedModel, accelerator: Accelerator)
     return f"on a GPU packing needs {' and '.join(needed)}" if needed else None
 
 
-def disagreement(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, multiple: int = 1
-) -> str | None:
+def disagreement(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, multiple: int) -> str | None:
     """Compute a few rows packed and padded; what is wrong with the packed ones, None if nothing. Draws no randomness.
 
     The yardstick is the run's own precision: how far the padded logits are from those in fp32.

@@ -53,7 +53,7 @@ class Preparation:
         """A global batch under a limit of tokens."""
         accelerator = self._accelerator
         hands = batches.plan_step(
-            examples, self._computed, limit, accelerator.num_processes, self._overhead, bool(self._multiple)
+            examples, self._computed, limit, accelerator.num_processes, self._overhead, self._multiple
         )
         tokens = batches.tokens_of(list(chain(*hands)), self._split.lengths, self._computed, self._multiple)
         mine = hands[accelerator.process_index]

@@ -3,6 +3,7 @@
 Letters as in job.batches: n examples, B of a global batch, W processes, T tokens of a forward pass.
 """
 
+import math
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -188,6 +189,19 @@ def test_packed_micro_batches_are_few_and_compute_no_padding(step: Step) -> None
     assert -(-total // (step.max_tokens * step.world)) <= len(plan[0]) <= -(-total // (room * step.world)) + 1
 
 
+@given(steps(), st.integers(1, 40))
+def test_packed_micro_batches_keep_the_limit_when_they_are_filled_up(step: Step, multiple: int) -> None:
+    plan = batches.plan_step(step.indices, step.lengths, step.max_tokens, step.world, step.overhead, multiple)
+    each_example_once(step, plan)
+
+    def filled_up(tokens: int) -> int:
+        return math.ceil(tokens / multiple) * multiple
+
+    longest = filled_up(int(step.lengths[step.indices].max()))
+    for micro in chain(*plan):
+        assert filled_up(int(step.lengths[micro.indices].sum())) <= max(step.max_tokens, longest)
+
+
 def test_a_process_without_an_example_takes_part_with_weight_0() -> None:
     step = Step(np.arange(3), np.array([5, 4, 3], dtype=np.int32), 64, 8)
     plan = step.plan()
@@ -355,16 +369,17 @@ def shapes(plan: list[list[np.ndarray]]) -> list[tuple[int, ...]]:
     return sorted(tuple(indices.tolist()) for hand in plan for indices in hand)
 
 
-@given(LENGTHS, st.integers(1, 300), st.integers(1, 9), st.booleans())
+@given(LENGTHS, st.integers(1, 300), st.integers(1, 9), st.sampled_from([0, 1, 32]))
 def test_evaluation_takes_each_example_once_within_memory(
-    lengths: np.ndarray, max_tokens: int, world: int, packed: bool
+    lengths: np.ndarray, max_tokens: int, world: int, multiple: int
 ) -> None:
-    plan = batches.plan_evaluation(lengths, max_tokens, world, packed)
+    plan = batches.plan_evaluation(lengths, max_tokens, world, multiple)
     assert len(plan) == world
     assert sorted(chain(*shapes(plan))) == list(range(len(lengths)))
     for indices in chain(*plan):
-        cost = lengths[indices].sum() if packed else lengths[indices].max() * len(indices)
-        assert len(indices) == 1 or int(cost) <= max_tokens
+        total, padded = int(lengths[indices].sum()), int(lengths[indices].max()) * len(indices)
+        cost = math.ceil(total / multiple) * multiple if multiple else padded
+        assert len(indices) == 1 or cost <= max_tokens
 
 
 @given(LENGTHS, st.integers(1, 300), st.integers(2, 9), st.booleans())

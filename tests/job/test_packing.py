@@ -192,7 +192,7 @@ def test_the_check_passes_what_is_right_and_catches_what_is_not(
     if broken == "segments":
         right = packing.packed
         monkeypatch.setattr(packing, "packed", lambda *a: (segments_lost(right(*a)[0]), None))
-    found = packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES))
+    found = packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES), 1)
     assert (found is None) == (broken is None), found
 
 
@@ -203,7 +203,7 @@ def test_a_kernel_that_fails_is_a_reason_to_pad(tmp_path: Path, monkeypatch: pyt
     trained = network(tmp_path)
     packing.enable(trained)
     monkeypatch.setattr(packing, "_attend", fails)
-    found = packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES))
+    found = packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES), 1)
     assert found == "the packed forward pass fails (head size 7 is not supported)"
 
 
@@ -211,7 +211,7 @@ def test_the_check_draws_no_randomness_and_leaves_the_mode(tmp_path: Path) -> No
     trained = network(tmp_path, dropout=0.5).train()
     packing.enable(trained)
     before = torch.get_rng_state()
-    packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES))
+    packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES), 1)
     assert torch.equal(torch.get_rng_state(), before)
     assert trained.training
 
@@ -221,7 +221,7 @@ def test_logits_that_are_no_numbers_do_not_agree(tmp_path: Path) -> None:
     packing.enable(trained)
     with torch.no_grad():
         trained.classifier.bias[0] = float("nan")
-    assert packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES)) is not None
+    assert packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES), 1) is not None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def main(out: Path, folder: str, world: int, asked: str, sizes: list[int]) -> No
         split = split_of(size, classes=3, seed=size)
         form = form or packing.choose(config, network, tokenizer, split, accelerator)
         assert form.packed == (asked == "packed"), str(form)
-        predictions = evaluation.predict(network, CLASSES, split, form.collate(split), accelerator, 64, form.packed)
+        predictions = evaluation.predict(network, CLASSES, split, form.collate(split), accelerator, 64, form.multiple)
         if accelerator.is_main_process:
             correct[size] = evaluation.scores(predictions, metrics)["correct"]
             report.write_predictions(predictions, task.names, out / f"{size}.parquet")

@@ -40,7 +40,7 @@ def main(out: Path, folder: str, world: int, asked: str, examples: int, limits: 
     batch = form.collate(split)
     for limit in limits:
         optimizer.zero_grad()
-        hands = batches.plan_step(np.arange(examples), split.lengths, limit, world, limit, form.packed)
+        hands = batches.plan_step(np.arange(examples), split.lengths, limit, world, limit, form.multiple)
         plan = hands[accelerator.process_index]
         trainee = loop.Trainee(wrapped, optimizer, optim.schedule(optimizer, training, 1))
         share = prepare.ready(plan, batch, accelerator.device)
