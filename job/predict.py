@@ -15,15 +15,15 @@ from pathlib import Path
 if __name__ == "__main__":  # as in job/train.py: this code, and signals before imports that take long
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from job import environment, interrupt
+from job.runtime import environment, signals
 
 if __name__ == "__main__":
     environment.restart_with_allocator()
-    interrupt.install()
+    signals.install()
 
 from job import train
 
 if __name__ == "__main__":
     code = train.main(["predict", *sys.argv[1:]], "job/predict.py")
-    interrupt.ignore()
+    signals.ignore()
     sys.exit(code)

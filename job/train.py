@@ -21,36 +21,37 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run from a checkout or snapshot: this code, not an installed copy
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from job import environment, interrupt
+from job.runtime import environment, signals
 
 if __name__ == "__main__":  # before the imports below, which take long enough for a signal to arrive
     environment.restart_with_allocator()
-    interrupt.install()
+    signals.install()
 
+from job import checks
 from job import config as configuration
-from job import preflight, terminal
 from job.config import Config
 from job.errors import JobError, Refused, Stopped
-from job.terminal import say
+from job.runtime import console
+from job.runtime.console import say
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from job.data import Data
-    from job.run_folder import RunFolder
-    from job.status import Status
+    from job.data.dataset import Data
+    from job.run.folder import RunFolder
+    from job.run.status import Status
 
 EXIT_CODE_FILE = "MUSTER_EXIT_CODE_FILE"
 
 
 def main(argv: list[str], prog: str = "job/train.py") -> int:
     """Run the command line on this process and return its exit code; one line for what the user can mend."""
-    interrupt.install()
-    terminal.install()
+    signals.install()
+    console.install()
     try:
         environment.prepare()
         config = configuration.parse(argv, prog)
-        preflight.check(config)
+        checks.check(config)
         train(config, configuration.run_name(argv))
         code = 0
     except JobError as error:
@@ -80,19 +81,21 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
         JobError: on every process: a request that cannot be carried out, or a loss that is not finite.
     """
     environment.prepare()
-    preflight.check(config)
-    from job import lock, processes, run_folder
-    from job.status import Status
+    checks.check(config)
+    from job import distributed
+    from job.run import folder as run_folder
+    from job.run import lock
+    from job.run.status import Status
 
-    with interrupt.leaving(leave):
-        accelerator = processes.start(config)
-    path = Path(processes.from_main(accelerator, lambda: config.run.output_dir or str(run_folder.new_path(name))))
+    with signals.leaving(leave):
+        accelerator = distributed.start(config)
+    path = Path(distributed.from_main(accelerator, lambda: config.run.output_dir or str(run_folder.new_path(name))))
     folder = run_folder.RunFolder(path.absolute())
-    config = processes.from_main(accelerator, lambda: run_folder.as_continued(folder, configuration.settled(config)))
+    config = distributed.from_main(accelerator, lambda: run_folder.as_continued(folder, configuration.settled(config)))
     results, stopped = {}, ""
     try:
-        if processes.from_main(accelerator, lambda: run_folder.claim(folder, config)):
-            results = processes.from_main(accelerator, lambda: read_finished(folder))
+        if distributed.from_main(accelerator, lambda: run_folder.claim(folder, config)):
+            results = distributed.from_main(accelerator, lambda: read_finished(folder))
         else:
             status = Status(folder, accelerator.is_main_process)
             with status.kept():
@@ -105,7 +108,7 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
         raise
     finally:
         lock.release(folder.path)
-    processes.stop(accelerator)
+    distributed.stop(accelerator)
     if stopped:
         raise Stopped(stopped)
     return results
@@ -115,57 +118,66 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Sta
     """The run itself, from the data to the published model; returns what results.json holds."""
     from accelerate.utils import set_seed
 
-    from job import data, finetune, model, processes, report, run_folder, tracking
+    from job import distributed
+    from job.data import dataset
+    from job.model import loading
+    from job.report import summary
+    from job.run import folder as run_folder
+    from job.run import tracking
+    from job.training import finetune
 
-    resumed = processes.from_main(accelerator, lambda: resume_point(config, folder))
-    with processes.agreed(accelerator):
+    resumed = distributed.from_main(accelerator, lambda: resume_point(config, folder))
+    with distributed.agreed(accelerator):
         tracking.start_trackers(config.run.report_to, accelerator, folder)
-        pretrained = model.load_config(config.model)
-        tokenizer = model.load_tokenizer(config.model, pretrained)
-        length = model.max_length(config.data.max_seq_length, pretrained, tokenizer)
-        interrupt.heed()
-    task = model.own_task(pretrained)
-    read = processes.main_first(accelerator, interrupt.at_once(lambda: data.prepare(config, tokenizer, task, length)))
-    processes.from_main(accelerator, lambda: refuse_other_data(resumed, read))
-    report.begin(config, read, task, accelerator, folder, resumed)
+        pretrained = loading.load_config(config.model)
+        tokenizer = loading.load_tokenizer(config.model, pretrained)
+        length = loading.max_length(config.data.max_seq_length, pretrained, tokenizer)
+        signals.heed()
+    task = loading.own_task(pretrained)
+    read = distributed.main_first(
+        accelerator, signals.at_once(lambda: dataset.prepare(config, tokenizer, task, length))
+    )
+    distributed.from_main(accelerator, lambda: refuse_other_data(resumed, read))
+    summary.begin(config, read, task, accelerator, folder, resumed)
 
     set_seed(config.training.seed)
-    with processes.agreed(accelerator):
-        network = model.load(
+    with distributed.agreed(accelerator):
+        network = loading.load(
             config.model, pretrained, read.task, tokenizer.pad_token_id, trained=not config.training.do_train
         )
-        interrupt.heed()
+        signals.heed()
     if config.training.do_train:
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
-        processes.from_main(accelerator, lambda: run_folder.require_space(folder, weights))
+        distributed.from_main(accelerator, lambda: run_folder.require_space(folder, weights))
         outcome = finetune.finetune(config, network, tokenizer, read, accelerator, folder, status, resumed)
     else:
         outcome = finetune.evaluate_only(config, network, tokenizer, read, accelerator, folder)
 
     def publish() -> dict[str, Any]:
         with run_folder.needing_room(folder):
-            return report.publish(config, outcome, tokenizer, read, folder)
+            return summary.publish(config, outcome, tokenizer, read, folder)
 
-    return processes.from_main(accelerator, publish)
+    return distributed.from_main(accelerator, publish)
 
 
 def resume_point(config: Config, folder: RunFolder) -> Path | None:
     """The checkpoint to go on from, if there is one. NeedsHuman where there are some and none can be used."""
-    from job import checkpoint
+    from job.run import checkpoints
 
     asked = config.run.resume_from_checkpoint
     if asked == "auto":
-        return checkpoint.newest(folder.checkpoints, say)
-    return checkpoint.chosen(folder.checkpoints, Path(asked), say)
+        return checkpoints.newest(folder.checkpoints, say)
+    return checkpoints.chosen(folder.checkpoints, Path(asked), say)
 
 
 def refuse_other_data(resumed: Path | None, read: Data) -> None:
     """Refused if the checkpoint was made with other examples or tokens than are there now."""
-    from job import checkpoint, keeper
+    from job.run import checkpoints
+    from job.training import step_end
 
     if resumed is None:
         return
-    before, now = checkpoint.read_state(resumed)["data"], keeper.fingerprints(read)
+    before, now = checkpoints.read_state(resumed)["data"], step_end.fingerprints(read)
     for name, what in {"source": "data", "tokens": "tokenizer"}.items():
         if before[name] != now[name]:
             raise Refused(f"the {what} is not what it was when {resumed.name} was made: put it back, choose another "
@@ -176,9 +188,9 @@ def _lost_another(error: Exception) -> bool:
     """Whether this is only the consequence of another process's end; torch is not there before it can be."""
     if "torch" not in sys.modules:
         return False
-    from job import processes
+    from job import distributed
 
-    return processes.lost_another(error)
+    return distributed.lost_another(error)
 
 
 def read_finished(folder: RunFolder) -> dict[str, Any]:
@@ -206,5 +218,5 @@ def report_exit_code(code: int) -> None:
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])
-    interrupt.ignore()
+    signals.ignore()
     sys.exit(code)

@@ -18,9 +18,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from job import config, environment, preflight, run_folder
+from job import checks, config
 from job.errors import Refused
-from launch import docker, local, sites
+from job.run import folder as run_folder
+from job.runtime import environment
+from launch import sites
+from launch.docker import command as docker
+from launch.local import command as local
 
 
 class Parser(argparse.ArgumentParser):
@@ -142,7 +146,7 @@ def _local(arguments: argparse.Namespace, job: list[str]) -> int:
     environment.load_dotenv()
     words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
     settings = config.parse(words)
-    preflight.check(settings)
+    checks.check(settings)
     request = local.Request(words, settings.training.mixed_precision, arguments.gpus, arguments.tasks)
     plan = local.plan(request, local.look(os.environ), Path.cwd())
     if arguments.dry_run:
@@ -152,14 +156,15 @@ def _local(arguments: argparse.Namespace, job: list[str]) -> int:
 
 
 def _submit(arguments: argparse.Namespace, job: list[str]) -> int:
-    from launch import slurm, snapshot
+    from launch.slurm import snapshot
+    from launch.slurm import submission as slurm
 
     if arguments.gpus is None:
         raise Refused("say how many GPUs a node has: --gpus N, or --gpus 0 --tasks N for CPUs")
     environment.load_dotenv()
     words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
     settings = config.parse(words)
-    preflight.check(settings)
+    checks.check(settings)
     at = sites.read(vars(arguments), os.environ)
     run = Path(settings.run.output_dir or run_folder.new_path(config.run_name(words))).absolute()
     nodes = 1 if arguments.nodes is None else arguments.nodes
@@ -189,7 +194,7 @@ def _docker(arguments: argparse.Namespace, job: list[str]) -> int:
     dotenv = environment.load_dotenv()
     words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
     settings = config.parse(words)
-    preflight.check(settings)
+    checks.check(settings)
     here = Path.cwd()
     machine = docker.look(os.environ, dotenv)
     request = docker.request(words, settings, arguments.gpus, arguments.image or docker.IMAGE, here)

@@ -11,8 +11,8 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from job.environment import TRUE
 from job.errors import Refused
+from job.runtime.environment import TRUE
 from launch import cli
 
 FALSE = {"", "0", "false", "no", "off"}

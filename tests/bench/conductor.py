@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from job import environment
+from job.runtime import environment
 from tests.bench.plan import Entry, Plan, Workload
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,8 +2,9 @@
 
 Shared by all: the folder of the model (weights, head, dropout), the tokens, the global batch, AdamW with weight decay
 0.01, a learning rate falling linearly to 0 without warm-up, `turns.total_steps` optimizer steps, the threads of the
-machine. The training rows come in one order, that of `job.batches.epoch_order`, so that all see the same examples in
-the same steps: where a contestant would shuffle them, it is given them shuffled. (c) alone orders them by itself.
+machine. The training rows come in one order, that of `job.batching.planner.epoch_order`, so that all see the same
+examples in the same steps: where a contestant would shuffle them, it is given them shuffled. (c) alone orders them by
+itself.
 
 None has code for the bench's sake but `turns.evaluation()`: steps are timed from outside, see turns.py. The Trainer's
 logging, saving and evaluation in between are switched off; ours writes its metrics.jsonl and publishes its model.
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from job import batches
+from job.batching import planner
 from tests.bench import models
 from tests.bench.prepare import Work, typical_seed
 from tests.bench.turns import Turns
@@ -98,7 +99,7 @@ def trainer_tuned(work: Work, turns: Turns, device_batch: int, bf16: bool, atten
             lengths = np.array([len(ids) for ids in train_dataset["input_ids"]])
             costs = models.forward_flops(self.model.config, lengths)[0][whole].sum(axis=1)
             seed = typical_seed(costs, 1, turns.warmup, turns.steps_per_turn, turns.rounds)
-            return whole[batches.epoch_order(len(whole), seed, 0)].ravel().tolist()
+            return whole[planner.epoch_order(len(whole), seed, 0)].ravel().tolist()
 
     arguments = {
         "train_sampling_strategy": "group_by_length",
@@ -248,9 +249,9 @@ def _run(main: Any, argv: list[str]) -> None:
 @contextmanager
 def _timed_evaluations(turns: Turns) -> Iterator[None]:
     """Report how long the job takes from the first batch of an evaluation to its last metric."""
-    from job import evaluation
+    from job.evaluation import prediction
 
-    predict, scores = evaluation.predict, evaluation.scores
+    predict, scores = prediction.predict, prediction.scores
     spent = [0.0]
 
     def timed_predict(*args: Any, **options: Any) -> Any:
@@ -265,9 +266,9 @@ def _timed_evaluations(turns: Turns) -> Iterator[None]:
         turns.evaluated(len(predictions.logits), spent[0] + turns.clock() - begun)
         return found
 
-    evaluation.predict, evaluation.scores = timed_predict, timed_scores
+    prediction.predict, prediction.scores = timed_predict, timed_scores
     yield
-    evaluation.predict, evaluation.scores = predict, scores
+    prediction.predict, prediction.scores = predict, scores
 
 
 def _evaluated(turns: Turns, examples: int, right: Any) -> Result:

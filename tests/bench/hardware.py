@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from job import environment
+from job.runtime import environment
 
 VERSIONS = ("torch", "transformers", "accelerate", "datasets", "numpy")
 

@@ -26,7 +26,7 @@ def make(size: str, classes: Sequence[str], texts: Iterable[str], folder: Path) 
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
-    from job import model as job_model
+    from job.model import loading as job_model
 
     labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
     torch.manual_seed(0)

@@ -69,7 +69,7 @@ def load(folder: str) -> Work:
 def main(spec: Mapping[str, Any]) -> None:
     """Make the folder. `spec`: folder, cache, workload, size, rows, evaluation_rows, batch, learning_rate, max_length,
     and `turn`, `warmup` and `rounds` of the contestants that are compared."""
-    from job import environment
+    from job.runtime import environment
 
     environment.prepare()
     from datasets import DatasetDict
@@ -111,7 +111,7 @@ def _work(spec: Mapping[str, Any], train: Any, pair: bool) -> tuple[Work, Any]:
     import numpy as np
     from transformers import AutoConfig
 
-    from job import batches
+    from job.batching import planner
     from tests.bench import models
 
     config = AutoConfig.from_pretrained(Path(spec["folder"], "model"))
@@ -132,7 +132,7 @@ def _work(spec: Mapping[str, Any], train: Any, pair: bool) -> tuple[Work, Any]:
         inner=config.intermediate_size,
         lengths=tuple(int(q) for q in np.quantile(lengths, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])),
     )
-    return work, batches.epoch_order(len(train), seed, 0)
+    return work, planner.epoch_order(len(train), seed, 0)
 
 
 def typical_seed(costs: Any, batch: int, warmup: int, turn: int, rounds: int) -> int:
@@ -150,10 +150,10 @@ def typical_seed(costs: Any, batch: int, warmup: int, turn: int, rounds: int) ->
     """
     import numpy as np
 
-    from job import batches
+    from job.batching import planner
 
     def worst(seed: int) -> float:
-        order = batches.epoch_order(len(costs), seed, 0)
+        order = planner.epoch_order(len(costs), seed, 0)
         starts = [1 + number * turn for number in range(rounds)]
         timed = [costs[order[(start + warmup) * batch : (start + turn) * batch]].mean() for start in starts]
         return float(np.abs(np.array(timed) / costs.mean() - 1).max())
@@ -163,13 +163,15 @@ def typical_seed(costs: Any, batch: int, warmup: int, turn: int, rounds: int) ->
 
 def _check_ours_has_the_same(work: Work, tokens: Mapping[str, Any]) -> None:
     """Fill the job's own cache of tokens, and compare them with the peers'."""
-    from job import config, data, model
+    from job import config
+    from job.data import dataset
+    from job.model import loading
     from tests.bench import contestants
 
     ours = config.parse(contestants.recipe(work, work.model(), 1))
-    pretrained = model.load_config(ours.model)
-    tokenizer = model.load_tokenizer(ours.model, pretrained)
-    read = data.prepare(ours, tokenizer, model.own_task(pretrained), work.max_length)
+    pretrained = loading.load_config(ours.model)
+    tokenizer = loading.load_tokenizer(ours.model, pretrained)
+    read = dataset.prepare(ours, tokenizer, loading.own_task(pretrained), work.max_length)
     for split, part in (("train", read.train), ("validation", read.evaluation)):
         assert part is not None
         theirs = tokens[split].with_format("numpy")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from job import batches
+from job.batching import planner
 from tests.bench import plan, prepare, report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,9 +67,9 @@ def test_without_a_gpu_the_gpu_bench_says_so_in_one_line() -> None:
 
 
 def test_the_seed_gives_every_round_examples_of_the_usual_cost() -> None:
-    costs = batches.epoch_order(4000, seed=1, epoch=0).astype(float) ** 2
+    costs = planner.epoch_order(4000, seed=1, epoch=0).astype(float) ** 2
     seed = prepare.typical_seed(costs, batch=8, warmup=1, turn=5, rounds=3)
-    order = batches.epoch_order(4000, seed, 0)
+    order = planner.epoch_order(4000, seed, 0)
     for start in (2, 7, 12):
         assert costs[order[start * 8 : (start + 4) * 8]].mean() == pytest.approx(costs.mean(), rel=0.1)
 

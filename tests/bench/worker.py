@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from job import environment
+from job.runtime import environment
 
 
 def main(spec: dict[str, Any]) -> None:

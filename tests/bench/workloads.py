@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from job import docstrings
+from job.data import demo
 from tests.bench import plan
 
 Row = Mapping[str, str]
@@ -27,7 +27,7 @@ SENTENCE = range(5, 24)  # words of one side of a pair
 def read(name: str, cache: Path, rows: int | None, evaluation_rows: int) -> Rows:
     """The rows of a workload: {"train": ..., "validation": ...}, each a list of {column: text}."""
     make = {plan.SHORT: first_sentences, plan.PAIRS: pairs}.get(name, as_they_are)
-    files = docstrings.files(cache)
+    files = demo.files(cache)
     read = {split: [json.loads(line) for line in path.open(encoding="utf-8")] for split, path in files.items()}
     return {
         "train": list(make(read["train"]))[:rows],

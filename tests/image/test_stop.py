@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import docker as launcher
+from launch.docker import command as launcher
 from tests.image.building import IMAGE, ROOT, Built
 from tests.image.engine import Docker
 from tests.launch.running import wait_until
@@ -123,7 +123,7 @@ def test_a_killed_job_ends_the_container_with_its_exit_code(docker: Docker, buil
     with detached(docker, IMAGE, *LONG) as container:
         wait_until(lambda: "job/train.py" in docker("top", container, "-eo", "pid,args", check=False).stdout)
         rows = docker("top", container, "-eo", "pid,args").stdout.splitlines()
-        job = next(row.split()[0] for row in rows if "job/train.py" in row and "quiet.py" not in row)
+        job = next(row.split()[0] for row in rows if "job/train.py" in row and "wrap_launcher.py" not in row)
         os.kill(int(job), signal.SIGKILL)
         assert docker("wait", container).stdout.strip() == "137"
         assert "error: rank 0 was killed by SIGKILL" in docker("logs", container).stderr

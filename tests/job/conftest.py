@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from job.environment import OFFLINE
+from job.runtime.environment import OFFLINE
 
 COUNTED = ("trials", "resumes", "mismatches")
 os.environ.update(dict.fromkeys(OFFLINE, "1"))  # the libraries read these once, at their import

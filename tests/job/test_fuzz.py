@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from job import config, data, labels, preflight
+from job import checks, config
+from job.data import dataset, labels
 from job.errors import Refused
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
@@ -72,21 +73,21 @@ def as_jsonl(rows: list[tuple[str, Any]], ascii_only: bool) -> bytes:
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
-def prepared(folder: Path, name: str, content: bytes, tokenizer: Any) -> data.Data | str:
+def prepared(folder: Path, name: str, content: bytes, tokenizer: Any) -> dataset.Data | str:
     """What the job makes of a file, or the one line in which it refuses."""
     path = folder / name
     path.write_bytes(content)
     try:
         given_config = config.from_dict({"train_file": str(path), "validation_file": str(path)})
-        preflight.check(given_config)
-        return data.prepare(given_config, tokenizer, None, 32)
+        checks.check(given_config)
+        return dataset.prepare(given_config, tokenizer, None, 32)
     except Refused as refused:
         line = str(refused)
     assert len(line.splitlines()) == 1
     return line
 
 
-def same_rows(made: data.Data, rows: list[tuple[str, Any]], tokenizer: Any) -> None:
+def same_rows(made: dataset.Data, rows: list[tuple[str, Any]], tokenizer: Any) -> None:
     """Fail unless `made` holds these very rows, in order."""
     assert made.train is not None
     assert made.train.labels is not None

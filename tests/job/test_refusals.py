@@ -10,17 +10,29 @@ from types import SimpleNamespace, TracebackType
 
 import pytest
 
-from job import config, environment, preflight, run_folder, sources, tables
+from job import checks, config
+from job.data import readers, sources
 from job.errors import Refused
+from job.run import folder as run_folder
+from job.runtime import environment
 from tests.job import snapshots
 
 TABLE = "text,label\na,b\n"
 SOURCES = "--train_file train.csv --validation_file eval.csv"
-MODULES = ("config", "preflight", "columns", "tables", "sources", "environment", "run_folder")
+MODULES = (
+    "job.config.settings",
+    "job.config.cli",
+    "job.checks",
+    "job.data.columns",
+    "job.data.readers",
+    "job.data.sources",
+    "job.runtime.environment",
+    "job.run.folder",
+)
 
 
 def command_line(words: str) -> None:
-    preflight.check(config.parse(shlex.split(words)))
+    checks.check(config.parse(shlex.split(words)))
 
 
 def unreadable(words: str) -> None:
@@ -29,7 +41,7 @@ def unreadable(words: str) -> None:
 
 
 def rows(path: str) -> None:
-    list(tables.rows(path, ["text", "label"]))
+    list(readers.rows(path, ["text", "label"]))
 
 
 def training_data(words: str) -> None:
@@ -51,7 +63,7 @@ def training_data(words: str) -> None:
     Path("damaged").mkdir()
     Path("damaged/dataset_dict.json").write_text("[]")
     asked = config.parse(shlex.split(words))
-    preflight.check(asked)
+    checks.check(asked)
     sources.read(asked.data, ("train", "validation"))
 
 
@@ -270,11 +282,11 @@ def answer(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
 
 
 def innermost(traceback: TracebackType | None) -> tuple[str, int]:
-    """File name and line where an error was raised."""
+    """Module and line where an error was raised."""
     assert traceback is not None
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
-    return Path(traceback.tb_frame.f_code.co_filename).stem, traceback.tb_lineno
+    return str(traceback.tb_frame.f_globals["__name__"]), traceback.tb_lineno
 
 
 def test_every_message_is_on_record(answers: list[Answer]) -> None:
@@ -291,7 +303,7 @@ def test_no_refusal_of_these_modules_is_left_out(answers: list[Answer]) -> None:
     """A new message must get a case above."""
     written = set()
     for name in MODULES:
-        source = importlib.import_module(f"job.{name}").__file__
+        source = importlib.import_module(name).__file__
         for node in ast.walk(ast.parse(Path(str(source)).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Raise) and "Refused(" in ast.unparse(node):
                 written.add((name, node.lineno))

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch import cli, local, make
+from launch import cli, make
+from launch.local import command as local
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "accelerate", "transformers", "datasets", "numpy")

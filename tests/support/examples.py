@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from job.data import Split
+from job.data.dataset import Split
 
 CLS, SEP, FIRST_LETTER = 2, 3, 5
 

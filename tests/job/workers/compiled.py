@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from job import environment
+from job.runtime import environment
 
 environment.prepare()
 

@@ -9,41 +9,44 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from job import environment
+from job.runtime import environment
 
 environment.prepare()
 
 import torch
 
-from job import evaluation, model, packing, processes, report
+from job import distributed
 from job.config import Config, Model
-from job.labels import CLASSES, Task
+from job.data.labels import CLASSES, Task
+from job.evaluation import prediction
+from job.model import loading, packing
+from job.report import summary
 from tests.support.examples import split_of
 
 
 def main(out: Path, folder: str, world: int, asked: str, sizes: list[int]) -> None:
     config = Config(model=Model(model_name_or_path=folder, packing=asked == "packed"))
-    accelerator = processes.start(config)
+    accelerator = distributed.start(config)
     assert accelerator.num_processes == world, f"{accelerator.num_processes} processes, not {world}"
-    pretrained = model.load_config(config.model)
-    tokenizer = model.load_tokenizer(config.model, pretrained)
+    pretrained = loading.load_config(config.model)
+    tokenizer = loading.load_tokenizer(config.model, pretrained)
     torch.manual_seed(7)
     task = Task(CLASSES, ("red", "green", "blue"))
-    network = model.load(config.model, pretrained, task, tokenizer.pad_token_id)
+    network = loading.load(config.model, pretrained, task, tokenizer.pad_token_id)
     network = accelerator.prepare_model(network, evaluation_mode=True)
-    metrics = evaluation.load_metrics(["accuracy"], CLASSES) if accelerator.is_main_process else {}
+    metrics = prediction.load_metrics(["accuracy"], CLASSES) if accelerator.is_main_process else {}
     correct, form = {}, None
     for size in sizes:
         split = split_of(size, classes=3, seed=size)
         form = form or packing.choose(config, network, tokenizer, split, accelerator)
         assert form.packed == (asked == "packed"), str(form)
-        predictions = evaluation.predict(network, CLASSES, split, form.collate(split), accelerator, 64, form.multiple)
+        predictions = prediction.predict(network, CLASSES, split, form.collate(split), accelerator, 64, form.multiple)
         if accelerator.is_main_process:
-            correct[size] = evaluation.scores(predictions, metrics)["correct"]
-            report.write_predictions(predictions, task.names, out / f"{size}.parquet")
+            correct[size] = prediction.scores(predictions, metrics)["correct"]
+            summary.write_predictions(predictions, task.names, out / f"{size}.parquet")
     if accelerator.is_main_process:
         (out / "correct.json").write_text(json.dumps(correct))
-    processes.stop(accelerator)
+    distributed.stop(accelerator)
 
 
 if __name__ == "__main__":

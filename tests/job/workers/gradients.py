@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from job import environment
+from job.runtime import environment
 
 environment.prepare()
 
@@ -16,21 +16,25 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from job import batches, loop, model, optim, packing, prepare, processes
+from job import distributed
+from job.batching import loader, planner
 from job.config import Config, Model, Training
-from job.labels import CLASSES, Task
+from job.data.labels import CLASSES, Task
+from job.model import loading, packing
+from job.training import loop
+from job.training import optimizer as optim
 from tests.support.examples import split_of
 
 
 def main(out: Path, folder: str, world: int, asked: str, examples: int, limits: list[int]) -> None:
     config = Config(model=Model(model_name_or_path=folder, packing=asked == "packed"))
-    accelerator = processes.start(config)
+    accelerator = distributed.start(config)
     assert accelerator.num_processes == world, f"{accelerator.num_processes} processes, not {world}"
-    pretrained = model.load_config(config.model)
-    tokenizer = model.load_tokenizer(config.model, pretrained)
+    pretrained = loading.load_config(config.model)
+    tokenizer = loading.load_tokenizer(config.model, pretrained)
     torch.manual_seed(7)
     task = Task(CLASSES, ("red", "green", "blue"))
-    network = model.load(config.model, pretrained, task, tokenizer.pad_token_id)
+    network = loading.load(config.model, pretrained, task, tokenizer.pad_token_id)
     training = Training()
     wrapped, optimizer = accelerator.prepare(network, optim.optimizer(network, training))
     wrapped.train()
@@ -40,17 +44,17 @@ def main(out: Path, folder: str, world: int, asked: str, examples: int, limits: 
     batch = form.collate(split)
     for limit in limits:
         optimizer.zero_grad()
-        hands = batches.plan_step(np.arange(examples), split.lengths, limit, world, limit, form.multiple)
+        hands = planner.plan_step(np.arange(examples), split.lengths, limit, world, limit, form.multiple)
         plan = hands[accelerator.process_index]
         trainee = loop.Trainee(wrapped, optimizer, optim.schedule(optimizer, training, 1))
-        share = prepare.ready(plan, batch, accelerator.device)
+        share = loader.ready(plan, batch, accelerator.device)
         mine, _ = loop.gradients(trainee, share, examples, accelerator)
         total = accelerator.reduce(mine, "sum") / examples
         if accelerator.is_main_process:
             found = {name: p.grad.clone() for name, p in accelerator.unwrap_model(wrapped).named_parameters()}
             save_file({**found, "loss": total.reshape(1)}, out / f"{limit}.safetensors")
     del form, batch, wrapped, optimizer, trainee, network
-    processes.stop(accelerator)
+    distributed.stop(accelerator)
 
 
 if __name__ == "__main__":

@@ -21,15 +21,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
-from job import interrupt
+from job.runtime import signals
 
-interrupt.install()
+signals.install()
 
-from job import environment, train
+from job import train
+from job.runtime import environment
 
 environment.prepare()
 
-from job import checkpoint, evaluation, tracking
+from job.evaluation import prediction
+from job.run import checkpoints, tracking
 
 FAULTS = [tuple(fault.split(":")) for fault in os.environ["FAULTS"].split()]
 
@@ -65,13 +67,13 @@ def step_of(folder: Path) -> int:
 
 
 hook(tracking.Tracker, "train_step", None, lambda tracker: reached("step", tracker.step))
-hook(checkpoint, "_fill", lambda folder, _: reached("begin", step_of(folder)))
-hook(checkpoint, "_put_in_place", lambda aside, _: reached("filled", step_of(aside)))
-hook(checkpoint, "_rotate", lambda parent, _: reached("placed", max(checkpoint.steps(parent))))
+hook(checkpoints, "_fill", lambda folder, _: reached("begin", step_of(folder)))
+hook(checkpoints, "_put_in_place", lambda aside, _: reached("filled", step_of(aside)))
+hook(checkpoints, "_rotate", lambda parent, _: reached("placed", max(checkpoints.steps(parent))))
 hook(Path, "rename", None, lambda _, to: reached("doomed", step_of(to)) if to.name.startswith(".old-") else None)
 
 batches = 0
-predict = evaluation.predict
+predict = prediction.predict
 
 
 def counted(*args: Any) -> Any:
@@ -84,9 +86,9 @@ def counted(*args: Any) -> Any:
     return predict(*args[:-1], between)
 
 
-evaluation.predict = counted
+prediction.predict = counted
 
 if __name__ == "__main__":
     code = train.main(sys.argv[1:])
-    interrupt.ignore()
+    signals.ignore()
     sys.exit(code)

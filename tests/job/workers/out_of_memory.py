@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from job import environment
+from job.runtime import environment
 
 environment.prepare()
 

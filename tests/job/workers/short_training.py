@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from job import environment
+from job.runtime import environment
 
 environment.prepare()
 
@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from job import batches, loop, prepare, processes
+from job import distributed
+from job.batching import loader, planner
 from job.config import Config
+from job.training import loop
 
 
 class Network(torch.nn.Module):
@@ -42,9 +44,9 @@ def steps(accelerator: Accelerator) -> None:
     network = Network()
     network, optimizer = accelerator.prepare(network, torch.optim.AdamW(network.parameters()))
     trainee = loop.Trainee(network, optimizer, None)
-    for indices in batches.global_batches(40, 12, 0, 6):
-        plan = batches.plan_step(indices, np.full(40, 8), 32, accelerator.num_processes, 64)[accelerator.process_index]
-        share = prepare.ready(plan, collate, accelerator.device)
+    for indices in planner.global_batches(40, 12, 0, 6):
+        plan = planner.plan_step(indices, np.full(40, 8), 32, accelerator.num_processes, 64)[accelerator.process_index]
+        share = loader.ready(plan, collate, accelerator.device)
         loss, _ = loop.gradients(trainee, share, len(indices), accelerator)
         assert torch.isfinite(accelerator.reduce(loss, "sum"))
         optimizer.step()
@@ -52,10 +54,10 @@ def steps(accelerator: Accelerator) -> None:
 
 
 def main() -> None:
-    accelerator = processes.start(Config())
+    accelerator = distributed.start(Config())
     assert accelerator.num_processes == 2
     steps(accelerator)
-    processes.stop(accelerator)
+    distributed.stop(accelerator)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,195 @@
+"""What can be known wrong without torch, so that the login node says it before a job waits in a queue.
+
+Standard library only beyond the configuration, and pyarrow for the columns of parquet where it is installed. What
+needs another library (the hub, the model) is checked by the job itself in its first seconds.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import shlex
+from pathlib import Path
+
+from job.config import Config
+from job.data import columns, readers
+from job.errors import Refused
+
+FILES_CHECKED = 100
+METRICS = {
+    "accuracy": ("accuracy", "correct"),
+    "f1": ("f1_macro", "f1_weighted", "f1_micro", "f1"),
+    "matthews_correlation": ("matthews_correlation",),
+    "rmse": ("rmse",),
+    "pearsonr": ("pearsonr",),
+    "spearmanr": ("spearmanr",),
+}
+"""The metrics that come along, and the numbers that each gives: `f1` itself for two classes only, `f1_micro` for
+several labels a row only."""
+
+
+def check(config: Config) -> None:
+    """Raise Refused for the first thing that cannot work, naming it and the remedy."""
+    _check_numbers(config)
+    _check_choices(config)
+    _check_model(config)
+    _check_sources(config)
+    _check_files(config)
+
+
+def _check_numbers(config: Config) -> None:
+    data, training, evaluation, run = config.data, config.training, config.evaluation, config.run
+    positive = {
+        "train_batch_size": training.train_batch_size,
+        "max_steps": training.max_steps,
+        "num_train_epochs": training.num_train_epochs,
+        "max_seq_length": data.max_seq_length,
+        "max_train_samples": data.max_train_samples,
+        "max_eval_samples": data.max_eval_samples,
+        "preprocessing_num_workers": data.preprocessing_num_workers,
+        "max_tokens_per_device": training.max_tokens_per_device,
+        "eval_max_tokens_per_device": evaluation.eval_max_tokens_per_device,
+        "eval_steps": evaluation.eval_steps,
+        "early_stopping_patience": evaluation.early_stopping_patience,
+        "logging_steps": run.logging_steps,
+        "save_steps": run.save_steps,
+        "save_minutes": run.save_minutes,
+        "save_total_limit": run.save_total_limit,
+        "max_minutes": run.max_minutes,
+        "learning_rate": training.learning_rate,
+    }
+    for name, value in positive.items():
+        if value is not None and not value > 0:
+            raise Refused(f"--{name} must be above 0, not {value}")
+        if value is not None and not math.isfinite(value):
+            raise Refused(f"--{name} must be a finite number, not {value}")
+    for name in ("weight_decay", "warmup_ratio", "warmup_steps", "max_grad_norm", "label_smoothing_factor", "seed"):
+        value = getattr(training, name)
+        if value is not None and not value >= 0:
+            raise Refused(f"--{name} must not be below 0, is {value}")
+        if value is not None and not math.isfinite(value):
+            raise Refused(f"--{name} must be a finite number, not {value}")
+    if not 0 <= run.step_timeout_minutes <= 1e6:
+        raise Refused(f"--step_timeout_minutes is minutes, or 0 to wait for ever, not {run.step_timeout_minutes}")
+
+
+def _check_choices(config: Config) -> None:
+    columns.check_count(config.data.text_column_names)
+    path = config.run.resume_from_checkpoint
+    requeued = "MUSTER_OWNER" in os.environ  # where the first start may have removed it since: the job itself decides
+    if path != "auto" and not requeued and not Path(path).is_dir():
+        raise Refused(
+            f"--resume_from_checkpoint {path} is no folder: auto goes on from the newest checkpoint in output_dir"
+        )
+    evaluation = config.evaluation
+    if evaluation.eval_strategy == "steps" and evaluation.eval_steps is None:
+        raise Refused("--eval_strategy steps needs --eval_steps")
+    if evaluation.eval_strategy != "steps" and evaluation.eval_steps is not None:
+        raise Refused(f"--eval_steps needs --eval_strategy steps, not {evaluation.eval_strategy}")
+    if evaluation.early_stopping_patience is not None and evaluation.eval_strategy == "no":
+        raise Refused("--early_stopping_patience needs --eval_strategy epoch or steps")
+    for name in ("warmup_ratio", "label_smoothing_factor"):
+        if getattr(config.training, name) >= 1:
+            raise Refused(f"--{name} is a share and must be below 1, not {getattr(config.training, name)}")
+    dropout = config.model.attention_dropout
+    if dropout is not None and not 0 <= dropout < 1:
+        raise Refused(f"--attention_dropout is a share from 0 to below 1, not {dropout}")
+    _check_best_metric(config)
+    _check_token_limits(config)
+
+
+def _check_best_metric(config: Config) -> None:
+    """What our own metrics give is known; another's only once it has computed."""
+    metrics, best = config.evaluation.metrics, config.evaluation.metric_for_best_model
+    given = [number for metric in metrics or METRICS for number in METRICS.get(metric, (str(best),))]
+    if best not in (None, "loss", *given):
+        source = f"--metrics {' '.join(metrics)} give" if metrics else "there are"
+        raise Refused(f"--metric_for_best_model {best}: {source} loss, {', '.join(given)}")
+
+
+def _check_token_limits(config: Config) -> None:
+    longest = config.data.max_seq_length or 0
+    limits = {
+        "max_tokens_per_device": config.training.max_tokens_per_device,
+        "eval_max_tokens_per_device": config.evaluation.eval_max_tokens_per_device,
+    }
+    for name, limit in limits.items():
+        if limit is not None and limit < longest:
+            raise Refused(f"--{name} {limit} is less than one example of --max_seq_length {longest}")
+
+
+def _check_model(config: Config) -> None:
+    """A model in a folder: its config.json and weights are there, and it has the positions that are asked for."""
+    name = config.model.model_name_or_path
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.is_file() or name.startswith(("/", "./", "../", "~")):
+            raise Refused(f"no model folder {name}")
+        return
+    if not (folder / "config.json").is_file():
+        raise Refused(f"{name} is no model folder: it has no config.json")
+    try:
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        positions = described.get("max_position_embeddings")
+    except (ValueError, AttributeError, OSError):
+        raise Refused(f"{name}/config.json cannot be read as JSON: the model folder is damaged") from None
+    asked = config.data.max_seq_length
+    if isinstance(positions, int) and asked is not None and asked > positions:
+        raise Refused(f"--max_seq_length {asked}: the model {name} has {positions} positions")
+    _check_weights(folder)
+
+
+def _check_weights(folder: Path) -> None:
+    there = {path.name for path in folder.iterdir()}
+    if there & {"model.safetensors", "model.safetensors.index.json"}:
+        return
+    if "pytorch_model.bin" not in there:
+        raise Refused(f"{folder} has no weights: model.safetensors is missing")
+    convert = (
+        "import torch; from safetensors.torch import save_file; "
+        "w = torch.load('pytorch_model.bin', map_location='cpu', weights_only=True); "
+        "save_file({k: v.clone().contiguous() for k, v in w.items()}, 'model.safetensors', {'format': 'pt'})"
+    )
+    raise Refused(
+        f"{folder} has pickled weights, which can run code when they are read; to convert them: "
+        f'cd {shlex.quote(str(folder))} && python -c "{convert}"'
+    )
+
+
+def _check_sources(config: Config) -> None:
+    data = config.data
+    if data.dataset_name and (data.train_file or data.validation_file or data.test_file):
+        raise Refused(
+            "--dataset_name and --train_file/--validation_file/--test_file exclude each other: give one or the other"
+        )
+    for name in ("validation_split_name", "test_split_name"):
+        if getattr(data, name) and not data.dataset_name:
+            raise Refused(f"--{name} is a split of --dataset_name: with files, give --{name.split('_')[0]}_file")
+    training = config.training
+    if training.do_train and not training.do_eval:
+        raise Refused("--no_do_eval is for prediction, with --no_do_train: training needs it to find its best model")
+    if not data.dataset_name and not data.train_file and training.do_train:
+        raise Refused("nothing to train on: give --train_file, --dataset_name, or a recipe")
+    if not data.dataset_name and not data.validation_file and not training.do_train and training.do_eval:
+        raise Refused("nothing to evaluate on: give --validation_file")
+    if not (data.test_file or data.test_split_name or training.do_eval):
+        raise Refused("nothing to predict: give --test_file, or --dataset_name and --test_split_name")
+
+
+def _check_files(config: Config) -> None:
+    data, training = config.data, config.training
+    for name, used in ((data.train_file, training.do_train), (data.validation_file, training.do_eval)):
+        if name and used:
+            _check_file(config, name)
+    if data.test_file:
+        _check_file(config, data.test_file, label_optional=True)
+
+
+def _check_file(config: Config, name: str, label_optional: bool = False) -> None:
+    """The columns of the files `name` means, of the first hundred: a login node does not read for minutes."""
+    paths = readers.files(name)
+    if readers.kind(paths[0]) != readers.PARQUET or importlib.util.find_spec("pyarrow"):
+        data = config.data
+        readers.choose(paths[:FILES_CHECKED], data.text_column_names, data.label_column_name, label_optional)

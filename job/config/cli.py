@@ -1,0 +1,133 @@
+"""The command line: an optional recipe or YAML file first, then flags, read by tyro over the settings' dataclasses."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from job.config.settings import OWN_NAMES, Config, annotation, as_dict, fields, from_dict, suggestion, type_in_words
+from job.data import readers
+from job.errors import Refused
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+DEFAULT_RECIPE = "demo"
+
+
+def recipes() -> dict[str, str]:
+    """The recipes that come along: name -> what its first comment line says."""
+    found = sorted(RECIPES.glob("*.yaml"))
+    return {path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in found}
+
+
+def load_recipe(name: str) -> Config:
+    """The configuration of a recipe's name or of a YAML file; Refused if there is none or it does not parse."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        raise Refused(f"no recipe {name}: there are {', '.join(recipes())}; a file of your own must end in .yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refused(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise Refused(f"{path} must hold lines of the form `setting: value`")
+    return from_dict(values, origin=str(path))
+
+
+def run_name(argv: Sequence[str]) -> str:
+    """The name a new run folder starts with: the recipe's, or `run` where only flags are given."""
+    if not argv:
+        return DEFAULT_RECIPE
+    return Path(argv[0]).stem if _names_recipe(argv) else "run"
+
+
+def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
+    """Command line -> configuration: an optional recipe first, flags override it, no words at all mean the demo.
+
+    Raises:
+        Refused: a flag or value that does not exist, in one line with the nearest name.
+        SystemExit: with status 0, after --help.
+    """
+    import tyro
+
+    recipe = argv[0] if _names_recipe(argv) else DEFAULT_RECIPE if not argv else None
+    flags = list(argv[1:] if _names_recipe(argv) else argv)
+    base = load_recipe(recipe) if recipe else Config()
+    _refuse_unknown(flags)
+    with contextlib.nullcontext() if {"--help", "-h"} & set(flags) else _one_line_errors():
+        config = tyro.cli(
+            Config,
+            args=flags,
+            default=base,
+            prog=prog,
+            use_underscores=True,
+            config=(tyro.conf.OmitArgPrefixes,),
+            description=(Config.__doc__ or "") + f" First word: a recipe ({', '.join(recipes())}) or a YAML file.",
+        )
+    return _with_absolute_paths(config)
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Local files and folders by their full path, so that config.yaml repeats the run from any folder."""
+    values = as_dict(config)
+    files = ("train_file", "validation_file", "test_file")
+    local = (*files, "dataset_name", "model_name_or_path", "tokenizer_name", "output_dir")
+    there = {name: values[name] for name in local if values[name] and os.path.exists(values[name])}  # noqa: PTH110
+    changes = {name: str(Path(value).absolute()) for name, value in there.items() if value not in OWN_NAMES}
+    patterns = {name: values[name] for name in files if values[name] and readers.is_pattern(values[name])}
+    # Only what the user typed is a pattern, not a [ in the name of the folder it was typed in.
+    changes |= {name: str(Path(glob.escape(str(Path.cwd())), value)) for name, value in patterns.items()}
+    return from_dict(changes, base=config)
+
+
+def _names_recipe(argv: Sequence[str]) -> bool:
+    return bool(argv) and not argv[0].startswith("-")
+
+
+def _refuse_unknown(flags: Sequence[str]) -> None:
+    known = fields()
+    for flag in flags:
+        match = re.match(r"--([A-Za-z][\w-]*)", flag)
+        if not match:
+            continue
+        name = match[1].replace("-", "_")
+        if name not in known and name.removeprefix("no_") not in known and name != "help":
+            raise Refused(f"unknown flag --{match[1]}{suggestion(name, known).replace('mean ', 'mean --')}")
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn tyro's boxed message and exit 2 into Refused with its first sentence."""
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"  # tyro breaks its sentences at the width of the terminal, names in their middle too
+    printed = io.StringIO()  # stdout is replaced too: by its encoding tyro draws boxes or, for this one, plain lines
+    try:
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except SystemExit:
+        raise Refused(_first_sentence(printed.getvalue())) from None
+    finally:
+        if columns is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = columns
+
+
+def _first_sentence(message: str) -> str:
+    """tyro's message (a title, a rule, sentences) as one line."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in message.splitlines()]
+    text = next((line for line in [line for line in lines if line][1:] if line.strip("-")), "bad command line")
+    flag = re.match(r"Error parsing --(\w+): ", text) or re.match(r"invalid choice .* for argument '--(\w+)'", text)
+    if flag and flag[1] in fields():
+        value = re.search(r"""from \[(.*)\]|choice (.*) for argument|: ('[^']*'|"[^"]*")\.?$""", text)
+        shown = next(filter(None, value.groups()), "") if value else ""
+        return f"--{flag[1]} takes {type_in_words(annotation(fields()[flag[1]][1]))}" + (
+            f", not {shown}" if shown else ""
+        )
+    return text[0].lower() + text[1:].rstrip(".") + "; --help lists the flags"

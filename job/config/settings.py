@@ -1,0 +1,318 @@
+"""Every setting of the job: typed, documented where it is declared, with one default.
+
+The command line, the recipes, `config.yaml` and the launcher all read these dataclasses, so a setting is added in one
+place. Torch is not imported: a login node parses and refuses flags with the same code in tenths of a second. The
+alternative, a parser inherited from TrainingArguments, brings some 150 flags, most without meaning here.
+
+Where a Transformers example script has a flag for a thing, the field has that name. Each field says whether it changes
+the result: `setting` does, `hardware` (how and where it runs, what is shown) does not. A run folder is continued only
+by a configuration that agrees in every `setting`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from job.errors import Refused
+
+
+def setting(default: Any) -> Any:
+    """A field that changes the result: another value is another run."""
+    return field(default=default, metadata={"changes_result": True})
+
+
+def hardware(default: Any) -> Any:
+    """A field about where and how it runs or what is shown: a run may go on with another value."""
+    return field(default=default, metadata={"changes_result": False})
+
+
+@dataclass(frozen=True)
+class Model:
+    """The pretrained model."""
+
+    model_name_or_path: str = setting("sentence-transformers/all-MiniLM-L6-v2")
+    """Folder, or name on the hub. The default is a small encoder that the installation brings along."""
+    model_revision: str | None = setting(None)
+    """Branch, tag or commit of a model on the hub."""
+    tokenizer_name: str | None = setting(None)
+    """Folder or hub name of the tokenizer, where it is not the model's."""
+    trust_remote_code: bool = setting(False)
+    """Run Python code that the model's or data set's repository brings. Off: such a repository is refused."""
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] | None = hardware(None)
+    """Attention kernel; unset: the library's choice."""
+    attention_dropout: float | None = setting(None)
+    """Dropout of attention probabilities; unset: the checkpoint's. 0 is faster, and on a GPU what packing needs."""
+    packing: bool = hardware(True)
+    """Lay the sequences of a forward pass end to end instead of padding them, where the model allows it."""
+    gradient_checkpointing: bool = hardware(False)
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    torch_compile: bool = hardware(False)
+    """Compile the model with torch.compile: minutes at the start, faster steps. Needs a C compiler."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The text and its labels."""
+
+    dataset_name: str | None = setting(None)
+    """Name on the hub or folder of a data set; `docstrings` is the one that the installation brings along."""
+    dataset_config_name: str | None = setting(None)
+    """Configuration of the data set, as `cola` of `nyu-mll/glue`."""
+    dataset_revision: str | None = setting(None)
+    """Branch, tag or commit of a data set on the hub."""
+    train_file: str | None = setting(None)
+    """Training data: .csv, .tsv, .jsonl, .json (these also as .gz) or .parquet; a quoted "data/*.csv" means all."""
+    validation_file: str | None = setting(None)
+    """Evaluation data, likewise."""
+    test_file: str | None = setting(None)
+    """Data for the last evaluation or, without labels, for predictions only; likewise."""
+    train_split_name: str = setting("train")
+    """Split of `dataset_name` to train on."""
+    validation_split_name: str | None = setting(None)
+    """Split of `dataset_name` to evaluate on. Unset: validation, dev, valid, val or eval, if there is one."""
+    test_split_name: str | None = setting(None)
+    """Split of `dataset_name` for the last evaluation or, without labels, for predictions only."""
+    text_column_names: tuple[str, ...] = setting(())
+    """One column, or two for sentence pairs. Unset: recognised (text; sentence; sentence1 sentence2; ...)."""
+    label_column_name: str | None = setting(None)
+    """Column of the class. Unset: recognised (label; labels; category; ...)."""
+    max_seq_length: int | None = setting(None)
+    """Tokens kept of an example; longer text is cut at the end. Unset: the model's limit, 512 at most."""
+    max_train_samples: int | None = setting(None)
+    """Train on so many rows, drawn at random, the same whatever the seed."""
+    max_eval_samples: int | None = setting(None)
+    """Evaluate on so many rows, drawn likewise."""
+    max_predict_samples: int | None = setting(None)
+    """Predict so many rows of the test set, drawn likewise."""
+    pad_to_max_length: bool = hardware(False)
+    """Pad every example to max_seq_length, for accelerators that want fixed shapes; wasteful on any other."""
+    preprocessing_num_workers: int = hardware(1)
+    """Processes that tokenise."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The optimisation: what means the same on any hardware."""
+
+    do_train: bool = setting(True)
+    """Train. With --no_do_train the model is evaluated as it is."""
+    do_eval: bool = setting(True)
+    """Evaluate. With --no_do_train --no_do_eval, the recipe `predict`, test data is predicted and nothing else done."""
+    num_train_epochs: float = setting(3.0)
+    """Passes over the training data; may be a fraction."""
+    max_steps: int | None = setting(None)
+    """Optimizer steps; overrides num_train_epochs."""
+    train_batch_size: int = setting(32)
+    """Global batch of an optimizer step, in examples, over all processes."""
+    learning_rate: float = setting(5e-5)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = setting(0.01)
+    """Decoupled weight decay of matrices; biases and norms have none."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"] = setting(
+        "linear"
+    )
+    """Shape of the learning rate after warm-up."""
+    warmup_ratio: float = setting(0.1)
+    """Share of the steps over which the learning rate rises from 0."""
+    warmup_steps: int | None = setting(None)
+    """Steps of warm-up; overrides warmup_ratio."""
+    max_grad_norm: float = setting(1.0)
+    """Gradients are scaled down to this norm; 0: never."""
+    label_smoothing_factor: float = setting(0.0)
+    """Probability mass spread over all classes in the training loss."""
+    seed: int = setting(42)
+    """Of the order of examples, the new head and dropout."""
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = setting(None)
+    """Precision of forward and backward; weights stay fp32. Unset: the launcher's (accelerate launch). On a GPU,
+    matrix products in fp32 are computed as TF32."""
+    max_tokens_per_device: int | None = hardware(None)
+    """Tokens, padding included, that one process holds in one forward pass: memory. Unset: 4096 on a CPU,
+    16384 on a GPU. Changes neither the examples of a step nor its gradient."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """When and how the model is evaluated."""
+
+    eval_strategy: Literal["epoch", "steps", "no"] = setting("epoch")
+    """Evaluate after each epoch, every eval_steps, or only at the end."""
+    eval_steps: int | None = setting(None)
+    """Optimizer steps between evaluations, for --eval_strategy steps."""
+    metrics: tuple[str, ...] = setting(())
+    """Of accuracy, f1, matthews_correlation; rmse, pearsonr, spearmanr; or a folder or hub name of an `evaluate`
+    module. Unset: those usual for the task."""
+    metric_for_best_model: str | None = setting(None)
+    """The model of the best evaluation is kept; best by this number (or `loss`). Unset: accuracy; f1_micro for several
+    labels a row; rmse for regression."""
+    greater_is_better: bool | None = setting(None)
+    """Direction of metric_for_best_model. Unset: greater, but for losses and errors."""
+    early_stopping_patience: int | None = setting(None)
+    """Stop after so many evaluations in a row without a new best."""
+    eval_max_tokens_per_device: int | None = hardware(None)
+    """Like max_tokens_per_device, for evaluation. Unset: 4096 on a CPU, 65536 on a GPU."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where results go and what is shown."""
+
+    output_dir: str | None = hardware(None)
+    """Run folder. Unset: a new runs/<recipe>-<time>; runs/latest points to the newest that trains."""
+    overwrite_output_dir: bool = hardware(False)
+    """Start anew in a run folder that holds another run; its files are deleted."""
+    logging_steps: int = hardware(10)
+    """Optimizer steps between two lines of metrics.jsonl."""
+    save_steps: int | None = hardware(None)
+    """Optimizer steps between checkpoints; there is one at each evaluation, by --save_minutes and on a stop as well."""
+    save_minutes: float | None = hardware(10.0)
+    """Minutes between checkpoints, at most: what a crash can cost."""
+    save_total_limit: int | None = hardware(None)
+    """Checkpoints to keep, the newest ones; the best is kept too. Unset: two, and none once the run has finished."""
+    resume_from_checkpoint: str = hardware("auto")
+    """auto: go on from the newest whole checkpoint in output_dir, if there is one; or the path of one of them."""
+    max_minutes: float | None = hardware(None)
+    """Stop with a checkpoint, exit code 75, before so many minutes have passed since the start."""
+    step_timeout_minutes: float = hardware(30.0)
+    """End the job with a dump of its stacks when a step takes longer: a process hangs; 0: wait for ever."""
+    report_to: tuple[str, ...] = hardware(())
+    """Trackers that Accelerate knows: tensorboard, wandb, mlflow, ..."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fine-tune a pretrained Transformers model for text classification."""
+
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    run: Run = field(default_factory=Run)
+
+
+GROUPS: dict[str, type] = {
+    "model": Model,
+    "data": Data,
+    "training": Training,
+    "evaluation": Evaluation,
+    "run": Run,
+}
+OWN_NAMES = ("docstrings",)
+"""Names that mean what the installation brings along, whatever lies in the working directory."""
+NOT_OURS = {
+    "per_device_train_batch_size": "--train_batch_size is the global batch, over all processes; memory is set by "
+    "--max_tokens_per_device",
+    "gradient_accumulation_steps": "--train_batch_size is the global batch and is cut to fit --max_tokens_per_device",
+    "per_device_eval_batch_size": "evaluation is cut to fit --eval_max_tokens_per_device",
+    "fp16": "--mixed_precision fp16",
+    "bf16": "--mixed_precision bf16",
+    "lr": "--learning_rate",
+    "epochs": "--num_train_epochs",
+    "batch_size": "--train_batch_size, the global batch",
+    "max_length": "--max_seq_length",
+    "do_predict": "a --test_file is predicted in the end; the recipe predict does nothing else",
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flat form: one name, one value, as in recipes, config.yaml and on the command line
+
+
+def fields() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
+    """Every setting by name: (name of its group, its dataclass field)."""
+    return {f.name: (group, f) for group, cls in GROUPS.items() for f in dataclasses.fields(cls)}
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """`config` as a flat dict of plain values (str, int, float, bool, None, lists of str)."""
+    flat = {name: getattr(getattr(config, group), name) for name, (group, _) in fields().items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
+
+
+def from_dict(values: Mapping[str, Any], base: Config | None = None, origin: str = "configuration") -> Config:
+    """`base` (or the defaults) with `values` (flat) put in; Refused names an unknown key or a wrong type."""
+    known = fields()
+    changes: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+    for name, value in values.items():
+        if name not in known:
+            raise Refused(f"{origin}: unknown setting {name}{suggestion(name, known)}")
+        group, declared = known[name]
+        changes[group][name] = _typed(value, declared, origin)
+    base = base or Config()
+    return Config(**{g: dataclasses.replace(getattr(base, g), **changes[g]) for g in GROUPS})
+
+
+def to_yaml(config: Config) -> str:
+    """The text of `config.yaml`: all settings but where the file stands (output_dir) and what was gone on from."""
+    values = as_dict(config)
+    del values["output_dir"], values["resume_from_checkpoint"]
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def settled(config: Config) -> Config:
+    """`config` with a model folder by its own path: a link to it, as runs/latest, may lead to another one tomorrow."""
+    model = Path(config.model.model_name_or_path)
+    return from_dict({"model_name_or_path": str(model.resolve())}, base=config) if model.is_dir() else config
+
+
+def differing_settings(one: Config, other: Config) -> list[str]:
+    """Names of the settings that change the result and differ between two configurations."""
+    a, b = as_dict(one), as_dict(other)
+    return [name for name, (_, f) in fields().items() if f.metadata["changes_result"] and a[name] != b[name]]
+
+
+def annotation(declared: dataclasses.Field[Any]) -> Any:
+    return typing.get_type_hints(GROUPS[fields()[declared.name][0]])[declared.name]
+
+
+def _typed(value: Any, declared: dataclasses.Field[Any], origin: str) -> Any:
+    """`value` as the field's type: YAML writes 3 for 3.0, 2e-5 as text, and has no tuples."""
+    wanted = annotation(declared)
+    options = typing.get_args(wanted) if typing.get_origin(wanted) in (types.UnionType, typing.Union) else (wanted,)
+    for option in options:
+        if option is type(None):
+            if value is None:
+                return None
+        elif typing.get_origin(option) is Literal:
+            value = "no" if value is False else value  # a bare `no` is false in YAML
+            if value in typing.get_args(option):
+                return value
+        elif typing.get_origin(option) is tuple:
+            if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+                return tuple(value)
+            if isinstance(value, str):
+                return (value,)
+        elif option is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+            with contextlib.suppress(ValueError):
+                return float(value)
+        elif type(value) is option:
+            return value
+    raise Refused(f"{origin}: {declared.name} takes {type_in_words(wanted)}, not {value!r}")
+
+
+def type_in_words(wanted: Any) -> str:
+    """A type in words."""
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "None"}
+    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
+        return " or ".join(type_in_words(option) for option in typing.get_args(wanted))
+    if typing.get_origin(wanted) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(wanted)))
+    if typing.get_origin(wanted) is tuple:
+        return "names"
+    return words.get(wanted, str(wanted))
+
+
+def suggestion(name: str, known: Mapping[str, Any]) -> str:
+    if name in NOT_OURS:
+        return f": here {NOT_OURS[name]}"
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,291 @@
+"""What the data looks like, said before training: sizes, classes, truncation, repeated text, overlap of the splits.
+
+Rows with the same text are found by a 64-bit hash a row, so that memory grows by bytes a row however long the texts
+are. Two different texts of one hash would be counted as one: among a million rows the chance of any is below one in ten
+million, and only a count would be off by one. Comparing the texts themselves would hold all of them in memory. Same
+means byte for byte: near-duplicates (case, spaces) are not looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from xxhash import xxh3_64_intdigest
+
+from job.data import resident
+
+PERCENTILES = (50, 90, 99)
+OVERLAPS = {"validation": "overlap", "test": "test_overlap"}
+ADJECTIVES = {"train": "training", "validation": "evaluation", "test": "test"}
+
+TRUNCATED_NOTED = 0.05  # share of rows from which on truncation is worth a line
+UNEVEN = 3  # largest class over smallest from which on accuracy is misread
+LISTED_CLASSES = 10
+LISTED_ENDS = 5
+LISTED_MISSING = 5
+LONGEST_NAME = 40
+CHUNKS = 16
+"""Of a column, hashed before their pages are let go."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split as it will be used: row i of each member is the same example.
+
+    Attributes:
+        texts: string column, or two for sentence pairs; read row by row, so it may be memory-mapped.
+        lengths: int32[n], tokens of each example after truncation.
+        truncated: bool[n], whether tokens were cut off.
+        labels: int64[n] class numbers; float64[n] for regression; bool or int8[n, C] for several labels a row; None:
+            the split has no labels.
+        rows: int64[n], the rows of `texts` that are the split; None: all.
+    """
+
+    texts: pa.ChunkedArray | Sequence[pa.ChunkedArray]
+    lengths: np.ndarray
+    truncated: np.ndarray
+    labels: np.ndarray | None
+    rows: np.ndarray | None = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Counting
+
+
+def describe(parts: Mapping[str, Part], class_names: Sequence[str], max_length: int) -> dict[str, Any]:
+    """The facts about the splits of a run, ready for JSON.
+
+    Args:
+        parts: any of "train", "validation" and "test".
+        class_names: in class order; not used for regression.
+        max_length: tokens kept of an example.
+
+    Returns:
+        "max_seq_length"; for each split a mapping under its name; where there is a training split, "overlap" and
+        "test_overlap": rows of "validation" and "test" whose text stands in "train" too. A split has
+
+        rows         their number
+        classes      {name: rows}; with several labels a row a row counts in each of its classes
+        labels_per_row   mean; only with several labels a row
+        labels       {"mean", "sd" (of the population), "min", "max"}; instead of classes, for regression
+        tokens       {"mean", "p50", "p90", "p99", "max"}; p90: the fewest tokens that 90 % of the rows do not exceed
+        truncated    share of the rows, 0..1
+        duplicates   rows that repeat the text of an earlier row of the split
+        conflicting  rows whose text stands elsewhere in the split with another label
+
+        Without labels there is none of classes, labels and conflicting.
+
+    Raises:
+        ValueError: members of a part differ in their number of rows, or a class number has no name.
+    """
+    hashes = {name: _hashes(part) for name, part in parts.items()}
+    description: dict[str, Any] = {"max_seq_length": max_length}
+    for name, part in parts.items():
+        description[name] = _split(part, hashes[name], class_names)
+        if name in OVERLAPS and "train" in parts:
+            description[OVERLAPS[name]] = _found(hashes[name], hashes["train"])
+    return description
+
+
+def _found(wanted: np.ndarray, among: np.ndarray) -> int:
+    """How many of `wanted` are there; np.isin would take four times the memory of `among`."""
+    if not len(among):
+        return 0
+    ordered = np.sort(among)
+    at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return int((ordered[at] == wanted).sum())
+
+
+def _hashes(part: Part) -> np.ndarray:
+    """uint64[n], equal for rows of equal text. Each column has a seed of its own: a|bc, ab|c and bc|a all differ."""
+    columns = [part.texts] if isinstance(part.texts, pa.ChunkedArray) else part.texts
+    size = len(part.lengths)
+    texts = columns if part.rows is None else [part.rows]
+    for member in (*texts, part.truncated, *([] if part.labels is None else [part.labels])):
+        if len(member) != size:
+            raise ValueError(f"a split has {size} lengths, but {len(member)} rows of text, labels or truncation")
+    total = np.zeros(len(columns[0]), dtype=np.uint64)
+    for seed, column in enumerate(columns):
+        pages, start = resident.mapped(column), 0
+        for number, chunk in enumerate(column.chunks):
+            # Buffers are views of the table: no text is copied, whatever its length.
+            digests = (xxh3_64_intdigest(text.as_buffer(), seed) for text in chunk)
+            total[start : start + len(chunk)] += np.fromiter(digests, np.uint64, len(chunk))
+            start += len(chunk)
+            if number % CHUNKS == 0:
+                resident.let_go(pages)
+        resident.let_go(pages)
+    return total if part.rows is None else total[part.rows]
+
+
+def _split(part: Part, hashes: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    order = np.argsort(hashes)  # rows of equal text are neighbours
+    begins = _begins(hashes[order])
+    labels = None if part.labels is None else part.labels[order]
+    del order  # a million rows are eight megabytes
+    split = {
+        "rows": len(hashes),
+        **({} if part.labels is None else _labels(part.labels, class_names)),
+        "tokens": _tokens(part.lengths),
+        "truncated": float(part.truncated.mean()) if len(hashes) else 0.0,
+        "duplicates": int(len(hashes) - begins.sum()),
+    }
+    if labels is not None:
+        split["conflicting"] = _conflicting(labels, begins)
+    return split
+
+
+def _begins(ordered: np.ndarray) -> np.ndarray:
+    """bool[n], whether a value differs from the one before it."""
+    begins = np.ones(len(ordered), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    return begins
+
+
+def _labels(labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    if labels.ndim == 2:
+        counts = labels.sum(axis=0, dtype=np.int64)
+        return {"classes": _named(counts, class_names), "labels_per_row": float(counts.sum() / max(1, len(labels)))}
+    if labels.dtype.kind == "f":
+        values = labels if len(labels) else np.zeros(1)
+        numbers = {"mean": values.mean(), "sd": values.std(), "min": values.min(), "max": values.max()}
+        return {"labels": {name: float(value) for name, value in numbers.items()}}
+    return {"classes": _named(np.bincount(labels, minlength=len(class_names)), class_names)}
+
+
+def _named(counts: np.ndarray, class_names: Sequence[str]) -> dict[str, int]:
+    return dict(zip(class_names, counts.tolist(), strict=True))
+
+
+def _tokens(lengths: np.ndarray) -> dict[str, float | int]:
+    values = lengths if len(lengths) else np.zeros(1, dtype=np.int32)
+    # Lengths that occur, not points between two of them.
+    percentiles = np.percentile(values, PERCENTILES, method="inverted_cdf").tolist()
+    named = {f"p{percent}": int(value) for percent, value in zip(PERCENTILES, percentiles, strict=True)}
+    return {"mean": float(values.mean()), **named, "max": int(values.max())}
+
+
+def _conflicting(labels: np.ndarray, begins: np.ndarray) -> int:
+    """Rows in groups of one text whose labels are not all the same.
+
+    Args:
+        labels: as in Part, the rows of a group side by side.
+        begins: bool[n], whether a row is the first of its group.
+    """
+    differs = labels[1:] != labels[:-1]
+    if differs.ndim == 2:
+        differs = differs.any(axis=1)
+    starts = np.append(np.flatnonzero(begins), len(begins))
+    mixed = np.unique(np.searchsorted(starts, 1 + np.flatnonzero(differs & ~begins[1:]), side="right"))
+    return int((starts[mixed] - starts[mixed - 1]).sum())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Saying
+
+
+def lines(description: Mapping[str, Any]) -> list[str]:
+    """What `describe` returned, for the terminal: a line a split, the classes, and what there is to note."""
+    splits = {name: description[name] for name in ADJECTIVES if name in description}
+    # Without a training split it is the evaluation split that shows the classes.
+    labelled: Mapping[str, Any] = next((s for s in splits.values() if "classes" in s or "labels" in s), {})
+    rows = [*_split_lines(splits), *_label_lines(labelled)]
+    rows += [("note", note) for note in _notes(description, splits, labelled)]
+    width = max((len(label) for label, _ in rows), default=0)
+    return [f"{label:{width}}  {text}" for label, text in rows]
+
+
+def _split_lines(splits: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def width(values: Sequence[int]) -> int:
+        return max(len(f"{value:,}") for value in values)
+
+    if not splits:
+        return
+    rows = width([split["rows"] for split in splits.values()])
+    tokens = {key: width([split["tokens"][key] for split in splits.values()]) for key in ("p50", "p90", "max")}
+    for name, split in splits.items():
+        lengths = ", ".join(f"{key} {split['tokens'][key]:{size},}" for key, size in tokens.items())
+        yield name, f"{split['rows']:{rows},} rows, tokens {lengths}, truncated {100 * split['truncated']:.1f} %"
+
+
+def _label_lines(split: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "labels" in split:
+        mean, sd, least, most = (f"{split['labels'][key]:.4g}" for key in ("mean", "sd", "min", "max"))
+        yield "labels", f"mean {mean}, sd {sd}, {least} to {most}"
+    elif "classes" in split:
+        counts = split["classes"]
+        several = f"; {split['labels_per_row']:.2f} a row" if "labels_per_row" in split else ""
+        if len(counts) <= LISTED_CLASSES:
+            yield "classes", _counted(counts.items()) + several
+            return
+        ordered = sorted(counts.items(), key=lambda item: -item[1])
+        yield "classes", f"{len(counts)}{several}"
+        yield "  largest", _counted(ordered[:LISTED_ENDS])
+        yield "  smallest", _counted(ordered[-LISTED_ENDS:])
+
+
+def _notes(description: Mapping[str, Any], splits: Mapping[str, Any], labelled: Mapping[str, Any]) -> Iterator[str]:
+    if "train" in splits:
+        yield from _training_notes(splits["train"])
+    yield from _uneven(labelled, splits.get("validation", {}))
+    if repeated := _rows(splits, "duplicates"):
+        yield f"{repeated} whose text an earlier row of the split has too: it counts again"
+    if conflicting := _rows(splits, "conflicting"):
+        yield f"{conflicting} whose text has another label elsewhere in the split: not all can be answered right"
+    for name, key in OVERLAPS.items():
+        if description.get(key):
+            yield f"{_count(description[key], name)} whose text is in the training data too: the score is too good"
+    for name, split in splits.items():
+        if split["truncated"] > TRUNCATED_NOTED:
+            share = f"{100 * split['truncated']:.1f} % of the {ADJECTIVES[name]} rows"
+            limit = description["max_seq_length"]
+            yield f"{share} are cut at {limit} tokens: raise --max_seq_length, as far as the model goes"
+
+
+def _training_notes(train: Mapping[str, Any]) -> Iterator[str]:
+    if train["rows"] < 2:
+        yield f"{_count(train['rows'], 'train')}: too few to learn from"
+    missing = [_short(name) for name, count in train.get("classes", {}).items() if not count]
+    if missing:
+        more = f" and {len(missing) - LISTED_MISSING} more" if len(missing) > LISTED_MISSING else ""
+        yield f"no training row for {', '.join(missing[:LISTED_MISSING])}{more}: what is not seen is not learned"
+
+
+def _uneven(split: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """A note on the classes of `split`; the accuracy is that on `evaluation` if it has labels, where it is measured."""
+    counts = {name: count for name, count in split.get("classes", {}).items() if count}
+    if not counts:
+        return
+    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    if counts[largest] <= UNEVEN * counts[smallest]:
+        return
+    sizes = f"uneven classes, {_counted([(largest, counts[largest])])} to {_counted([(smallest, counts[smallest])])}"
+    if "labels_per_row" in split:
+        yield f"{sizes} rows: the rare hardly show in a score over all labels; look at f1_macro"
+        return
+    measured = evaluation if evaluation.get("classes") and evaluation["rows"] else split
+    accuracy = measured["classes"][largest] / measured["rows"]
+    yield f"{sizes} rows: always answering {_short(largest)} gives accuracy {accuracy:.2f}; look at f1_macro"
+
+
+def _rows(splits: Mapping[str, Any], key: str) -> str:
+    """`12 training rows, 1 test row`, of the splits in which there are any; else empty."""
+    return ", ".join(_count(split[key], name) for name, split in splits.items() if split.get(key))
+
+
+def _count(number: int, split: str) -> str:
+    return f"{number:,} {ADJECTIVES[split]} row{'' if number == 1 else 's'}"
+
+
+def _counted(counts: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{_short(name)} {count:,}" for name, count in counts)
+
+
+def _short(name: str) -> str:
+    """A class name that fits into a line: it may be any text of the data."""
+    name = " ".join(name.split())
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."

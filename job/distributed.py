@@ -1,0 +1,154 @@
+"""The processes of a job: how they start, agree on errors and do a thing once.
+
+An error that only one process sees must end all of them, or the others wait in a collective until a time-out. `agreed`
+is the one place where this is done: the processes tell each other how a chapter went, then all raise or all go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+
+from job.config import Config
+from job.errors import JobError, Refused
+from job.runtime.console import say
+
+BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""What torch calls the instructions of CPUs (x86, ARM) that compute in bf16."""
+LOST_SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport", "NCCL")
+
+
+def start(config: Config) -> Accelerator:
+    """The Accelerator of this process, joined with the others.
+
+    Raises:
+        Refused: the processes were started so that each would train alone, or the precision is not supported.
+    """
+    if not torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # without it, each process would believe it is alone
+    try:
+        accelerator = Accelerator(mixed_precision=config.training.mixed_precision)
+    except (ValueError, ImportError) as error:
+        raise Refused(" ".join(str(error).split())) from error
+    _set_precision(accelerator.mixed_precision, accelerator.device, accelerator.is_main_process)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != world:
+        raise Refused(f"{world} processes were started but this one sees {accelerator.num_processes}: start them with "
+                      "accelerate launch or torchrun")  # fmt: skip
+    return accelerator
+
+
+def _set_precision(mixed: str, device: torch.device, main: bool) -> None:
+    """TF32 for what a GPU computes in fp32. Refused where the device lacks the precision, said where it imitates it."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # not on a CPU, whose results it would change
+        if mixed == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise Refused("--mixed_precision bf16: this GPU computes no bf16, take fp16")
+    if device.type == "cpu" and mixed == "fp16":
+        raise Refused("--mixed_precision fp16 needs a GPU: on a CPU take bf16 or no")
+    if device.type == "cpu" and mixed == "bf16" and main and not any(map(torch.cpu.get_capabilities().get, BF16)):
+        say("note: --mixed_precision bf16: this CPU has neither avx512_bf16 nor amx_bf16 and imitates them: "
+            "slower than --mixed_precision no")  # fmt: skip
+
+
+def stop(accelerator: Accelerator) -> None:
+    """Leave the process group. The DDP model must be gone: gloo aborts when its hooks outlive the group."""
+    gc.collect()
+    accelerator.free_memory()
+    accelerator.wait_for_everyone()
+    cpu_group.cache_clear()
+    accelerator.end_training()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def agreed(accelerator: Accelerator) -> Iterator[None]:
+    """Run a chapter on every process; if any was refused, all raise what the first of them said.
+
+    The chapter itself must hold no collective that an error could skip.
+    """
+    error: JobError | None = None
+    try:
+        yield
+    except JobError as raised:
+        error = raised
+    raise_agreed(accelerator, error)
+
+
+def raise_agreed(accelerator: Accelerator, error: JobError | None) -> None:
+    """Raise on every process the error of the lowest rank that has one."""
+    first = first_told(accelerator, error)
+    if first is not None:
+        raise first
+
+
+def first_told(accelerator: Accelerator, value: Any) -> Any:
+    """The value of the lowest rank that has one, on every process; None if none has."""
+    told = gather_object([value]) if accelerator.num_processes > 1 else [value]
+    return next((v for v in told if v is not None), None)
+
+
+def any_of(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether any process says so. Asked over the CPU, so that nobody waits for a GPU."""
+    if accelerator.num_processes == 1:
+        return flag
+    said = torch.tensor(int(flag))
+    torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=cpu_group())
+    return bool(said)
+
+
+@cache
+def cpu_group() -> torch.distributed.ProcessGroup:
+    """All processes, over the CPU: for what a GPU should not be waited for."""
+    return torch.distributed.new_group(backend="gloo")
+
+
+def main_first(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
+    """The result of `work` on every process: first on one of each machine, which fills the caches, then on the rest."""
+    result = None
+    with agreed(accelerator):
+        if accelerator.is_local_main_process:
+            result = work()
+    with agreed(accelerator):
+        if not accelerator.is_local_main_process:
+            result = work()
+    return result
+
+
+def from_main(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
+    """What `work` returns on the main process, told to all; a refusal there is raised on all."""
+    result = None
+    with agreed(accelerator):
+        if accelerator.is_main_process:
+            result = work()
+    return broadcast_object_list([result])[0] if accelerator.num_processes > 1 else result
+
+
+def tensors_from_main(accelerator: Accelerator, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+    """The tensors that the main process has, on every process; on the device where there are several processes."""
+    if accelerator.num_processes == 1:
+        return dict(tensors or {})
+    shapes = from_main(accelerator, lambda: [(name, t.shape, t.dtype) for name, t in (tensors or {}).items()])
+    told = {}
+    for name, shape, dtype in shapes:
+        mine = torch.empty(shape, dtype=dtype, device=accelerator.device)
+        told[name] = mine if tensors is None else tensors[name].to(accelerator.device)
+        torch.distributed.broadcast(told[name], src=0)
+    return told
+
+
+def lost_another(error: BaseException) -> bool:
+    """Whether `error` is what a process sees when another of the job has died."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in LOST_SIGNS)

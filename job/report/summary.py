@@ -1,0 +1,263 @@
+"""What a finished run tells people: the summary on the terminal, the model card, the table of predictions."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from job.config import Config
+from job.data import statistics
+from job.data.dataset import Data
+from job.data.labels import CLASSES, REGRESSION, SEVERAL, Task
+from job.evaluation import prediction
+from job.evaluation.prediction import Predictions
+from job.model import loading
+from job.run import folder as run_folder
+from job.run.folder import RunFolder
+from job.runtime.console import say
+from job.training.step_end import Outcome
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LISTED_CLASSES = 30
+
+
+def begin(
+    config: Config, data: Data, of_model: Task | None, accelerator: Accelerator, folder: RunFolder, resumed: Path | None
+) -> None:
+    """Say what will be run, and from which checkpoint on, and write the manifest."""
+    if not accelerator.is_main_process:
+        return
+    world, device = accelerator.num_processes, device_name(accelerator.device)
+    before = json.loads(folder.manifest.read_text(encoding="utf-8")) if folder.manifest.is_file() else {}
+    manifest = run_folder.manifest(
+        seed=config.training.seed, world_size=world, device=device, fingerprint=data.fingerprint, before=before
+    )
+    run_folder.write_json(folder.manifest, manifest)
+    if config.run.output_dir is None and config.training.do_train:  # so that runs/latest/model is always there
+        run_folder.point_latest(folder)
+    world_text = f"{world} process{'es' if world > 1 else ''}"
+    shown = [
+        f"run      {_shown(folder.path)}",
+        f"model    {config.model.model_name_or_path}{_other_task(of_model, data.task)}",
+        f"data     {_what(data)}",
+        *(f"         {line}" for line in statistics.lines(data.description)),
+        f"on       {world_text} on {device}, precision {accelerator.mixed_precision}",
+        *([f"resumes  {resumed.name}{_other_world(before, world)}"] if resumed else []),
+    ]
+    say("\n".join(shown))
+
+
+def _other_world(before: Mapping[str, Any], world: int) -> str:
+    """Said where the run goes on with another number of processes than it had."""
+    was = before.get("world_size", world)
+    return "" if was == world else f", made by {was} processes: the same examples, other dropout draws"
+
+
+def _other_task(of_model: Task | None, task: Task) -> str:
+    """Said of a model that was fine-tuned for something else than the data asks for."""
+    if of_model is None or of_model == task:
+        return ""
+    few = ", ".join(of_model.names[:4])
+    was = "a number" if of_model.kind == REGRESSION else f"{len(of_model.names)} classes ({few})"
+    return f"; it was fine-tuned for {was}, not for these labels"
+
+
+def _what(data: Data) -> str:
+    """Which columns are read as what, and where the evaluation set comes from."""
+    text = " + ".join(data.text_columns)
+    kinds = {CLASSES: f"{len(data.task.names)} classes", SEVERAL: f"any of {len(data.task.names)} classes",
+             REGRESSION: "a number (regression)"}  # fmt: skip
+    by_class = ", by class" if data.task.kind == CLASSES else ""
+    cut = f"; no validation data given: a tenth of the training rows is cut off{by_class}" if data.cut else ""
+    label = "no label" if data.label_column is None else f"label: {data.label_column}"
+    return f"text: {text}, {label}, {kinds[data.task.kind]}{cut}"
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the kind of device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def publish(
+    config: Config, outcome: Outcome, tokenizer: PreTrainedTokenizerBase, data: Data, folder: RunFolder
+) -> dict[str, Any]:
+    """Write predictions, model and, last, results.json; say how it went. Returns what results.json holds."""
+    names = data.task.names
+    results = finite(
+        {
+            "best_step": outcome.best_step,
+            **({"eval": _scored(*outcome.evaluated, names)} if outcome.evaluated else {}),
+            **({"test": _scored(*outcome.test, names)} if outcome.test else {}),
+            "train": outcome.train,
+            "data": data.description,
+        }
+    )
+    for found, path in ((outcome.evaluated, folder.predictions), (outcome.test, folder.test_predictions)):
+        if found:
+            run_folder.publish(path, functools.partial(write_predictions, found[0], names))
+    if outcome.train is not None:
+        card = model_card(config, results, data.task)
+        run_folder.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, card, aside))
+    run_folder.amend_manifest(folder, ended=run_folder.now())
+    run_folder.write_json(folder.results, results)
+    if config.run.save_total_limit is None:
+        run_folder.remove(folder.checkpoints)
+    say(summary(results, folder))
+    return results
+
+
+def _scored(predictions: Predictions, scores: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
+    per_class = {} if predictions.labels is None else prediction.per_class(predictions, names)
+    return {**scores, "examples": len(predictions.index), **per_class}
+
+
+def finite(value: Any) -> Any:
+    """`value` with NaN and infinity as None, which JSON can hold: a correlation of constants is no number."""
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str, folder: Path) -> None:
+    loading.save(network, tokenizer, folder)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_predictions(predictions: Predictions, names: Sequence[str], path: Path) -> None:
+    """A parquet row an example, in the order of the split.
+
+    Columns: index int64 (row in the source), label (null where there is none) and prediction (a name, a float64, or a
+    list of names), probability_<name> float32 of each class (none for regression).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    none = pa.nulls(len(predictions.index), _column(predictions.answers, names).type)
+    probabilities = predictions.probabilities
+    columns = {
+        "index": pa.array(predictions.index, pa.int64()),
+        "label": none if predictions.labels is None else _column(predictions.labels, names),
+        "prediction": _column(predictions.answers, names),
+    }
+    for i, name in enumerate(names if probabilities.shape[1] else ()):
+        columns[f"probability_{name}"] = pa.array(probabilities[:, i], pa.float32())
+    pq.write_table(pa.table(columns), path)
+
+
+def _column(values: np.ndarray, names: Sequence[str]) -> Any:
+    """Labels or answers as they are read by people."""
+    import pyarrow as pa
+
+    table = np.array(names, dtype=object)
+    if values.ndim == 2:
+        return pa.array([table[row.astype(bool)].tolist() for row in values], pa.list_(pa.string()))
+    return pa.array(values, pa.float64()) if values.dtype.kind == "f" else pa.array(table[values], pa.string())
+
+
+def summary(results: Mapping[str, Any], folder: RunFolder) -> str:
+    """The last lines of a run: how good, where the model is, what to type next."""
+    shown = _shown(folder.path)
+    lines = [""]
+    for split, what in {"eval": "evaluated", "test": "tested"}.items():
+        if split in results:
+            lines += _score_lines(what, results[split])
+    if results["train"]:
+        train = results["train"]
+        lines += [f"trained {train['steps']} steps in {train['seconds']:.0f} s, "
+                  f"{train['examples_per_second']:.1f} examples/s; best at step {results['best_step']}"]  # fmt: skip
+        lines += [f"model    {shown}/model"]
+    files = [path.name for path in (folder.results, folder.predictions, folder.test_predictions) if path.exists()]
+    lines += [f"results  {shown}/{', '.join(files)}"]
+    if results["train"]:
+        launch = f"  {_accelerate()} launch job"
+        lines += ["", "next, your own data:"]
+        lines += [f"{launch}/train.py --train_file train.csv --validation_file validation.csv"]
+        lines += [f"{launch}/predict.py --model_name_or_path {shlex.quote(shown)}/model --test_file new.csv"]
+    return "\n".join(lines)
+
+
+def _score_lines(what: str, scored: Mapping[str, Any]) -> list[str]:
+    scores = {k: v for k, v in scored.items() if isinstance(v, float)}
+    width = max(map(len, scores), default=0)
+    head = f"{what} on" if scores else "predicted"
+    return [f"{head} {scored['examples']:,} examples", *(f"  {k:{width}}  {v:.4f}" for k, v in scores.items())]
+
+
+def _shown(path: Path) -> str:
+    """`path` as short as it can be typed from here."""
+    relative = os.path.relpath(path)
+    return relative if not relative.startswith("..") else str(path)
+
+
+def _accelerate() -> str:
+    """How `accelerate` can be called here: by its name if that is the one of this Python."""
+    own = Path(sys.executable).parent / "accelerate"
+    found = shutil.which("accelerate")
+    return "accelerate" if (found and Path(found) == own) or not own.exists() else _shown(own)
+
+
+def model_card(config: Config, results: Mapping[str, Any], task: Task) -> str:
+    """README.md of the model folder: what it was made from and how good it is, with the hub's metadata header."""
+    data, names, base = config.data, task.names, config.model.model_name_or_path
+    source = data.dataset_name or Path(str(data.train_file)).name
+    header = {"library_name": "transformers", "pipeline_tag": "text-classification", "base_model": base,
+              "metrics": list(prediction.metrics_for(config.evaluation.metrics, task.kind))}  # fmt: skip
+    if data.dataset_name and not Path(data.dataset_name).exists():
+        header["datasets"] = [data.dataset_name]
+    yaml_lines = [f"{key}: {json.dumps(value)}" for key, value in header.items()]
+    scores = {k: v for k, v in results["eval"].items() if isinstance(v, float)}
+    shown = ", ".join(names[:LISTED_CLASSES]) + (", ..." if len(names) > LISTED_CLASSES else "")
+    training = config.training
+    return "\n".join(
+        [
+            "---",
+            *yaml_lines,
+            "---",
+            "",
+            f"# {Path(base).name} fine-tuned on {source}",
+            "",
+            "Text regression: one number."
+            if task.kind == REGRESSION
+            else f"Text classification, {len(names)} classes: {shown}.",
+            "",
+            "```python",
+            "from transformers import pipeline",
+            "",
+            'classify = pipeline("text-classification", model="path/to/this/folder")',
+            "```",
+            "",
+            f"## Evaluation ({results['eval']['examples']} examples)",
+            "",
+            "| metric | value |",
+            "|---|---|",
+            *(f"| {name} | {value:.4f} |" for name, value in scores.items()),
+            "",
+            "## Training",
+            "",
+            "| setting | value |",
+            "|---|---|",
+            f"| global batch | {training.train_batch_size} |",
+            f"| learning rate | {training.learning_rate} ({training.lr_scheduler_type}) |",
+            f"| optimizer steps | {results['train']['steps']}, best at {results['best_step']} |",
+            f"| seed | {training.seed} |",
+            "",
+            "All settings stand in `config.yaml` of the run.",
+            "",
+        ]
+    )

@@ -1,0 +1,346 @@
+"""Checkpoints on disk: complete or not there.
+
+    checkpoints/step-00000100/    model, optimizer, rng, evaluation .safetensors; state.json; config.yaml; manifest.json
+    checkpoints/quarantine/       those that did not verify
+
+A checkpoint is written aside, flushed to the disk, given a manifest of sizes and checksums, renamed, and only then are
+older ones removed: whatever moment a kill or a full disk chooses, the one before is still there. What is loaded is the
+newest that verifies, so no pointer to it can be wrong. Tensors are safetensors and the rest is JSON: nothing in a
+checkpoint can run code. Accelerate's save_state was refused: it removes old states first, pickles the random states
+and says nothing when they cannot be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from job.errors import NeedsHuman, Refused
+from job.run import folder as run_folder
+
+NAME = re.compile(r"step-(\d{8,})")
+MANIFEST, STATE, CONFIG, ATTEMPTS, QUARANTINE = (
+    "manifest.json", "state.json", "config.yaml", "attempts.json", "quarantine")  # fmt: skip
+ASIDE, DOOMED = run_folder.ASIDE, ".old-"
+ATTEMPTS_ALLOWED = 2
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds.
+
+    Attributes:
+        step: optimizer steps done.
+        best_step: the step of the best evaluation so far, 0 for none: that checkpoint is kept too.
+        tensors: file name without .safetensors -> tensor's name -> tensor on the CPU, shared with nothing.
+        state: plain JSON values.
+        config: text of config.yaml.
+    """
+
+    step: int
+    best_step: int
+    tensors: Mapping[str, Tensors]
+    state: Mapping[str, Any]
+    config: str
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+def write(parent: Path, snapshot: Snapshot, keep: int) -> int:
+    """Publish `snapshot` below `parent`, then remove all but the `keep` newest and their best; returns its bytes.
+
+    Raises:
+        OSError, SafetensorError: it could not be written; what was there before still is.
+    """
+    parent.mkdir(exist_ok=True)
+    final = parent / name(snapshot.step)
+    aside = parent / f"{ASIDE}{final.name}-{os.getpid()}"
+    run_folder.remove(aside)
+    try:
+        aside.mkdir()
+        size = _fill(aside, snapshot)
+        _put_in_place(aside, final)
+        run_folder.flush(parent)
+    finally:
+        run_folder.remove(aside)
+    _rotate(parent, keep)
+    return size
+
+
+def name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _fill(folder: Path, snapshot: Snapshot) -> int:
+    """Every file, then the manifest that vouches for them, all of it on the disk; returns the bytes."""
+    for file, tensors in snapshot.tensors.items():
+        save_file(dict(tensors), folder / f"{file}.safetensors")
+    (folder / STATE).write_text(json.dumps(snapshot.state), encoding="utf-8")
+    (folder / CONFIG).write_text(snapshot.config, encoding="utf-8")
+    run_folder.honour_umask(folder)
+    files = sorted(folder.iterdir())
+    for path in files:
+        run_folder.flush(path)
+    listed = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in files}
+    manifest = {"step": snapshot.step, "best_step": snapshot.best_step, "files": listed}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    run_folder.flush(folder / MANIFEST)
+    run_folder.flush(folder)
+    return sum(path.stat().st_size for path in files)
+
+
+def _put_in_place(aside: Path, final: Path) -> None:
+    """Rename; one that another start of this run wrote at the same step goes only when the new one is there."""
+    doomed = _doomed(final)
+    if final.exists():
+        final.rename(doomed)
+    aside.rename(final)
+    run_folder.remove(doomed)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _rotate(parent: Path, keep: int) -> None:
+    """Leave the `keep` newest, and the best of each: without it, an older one could not take a damaged one's place."""
+    there = steps(parent)
+    kept = {*there[-keep:], *(_best_step(parent / name(step)) for step in there[-keep:])}
+    for step in there:
+        if step not in kept:
+            folder = parent / name(step)
+            run_folder.remove(folder.rename(_doomed(folder)))  # no half of it can be taken for a whole one
+
+
+def _doomed(folder: Path) -> Path:
+    """Where a checkpoint is moved to be removed: nothing is there."""
+    path = folder.with_name(f"{DOOMED}{folder.name}-{os.getpid()}")
+    run_folder.remove(path)
+    return path
+
+
+def _best_step(folder: Path) -> int:
+    """The step of the best evaluation when `folder` was written; 0 if it does not say."""
+    try:
+        return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["best_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+class Writer:
+    """Writes snapshots in the background, one at a time; a failure is said and leaves the run going.
+
+    A snapshot of the best evaluation that could not be written is owed: the weights of that step exist nowhere else,
+    so it is written before any later one, which without it would be of no use.
+    """
+
+    def __init__(self, parent: Path, keep: int, say: Callable[[str], None]) -> None:
+        self.owed: Snapshot | None = None
+        self.bytes = 0
+        self._parent, self._keep, self._say = parent, keep, say
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._job: Future[int] | None = None
+        self._writing: Snapshot | None = None
+        self._failing = False
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Begin to write `snapshot`, once the one before is done."""
+        self.wait()
+        if self.owed is not None and (snapshot.best_step != self.owed.step or snapshot.step == self.owed.step):
+            self.owed = None
+        self._writing = snapshot
+        self._job = self._pool.submit(self._write, snapshot)
+
+    def wait(self) -> bool:
+        """Until the last snapshot is on the disk; False where it could not be written."""
+        job, snapshot, self._job = self._job, self._writing, None
+        if job is None or snapshot is None:
+            return not self._failing
+        try:
+            self.bytes = job.result()
+        except (OSError, SafetensorError, RuntimeError) as error:
+            if snapshot.best_step == snapshot.step:
+                self.owed = snapshot
+            self._say_once(f"warning: the checkpoint of step {snapshot.step} could not be written "
+                           f"({' '.join(str(error).split())}); older ones are untouched, training goes on")  # fmt: skip
+            return False
+        if self._failing:
+            self._say(f"note: the checkpoint of step {snapshot.step} could be written again")
+        self._failing = False
+        return True
+
+    def close(self) -> bool:
+        """Finish what is being written and end the thread; False where it could not be written."""
+        written = self.wait()
+        self._pool.shutdown()
+        return written
+
+    def _write(self, snapshot: Snapshot) -> int:
+        if self.owed is not None:
+            write(self._parent, self.owed, self._keep)
+            self.owed = None
+        return write(self._parent, snapshot, self._keep)
+
+    def _say_once(self, line: str) -> None:
+        """A disk stays full for hours, in which each save fails."""
+        if not self._failing:
+            self._say(line)
+        self._failing = True
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Finding and reading
+
+
+def steps(parent: Path) -> list[int]:
+    """The steps of the checkpoints below `parent`, ascending, whole or not."""
+    found = (NAME.fullmatch(path.name) for path in parent.iterdir()) if parent.is_dir() else ()
+    return sorted(int(match[1]) for match in found if match)
+
+
+def newest(parent: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest usable checkpoint, or None where there never was one; clears what killed saves left.
+
+    One that does not verify, whose best checkpoint does not, or that twice ended its reader, is moved to quarantine.
+    To be called by the owner of the run folder only.
+
+    Raises:
+        NeedsHuman: there are checkpoints and none is usable.
+    """
+    _clear_debris(parent)
+    found = steps(parent)
+    for step in reversed(found):
+        fault = _fault(parent, step)
+        if fault is None:
+            return parent / name(step)
+        _quarantine(parent, step)
+        say(f"warning: checkpoint {name(step)} {fault}; moved to {parent / QUARANTINE}, the one before it is used")
+    if found or _quarantined(parent):
+        raise NeedsHuman(f"none of the checkpoints of {parent.parent} can be used, see {parent / QUARANTINE}: restore "
+                         "one from a backup, or begin anew with --overwrite_output_dir")  # fmt: skip
+    return None
+
+
+def chosen(parent: Path, path: Path, say: Callable[[str], None]) -> Path:
+    """The checkpoint asked for by path; newer ones are moved to quarantine, as the run goes on from before them.
+
+    Raises:
+        Refused: it is not a whole checkpoint of this run.
+    """
+    match = NAME.fullmatch(path.name)
+    if match is None or path.resolve().parent != parent.resolve() or not path.is_dir():
+        raise Refused(f"--resume_from_checkpoint {path} is no checkpoint of this run: those are in {parent}; without "
+                      "the flag the newest is taken")  # fmt: skip
+    fault = _fault(parent, int(match[1]))
+    if fault is not None:
+        raise Refused(f"--resume_from_checkpoint {path} {fault}: choose another, or leave the flag out")
+    _clear_debris(parent)
+    for step in steps(parent):
+        if step > int(match[1]):
+            _quarantine(parent, step)
+            say(f"note: {name(step)} is newer than the checkpoint asked for: moved to {parent / QUARANTINE}")
+    return path
+
+
+def read(folder: Path) -> Snapshot:
+    """What `folder`, a checkpoint that verifies, holds."""
+    tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+    state = read_state(folder)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    config = (folder / CONFIG).read_text(encoding="utf-8")
+    return Snapshot(manifest["step"], manifest["best_step"], tensors, state, config)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The plain values of a checkpoint."""
+    return json.loads((folder / STATE).read_text(encoding="utf-8"))
+
+
+def begin_attempt(folder: Path) -> None:
+    """Note that `folder` is about to be loaded: one that ends its reader twice is not tried a third time."""
+    tried = _attempts(folder.parent)
+    run_folder.write_json(folder.parent / ATTEMPTS, {**tried, folder.name: tried.get(folder.name, 0) + 1})
+
+
+def end_attempt(folder: Path) -> None:
+    """It was loaded: whatever happens next is not its fault."""
+    run_folder.remove(folder.parent / ATTEMPTS)
+
+
+def _fault(parent: Path, step: int) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    folder = parent / name(step)
+    fault = _unlike_manifest(folder)
+    if fault is not None:
+        return fault
+    if _attempts(parent).get(folder.name, 0) >= ATTEMPTS_ALLOWED:
+        return f"ended the run {ATTEMPTS_ALLOWED} times while it was being loaded"
+    best = _best_step(folder)
+    if best not in (0, step) and _unlike_manifest(parent / name(best)) is not None:
+        return f"needs the best one, {name(best)}, which is not whole"
+    return None
+
+
+def _unlike_manifest(folder: Path) -> str | None:
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        for file, entry in listed.items():
+            path = folder / file
+            if path.stat().st_size != entry["bytes"] or _digest(path) != entry["sha256"]:
+                return f"is damaged ({file} is not what was written)"
+    except FileNotFoundError as error:
+        return f"is not whole ({Path(error.filename).name} is missing)"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"cannot be read ({type(error).__name__})"
+    return None
+
+
+def _attempts(parent: Path) -> dict[str, int]:
+    try:
+        found = json.loads((parent / ATTEMPTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _quarantine(parent: Path, step: int) -> None:
+    place = parent / QUARANTINE
+    place.mkdir(exist_ok=True)
+    number, target = 1, place / name(step)
+    while target.exists():
+        number += 1
+        target = place / f"{name(step)}-{number}"
+    (parent / name(step)).rename(target)
+
+
+def _quarantined(parent: Path) -> bool:
+    place = parent / QUARANTINE
+    return place.is_dir() and any(place.iterdir())
+
+
+def _clear_debris(parent: Path) -> None:
+    """Remove what killed saves left; put back a checkpoint that was about to be replaced by one that never came."""
+    for path in list(parent.iterdir()) if parent.is_dir() else ():
+        if path.name.startswith(DOOMED) and _unlike_manifest(path) is None:
+            original = parent / path.name.removeprefix(DOOMED).rpartition("-")[0]
+            if not original.exists():
+                path.rename(original)
+                continue
+        if path.name.startswith((ASIDE, DOOMED)):
+            run_folder.remove(path)

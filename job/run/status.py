@@ -1,0 +1,67 @@
+"""status.json: what a run is doing, for people and for the launcher's list.
+
+A thread of its own keeps the heartbeat, so that a long step or a long tokenisation is not taken for a dead run. A full
+disk must not end a run for the sake of its heartbeat: a status that cannot be written is left as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from job.errors import NeedsHuman, Stopped
+from job.run import folder as run_folder
+from job.run import lock
+from job.run.folder import RunFolder
+
+
+class Status:
+    """The status of a run; `step` is how far it is. Does nothing on processes other than the main one."""
+
+    def __init__(self, folder: RunFolder, main: bool) -> None:
+        self.step = 0
+        self._folder, self._main = folder, main
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def write(self, state: str, reason: str = "") -> None:
+        """Replace status.json: RUNNING, STOPPED, DONE, FAILED or NEEDS_HUMAN, how far, why, who and when (UTC)."""
+        if self._main:
+            value = {"state": state, "step": self.step, "reason": reason, "owner": lock.owner(),
+                     "heartbeat": run_folder.now("milliseconds")}  # fmt: skip
+            with contextlib.suppress(OSError):
+                run_folder.write_json(self._folder.status, value)
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """RUNNING with a heartbeat within; then DONE, or what else it came to, and why."""
+        self.write("RUNNING")
+        self._thread.start()
+        try:
+            yield
+        except BaseException as error:
+            self._end()
+            self.write(_state(error), _reason(error))
+            raise
+        self._end()
+        self.write("DONE")
+
+    def _end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while self._main and not self._ended.wait(lock.HEARTBEAT_SECONDS):
+            self.write("RUNNING")
+
+
+def _state(error: BaseException) -> str:
+    if isinstance(error, Stopped):
+        return "STOPPED"
+    return "NEEDS_HUMAN" if isinstance(error, NeedsHuman) else "FAILED"
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, Stopped) else f"{type(error).__name__}: {text}"[:500]

@@ -1,0 +1,228 @@
+"""What a run shows and records while it goes on: metrics.jsonl, trackers, and a progress bar or plain lines.
+
+The loop hands over tensors; they become numbers here, every logging_steps, so that the device is waited for only then.
+On a terminal there is a bar; in a log file, a line per record: a bar there is thousands of carriage returns.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import filter_trackers
+from tqdm import tqdm
+
+from job.errors import Refused
+from job.run.folder import RunFolder
+from job.run.records import Records
+from job.run.status import Status
+from job.runtime.console import say
+
+
+def start_trackers(names: Sequence[str], accelerator: Accelerator, folder: RunFolder) -> None:
+    """Start the trackers that --report_to names; they write below the run folder or to their own servers.
+
+    Raises:
+        Refused: a tracker that Accelerate does not know or whose package is missing. Accelerate leaves it out silently.
+    """
+    accelerator.project_configuration.set_directories(str(folder.path))
+    try:
+        accelerator.log_with = filter_trackers(list(names), str(folder.path))
+    except ValueError as error:
+        raise Refused(f"--report_to: {' '.join(str(error).split())}") from error
+    missing = set(names) - {str(tracker) for tracker in accelerator.log_with}
+    if missing:
+        raise Refused(f"--report_to {min(missing)}: the package is not installed: pip install {min(missing)}")
+    accelerator.init_trackers("tensorboard")
+
+
+@dataclass
+class Window:
+    """Sums over the steps since the last record."""
+
+    loss: torch.Tensor | None = None
+    examples: int = 0
+    real_tokens: int = 0
+    computed_tokens: int = 0
+    started: float = 0.0
+    stall: float = 0.0
+
+
+class Tracker:
+    """The record of a run. Only the main process writes and shows; on the others every call does nothing."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        status: Status,
+        accelerator: Accelerator,
+        steps: int,
+        every: int,
+        resumed: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`resumed` is what `state` gave before the interruption; metrics.jsonl is cut back to that moment."""
+        self._accelerator, self._status, self._every, self._steps = accelerator, status, every, steps
+        self._main = accelerator.is_main_process
+        self._window = Window(started=time.monotonic())
+        self.step, self.examples, self.tokens, self.seconds, self.stall = 0, 0, 0, 0.0, 0.0
+        if resumed is not None:
+            self._resume(resumed)
+        self._records = Records(folder.metrics, resumed and resumed["records"]) if self._main else None
+        self._bar = _bar(steps, self.step) if self._main and _has_width() else None
+        status.step = self.step
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        self.step, self.examples, self.tokens = state["step"], state["examples"], state["tokens"]
+        self.seconds, self.stall = state["seconds"], state["stall"]
+        window = state["window"]
+        if window["loss"] is not None:
+            self._window.loss = torch.tensor(window["loss"], device=self._accelerator.device)
+        self._window.examples, self._window.real_tokens = window["examples"], window["real_tokens"]
+        self._window.computed_tokens, self._window.stall = window["computed_tokens"], window["stall"]
+        self._window.started -= window["seconds"]
+
+    def state(self) -> dict[str, Any]:
+        """All of it as plain values, exactly; the records so far are on the disk."""
+        window = self._window
+        return {
+            "step": self.step,
+            "examples": self.examples,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "stall": self.stall,
+            "records": None if self._records is None else self._records.state(),
+            "window": {
+                "loss": None if window.loss is None else window.loss.item(),
+                "examples": window.examples,
+                "real_tokens": window.real_tokens,
+                "computed_tokens": window.computed_tokens,
+                "stall": window.stall,
+                "seconds": time.monotonic() - window.started,
+            },
+        }
+
+    def stalled(self, seconds: float) -> None:
+        """Training was held up by a checkpoint for `seconds`."""
+        self._window.stall += seconds
+        self.stall += seconds
+
+    def train_step(
+        self,
+        *,
+        loss: torch.Tensor,
+        grad_norm: torch.Tensor,
+        learning_rate: float,
+        epoch: float,
+        examples: int,
+        tokens: tuple[int, int],
+    ) -> None:
+        """Take in one optimizer step: summed loss and gradient norm (tensors), and (real, computed) tokens."""
+        window = self._window
+        window.loss = loss if window.loss is None else window.loss + loss
+        window.examples += examples
+        window.real_tokens += tokens[0]
+        window.computed_tokens += tokens[1]
+        self.step += 1
+        self._status.step = self.step
+        self.examples += examples
+        self.tokens += tokens[0]
+        if self._bar is not None:
+            self._bar.update()
+        if self.step % self._every == 0 or self.step == self._steps:
+            self._flush_window(grad_norm, learning_rate, epoch)
+
+    def _flush_window(self, grad_norm: torch.Tensor, learning_rate: float, epoch: float) -> None:
+        window = self._window
+        assert window.loss is not None
+        loss, norm = window.loss.item(), grad_norm.item()  # here, and only here, the device is waited for
+        seconds = time.monotonic() - window.started
+        self._end_window()
+        self._record(
+            {
+                "step": self.step,
+                "epoch": round(epoch, 4),
+                "split": "train",
+                "loss": loss / window.examples,
+                "learning_rate": learning_rate,
+                "grad_norm": norm,
+                "examples_per_second": round(window.examples / seconds, 2),
+                "tokens_per_second": round(window.real_tokens / seconds, 1),
+                "padding_fraction": round(1 - window.real_tokens / window.computed_tokens, 4),
+                "checkpoint_stall_seconds": round(window.stall, 4),
+            }
+        )
+
+    def _end_window(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._window.started
+        self._window = Window(started=now)
+
+    def evaluated(self, epoch: float, scores: Mapping[str, float], best: bool, seconds: float) -> None:
+        """Take in an evaluation; the `seconds` it took are not counted as training."""
+        self._window.started += seconds
+        self._record({"step": self.step, "epoch": round(epoch, 4), "split": "eval", **scores, "best": best})
+
+    def say(self, text: str) -> None:
+        """A line for the reader, above the bar."""
+        if self._main:
+            (self._bar.write if self._bar is not None else say)(text)
+
+    def finish(self) -> None:
+        """Training is over: its time ends here.
+
+        Raises:
+            OSError: metrics.jsonl could not be written to its end.
+        """
+        self._end_window()
+        if self._records is not None:
+            self._records.flush()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._records is not None:
+            self._records.close()
+
+    def _record(self, values: dict[str, Any]) -> None:
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
+        self._accelerator.log({f"{values['split']}/{k}": v for k, v in numbers.items()}, step=values["step"])
+        if self._records is None:
+            return
+        self._records.add({k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in values.items()})
+        self._show(values)
+
+    def _show(self, values: Mapping[str, Any]) -> None:
+        if values["split"] == "train" and self._bar is not None:
+            self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['examples_per_second']:.1f} examples/s")
+        else:
+            self.say(line(values, self._steps))
+
+
+def line(values: Mapping[str, Any], steps: int) -> str:
+    """One record as a line of text."""
+    head = f"step {values['step']}/{steps}  epoch {values['epoch']:.2f}  {values['split']:5}  loss {values['loss']:.4f}"
+    if values["split"] == "train":
+        return (f"{head}  lr {values['learning_rate']:.2e}  grad norm {values['grad_norm']:.2f}  "
+                f"{values['examples_per_second']:.1f} examples/s")  # fmt: skip
+    shown = {k: v for k, v in values.items() if k not in ("step", "epoch", "split", "loss", "best")}
+    numbers = "  ".join(f"{name} {v:.4f}" if isinstance(v, float) else f"{name} {v}" for name, v in shown.items())
+    return f"{head}  {numbers}{'  (best so far)' if values['best'] else ''}"
+
+
+def _has_width() -> bool:
+    """Whether stderr is a terminal that says how wide it is: on others a bar is blank."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except OSError:
+        return False
+
+
+def _bar(steps: int, start: int) -> tqdm[Any]:
+    return tqdm(total=steps, initial=start, desc="training", unit="step", dynamic_ncols=True, mininterval=0.2)

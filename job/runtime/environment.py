@@ -1,0 +1,150 @@
+"""The process's environment, made right before anything heavy is imported.
+
+Torch, OpenMP and the Hugging Face libraries read their variables once, at import: .env, the offline switches and the
+number of threads therefore come first, with the standard library and python-dotenv alone. The real environment always
+wins over .env, so that what a cluster or a shell sets is never silently replaced by a file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from job.errors import Refused
+from job.runtime.signals import SIGNALS
+
+ROOT = Path(__file__).resolve().parents[2]
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    "TRANSFORMERS_VERBOSITY": "error",  # how the libraries are used is our affair, not the reader's
+    "DATASETS_VERBOSITY": "error",
+}
+BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+"""In a log file a bar is thousands of carriage returns."""
+TRUE = {"1", "true", "yes", "on"}
+ALLOCATOR = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {"hugetlb": 1, "mmap_threshold": 2**25, "top_pad": 2**27, "trim_threshold": 2**40}.items()
+)
+"""For glibc: memory in huge pages, and kept when it is freed. As it comes, each step of a training on a CPU asks the
+kernel for all of its memory anew, page by page: a tenth of its time."""
+OUR_THREADS = "MUSTER_THREADS"
+"""Threads that our own launcher has worked out."""
+PLANNED_ELSEWHERE = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism_config",
+}
+
+
+def restart_with_allocator() -> None:
+    """Become this very command again, under the same process id, with `ALLOCATOR`: glibc reads it at its start only.
+
+    To be called first of all by a script. Signals wait until `interrupt.install` hears them. Somebody's own
+    GLIBC_TUNABLES stand, and nothing is restarted.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        os.environ["GLIBC_TUNABLES"] = ALLOCATOR
+        os.execv(sys.executable, sys.orig_argv)
+
+
+def prepare() -> None:
+    """Load .env and set offline switches and threads; Refused for a launcher configuration that the job cannot honour.
+
+    Idempotent; to be called before torch, transformers, datasets or evaluate are imported.
+    """
+    from_file = load_dotenv()
+    _go_offline_together()
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        for name in BARS:
+            os.environ.setdefault(name, "1")
+    refuse_launcher_plans(os.environ)
+    launcher = _launcher_environment()
+    users = None if launcher is None else {**from_file, **launcher}
+    os.environ["OMP_NUM_THREADS"] = str(threads(os.environ, users))
+
+
+def load_dotenv() -> dict[str, str]:
+    """Put the values of ./.env (or the checkout's) into the environment where they are not set already; returns them.
+
+    Values are taken as they stand, without interpolation: a `$` in a token is a `$`.
+    """
+    from dotenv import dotenv_values
+
+    path = next((p for p in (Path.cwd() / ".env", ROOT / ".env") if p.is_file()), None)
+    if path is None:
+        return {}
+    try:
+        values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise Refused(f"{path} cannot be read as UTF-8 text: {type(error).__name__}") from None
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, value in given.items():
+        os.environ.setdefault(name, value)
+    return given
+
+
+def _go_offline_together() -> None:
+    """One switch for all: half offline, each library would fail in its own way, some after long retries."""
+    if any(os.environ.get(name, "").lower() in TRUE for name in OFFLINE):
+        os.environ.update(dict.fromkeys(OFFLINE, "1"))
+
+
+def refuse_launcher_plans(environ: Mapping[str, str]) -> None:
+    """Refused if `accelerate launch` was configured for something that would change what a step computes."""
+    for name, what in PLANNED_ELSEWHERE.items():
+        if environ.get(name, "").lower() in TRUE:
+            raise Refused(f"the accelerate configuration asks for {what}: this job runs data-parallel (DDP) only; "
+                          "choose another with `accelerate config` or --config_file")  # fmt: skip
+    if environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
+        raise Refused("the accelerate configuration sets gradient_accumulation_steps: here --train_batch_size is the "
+                      "global batch and is cut to fit --max_tokens_per_device; remove it there")  # fmt: skip
+    if int(environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" not in environ:
+        raise Refused("WORLD_SIZE is set but LOCAL_RANK is not: each process would train alone; start them with "
+                      "accelerate launch, torchrun or a launcher that sets LOCAL_RANK")  # fmt: skip
+
+
+def threads(environ: Mapping[str, str], launcher: Mapping[str, str] | None) -> int:
+    """Threads of this process: what the user set, else the cores it was given over the processes of this machine.
+
+    accelerate and torchrun set OMP_NUM_THREADS to 1 where it is unset, which leaves cores idle. Who set it can be read
+    off the environment that the launcher itself was started with (`launcher`; None where it cannot be read).
+    """
+    if environ.get(OUR_THREADS, "").isdigit():
+        return int(environ[OUR_THREADS])
+    started_by_launcher = "LOCAL_RANK" in environ or "ACCELERATE_MIXED_PRECISION" in environ
+    users = environ if launcher is None or not started_by_launcher else launcher
+    value = users.get("OMP_NUM_THREADS", "")
+    set_by_launcher = launcher is None and started_by_launcher and value == "1"
+    if value.isdigit() and int(value) > 0 and not set_by_launcher:
+        return int(value)
+    return max(1, cores() // int(environ.get("LOCAL_WORLD_SIZE") or environ.get("WORLD_SIZE") or 1))
+
+
+def cores() -> int:
+    """Cores this process may use: its affinity, and less where the container's quota is less."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(affinity, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2 here, or its quota is "max"
+        return affinity
+
+
+def _launcher_environment() -> dict[str, str] | None:
+    """The environment the parent process was started with; None where the system does not show it."""
+    try:
+        raw = Path(f"/proc/{os.getppid()}/environ").read_bytes()
+    except OSError:
+        return None
+    pairs = (entry.partition("=") for entry in raw.decode(errors="replace").split("\0") if entry)
+    return {name: value for name, _, value in pairs}

@@ -1,0 +1,71 @@
+"""Which evaluation was the best, and when to stop waiting for a better one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from job import checks
+from job.config import Evaluation
+from job.data.labels import CLASSES, REGRESSION, SEVERAL, Kind
+from job.errors import Refused
+
+USUAL: dict[Kind, str] = {CLASSES: "accuracy", SEVERAL: "f1_micro", REGRESSION: "rmse"}
+LOWER_IS_BETTER = frozenset({"loss", "mse", "rmse", "mae"})
+
+
+@dataclass
+class Selection:
+    """The best evaluation so far.
+
+    Attributes:
+        metric: name of the number that decides; `loss` or one that a metric gives.
+        greater: whether more of it is better.
+        patience: evaluations without a new best before stopping; None: never.
+    """
+
+    metric: str
+    greater: bool
+    patience: int | None
+    best: float | None = None
+    best_step: int = 0
+    since_best: int = 0
+
+    def take(self, scores: Mapping[str, float], step: int) -> bool:
+        """Take in the evaluation after `step` steps; True if it is the best so far. Of equals the first counts.
+
+        Raises:
+            Refused: the scores hold no such number.
+        """
+        if self.metric not in scores:
+            raise Refused(f"--metric_for_best_model {self.metric}: the metrics give {', '.join(scores)}")
+        value = scores[self.metric]
+        better = (
+            self.best is None or math.isnan(self.best) or (value > self.best if self.greater else value < self.best)
+        )
+        if better:
+            self.best, self.best_step, self.since_best = value, step, 0
+        else:
+            self.since_best += 1
+        return better
+
+    @property
+    def should_stop(self) -> bool:
+        return self.patience is not None and self.since_best >= self.patience
+
+
+def selection(evaluation: Evaluation, kind: Kind) -> Selection:
+    """As configured; the direction, unless given, is down for losses and errors and up for all else."""
+    metric = evaluation.metric_for_best_model or _usual(evaluation.metrics, kind)
+    greater = evaluation.greater_is_better
+    direction = metric not in LOWER_IS_BETTER if greater is None else greater
+    return Selection(metric, direction, evaluation.early_stopping_patience)
+
+
+def _usual(metrics: Sequence[str], kind: Kind) -> str:
+    """The task's usual number where it is computed, else the first that the first metric gives, else the loss."""
+    owner = next((name for name, numbers in checks.METRICS.items() if USUAL[kind] in numbers), None)
+    if not metrics or owner in metrics:
+        return USUAL[kind]
+    return checks.METRICS.get(metrics[0], ("loss",))[0]

@@ -1,0 +1,130 @@
+"""What a run is in the middle of: taken down for a checkpoint, and put back.
+
+Weights, optimizer, schedule, gradient scaler and the random states of every process. The order of the examples needs no
+state: it is a function of seed and epoch. The main process alone reads and writes, and tells the others over the
+process group: a run folder need not be shared by all machines, and no file can be missing for one rank.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from job import distributed
+from job.run.checkpoints import Snapshot, Tensors
+from job.training.loop import Trainee
+
+MODEL, OPTIMIZER, RNG = "model", "optimizer", "rng"
+VALUES = ("groups", "schedule", "scaler", "processes")
+
+
+def take(trainee: Trainee, accelerator: Accelerator) -> tuple[dict[str, Tensors], dict[str, Any]]:
+    """(tensors by file, plain values) of what training changes; copies, on the CPU. To be called on every process."""
+    told = gather_object([_random_states()]) if accelerator.num_processes > 1 else [_random_states()]
+    if not accelerator.is_main_process:
+        return {}, {}
+    optimizer = trainee.optimizer.state_dict()
+    moments = {
+        f"{number}.{key}": _copy(value) for number, kept in optimizer["state"].items() for key, value in kept.items()
+    }
+    states = {f"{rank}.{key}": value for rank, mine in enumerate(told) for key, value in mine.items()}
+    tensors: dict[str, Tensors] = {
+        MODEL: weights(accelerator.unwrap_model(trainee.model)),
+        OPTIMIZER: moments,
+        RNG: states,
+    }
+    values = {
+        "groups": optimizer["param_groups"],
+        "schedule": trainee.schedule.state_dict(),
+        "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
+        "processes": accelerator.num_processes,
+    }
+    return tensors, values
+
+
+def put_back(snapshot: Snapshot | None, trainee: Trainee, accelerator: Accelerator) -> None:
+    """Set everything that training changes to what `snapshot` holds; None on all but the main process.
+
+    On another number of processes than it was taken on the random states cannot be dealt out again: each process then
+    draws from a new stream, the same at every such start.
+    """
+    told = None if snapshot is None else (snapshot.step, {k: v for k, v in snapshot.state.items() if k in VALUES})
+    step, values = distributed.from_main(accelerator, lambda: told)
+    kept = {
+        file: distributed.tensors_from_main(accelerator, None if snapshot is None else snapshot.tensors[file])
+        for file in (MODEL, OPTIMIZER, RNG)
+    }
+    load_weights(accelerator.unwrap_model(trainee.model), kept[MODEL])
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in kept[OPTIMIZER].items():
+        number, _, key = name.partition(".")
+        moments.setdefault(int(number), {})[key] = tensor if tensor.dim() else tensor.cpu()  # AdamW counts there
+    trainee.optimizer.load_state_dict({"state": moments, "param_groups": values["groups"]})
+    trainee.schedule.load_state_dict(values["schedule"])
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(values["scaler"])
+    if values["processes"] == accelerator.num_processes:
+        prefix = f"{accelerator.process_index}."
+        mine = {name.removeprefix(prefix): t for name, t in kept[RNG].items() if name.startswith(prefix)}
+        _set_random_states(mine)
+    else:
+        torch.manual_seed(int(np.random.SeedSequence([step, accelerator.process_index]).generate_state(1)[0]))
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, copied to the CPU; tied ones once, as a safetensors file takes none twice."""
+    seen: set[int] = set()
+    kept = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen or tensor.numel() == 0:
+            kept[name] = _copy(tensor)
+        seen.add(tensor.data_ptr())
+    return kept
+
+
+def load_weights(model: torch.nn.Module, tensors: Tensors) -> None:
+    """The inverse of `weights`.
+
+    Raises:
+        RuntimeError: a weight is missing or unknown.
+    """
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    state = model.state_dict()
+    there = {state[name].data_ptr() for name in tensors if name in state}
+    absent = [name for name in missing if state[name].data_ptr() not in there]
+    if absent or unexpected:
+        raise RuntimeError(f"the checkpoint does not fit the model: missing {absent[:3]}, unknown {unexpected[:3]}")
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    """Every generator that a model's forward pass may draw from, as tensors."""
+    version, words, gauss = random.getstate()
+    assert version == 3
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    states = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor(words, dtype=torch.int64),
+        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+        "numpy": torch.tensor([*np.asarray(keys).tolist(), position, has_gauss], dtype=torch.int64),
+        "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
+    }
+    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _set_random_states(states: Tensors) -> None:
+    torch.set_rng_state(states["torch"].cpu())
+    gauss = states["python_gauss"].tolist()
+    random.setstate((3, tuple(states["python"].tolist()), gauss[0] if gauss else None))
+    *keys, position, has_gauss = states["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, np.uint32), position, has_gauss, states["numpy_gauss"].item()))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].cpu())

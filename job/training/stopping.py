@@ -1,0 +1,89 @@
+"""The end of a step, where all processes agree: stop now, save now, or go on.
+
+A signal may reach one process only, and clocks differ; so each says what it has heard, and the most urgent word counts
+for all. It is told over the CPU: asking the accelerator (check_trigger) would wait for the GPU in
+every step. The same place is passed after every evaluation batch, and by its silence a process that hangs is found.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import time
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from job import distributed
+from job.config import Run
+from job.errors import Stopped
+from job.runtime import signals
+
+
+@dataclass
+class Pace:
+    """Times of the main process, in seconds.
+
+    Attributes:
+        passed: when the boundary was last passed.
+        saved: when a checkpoint was last begun.
+        longest: the longest time between two boundaries, and what a save took: how long a stop may take.
+    """
+
+    passed: float
+    saved: float
+    longest: float = 0.0
+    save: float = 0.0
+
+
+class Boundary:
+    """Passed by every process, the same number of times."""
+
+    def __init__(self, run: Run, accelerator: Accelerator) -> None:
+        self._run, self._main = run, accelerator.is_main_process
+        several = accelerator.num_processes > 1
+        self._group = distributed.cpu_group() if several else None
+        self._pace = Pace(time.monotonic(), time.monotonic())
+
+    def cross(self) -> bool:
+        """Whether it is time for a checkpoint; the same answer on every process.
+
+        Raises:
+            Stopped: on every process, when one of them is to stop.
+        """
+        self._note_time()
+        votes = torch.tensor([self._reason(), int(self._save_is_due())])
+        if self._group is not None:
+            torch.distributed.all_reduce(votes, torch.distributed.ReduceOp.MAX, group=self._group)
+        reason, save = votes.tolist()
+        if reason:
+            raise Stopped(signals.in_words(reason))
+        return bool(save)
+
+    def saved(self, seconds: float) -> None:
+        """A checkpoint was begun, and held training up for `seconds`."""
+        now = time.monotonic()
+        self._pace.saved = self._pace.passed = now
+        self._pace.save = max(self._pace.save, seconds)
+
+    def close(self) -> None:
+        """No more boundaries: what follows may take its time."""
+        faulthandler.cancel_dump_traceback_later()
+
+    def _note_time(self) -> None:
+        now = time.monotonic()
+        self._pace.longest = max(self._pace.longest, now - self._pace.passed)
+        self._pace.passed = now
+        if self._run.step_timeout_minutes:
+            faulthandler.dump_traceback_later(60 * self._run.step_timeout_minutes, exit=True, file=2)
+
+    def _reason(self) -> int:
+        if self._main and self._run.max_minutes is not None:
+            lead = 2 * (self._pace.longest + self._pace.save)
+            if signals.seconds() + lead > 60 * self._run.max_minutes:
+                return signals.reason() or signals.TIME_LIMIT
+        return signals.reason()
+
+    def _save_is_due(self) -> bool:
+        minutes = self._run.save_minutes
+        return self._main and minutes is not None and time.monotonic() - self._pace.saved > 60 * minutes

@@ -1,0 +1,202 @@
+"""Train in a container of the image (docker/Dockerfile): a request -> the `docker run` that carries it out.
+
+The container sees what the command names and nothing else: the run folder and the caches to write, data and model to
+read, each under the path that it has here, so that the job's words mean the same inside and out. Variables are named,
+never written out: their values pass from this process to docker's. `.env` is read here; docker's --env-file has other
+rules. This process becomes docker's client, which passes signals on: Ctrl-C reaches the job as `docker stop` does.
+
+Refused: mounting the working folder whole, which is shorter and shows the job its .env; a terminal for the progress
+bar (-t), with which the client passes no signals on; pulling an image that is not here, since the plain name `muster`
+on a registry is not ours to vouch for.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from job import config
+from job.config import Config
+from job.data import readers
+from job.errors import Refused
+from launch.local import command as local
+from launch.plan import Plan
+
+IMAGE = "muster"
+STOP_SECONDS = 300
+"""Between `docker stop` and SIGKILL: room for a step or an evaluation, and a checkpoint."""
+SHARED_MEMORY = "8g"
+"""A limit, not a reservation: NCCL needs more than docker's 64 MB. With --ipc=host a killed job would leave its own."""
+DIGEST = "MUSTER_IMAGE_DIGEST"
+"""For the run's manifest; its value is looked up when the plan is carried out."""
+CACHE = re.compile(r"HF_\w*_CACHE")
+"""Variables that name folders beside HF_HOME."""
+FILES = ("HF_TOKEN_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+FILE_SETTINGS = ("train_file", "validation_file", "test_file")
+"""Settings of the job that may be patterns."""
+PASSED = re.compile(
+    rf"(HF|MLFLOW|NCCL|TOKENIZERS|TORCH|WANDB)_\w+|OMP_NUM_THREADS|(?i:HTTPS?|NO)_(?i:PROXY)|{'|'.join(FILES)}"
+)
+OF_THE_HOST = re.compile(
+    r"PATH|HOME|USER|LOGNAME|TMPDIR|VIRTUAL_ENV|(CUDA|NVIDIA)_VISIBLE_DEVICES|(PYTHON|LD_|DOCKER_|MUSTER_)\w*"
+)
+"""True outside only: not passed on where .env sets it."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine offers, and who asks."""
+
+    gpus: int
+    devices: tuple[str, ...] | None
+    """Those that CUDA_VISIBLE_DEVICES names; None: all."""
+    user: str
+    """uid:gid, to whom what the job writes will belong."""
+    host: str
+    variables: tuple[str, ...]
+    """Names of what reaches the job by inheritance."""
+    caches: tuple[Path, ...]
+    """HF_HOME first."""
+    files: tuple[Path, ...]
+    """Files that variables name."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for."""
+
+    job: tuple[str, ...]
+    """The job's command line: an optional recipe, then flags."""
+    gpus: int | None
+    """GPUs to use; None: all there are; 0: train on the CPU."""
+    image: str
+    run: Path | None
+    """The run folder; None: a new one below runs/."""
+    reads: tuple[Path, ...]
+    """Files and folders that the job's flags name."""
+
+
+def look(environ: Mapping[str, str], dotenv: Iterable[str]) -> Machine:
+    """This machine; `dotenv` names what .env sets, all of which is meant for the job."""
+    devices = local.named_gpus(environ)
+    passed = {name for name in environ if PASSED.fullmatch(name)} | set(dotenv)
+    cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    home = Path(environ.get("HF_HOME") or cache).expanduser().absolute()
+    others = (Path(value).expanduser().absolute() for name, value in environ.items() if CACHE.fullmatch(name) and value)
+    named = (Path(environ[name]).absolute() for name in FILES if environ.get(name))
+    return Machine(
+        gpus=local.look(environ).gpus,
+        devices=devices,
+        user=f"{os.getuid()}:{os.getgid()}",
+        host=socket.gethostname(),
+        variables=tuple(sorted(name for name in passed if not OF_THE_HOST.fullmatch(name))),
+        caches=(home, *sorted(others)),
+        files=tuple(path for path in named if path.is_file()),
+    )
+
+
+def request(words: tuple[str, ...], settings: Config, gpus: int | None, image: str, directory: Path) -> Request:
+    """What `words`, parsed to `settings`, ask for in `directory`: the paths among them that exist are to be read."""
+    values = config.as_dict(settings)
+    run = values.pop("output_dir")
+    patterns = [values.pop(name) for name in FILE_SETTINGS if values[name] and readers.is_pattern(values[name])]
+    files = [file for pattern in patterns for file in readers.files(pattern)]
+    others = [name for value in values.values() for name in (value if isinstance(value, list) else [value])]
+    paths = [name for name in others if isinstance(name, str) and "/" in name]
+    recipe = [word for word in words[:1] if word.endswith((".yaml", ".yml"))]
+    reads = (directory / path for path in (*recipe, *paths, *files))
+    return Request(words, gpus, image, run and directory / run, tuple(path for path in reads if path.exists()))
+
+
+def plan(request: Request, machine: Machine, directory: Path) -> Plan:
+    """The command for `request`; Refused where this machine cannot do it."""
+    name = container(request.run)
+    settings = {
+        "HF_HOME": str(machine.caches[0]),
+        **({"MUSTER_OWNER": f"docker:{machine.host}:{name}"} if name else {}),
+        **({} if local.gpus(request.gpus, machine.gpus) else {"NVIDIA_VISIBLE_DEVICES": "void"}),
+    }
+    words = [
+        *("docker", "run", "--rm", "--init", "--pull=never"),
+        *([f"--name={name}"] if name else []),
+        *(f"--stop-timeout={STOP_SECONDS}", f"--shm-size={SHARED_MEMORY}"),
+        *("--read-only", "--tmpfs=/tmp:exec", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
+        *(f"--user={machine.user}", f"--workdir={directory}"),
+        *_gpus(request, machine),
+        *(f"--env={variable}" for variable in sorted({*machine.variables, *settings, DIGEST})),
+        *_mounts(writable(request, machine, directory), (*request.reads, *machine.files)),
+        *(request.image, *request.job),
+    ]
+    return Plan(tuple(words), tuple(settings.items()), directory)
+
+
+def run(plan: Plan, image: str, folders: Iterable[Path]) -> NoReturn:
+    """Make the `folders` that the job writes to and become the client of docker, whose exit code is the job's.
+
+    Raises:
+        Refused: docker or the image is not here, or a folder cannot be made.
+    """
+    digest = _digest(image)
+    for folder in folders:  # docker would make them root's
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refused(f"{folder} cannot be made: {error.strerror}") from None
+    os.execvpe(plan.argv[0], plan.argv, {**os.environ, **dict(plan.environment), DIGEST: digest})
+
+
+def container(run: Path | None) -> str | None:
+    """The container's name: the run folder's, so that docker refuses a second container for the same run."""
+    if run is None:
+        return None
+    return f"muster-{re.sub('[^a-zA-Z0-9_.-]', '_', run.name)}-{hashlib.sha256(bytes(run)).hexdigest()[:8]}"
+
+
+def writable(request: Request, machine: Machine, directory: Path) -> tuple[Path, ...]:
+    """The folders that the job writes to."""
+    return (request.run or directory / "runs", *machine.caches)
+
+
+def _gpus(request: Request, machine: Machine) -> list[str]:
+    count = local.gpus(request.gpus, machine.gpus)
+    if not count:
+        return []
+    if machine.devices is not None:
+        return [f'--gpus="device={",".join(machine.devices[:count])}"', "--ulimit=memlock=-1"]
+    return [f"--gpus={count if request.gpus else 'all'}", "--ulimit=memlock=-1"]
+
+
+def _mounts(writable: Iterable[Path], readable: Iterable[Path]) -> list[str]:
+    """Each path once and at the same place; what lies in a folder mounted to be written needs no mount of its own."""
+    folders = sorted(set(writable))
+    files = sorted({path for path in readable if not any(path.is_relative_to(folder) for folder in folders)})
+    return [*map(_mount, folders), *(_mount(path, "readonly") for path in files)]
+
+
+def _mount(path: Path, *options: str) -> str:
+    """docker reads the value as a line of csv."""
+    value = io.StringIO()
+    csv.writer(value, lineterminator="").writerow(["type=bind", f"source={path}", f"target={path}", *options])
+    return f"--mount={value.getvalue()}"
+
+
+def _digest(image: str) -> str:
+    """The id of `image`; Refused if it cannot be run here."""
+    if shutil.which("docker") is None:
+        raise Refused("docker is not installed here: `make train` trains without it")
+    command = ["docker", "image", "inspect", "--format={{.Id}}", image]
+    look = subprocess.run(command, capture_output=True, text=True, check=False)
+    if look.returncode:
+        reason = (look.stderr.strip().splitlines() or ["docker image inspect failed"])[-1]
+        raise Refused(f"no image {image} to run: `make image` builds it, `docker pull` fetches one ({reason})")
+    return look.stdout.strip()

@@ -1,0 +1,144 @@
+"""Train on this machine: one process a GPU, or some on the CPU.
+
+GPUs and a single process are left to `accelerate launch`, which knows cards that need settings of their own. With --cpu
+it would start one process whatever number is asked for, so several CPU processes are torch.distributed.run's. Both are
+run by this interpreter rather than found on PATH, and accelerate is given its configuration file, so that a plan means
+the same on every machine. Refused: starting the ranks ourselves, which is a launcher to maintain.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+from job.errors import Refused
+from job.runtime import environment
+from launch import supervisor
+from launch.plan import Plan
+
+TRAIN = environment.ROOT / "job" / "train.py"
+HERE = Path(__file__).parent
+DEVICE = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine offers."""
+
+    gpus: int
+    """GPUs that a process started here would see."""
+    cores: int
+    """Cores that it may use."""
+    omp_num_threads: str
+    """What the user set of that name, or nothing."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for."""
+
+    job: tuple[str, ...]
+    """The job's command line: an optional recipe, then flags."""
+    mixed_precision: str | None
+    """The job's setting; None means the launcher's, which is `no`."""
+    gpus: int | None
+    """GPUs to use; None: all there are; 0: train on the CPU."""
+    tasks: int | None
+    """Processes on the CPU; None: one."""
+
+
+def look(environ: Mapping[str, str]) -> Machine:
+    """This machine, without importing torch."""
+    return Machine(_visible_gpus(environ), environment.cores(), environ.get("OMP_NUM_THREADS", ""))
+
+
+def plan(request: Request, machine: Machine, directory: Path) -> Plan:
+    """The command for `request`; Refused where this machine cannot do it."""
+    count = gpus(request.gpus, machine.gpus)
+    if request.tasks is not None and request.tasks < 1:
+        raise Refused(f"--tasks must be above 0, not {request.tasks}")
+    if count and request.tasks is not None:
+        raise Refused("--tasks is for the CPU, GPUs have one process each: leave it out, or add --gpus 0")
+    if not count and (request.tasks or 1) > 1:
+        return _with_torch(request, machine, directory)
+    return _with_accelerate(request, machine, directory, count)
+
+
+def run(plan: Plan) -> int:
+    """Carry out `plan` and return the job's exit code."""
+    if importlib.util.find_spec("accelerate") is None:
+        raise Refused("training is not installed here: run `make setup`, or pip install -e '.[train]'")
+    return supervisor.run(plan)
+
+
+def gpus(asked: int | None, there: int) -> int:
+    """How many GPUs to use: as asked, else all; Refused if there are fewer."""
+    if asked is not None and asked > there:
+        raise Refused(f"--gpus {asked} is more than the {there} that can be seen here (CUDA_VISIBLE_DEVICES, or what "
+                      "nvidia-smi -L lists)")  # fmt: skip
+    return there if asked is None else asked
+
+
+def _with_accelerate(request: Request, machine: Machine, directory: Path, gpus: int) -> Plan:
+    flags = {
+        "--config_file": HERE / "accelerate.yaml",
+        "--num_processes": gpus or 1,
+        "--num_machines": 1,
+        "--mixed_precision": request.mixed_precision or "no",
+        "--dynamo_backend": "no",
+        "--main_process_port": 0,
+        "--num_cpu_threads_per_process": _threads(machine, gpus or 1),
+    }
+    kind = ["--cpu"] if not gpus else ["--multi_gpu"] if gpus > 1 else []
+    words = [*kind, *(str(word) for pair in flags.items() for word in pair)]
+    return Plan(_quietly("accelerate.commands.launch", *words, request=request), (), directory)
+
+
+def _with_torch(request: Request, machine: Machine, directory: Path) -> Plan:
+    processes = request.tasks or 1
+    settings = {
+        "ACCELERATE_USE_CPU": "true",  # without it each process believes that it is alone
+        "ACCELERATE_MIXED_PRECISION": request.mixed_precision or "no",
+        "OMP_NUM_THREADS": str(_threads(machine, processes)),
+    }
+    words = _quietly("torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), request=request)
+    return Plan(words, tuple(settings.items()), directory)
+
+
+def _quietly(launcher: str, *flags: str, request: Request) -> tuple[str, ...]:
+    """The command line of a launcher's module; -P: nothing in the user's folder is taken for one of its modules."""
+    return (sys.executable, "-P", str(HERE / "wrap_launcher.py"), launcher, *flags, str(TRAIN), *request.job)
+
+
+def _threads(machine: Machine, processes: int) -> int:
+    """OpenMP threads of each process: what the user set, else an equal share of the cores."""
+    if re.fullmatch("[1-9][0-9]*", machine.omp_num_threads):
+        return int(machine.omp_num_threads)
+    return max(1, machine.cores // processes)
+
+
+def _visible_gpus(environ: Mapping[str, str]) -> int:
+    """GPUs that CUDA would show."""
+    named = named_gpus(environ)
+    if named is not None:
+        return len(named)
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def named_gpus(environ: Mapping[str, str]) -> tuple[str, ...] | None:
+    """What CUDA_VISIBLE_DEVICES names; like CUDA, only up to the first that is no device (-1, NoDevFiles).
+
+    None where it is not set: all GPUs.
+    """
+    named = environ.get("CUDA_VISIBLE_DEVICES")
+    return None if named is None else tuple(takewhile(DEVICE.fullmatch, (name.strip() for name in named.split(","))))

@@ -1,0 +1,126 @@
+"""What submitit starts on a node, once a rank: the one place that knows both Slurm and the job.
+
+Run as a script it holds signals back, so that one that comes while Python imports is neither lost nor fatal, and
+becomes submitit's worker with the code of its own snapshot. That calls `run`, which joins the ranks and runs the job.
+
+A job that stopped behind a checkpoint leaves a marker for the batch script, which requeues: a container has no
+scontrol. Everyone then exits with 0 by SystemExit, of which submitit makes no result: whoever waits for one waits for
+the real end. Exit codes would not do as a message, as srun reports its own kill (143) where ranks end one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+THREADS = "MUSTER_THREADS"
+MASTER_ADDR = "MUSTER_MASTER_ADDR"
+MARKER = "requeue"
+RECORD = "restarts.json"
+FRUITLESS = 3
+"""So many restarts without a newer checkpoint end the job."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A stop behind a checkpoint."""
+
+    step: int
+    """Step of the newest checkpoint."""
+    restarts: int
+    """How often Slurm had restarted the job by then."""
+
+
+def next_record(last: Stop | None, now: Stop) -> Stop | None:
+    """The last stop that made progress, this one included; None if the job is not to be restarted once more."""
+    if last is None or now.step > last.step:
+        return now
+    return last if now.restarts - last.restarts < FRUITLESS else None
+
+
+def main(argv: list[str]) -> None:
+    """`worker.py -u -m submitit.core._submit FOLDER`: run that module with the code that this file is part of."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # started with -P: our folder itself is not on it
+    from job.runtime import environment
+
+    environment.restart_with_allocator()
+    at = argv.index("-m") + 1
+    sys.argv = argv[at:]
+    runpy.run_module(argv[at], run_name="__main__", alter_sys=True)
+
+
+def run(*argv: str) -> int:
+    """Run the job's command line as this rank of the Slurm job; returns 0 when it is finished.
+
+    Raises:
+        SystemExit: with the job's exit code if it failed, with 0 if it stopped and is to be requeued.
+    """
+    from submitit import JobEnvironment
+
+    from job import train
+    from job.errors import Stopped
+    from job.runtime import signals
+
+    rank = JobEnvironment()
+    _join(rank.job_id)
+    signals.install()
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit would log each
+    # Settings say how a run begins: begun anew it is once, not at every restart.
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    code = train.main([*argv, *(["--no_overwrite_output_dir"] if restarts else [])])
+    signals.ignore()
+    if code == Stopped.exit_code:
+        code = _leave_marker(rank.paths.folder, restarts) if rank.global_rank == 0 else 0
+    elif code == 0:
+        return 0
+    raise SystemExit(code)
+
+
+def _join(job_id: str) -> None:
+    """Tell torch and accelerate which rank this is. GPUs are not masked: a rank names its own by its local rank."""
+    from submitit.helpers import TorchDistributedEnvironment
+
+    TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    if address := os.environ.get(MASTER_ADDR):
+        os.environ["MASTER_ADDR"] = address
+    os.environ["MUSTER_OWNER"] = f"slurm:{job_id}"
+
+
+def _leave_marker(folder: Path, restarts: int) -> int:
+    """Ask the batch script for a requeue, unless the restarts lead nowhere; the exit code."""
+    from job.errors import Stopped
+    from job.runtime import signals
+
+    step = int(_read(folder.parents[1] / "status.json").get("step", 0))
+    last = _read(folder / RECORD)
+    progress = next_record(Stop(**last) if last else None, Stop(step, restarts))
+    if progress is None:
+        print(f"error: {FRUITLESS} restarts made no progress beyond step {step}: not requeued; if a start is too short "
+              "for a checkpoint, raise --time", file=sys.stderr, flush=True)  # fmt: skip
+        return Stopped.exit_code
+    _write(folder / RECORD, json.dumps(asdict(progress)))
+    _write(folder / MARKER, signals.in_words(signals.reason()) if signals.reason() else "another rank")
+    return 0
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no file: a stop may come before the first."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _write(path: Path, text: str) -> None:
+    """In one step: the batch script never reads half a word."""
+    aside = path.with_name(f".{path.name}")
+    aside.write_text(f"{text}\n", encoding="utf-8")
+    aside.replace(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

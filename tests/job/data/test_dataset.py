@@ -1,0 +1,252 @@
+"""Text becomes tokens once, and exactly those that the tokenizer gives row by row."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from job import config
+from job.data import dataset
+from job.data.dataset import Data
+from job.data.labels import CLASSES, Task
+from job.errors import Refused
+from tests.support.tiny import tiny_tokenizer
+
+TEXTS = ["good", "é", "a very bad film, sadly", "Grüße 😀\nsecond line", "x" * 300, "NA", "007", "good " * 40] * 3
+LABELS = ["10", "2", "1"] * 8
+MAX_LENGTH = 16
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny_tokenizer(folder, ["good", "bad", "film"])
+    return folder
+
+
+def load(folder: Path, **options: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_folder: Path) -> Any:
+    return load(tokenizer_folder)
+
+
+def write(path: Path, **columns: list[str]) -> str:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *zip(*columns.values(), strict=True)])
+    return str(path)
+
+
+def prepared(path: str, tokenizer: Any, max_length: int = MAX_LENGTH, **settings: Any) -> Data:
+    given = config.from_dict({"train_file": path, "validation_file": path, **settings})
+    return dataset.prepare(given, tokenizer, None, max_length)
+
+
+def ids(split: dataset.Split, column: str = "input_ids") -> list[list[int]]:
+    return [row.tolist() for row in split.rows(np.arange(len(split)))[column]]
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_tokens_are_those_of_each_text_alone(tmp_path: Path, tokenizer: Any) -> None:
+    read = prepared(write(tmp_path / "a.csv", text=TEXTS, label=LABELS), tokenizer)
+    alone = [tokenizer(text, truncation=True, max_length=MAX_LENGTH)["input_ids"] for text in TEXTS]
+    assert read.train is not None
+    assert ids(read.train) == ids(read.evaluation) == alone
+    assert read.train.lengths.tolist() == [len(tokens) for tokens in alone]
+    assert max(map(len, alone)) == MAX_LENGTH and len({*map(len, alone)}) > 3
+    assert (read.train.lengths.dtype, read.train.labels.dtype) == (np.int32, np.int64)
+    assert read.task.names == ("1", "2", "10")
+    assert [read.task.names[i] for i in read.train.labels] == LABELS
+    assert read.train.index.tolist() == list(range(len(TEXTS)))
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_pairs_are_tokenised_together_and_say_which_is_which(tmp_path: Path, tokenizer: Any) -> None:
+    other = TEXTS[::-1]
+    read = prepared(write(tmp_path / "a.csv", sentence1=TEXTS, sentence2=other, label=LABELS), tokenizer)
+    alone = [tokenizer([a], [b], truncation=True, max_length=MAX_LENGTH) for a, b in zip(TEXTS, other, strict=True)]
+    assert read.text_columns == ("sentence1", "sentence2")
+    assert ids(read.evaluation) == [row["input_ids"][0] for row in alone]
+    assert ids(read.evaluation, "token_type_ids") == [row["token_type_ids"][0] for row in alone]
+    assert {kind for row in ids(read.evaluation, "token_type_ids") for kind in row} == {0, 1}
+
+
+@pytest.fixture
+def rows_tokenised(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each call of a tokenizer was given, of all calls so far."""
+    calls: list[int] = []
+    call = type(tokenizer).__call__
+
+    def counting(self: Any, *texts: list[str], **options: Any) -> Any:
+        calls.append(len(texts[0]))
+        return call(self, *texts, **options)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", counting)
+    return calls
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_text_is_tokenised_once_for_all_processes_and_runs(
+    tmp_path: Path, tokenizer_folder: Path, rows_tokenised: list[int]
+) -> None:
+    path = write(tmp_path / "a.csv", text=TEXTS, label=LABELS)
+    first = prepared(path, load(tokenizer_folder))
+    assert sum(rows_tokenised) == len(TEXTS)  # both splits are this one file
+    rows_tokenised.clear()
+
+    used = load(tokenizer_folder)
+    used(["a text"], padding="max_length", truncation=True, max_length=9)  # leaves its state in the tokenizer
+    rows_tokenised.clear()
+    copied = write(tmp_path / "copy.csv", text=TEXTS, label=LABELS)
+    assert ids(prepared(copied, used).evaluation) == ids(first.evaluation)
+    assert rows_tokenised == []
+
+
+@pytest.mark.usefixtures("datasets_cache")
+@pytest.mark.parametrize("change", ["max_length", "one letter of the text", "tokenizer", "columns"])
+def test_what_changes_the_tokens_misses_the_cache(
+    change: str, tmp_path: Path, tokenizer_folder: Path, tokenizer: Any, rows_tokenised: list[int]
+) -> None:
+    columns = {"text": TEXTS, "label": LABELS, "other": TEXTS[::-1]}
+    path = write(tmp_path / "a.csv", **columns)
+    prepared(path, tokenizer)
+    rows_tokenised.clear()
+    if change == "max_length":
+        prepared(path, tokenizer, MAX_LENGTH - 1)
+    elif change == "columns":
+        prepared(path, tokenizer, text_column_names=["other"])
+    elif change == "tokenizer":
+        tiny_tokenizer(tmp_path / "more", ["good", "bad", "film", "sadly"])
+        prepared(path, load(tmp_path / "more"))
+    else:
+        prepared(write(tmp_path / "a.csv", **columns | {"text": ["food", *TEXTS[1:]]}), tokenizer)
+    assert sum(rows_tokenised) == len(TEXTS)
+
+
+def test_a_tokenizer_that_keeps_the_end_of_a_text_is_another_tokenizer(tokenizer_folder: Path) -> None:
+    """Its tokens differ wherever a text is cut, so they must not be found in the first one's cache."""
+    right, left = load(tokenizer_folder), load(tokenizer_folder, truncation_side="left")
+    cut = [t("good bad film", truncation=True, max_length=4)["input_ids"] for t in (right, left)]
+    assert cut[0] != cut[1]
+    assert dataset.tokenizer_digest(right) != dataset.tokenizer_digest(left)
+
+
+@pytest.mark.parametrize(("size", "limit"), [(100, 10), (100, 99), (7, 1), (5, 5), (5, 9), (5, None)])
+def test_a_subset_is_the_tutorials_own(size: int, limit: int | None) -> None:
+    from datasets import Dataset
+
+    shuffled = Dataset.from_dict({"i": range(size)}).shuffle(seed=42)["i"]
+    drawn = dataset.subset(size, limit).tolist()
+    assert set(drawn) == set(list(shuffled)[:limit])
+    assert drawn == sorted(drawn)
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_a_subset_keeps_rows_labels_and_row_numbers_together(tmp_path: Path, tokenizer: Any) -> None:
+    path = write(tmp_path / "a.csv", text=TEXTS, label=LABELS)
+    whole, part = prepared(path, tokenizer).train, prepared(path, tokenizer, max_train_samples=5).train
+    assert whole is not None and part is not None
+    assert part.index.tolist() == dataset.subset(len(TEXTS), 5).tolist()
+    assert ids(part) == [ids(whole)[i] for i in part.index]
+    assert part.labels.tolist() == whole.labels[part.index].tolist()
+    assert part.lengths.tolist() == whole.lengths[part.index].tolist()
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_the_subset_does_not_define_the_classes(tmp_path: Path, tokenizer: Any) -> None:
+    path = write(tmp_path / "a.csv", text=TEXTS, label=LABELS)
+    assert prepared(path, tokenizer, max_train_samples=1, max_eval_samples=1).task.names == ("1", "2", "10")
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_without_training_the_models_classes_are_taken(tmp_path: Path, tokenizer: Any) -> None:
+    path = write(tmp_path / "a.csv", text=["x", "y"], label=["neg", "pos"])
+    given = config.from_dict({"validation_file": path, "do_train": False})
+    read = dataset.prepare(given, tokenizer, Task(CLASSES, ("pos", "neg")), MAX_LENGTH)
+    assert read.train is None
+    assert read.evaluation.labels.tolist() == [1, 0]
+    with pytest.raises(Refused) as caught:
+        dataset.prepare(given, tokenizer, None, MAX_LENGTH)
+    assert str(caught.value) == "the model has no class names of its own: give a fine-tuned one as --model_name_or_path"
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_a_row_to_predict_of_which_no_token_is_made_is_refused(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    bare = Tokenizer(models.WordLevel({"x": 0, "?": 1}, unk_token="?"))
+    bare.pre_tokenizer = pre_tokenizers.Whitespace()
+    path = write(tmp_path / "a.csv", text=["x", "x x", " "])
+    asked = config.from_dict({"test_file": path, "do_train": False, "do_eval": False})
+    with pytest.raises(Refused) as caught:
+        dataset.prepare(
+            asked, PreTrainedTokenizerFast(tokenizer_object=bare), Task(CLASSES, ("pos", "neg")), MAX_LENGTH
+        )
+    assert str(caught.value) == f"{path}, row 3: the tokenizer finds no token in it: write text"
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_what_is_only_predicted_needs_no_other_data(tmp_path: Path, tokenizer: Any) -> None:
+    path = write(tmp_path / "a.csv", text=["x", ""])
+    asked = config.from_dict({"test_file": path, "train_file": "no.csv", "do_train": False, "do_eval": False})
+    read = dataset.prepare(asked, tokenizer, Task(CLASSES, ("pos", "neg")), MAX_LENGTH)
+    assert read.test is not None and read.test.labels is None and read.label_column is None
+    assert (read.train, read.evaluation, read.cut) == (None, None, False)
+    assert ids(read.test)[1] == tokenizer("")["input_ids"]
+
+
+def jsonl(*rows: Any) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.usefixtures("datasets_cache")
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", b"text,label\n", lambda path: f"{path} has no rows to train on"),
+        ("a.csv", b"text,label\na,b\nc\n", lambda path: f"{path}, line 3: no value for label"),
+        (
+            "a.jsonl",
+            jsonl({"text": "a", "label": 1}, {"text": 7, "label": 2}),
+            lambda path: f"{path}, row 2: text is not text but 7: take the row out or write text",
+        ),
+        (
+            "a.jsonl",  # half an emoji, as cut tweets have it
+            jsonl({"text": "a", "label": 1}, {"text": "\ud83d", "label": 2}),
+            lambda path: None,
+        ),
+        ("a.csv", b"text,label\n" + b"a,b\n" * 5000 + b"gr\xfc\xdfe,c\n", lambda path: None),
+        ("a.parquet", b"no parquet", lambda path: None),
+    ],
+    ids=["no rows", "short row", "text is a number", "half a surrogate pair", "latin-1", "no parquet"],
+)
+def test_a_file_that_cannot_be_used_is_refused_on_one_line(
+    name: str, content: bytes, expected: Callable[[str], str | None], tmp_path: Path, tokenizer: Any
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(Refused) as caught:
+        prepared(str(path), tokenizer)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and len(message.splitlines()) == 1
+    assert message == (expected(str(path)) or message)
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_parquet_keeps_types_and_categories(tmp_path: Path, tokenizer: Any) -> None:
+    import pandas as pd
+
+    table = pd.DataFrame({"text": ["007", "NA", "x"], "label": pd.Categorical(["b", "a", "b"])})
+    table.to_parquet(tmp_path / "a.parquet")
+    read = prepared(str(tmp_path / "a.parquet"), tokenizer)
+    assert [read.task.names[i] for i in read.evaluation.labels] == ["b", "a", "b"]
+    assert ids(read.evaluation)[:2] == [tokenizer(text)["input_ids"] for text in ("007", "NA")]

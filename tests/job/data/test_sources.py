@@ -1,0 +1,413 @@
+"""The same rows from any source are the same table, known by their content and not by where they lie."""
+
+import csv
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from job import checks, config
+from job.data import readers, sources
+from job.data.columns import Columns
+from job.data.sources import Source
+from job.errors import Refused
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+TEXTS = [
+    "007", "NA", "null", "1.0", "2020-01-01", "a, b", 'say "x"', '"', "two\nlines", "two\r\nlines", "tab\there",
+    "Grüße 😀", " x ", "\ufeffmark", "x" * 200_000,
+]  # fmt: skip
+LABELS = ["1", "02", "NA", "", "none"] * 3
+ROWS = [{"id": str(i), "text": t, "label": n} for i, (t, n) in enumerate(zip(TEXTS, LABELS, strict=True))]
+Rows = list[dict[str, Any]]
+
+
+def separated(rows: Rows, separator: str, newline: str, encoding: str = "utf-8") -> bytes:
+    from io import StringIO
+
+    text = StringIO()
+    writer = csv.writer(text, delimiter=separator, lineterminator=newline, quoting=csv.QUOTE_ALL)
+    writer.writerows([list(rows[0]), *(row.values() for row in rows)])
+    return text.getvalue().encode(encoding)
+
+
+def as_csv(rows: Rows) -> bytes:
+    return separated(rows, ",", "\r\n", "utf-8-sig")
+
+
+def as_tsv(rows: Rows) -> bytes:
+    return separated(rows, "\t", "\r\n", "utf-8-sig")
+
+
+def as_jsonl(rows: Rows) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8-sig")
+
+
+def as_json(rows: Rows) -> bytes:
+    return json.dumps(rows, indent=1).encode()
+
+
+WRITERS: dict[str, Callable[[Rows], bytes]] = {
+    ".csv": as_csv,
+    ".tsv": as_tsv,
+    ".jsonl": as_jsonl,
+    ".json": as_json,
+    ".csv.gz": lambda rows: gzip.compress(as_csv(rows)),
+    ".tsv.gz": lambda rows: gzip.compress(separated(rows, "\t", "\n")),
+    ".jsonl.gz": lambda rows: gzip.compress(as_jsonl(rows)),
+    ".json.gz": lambda rows: gzip.compress(as_jsonl(rows)),
+    ".CSV": lambda rows: separated(rows, ",", "\n"),
+}
+
+
+def write(path: Path, rows: Rows) -> str:
+    ending = path.name[path.name.index(".") :]
+    if ending == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_bytes(WRITERS[ending](rows))
+    return str(path)
+
+
+def given(**settings: Any) -> config.Data:
+    return config.from_dict(settings).data
+
+
+def one(**settings: Any) -> Source:
+    """The training data."""
+    return sources.read(given(**settings), ("train",))["train"]
+
+
+def content(source: Source) -> list[tuple[str, Any]]:
+    """Text and label of each row."""
+    label = source.columns.label
+    assert label is not None
+    return [(row["text"], json.loads(row[label]) if source.json_labels else row[label]) for row in source.table]
+
+
+def refusal(read: Callable[[], Any]) -> str:
+    with pytest.raises(Refused) as caught:
+        read()
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def texts(*words: str) -> Rows:
+    return [{"text": word, "label": "a"} for word in words]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+
+
+@pytest.mark.parametrize("ending", [*WRITERS, ".parquet"])
+def test_every_format_gives_the_same_table(ending: str, tmp_path: Path) -> None:
+    source = one(train_file=write(tmp_path / f"a{ending}", ROWS))
+    assert content(source) == list(zip(TEXTS, LABELS, strict=True))
+    assert source.table.column_names == ["text", "label"]
+    assert source.columns == Columns(("text",), "label")
+
+
+def test_a_pattern_means_its_files_in_the_order_of_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d" / "deep").mkdir(parents=True)
+    write(Path("d/b.csv"), texts("third"))
+    write(Path("d/a.tsv.gz"), texts("first", "second"))
+    write(Path("d/deep/c.json"), [{"label": 1, "text": "fourth"}])
+    assert [text for text, _ in content(one(train_file="d/*.*"))] == ["first", "second", "third"]
+    assert content(one(train_file="d/**"))[2:] == [("third", "a"), ("fourth", 1)]
+    assert [text for text, _ in content(one(train_file="d/[b-z].csv"))] == ["third"]
+
+
+def test_a_file_that_is_there_is_no_pattern(tmp_path: Path) -> None:
+    write(tmp_path / "a1.csv", texts("other"))
+    for name in ("a[1].csv", "a[1].parquet"):
+        assert content(one(train_file=write(tmp_path / name, texts("own")))) == [("own", "a")]
+
+
+def test_parquet_files_are_read_together(tmp_path: Path) -> None:
+    write(tmp_path / "b.parquet", texts("second"))
+    write(tmp_path / "a.parquet", [{"more": 1, "label": "b", "text": "first"}])
+    assert content(one(train_file=str(tmp_path / "*.parquet"))) == [("first", "b"), ("second", "a")]
+
+
+def test_class_numbers_with_other_names_are_not_mixed(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    for name, classes in (("a", ["no", "yes"]), ("b", ["yes", "no"])):
+        features = Features({"text": Value("string"), "label": ClassLabel(names=classes)})
+        Dataset.from_dict({"text": ["x"], "label": [0]}, features=features).to_parquet(tmp_path / f"{name}.parquet")
+    message = refusal(lambda: one(train_file=str(tmp_path / "*.parquet")))
+    assert message == f"{tmp_path}/b.parquet: column label has other class names than in {tmp_path}/a.parquet"
+
+
+def test_files_are_known_by_their_content_and_order(tmp_path: Path) -> None:
+    def known(*parts: str) -> str:
+        shutil.rmtree(tmp_path / "d", ignore_errors=True)
+        (tmp_path / "d").mkdir()
+        for number, part in enumerate(parts):
+            write(tmp_path / "d" / f"{len(parts)}{number}.csv", texts(part))
+        return one(train_file=str(tmp_path / "d" / "*.csv")).fingerprint
+
+    first = known("a", "b")
+    (tmp_path / "d" / "20.csv").rename(tmp_path / "d" / "1.csv")
+    os.utime(tmp_path / "d" / "1.csv", (1, 1))
+    assert one(train_file=str(tmp_path / "d" / "*.csv")).fingerprint == first
+    assert len({first, known("b", "a"), known("a"), known("a", "c"), known("a", "b", "b")}) == 5
+
+
+def test_the_same_bytes_in_another_format_are_other_data(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.tsv"):
+        (tmp_path / name).write_bytes(b"text\na\n")
+    known = {
+        sources.read(given(test_file=str(tmp_path / name)), ("test",))["test"].fingerprint
+        for name in ("a.csv", "a.tsv")
+    }
+    assert len(known) == 2
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".json.gz", ".parquet"])
+@pytest.mark.parametrize("empty", ["", " \t\n"])
+def test_a_row_without_text_is_refused_by_file_and_number(ending: str, empty: str, tmp_path: Path) -> None:
+    write(tmp_path / f"a{ending}", texts("x", "y"))
+    write(tmp_path / f"b{ending}", texts("x", empty, "y"))
+    message = refusal(lambda: one(train_file=str(tmp_path / f"*{ending}")))
+    assert message == f"{tmp_path}/b{ending}, row 2: text is empty: nothing can be learnt from it, take the row out"
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_row_to_predict_may_be_empty_which_is_not_remembered_as_fit_to_train_on(ending: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a{ending}", texts("x", "", " "))
+    read = sources.read(given(test_file=path), ("test",))["test"]
+    assert [text for text, _ in content(read)] == ["x", "", " "]
+    assert ", row 2: text is empty: " in refusal(lambda: one(train_file=path))
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet"])
+def test_a_text_that_is_null_is_refused_by_file_and_number(ending: str, tmp_path: Path) -> None:
+    rows = [*texts("x", "y"), {"text": None, "label": "a"}, *texts("")]
+    path = write(tmp_path / f"a{ending}", rows)
+    for read in (lambda: one(train_file=path), lambda: sources.read(given(test_file=path), ("test",))):
+        message = refusal(read)
+        assert message == f"{path}, row 3: text is not text but null: take the row out or write text"
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_pair_has_text_if_one_of_it_does(ending: str, tmp_path: Path) -> None:
+    pairs = [{"sentence1": a, "sentence2": b, "label": "1"} for a, b in (("a", "b"), ("", "b"), ("a", ""), (" ", ""))]
+    assert len(one(train_file=write(tmp_path / f"a{ending}", pairs[:3])).table) == 3
+    message = refusal(lambda: one(train_file=write(tmp_path / f"b{ending}", pairs)))
+    assert ", row 4: sentence1 and sentence2 are empty: " in message
+
+
+def test_a_null_label_is_left_to_the_labels(tmp_path: Path) -> None:
+    rows = [{"text": "x", "label": None}, {"text": "y", "label": 1}]
+    for ending in (".jsonl", ".parquet"):
+        assert content(one(train_file=write(tmp_path / f"a{ending}", rows))) == [("x", None), ("y", 1)]
+    (tmp_path / "nan.jsonl").write_text('{"text": "x", "label": NaN}\n')
+    assert repr(content(one(train_file=str(tmp_path / "nan.jsonl")))) == "[('x', nan)]"
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_half_a_character_is_refused_by_file_and_number(column: str, tmp_path: Path) -> None:
+    rows = [*texts("x"), {"text": "y", "label": "b", column: "\ud83d"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    message = refusal(lambda: one(train_file=str(tmp_path / "a.json")))
+    assert message.startswith(f"{tmp_path}/a.json, row 2: \\ud83d is half a character")
+
+
+def test_a_pattern_means_the_same_files_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data [1]"
+    folder.mkdir()
+    for name in ("a", "b"):
+        write(folder / f"{name}.csv", texts(name))
+    monkeypatch.chdir(folder)
+    first = config.parse(["--train_file", "*.csv", "--test_file", "[b].csv"])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(config.to_yaml(first))
+    again = config.parse(["config.yaml"])
+    checks.check(again)
+    assert again == first
+    read = sources.read(again.data, ("train", "validation", "test"))
+    assert {split: content(source) for split, source in read.items()} == {
+        "train": [("a", "a"), ("b", "a")],
+        "test": [("b", "a")],
+    }
+
+
+def test_preflight_reads_the_columns_of_a_hundred_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+    columns = readers.columns
+    monkeypatch.setattr(readers, "columns", lambda path: looked_at.append(path) or columns(path))
+    for number in range(120):
+        write(tmp_path / f"{number:03}.csv", texts("x"))
+    asked = config.from_dict({"train_file": str(tmp_path / "*.csv")})
+    checks.check(asked)
+    assert len(looked_at) == 100
+    (tmp_path / "119.csv").write_text("text\n")
+    checks.check(asked)
+    assert f"{tmp_path}/119.csv has no column label" in refusal(lambda: sources.read(asked.data, ("train",)))
+
+
+def test_preflight_leaves_parquet_to_the_job_where_pyarrow_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config.from_dict({"train_file": write(tmp_path / "a.parquet", [{"words": "x", "label": 1}])})
+    assert "no column has a usual text name" in refusal(lambda: checks.check(asked))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    checks.check(asked)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_test_set_may_have_no_labels(ending: str, tmp_path: Path) -> None:
+    test, bare = write(tmp_path / f"a{ending}", texts("x")), write(tmp_path / f"b{ending}", [{"text": "x"}])
+    read = sources.read(given(train_file=test, test_file=bare), ("train", "validation", "test"))
+    assert list(read) == ["train", "test"]
+    assert read["test"].columns == Columns(("text",), None)
+    assert read["test"].table.column_names == ["text"]
+    assert sources.read(given(test_file=test), ("test",))["test"].columns.label == "label"
+    assert "has no column label" in refusal(
+        lambda: sources.read(given(test_file=bare, label_column_name="label"), ("test",))
+    )
+    assert "no column has a usual label name" in refusal(lambda: one(train_file=bare))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data sets
+
+
+def saved(path: Path, **splits: list[str]) -> Path:
+    """A folder made by save_to_disk: of a DatasetDict, or of a Dataset where the one split is named `single`."""
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    made = {
+        name: Dataset.from_dict({"text": words, "label": [1] * len(words)}, features=features)
+        for name, words in splits.items()
+    }
+    (made["single"] if "single" in made else DatasetDict(made)).save_to_disk(str(path))
+    return path
+
+
+def layout(path: Path, **splits: list[str]) -> Path:
+    """A folder laid out as a repository of the hub."""
+    path.mkdir(exist_ok=True)
+    for name, words in splits.items():
+        (path / f"{name}.jsonl").write_bytes(as_jsonl(texts(*words)))
+    files = "".join(f"  - {{split: {name}, path: {name}.jsonl}}\n" for name in splits)
+    (path / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n")
+    return path
+
+
+def test_a_saved_data_set_is_read_with_its_class_names(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "d", train=["a", "b"], dev=["c"], test=["e"])
+    listed = sorted(path.name for path in folder.rglob("*"))
+    read = sources.read(given(dataset_name=str(folder), test_split_name="test"), ("train", "validation", "test"))
+    assert [content(source) for source in read.values()] == [[("a", 1), ("b", 1)], [("c", 1)], [("e", 1)]]
+    assert read["train"].table.features["label"].names == ["no", "yes"]
+    read["train"].table.map(lambda row: row)
+    assert sorted(path.name for path in folder.rglob("*")) == listed, "what is computed from it lies elsewhere"
+
+
+def test_the_parts_of_a_saved_data_set_keep_their_order(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    words = [f"word {number}" for number in range(24)]
+    Dataset.from_dict({"text": words, "label": [0] * 24}).save_to_disk(str(tmp_path / "d"), num_shards=12)
+    assert [text for text, _ in content(one(dataset_name=str(tmp_path / "d")))] == words
+
+
+def test_a_saved_data_set_without_splits_is_the_training_data(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    table = Dataset.from_dict({"text": ["b", "a"], "label": [1, 0]}).sort("text").with_format("numpy")
+    table.save_to_disk(str(tmp_path / "d"))
+    read = sources.read(given(dataset_name=str(tmp_path / "d")), ("train", "validation"))
+    assert list(read) == ["train"]
+    assert content(read["train"]) == [("a", 0), ("b", 1)]
+    assert type(read["train"].table[0]["text"]) is str
+
+
+@pytest.mark.parametrize("make", [saved, layout])
+def test_a_folder_is_known_by_the_content_of_its_files(make: Callable[..., Path], tmp_path: Path) -> None:
+    def known(folder: Path) -> str:
+        return one(dataset_name=str(folder)).fingerprint
+
+    folder = make(tmp_path / "d", train=["a", "b"])
+    first = known(folder)
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))
+    assert known(folder) == first
+    assert known(shutil.copytree(folder, tmp_path / "copy")) == first
+    (folder / "notes.txt").write_text("mine")
+    assert known(folder) == first
+    assert known(make(tmp_path / "other", train=["a", "c"])) != first
+
+
+@pytest.mark.parametrize("make", [saved, layout])
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        (["train", "validation", "dev"], "validation"),
+        (["train", "eval", "dev"], "dev"),
+        (["train", "valid"], "valid"),
+        (["train", "test"], None),
+    ],
+)
+def test_validation_is_the_split_of_a_usual_name(
+    make: Callable[..., Path], there: list[str], expected: str | None, tmp_path: Path
+) -> None:
+    folder = str(make(tmp_path / "d", **{name: [name] for name in there}))
+    read = sources.read(given(dataset_name=folder), ("train", "validation"))
+    found = {split: content(source)[0][0] for split, source in read.items()}
+    assert found == {"train": "train"} | ({"validation": expected} if expected else {})
+
+
+def test_the_training_data_is_not_taken_for_validation(tmp_path: Path) -> None:
+    data = given(dataset_name=str(saved(tmp_path / "d", validation=["a"])), train_split_name="validation")
+    assert list(sources.read(data, ("train", "validation"))) == ["train"]
+
+
+@pytest.mark.parametrize("make", [saved, layout])
+def test_a_split_that_is_named_must_be_there(make: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make(tmp_path / "d", train=["a"], dev=["b"])
+    for split in ("validation", "test"):
+        data = given(**{"dataset_name": str(folder), f"{split}_split_name": "held_out"})
+        message = refusal(lambda data=data, split=split: sources.read(data, ("train", split)))  # type: ignore[misc]
+        assert message == f"{folder} has no split held_out: it has train, dev"
+
+
+def test_a_data_set_without_labels_can_be_predicted(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    Dataset.from_dict({"text": ["a"]}).save_to_disk(str(tmp_path / "d"))
+    read = sources.read(given(dataset_name=str(tmp_path / "d"), test_split_name="train"), ("test",))
+    assert read["test"].columns == Columns(("text",), None)
+
+
+def test_a_row_without_text_is_refused_by_split_and_number(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "d", train=["a", ""])
+    message = refusal(lambda: one(dataset_name=str(folder)))
+    assert message == f"{folder} (train), row 2: text is empty: nothing can be learnt from it, take the row out"
+
+
+@pytest.mark.parametrize("name", ["dataset_dict.json", "train/state.json", "train/data-00000-of-00001.arrow"])
+def test_a_saved_data_set_that_is_damaged_is_refused(name: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "d", train=["a"])
+    (folder / name).write_text("{")
+    assert refusal(lambda: one(dataset_name=str(folder))).startswith(f"data set {folder}")
+
+
+def test_a_saved_data_set_has_no_configurations(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "d", train=["a"])
+    message = refusal(lambda: one(dataset_name=str(folder), dataset_config_name="x"))
+    assert message == f"{folder} was made by save_to_disk and has no configurations: leave out --dataset_config_name"

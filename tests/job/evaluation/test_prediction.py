@@ -1,0 +1,236 @@
+"""Every example counts once, and the numbers are those of the libraries everyone knows."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from datasets import Dataset
+from scipy import stats
+from scipy.special import softmax
+from sklearn import metrics as sklearn_metrics
+
+from job.batching import collate
+from job.data.dataset import Split
+from job.data.labels import CLASSES, REGRESSION, SEVERAL
+from job.errors import Refused
+from job.evaluation import prediction
+from job.evaluation.prediction import Predictions
+from tests.support.tiny import tiny_model
+
+OWN_METRIC = """
+import datasets
+import evaluate
+
+class Wrong(evaluate.Metric):
+    def _info(self):
+        whole = datasets.Value("int64")
+        return evaluate.MetricInfo(
+            description="a",
+            citation="b",
+            inputs_description="c",
+            features=datasets.Features({"predictions": whole, "references": whole}),
+        )
+
+    def _compute(self, predictions, references):
+        return {"wrong": sum(p != r for p, r in zip(predictions, references))}
+"""
+
+
+@pytest.fixture
+def cached_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import evaluate
+
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "metrics-cache")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, Any]:
+    return prediction.load_metrics(["accuracy", "f1", "matthews_correlation"], CLASSES)
+
+
+def random_predictions(classes: int, seed: int, occurring: int | None = None, rows: int = 40) -> Predictions:
+    """Labels and predictions of the first `occurring` of the classes only."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(rows, classes)).astype(np.float32)
+    logits[:, occurring or classes :] = -50
+    return Predictions(CLASSES, np.arange(rows), logits, random.integers(0, occurring or classes, rows))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Each example once
+
+
+def test_rows_gathered_in_any_order_are_put_in_order() -> None:
+    index = np.array([4, -1, 0, 2, -1, 1, 3])
+    rows = np.stack([index, index * 10], axis=1).astype(np.float32)
+    assert prediction.in_order(index, rows, 5).tolist() == [[0, 0], [1, 10], [2, 20], [3, 30], [4, 40]]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [[0, 1, 3], [0, 1, 2, 2, 3], [0, 1, 2, 2], [0, 1, 2, 3, 4], [-1, -1, -1, -1], [0, 1, 2, -1]],
+    ids=["lost", "doubled", "one for another", "one too many", "none", "padding for a row"],
+)
+def test_a_row_lost_or_doubled_ends_the_run(index: list[int]) -> None:
+    with pytest.raises(RuntimeError, match=r"^evaluation did not return each example once$"):
+        prediction.in_order(np.array(index), np.zeros((len(index), 2)), 4)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 40, 10_000])
+def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tiny_model(tmp_path, num_labels=3)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path, local_files_only=True).train()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    rows = [[2, *(7 + i % 20 for i in range(n)), 3] for n in (3, 30, 1, 12, 4, 9, 0)]
+    lengths = np.array([len(row) for row in rows], dtype=np.int32)
+    labels = np.array([0, 1, 2, 0, 1, 2, 0])
+    split = Split(Dataset.from_dict({"input_ids": rows}).with_format("numpy"), lengths, labels, np.arange(7) * 5)
+
+    accelerator = Accelerator(cpu=True)
+    made = prediction.predict(model, CLASSES, split, partial(collate.padded, split, tokenizer), accelerator, max_tokens)
+    with torch.inference_mode():
+        alone = torch.cat([model.eval()(input_ids=torch.tensor([row])).logits for row in rows])
+    np.testing.assert_allclose(made.logits, alone.numpy(), atol=1e-6)
+    assert made.index.tolist() == [0, 5, 10, 15, 20, 25, 30] and made.labels is labels
+    assert len({*made.logits[:, 0].tolist()}) == 7  # the rows do differ: an order could be wrong
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers
+
+
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_loss_and_probabilities_are_those_of_torch_and_scipy(scale: int) -> None:
+    made = random_predictions(5, seed=0)
+    made = Predictions(CLASSES, made.index, made.logits * scale, made.labels)
+    expected = F.cross_entropy(torch.from_numpy(made.logits).double(), torch.from_numpy(made.labels))
+    assert made.loss == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(made.probabilities, softmax(made.logits.astype(np.float64), axis=1), atol=1e-7)
+    assert made.probabilities.dtype == np.float32
+
+
+def test_of_equal_logits_the_lowest_class_is_predicted() -> None:
+    made = Predictions(CLASSES, np.arange(2), np.array([[1, 3, 3], [0, 0, 0]], dtype=np.float32), np.array([0, 0]))
+    assert made.answers.tolist() == [1, 0]
+
+
+@pytest.mark.usefixtures("cached_here")
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("classes", "occurring"), [(2, 2), (2, 1), (5, 5), (5, 3)])
+def test_scores_are_scikit_learns(classes: int, occurring: int, seed: int, loaded: dict[str, Any]) -> None:
+    made = random_predictions(classes, seed, occurring)
+    true, found = made.labels, made.answers
+    expected = {
+        "loss": made.loss,
+        "accuracy": sklearn_metrics.accuracy_score(true, found),
+        "correct": int((true == found).sum()),
+        "f1_macro": sklearn_metrics.f1_score(true, found, average="macro", zero_division=0),
+        "f1_weighted": sklearn_metrics.f1_score(true, found, average="weighted", zero_division=0),
+        "matthews_correlation": sklearn_metrics.matthews_corrcoef(true, found),
+    }
+    if classes == 2:
+        expected["f1"] = sklearn_metrics.f1_score(true, found, zero_division=0)
+    scores = prediction.scores(made, loaded)
+    assert scores == pytest.approx(expected)
+    assert {type(value) for value in scores.values()} == {int, float}
+    assert isinstance(scores["correct"], int)
+
+
+def test_a_single_row_wrong_changes_every_score(loaded: dict[str, Any]) -> None:
+    made = random_predictions(3, seed=0)
+    labels = made.labels.copy()
+    labels[7] = (labels[7] + 1) % 3
+    one, other = (
+        prediction.scores(Predictions(CLASSES, made.index, made.logits, y), loaded) for y in (made.labels, labels)
+    )
+    assert all(one[name] != other[name] for name in one)
+
+
+def test_per_class_numbers_and_the_confusion_matrix_cover_absent_classes() -> None:
+    logits = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 2]]
+    made = Predictions(CLASSES, np.arange(5), logits, np.array([0, 1, 1, 0, 2]))
+    found = prediction.per_class(made, ["a", "b", "c", "d"])
+    assert found["confusion_matrix"] == [[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert found["per_class"] == {
+        "a": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2},
+        "b": {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2},
+        "c": {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1},
+        "d": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0},
+    }
+
+
+@pytest.mark.usefixtures("cached_here")
+def test_a_users_own_metric_is_loaded_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / "wrong.py").write_text(OWN_METRIC)
+    own = prediction.load_metrics([str(tmp_path / "wrong")], CLASSES)
+    made = random_predictions(3, seed=1)
+    assert prediction.scores(made, own)["wrong"] == int((made.labels != made.answers).sum())
+
+
+@pytest.mark.parametrize("name", ["acuracy", "/no/such/folder"])
+def test_an_unknown_metric_is_refused_with_those_there_are(name: str) -> None:
+    with pytest.raises(Refused) as caught:
+        prediction.load_metrics(["accuracy", name], CLASSES)
+    message = str(caught.value)
+    there = "accuracy, f1, matthews_correlation, pearsonr, rmse, spearmanr"
+    assert message.startswith(f"no metric {name}: there are {there}, or the folder of an `evaluate` module (")
+    assert len(message.splitlines()) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers and several labels a row
+
+
+@pytest.mark.usefixtures("cached_here")
+def test_regression_scores_are_scipys_and_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(30, 1)).astype(np.float32), random.normal(size=30)
+    made = Predictions(REGRESSION, np.arange(30), logits, labels)
+    scores = prediction.scores(made, prediction.load_metrics(prediction.metrics_for((), REGRESSION), REGRESSION))
+    found = logits[:, 0].astype(np.float64)
+    assert scores == pytest.approx(
+        {
+            "loss": sklearn_metrics.mean_squared_error(labels, found),
+            "rmse": sklearn_metrics.mean_squared_error(labels, found) ** 0.5,
+            "pearsonr": stats.pearsonr(labels, found).statistic,
+            "spearmanr": stats.spearmanr(labels, found).statistic,
+        }
+    )
+    assert made.probabilities.shape == (30, 0)
+    assert prediction.per_class(made, ["score"]) == {}
+
+
+@pytest.mark.usefixtures("cached_here")
+def test_scores_of_several_labels_a_row_are_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(30, 4)).astype(np.float32), random.integers(0, 2, (30, 4)).astype(np.int8)
+    made = Predictions(SEVERAL, np.arange(30), logits, labels)
+    found = (made.probabilities >= 0.5).astype(int)
+    assert made.answers.tolist() == found.tolist()
+    scores = prediction.scores(made, prediction.load_metrics(prediction.metrics_for((), SEVERAL), SEVERAL))
+    expected = F.binary_cross_entropy_with_logits(torch.from_numpy(logits).double(), torch.from_numpy(labels).double())
+    assert scores == pytest.approx(
+        {
+            "loss": expected.item(),
+            "f1_micro": sklearn_metrics.f1_score(labels, found, average="micro"),
+            "f1_macro": sklearn_metrics.f1_score(labels, found, average="macro"),
+            "accuracy": sklearn_metrics.accuracy_score(labels, found),
+            "correct": int((labels == found).all(axis=1).sum()),
+        }
+    )
+    assert [row["support"] for row in prediction.per_class(made, list("abcd"))["per_class"].values()] == labels.sum(
+        axis=0
+    ).tolist()
+
+
+def test_a_metric_that_does_not_fit_the_task_is_refused() -> None:
+    with pytest.raises(Refused, match=r"^--metrics accuracy does not fit regression: take rmse, pearsonr, spearmanr$"):
+        prediction.metrics_for(("accuracy",), REGRESSION)

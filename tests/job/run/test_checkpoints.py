@@ -1,0 +1,386 @@
+"""A checkpoint is complete or not there, and what is gone on from is the newest that is whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from job.errors import NeedsHuman, Refused
+from job.run import checkpoints
+from job.run.checkpoints import Snapshot, Writer
+
+
+def snapshot(step: int, best: int = 0, size: int = 8) -> Snapshot:
+    tensors = {"model": {"w": torch.full((size,), float(step))}, "rng": {"0.torch": torch.arange(4)}}
+    return Snapshot(step, best, tensors, {"step": step, "text": "Grüße"}, "seed: 1\n")
+
+
+def publish(parent: Path, *made: Snapshot, keep: int = 9) -> None:
+    for one in made:
+        checkpoints.write(parent, one, keep)
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "checkpoints"
+
+
+@pytest.fixture(autouse=True)
+def _run_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+def test_what_was_written_is_read(parent: Path) -> None:
+    checkpoints.write(parent, snapshot(3, best=3), keep=2)
+    read = checkpoints.read(parent / "step-00000003")
+    expected = snapshot(3, best=3)
+    assert (read.step, read.best_step, read.state, read.config) == (3, 3, expected.state, expected.config)
+    assert {file: set(tensors) for file, tensors in read.tensors.items()} == {"model": {"w"}, "rng": {"0.torch"}}
+    assert torch.equal(read.tensors["model"]["w"], expected.tensors["model"]["w"])
+
+
+def test_nothing_in_a_checkpoint_can_run_code(parent: Path) -> None:
+    """Tensors are safetensors, the rest is text: no file is a pickle or an archive of pickles."""
+    checkpoints.write(parent, snapshot(3), keep=2)
+    for path in (parent / "step-00000003").iterdir():
+        assert path.suffix in (".safetensors", ".json", ".yaml")
+        assert not path.read_bytes().startswith((b"PK", b"\x80"))
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_files_have_the_modes_that_the_umask_leaves(umask: int, parent: Path) -> None:
+    before = os.umask(umask)
+    try:
+        checkpoints.write(parent, snapshot(3), keep=2)
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (parent / "step-00000003").iterdir()}
+    assert modes == {0o666 & ~umask}
+
+
+def test_the_newest_stay_and_the_best_of_each(parent: Path) -> None:
+    publish(parent, snapshot(1, 1), snapshot(2, 1), snapshot(3, 1), snapshot(4, 1), keep=2)
+    assert checkpoints.steps(parent) == [1, 3, 4]
+    publish(parent, snapshot(5, 5), keep=2)
+    assert checkpoints.steps(parent) == [1, 4, 5], "4 cannot take the place of 5 without the best it knows, which is 1"
+    publish(parent, snapshot(6, 5), keep=2)
+    assert checkpoints.steps(parent) == [5, 6]
+
+
+@pytest.mark.parametrize("keep", [2, 3])
+def test_the_one_before_the_newest_can_always_be_gone_on_from(keep: int, parent: Path, said: list[str]) -> None:
+    best = 0
+    for step in range(1, 13):
+        best = step if step in (1, 4, 5, 8, 11) else best
+        publish(parent, snapshot(step, best), keep=keep)
+        if step > 1:
+            copy = parent.with_name(f"copy{step}")
+            shutil.copytree(parent, copy)
+            (copy / f"step-{step:08d}" / "state.json").write_text("{}")
+            assert checkpoints.newest(copy, said.append) == copy / f"step-{step - 1:08d}"
+
+
+def killed_while_writing(parent: Path, made: Snapshot, name: str, turn: int) -> bool:
+    """Write in a process of its own, which is killed before the `turn`-th call of a function of the module `os`, by
+    which the protocol shows on the disk. False if it ended before."""
+    child = os.fork()
+    if child == 0:
+        original, calls = getattr(os, name), iter(range(99))
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == turn:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+
+        setattr(os, name, counted)
+        checkpoints.write(parent, made, keep=1)
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("step", [2, 3], ids=["the_same_step", "a_new_step"])
+@pytest.mark.parametrize("name", ["mkdir", "fsync", "rename", "rmdir"])
+def test_a_save_killed_at_any_call_leaves_a_whole_checkpoint_and_debris_that_the_next_start_clears(
+    name: str, step: int, parent: Path, said: list[str]
+) -> None:
+    for turn in range(99):
+        shutil.rmtree(parent, ignore_errors=True)
+        publish(parent, snapshot(1), snapshot(2))
+        killed = killed_while_writing(parent, snapshot(step), name, turn)
+        found = checkpoints.newest(parent, said.append)
+        assert found is not None and checkpoints.read(found).step in {2, step}
+        assert not [path.name for path in parent.iterdir() if path.name.startswith(".")]
+        if not killed:
+            break
+    assert turn > 0, "at least one call was hit"
+    assert said == [], "a killed save is nothing to warn of"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected pos")])
+def test_a_failed_save_leaves_the_previous_checkpoint_and_no_debris(
+    error: Exception, parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(parent, snapshot(1))
+
+    def failing(folder: Path, _: Snapshot) -> int:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(checkpoints, "_fill", failing)
+    with pytest.raises(type(error)):
+        checkpoints.write(parent, snapshot(2), keep=1)
+    assert [path.name for path in parent.iterdir()] == ["step-00000001"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In the background
+
+
+class Disk:
+    """`checkpoint.write` on a disk that is full for the steps in `refused`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refused: set[int] = set()
+        self._write = checkpoints.write
+        monkeypatch.setattr(checkpoints, "write", self)
+
+    def __call__(self, parent: Path, made: Snapshot, keep: int) -> int:
+        if made.step in self.refused:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._write(parent, made, keep)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+def test_a_full_disk_is_said_once_and_when_it_is_over(disk: Disk, parent: Path, said: list[str]) -> None:
+    writer = Writer(parent, 2, said.append)
+    disk.refused = {2, 3}
+    for step in (1, 2, 3, 4):
+        writer.save(snapshot(step))
+        assert writer.wait() == (step not in disk.refused)
+    writer.close()
+    assert said == [
+        "warning: the checkpoint of step 2 could not be written ([Errno 28] No space left on device); older ones are "
+        "untouched, training goes on",
+        "note: the checkpoint of step 4 could be written again",
+    ]
+    assert checkpoints.steps(parent) == [1, 4]
+
+
+def test_a_best_that_could_not_be_written_is_owed_and_written_before_any_later_one(
+    disk: Disk, parent: Path, said: list[str]
+) -> None:
+    writer = Writer(parent, 1, said.append)
+    disk.refused = {2}
+    for made in (snapshot(1, 1), snapshot(2, 2), snapshot(3, 2)):
+        writer.save(made)
+        writer.wait()
+    assert checkpoints.steps(parent) == [1], "3 without 2 would be of no use, and 1 would have been removed for it"
+    assert writer.owed is not None and writer.owed.step == 2
+    disk.refused = set()
+    writer.save(snapshot(4, 2))
+    assert writer.close()
+    assert (checkpoints.steps(parent), writer.owed) == ([2, 4], None)
+
+
+def test_a_best_that_is_owed_is_let_go_for_a_better_one(disk: Disk, parent: Path, said: list[str]) -> None:
+    writer = Writer(parent, 2, said.append)
+    disk.refused = {1}
+    for made in (snapshot(1, 1), snapshot(2, 2)):
+        writer.save(made)
+    assert writer.close()
+    assert checkpoints.steps(parent) == [2]
+
+
+def test_the_last_failure_is_known_however_often_one_asks(disk: Disk, parent: Path, said: list[str]) -> None:
+    writer = Writer(parent, 2, said.append)
+    disk.refused = {1}
+    writer.save(snapshot(1))
+    assert [writer.wait(), writer.wait(), writer.close()] == [False, False, False]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Finding
+
+
+def flip_a_byte(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(folder: Path) -> None:
+    os.truncate(folder / "rng.safetensors", 40)
+
+
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def lose_the_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+def lose_a_file(folder: Path) -> None:
+    (folder / "config.yaml").unlink()
+
+
+def spoil_the_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[]")
+
+
+DAMAGES = (flip_a_byte, truncate, empty, lose_the_manifest, lose_a_file, spoil_the_manifest)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_goes_to_quarantine_and_the_one_before_is_used(
+    damage: Callable[[Path], None], parent: Path, said: list[str]
+) -> None:
+    publish(parent, snapshot(1), snapshot(2))
+    damage(parent / "step-00000002")
+    assert checkpoints.newest(parent, said.append) == parent / "step-00000001"
+    assert len(said) == 1
+    assert said[0].startswith("warning: checkpoint step-00000002 ")
+    assert said[0].endswith(f"; moved to {parent / 'quarantine'}, the one before it is used")
+    assert (parent / "quarantine" / "step-00000002").is_dir()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_where_none_is_whole_a_human_is_needed_at_every_start(
+    damage: Callable[[Path], None], parent: Path, said: list[str]
+) -> None:
+    publish(parent, snapshot(1), snapshot(2))
+    for step in (1, 2):
+        damage(parent / f"step-{step:08d}")
+    for _ in range(2):
+        with pytest.raises(NeedsHuman, match=r"none of the checkpoints of .* can be used") as caught:
+            checkpoints.newest(parent, said.append)
+        assert caught.value.exit_code == 3
+    assert len(said) == 2
+    assert len(list((parent / "quarantine").iterdir())) == 2
+
+
+def test_one_restored_from_a_backup_is_used_again(parent: Path, said: list[str]) -> None:
+    publish(parent, snapshot(1))
+    backup = shutil.copytree(parent / "step-00000001", parent.with_name("backup"))
+    flip_a_byte(parent / "step-00000001")
+    with pytest.raises(NeedsHuman):
+        checkpoints.newest(parent, said.append)
+    shutil.copytree(backup, parent / "step-00000001")
+    assert checkpoints.newest(parent, said.append) == parent / "step-00000001"
+
+
+def test_one_whose_best_is_damaged_is_not_used(parent: Path, said: list[str]) -> None:
+    publish(parent, snapshot(1, 1), snapshot(2, 2), snapshot(3, 2))
+    flip_a_byte(parent / "step-00000002")
+    assert checkpoints.newest(parent, said.append) == parent / "step-00000001"
+    assert "step-00000003 needs the best one, step-00000002, which is not whole" in said[0]
+
+
+def test_no_checkpoint_is_no_fault(parent: Path, said: list[str]) -> None:
+    assert checkpoints.newest(parent, said.append) is None
+    parent.mkdir()
+    (parent / ".new-step-00000001-4711").mkdir()
+    assert checkpoints.newest(parent, said.append) is None
+    assert (said, list(parent.iterdir())) == ([], [])
+
+
+def test_foreign_files_beside_them_are_no_checkpoints(parent: Path, said: list[str]) -> None:
+    publish(parent, snapshot(1))
+    for name in ("step-latest", "step-2", ".nfs0001", "notes.txt"):
+        (parent / name).write_text("")
+    assert checkpoints.newest(parent, said.append) == parent / "step-00000001"
+
+
+def test_one_that_twice_ended_its_reader_is_not_tried_a_third_time(parent: Path, said: list[str]) -> None:
+    publish(parent, snapshot(1), snapshot(2))
+    for _ in range(2):
+        found = checkpoints.newest(parent, said.append)
+        assert found == parent / "step-00000002"
+        checkpoints.begin_attempt(found)
+    assert checkpoints.newest(parent, said.append) == parent / "step-00000001"
+    assert "step-00000002 ended the run 2 times while it was being loaded" in said[0]
+
+
+def test_what_happens_after_it_was_loaded_is_not_its_fault(parent: Path, said: list[str]) -> None:
+    publish(parent, snapshot(1))
+    for _ in range(5):
+        found = checkpoints.newest(parent, said.append)
+        assert found is not None
+        checkpoints.begin_attempt(found)
+        checkpoints.end_attempt(found)
+    assert said == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# By path
+
+
+def test_one_asked_for_by_path_is_used_and_newer_ones_are_put_aside(parent: Path, said: list[str]) -> None:
+    publish(parent, snapshot(1), snapshot(2), snapshot(3))
+    asked = parent / "step-00000001"
+    assert checkpoints.chosen(parent, asked, said.append) == asked
+    assert checkpoints.steps(parent) == [1]
+    assert [line.split(" is ")[0] for line in said] == ["note: step-00000002", "note: step-00000003"]
+    assert checkpoints.newest(parent, said.append) == asked
+
+
+def test_one_asked_for_by_another_name_of_its_folder_is_the_same(parent: Path, tmp_path: Path, said: list[str]) -> None:
+    publish(parent, snapshot(1))
+    (tmp_path / "latest").symlink_to(parent.parent)
+    asked = tmp_path / "latest" / "checkpoints" / "step-00000001"
+    assert checkpoints.chosen(parent, asked, said.append) == asked
+
+
+@pytest.mark.parametrize("path", ["nowhere", "step-00000009", "../step-00000001", "quarantine/step-00000001", "."])
+def test_what_is_no_checkpoint_of_the_run_is_refused_and_nothing_is_moved(
+    path: str, parent: Path, said: list[str]
+) -> None:
+    publish(parent, snapshot(1), snapshot(2))
+    for place in (parent.parent, parent / "quarantine"):
+        shutil.copytree(parent / "step-00000001", place / "step-00000001")
+    with pytest.raises(Refused, match="is no checkpoint of this run: those are in"):
+        checkpoints.chosen(parent, parent / path, said.append)
+    assert (checkpoints.steps(parent), said) == ([1, 2], [])
+
+
+def test_a_damaged_one_asked_for_by_path_is_refused_and_nothing_is_moved(parent: Path, said: list[str]) -> None:
+    publish(parent, snapshot(1), snapshot(2))
+    flip_a_byte(parent / "step-00000001")
+    with pytest.raises(Refused, match=r"model\.safetensors is not what was written"):
+        checkpoints.chosen(parent, parent / "step-00000001", said.append)
+    assert (checkpoints.steps(parent), said) == ([1, 2], [])
+
+
+def test_the_manifest_names_every_file_with_size_and_checksum(parent: Path) -> None:
+    checkpoints.write(parent, snapshot(3), keep=2)
+    folder = parent / "step-00000003"
+    listed = json.loads((folder / "manifest.json").read_text())["files"]
+    assert set(listed) == {path.name for path in folder.iterdir()} - {"manifest.json"}
+    assert {name: entry["bytes"] for name, entry in listed.items()} == {
+        name: (folder / name).stat().st_size for name in listed
+    }

@@ -1,0 +1,265 @@
+"""A run folder belongs to one configuration, and a file in it is complete or not there."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from job import config
+from job.config import Config
+from job.errors import Refused
+from job.run import folder as run_folder
+from job.run.folder import RunFolder
+
+
+def configured(path: Path | None, **values: Any) -> Config:
+    return config.from_dict({**values, "output_dir": None if path is None else str(path)})
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != ".lock"
+    }
+
+
+def refusal(folder: RunFolder, asked: Config) -> str:
+    with pytest.raises(Refused) as caught:
+        run_folder.claim(folder, asked)
+    return str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "deep" / "run")
+
+
+@pytest.fixture
+def unfinished(folder: RunFolder) -> RunFolder:
+    """Claimed with seed 1, and stopped halfway."""
+    run_folder.claim(folder, configured(folder.path, seed=1))
+    folder.metrics.write_text("{}\n")
+    folder.model.mkdir()
+    (folder.model / "half").touch()
+    return folder
+
+
+@pytest.fixture
+def finished(unfinished: RunFolder) -> RunFolder:
+    unfinished.results.write_text("{}")
+    return unfinished
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The second start
+
+
+def test_a_new_folder_gets_the_configuration(folder: RunFolder) -> None:
+    asked = configured(folder.path, seed=1)
+    run_folder.claim(folder, asked)
+    assert config.load_recipe(str(folder.config)) == dataclasses.replace(asked, run=config.Run())
+    assert list(contents(folder.path)) == ["config.yaml"]
+
+
+def test_an_unfinished_run_of_the_same_configuration_begins_anew(unfinished: RunFolder) -> None:
+    assert not run_folder.claim(unfinished, configured(unfinished.path, seed=1))
+    assert list(contents(unfinished.path)) == ["config.yaml"]
+
+
+def test_a_run_that_ended_before_its_first_record_gives_way_to_another(folder: RunFolder) -> None:
+    run_folder.claim(folder, configured(folder.path, seed=1))
+    run_folder.claim(folder, configured(folder.path, seed=2))
+    assert config.load_recipe(str(folder.config)).training.seed == 2
+
+
+def test_a_finished_run_of_the_same_configuration_is_left_as_it_is(finished: RunFolder) -> None:
+    before = contents(finished.path)
+    assert run_folder.claim(finished, configured(finished.path, seed=1, logging_steps=3))
+    assert contents(finished.path) == before
+
+
+def test_hardware_may_change_between_starts(unfinished: RunFolder) -> None:
+    run_folder.claim(unfinished, configured(unfinished.path, seed=1, max_tokens_per_device=7))
+    assert config.load_recipe(str(unfinished.config)).training.max_tokens_per_device == 7
+
+
+@pytest.mark.parametrize("state", ["unfinished", "finished"])
+def test_another_configuration_is_refused_by_its_fields(state: str, request: pytest.FixtureRequest) -> None:
+    held: RunFolder = request.getfixturevalue(state)
+    before = contents(held.path)
+    assert refusal(held, configured(held.path, seed=2, learning_rate=1.0)) == (
+        f"{held.path} holds a run with another learning_rate, seed: choose another --output_dir, or delete that run "
+        "with --overwrite_output_dir"
+    )
+    assert contents(held.path) == before
+
+
+@pytest.mark.parametrize("state", ["unfinished", "finished"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_overwriting_begins_anew_and_spares_what_the_launcher_wrote(
+    state: str, seed: int, request: pytest.FixtureRequest
+) -> None:
+    held: RunFolder = request.getfixturevalue(state)
+    (held.path / "jobs").mkdir()
+    (held.path / "jobs" / "log").touch()
+    run_folder.claim(held, configured(held.path, seed=seed, overwrite_output_dir=True))
+    assert sorted(contents(held.path)) == ["config.yaml", "jobs/log"]
+    assert config.load_recipe(str(held.config)).training.seed == seed
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["thesis.txt", "model/weights", "results.json", "metrics.jsonl"])
+def test_files_that_are_no_runs_are_refused_and_kept(overwrite: bool, name: str, folder: RunFolder) -> None:
+    """Whatever their names: without our config.yaml nothing says that they are a run's."""
+    stranger = folder.path / name
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("years of work")
+    assert refusal(folder, configured(folder.path, overwrite_output_dir=overwrite)) == (
+        f"{folder.path} holds files that are no run's ({name.split('/')[0]}): choose another --output_dir"
+    )
+    assert stranger.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("others", [[], ["model/weights"], ["thesis.txt"]], ids=str)
+def test_a_config_yaml_that_is_not_ours_is_refused_and_kept(
+    overwrite: bool, others: list[str], folder: RunFolder
+) -> None:
+    for name in others:
+        (folder.path / name).parent.mkdir(parents=True)
+        (folder.path / name).write_text("years of work")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.config.write_text("database: postgres\n")
+    before = contents(folder.path)
+    assert str(folder.path) in refusal(folder, configured(folder.path, overwrite_output_dir=overwrite))
+    assert contents(folder.path) == before
+
+
+def test_a_start_killed_before_its_first_file_was_complete_does_not_block_the_next(folder: RunFolder) -> None:
+    folder.path.mkdir(parents=True)
+    (folder.path / ".config.yaml.4711").write_text("model_na")
+    run_folder.claim(folder, configured(folder.path))
+    assert folder.config.is_file()
+
+
+def test_a_folder_that_holds_only_the_launchers_files_is_free(folder: RunFolder) -> None:
+    (folder.path / "jobs").mkdir(parents=True)
+    run_folder.claim(folder, configured(folder.path))
+    assert folder.config.is_file()
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert refusal(RunFolder(tmp_path / "file"), Config()) == f"--output_dir {tmp_path / 'file'} is a file"
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "run"
+    assert refusal(RunFolder(path), Config()) == f"--output_dir {path} cannot be written: Not a directory"
+
+
+def test_runs_named_by_us_never_collide_and_latest_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = []
+    for _ in range(3):
+        made.append(RunFolder(run_folder.new_path("demo")))
+        run_folder.claim(made[-1], configured(None))
+        run_folder.point_latest(made[-1])
+    assert len({m.path for m in made}) == 3
+    assert (tmp_path / "runs" / "latest").resolve() == made[-1].path
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == sorted(["latest", *(m.path.name for m in made)])
+
+
+@pytest.mark.parametrize("named_by_user", [True, False])
+@pytest.mark.parametrize("works", [True, False])
+def test_only_an_empty_folder_named_by_us_is_discarded(named_by_user: bool, works: bool, folder: RunFolder) -> None:
+    asked = configured(folder.path if named_by_user else None)
+    run_folder.claim(folder, asked)
+    folder.metrics.write_text("{}\n" if works else "")
+    run_folder.discard_if_new(folder, asked)
+    assert folder.path.exists() == (named_by_user or works)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Complete or not there
+
+
+def write_file(aside: Path) -> None:
+    aside.write_text("new")
+
+
+def write_folder(aside: Path) -> None:
+    aside.mkdir()
+    (aside / "part").write_text("new")
+
+
+def failing(write: Callable[[Path], None]) -> Callable[[Path], None]:
+    def half(aside: Path) -> None:
+        write(aside)
+        raise OSError("disk full")
+
+    return half
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+@pytest.mark.parametrize("there_before", [True, False])
+def test_what_is_published_replaces_what_was_there(
+    write: Callable[[Path], None], there_before: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "made"
+    if there_before:
+        write(path)
+        first = path if path.is_file() else path / "old"
+        first.write_text("old")
+    run_folder.publish(path, write)
+    expected = {"made": b"new"} if write is write_file else {"made/part": b"new"}
+    assert contents(tmp_path) == expected
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+@pytest.mark.parametrize("there_before", [True, False])
+def test_a_writer_that_fails_leaves_the_old_and_no_debris(
+    write: Callable[[Path], None], there_before: bool, tmp_path: Path
+) -> None:
+    if there_before:
+        write(tmp_path / "made")
+    before = contents(tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        run_folder.publish(tmp_path / "made", failing(write))
+    assert contents(tmp_path) == before
+    assert {p.name for p in tmp_path.iterdir()} <= {"made"}
+
+
+def test_the_old_is_there_until_the_new_is_complete(tmp_path: Path) -> None:
+    (tmp_path / "made").write_text("old")
+    seen = []
+
+    def looking(aside: Path) -> None:
+        aside.write_text("ne")
+        seen.append((tmp_path / "made").read_text())
+        aside.write_text("new")
+
+    run_folder.publish(tmp_path / "made", looking)
+    assert (seen, (tmp_path / "made").read_text()) == (["old"], "new")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_holds_numbers_only(value: float, tmp_path: Path) -> None:
+    run_folder.write_json(tmp_path / "a.json", {"loss": 0.5, "name": "Grüße"})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        run_folder.write_json(tmp_path / "a.json", {"loss": value})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"loss": 0.5, "name": "Grüße"}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Manifest
+
+
+def test_the_manifest_holds_no_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    made = run_folder.manifest(seed=1, world_size=2, device="cpu", fingerprint="f", before={})
+    assert "hf_secret" not in json.dumps(made)
+    assert made["packages"].keys() >= {"torch", "transformers"}

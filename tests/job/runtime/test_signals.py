@@ -1,0 +1,242 @@
+"""Signals are heard by the process that trains, at once or not until a step is done, and by no process it started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.launch import PREDICT, ROOT, TRAIN, environment
+
+HEAD = f"""
+import os, signal, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from job.runtime import signals as interrupt
+from job.errors import Stopped
+interrupt.install()
+"""
+
+
+def running(code: str, *ends: str, **environ: str) -> subprocess.Popen[str]:
+    """A process that has installed the handlers and runs `code`; it has said `ready`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEAD + textwrap.dedent(code), *ends], env={**os.environ, **environ},
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    out, _ = process.communicate(timeout=120)
+    return out
+
+
+WAITS = """
+print("ready", flush=True)
+while not interrupt.reason(): time.sleep(0.01)
+print(interrupt.in_words(interrupt.reason()))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR2"])
+def test_a_signal_leaves_word_and_the_process_goes_on(name: str) -> None:
+    process = running(WAITS)
+    process.send_signal(getattr(signal, name))
+    assert (said(process), process.returncode) == (f"{name}\n", 0)
+
+
+def test_a_second_interrupt_ends_at_once() -> None:
+    process = running(WAITS + "time.sleep(600)")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None and process.poll() is None
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    said(process)
+    assert process.returncode == -signal.SIGINT
+
+
+def test_repeated_requests_to_terminate_do_not_cut_the_checkpoint_short() -> None:
+    """Slurm sends SIGTERM more than once before it kills."""
+    process = running("print('ready', flush=True)\ntime.sleep(2)\nprint(interrupt.reason())")
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        process.send_signal(number)
+        time.sleep(0.1)
+    assert (said(process), process.returncode) == (f"{signal.SIGTERM.value}\n", 0)
+
+
+def test_a_forked_child_leaves_the_signals_to_its_parent_and_is_ended_by_sigterm() -> None:
+    process = running("""
+        import multiprocessing
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        child.start()
+        print("ready", flush=True)
+        while not interrupt.reason(): time.sleep(0.01)
+        time.sleep(0.5)
+        print(child.is_alive(), interrupt.in_words(interrupt.reason()))
+        child.terminate()
+        child.join(60)
+        print(child.exitcode)
+    """)
+    for number in (signal.SIGUSR2, signal.SIGINT):
+        os.killpg(process.pid, number)
+    assert said(process) in ("True SIGUSR2\n-15\n", "True SIGINT\n-15\n")
+
+
+def test_a_launcher_that_is_gone_counts_as_a_signal() -> None:
+    code = HEAD + WAITS
+    launcher = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {code!r}]); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", launcher], env={**os.environ, "LOCAL_RANK": "0"},
+                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.kill()
+    assert process.stdout.readline() == "its launcher is gone\n"
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_shell_that_ends_does_not_end_what_it_left_running(tmp_path: Path) -> None:
+    code = HEAD + "print('ready', flush=True)\ntime.sleep(1)\nprint(interrupt.reason(), flush=True)"
+    shell = subprocess.Popen(["sh", "-c", '"$0" -c "$1" & read _', sys.executable, code],
+                             env={k: v for k, v in os.environ.items() if k != "LOCAL_RANK"},
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert shell.stdout is not None and shell.stdout.readline() == "ready\n"
+    shell.kill()
+    assert shell.stdout.readline() == "0\n"
+    shell.communicate()
+
+
+def test_long_work_that_holds_nothing_is_ended_where_the_signal_finds_it() -> None:
+    process = running("""
+        def work():
+            print("ready", flush=True)
+            time.sleep(600)
+        try: interrupt.at_once(work)()
+        except Stopped as stop: print(stop)
+    """)
+    process.send_signal(signal.SIGTERM)
+    assert said(process) == "SIGTERM, before a step was done; the same command starts again\n"
+
+
+def test_a_stop_that_a_library_makes_its_own_error_of_is_a_stop_all_the_same() -> None:
+    process = running("""
+        def work():
+            print("ready", flush=True)
+            try: time.sleep(600)
+            except Exception as error: raise RuntimeError("could not generate the data set") from error
+        try: interrupt.at_once(work)()
+        except Stopped: print("stopped")
+    """)
+    process.send_signal(signal.SIGUSR2)
+    assert said(process) == "stopped\n"
+
+
+def test_a_signal_before_long_work_is_heeded_and_one_after_it_kept() -> None:
+    process = running("""
+        interrupt.at_once(lambda: None)()
+        print("ready", flush=True)
+        while not interrupt.reason(): time.sleep(0.01)
+        try: interrupt.at_once(lambda: print("worked"))()
+        except Stopped: print("not begun")
+    """)
+    process.send_signal(signal.SIGTERM)
+    assert said(process) == "not begun\n"
+
+
+def test_an_ending_process_is_not_killed_by_a_late_signal() -> None:
+    process = running("""
+        import atexit
+        atexit.register(time.sleep, 1)
+        interrupt.ignore()
+        print("ready", flush=True)
+    """)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        process.send_signal(number)
+    said(process)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("script", [TRAIN, PREDICT], ids=lambda path: path.name)
+def test_the_handlers_stand_before_torch_is_imported(script: Path, tmp_path: Path) -> None:
+    """The import takes seconds; a signal then would otherwise kill."""
+    watched = f"""
+import builtins, runpy, signal, sys
+original = builtins.__import__
+def importing(name, *rest):
+    if name.partition(".")[0] == "torch":
+        print(signal.getsignal(signal.SIGTERM).__module__, signal.getsignal(signal.SIGUSR2).__module__)
+        raise SystemExit(0)
+    return original(name, *rest)
+builtins.__import__ = importing
+sys.argv = [{str(script)!r}, "--dataset_name", "docstrings", "--test_split_name", "train"]
+sys.path.insert(0, {str(script.parent)!r})
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", watched], env=environment(tmp_path), cwd=tmp_path, text=True,
+                          capture_output=True, timeout=120, check=False)  # fmt: skip
+    assert done.stdout == "job.runtime.signals job.runtime.signals\n", done.stderr
+
+
+@pytest.mark.parametrize("by", ["signal", "launcher"])
+def test_a_process_that_waits_for_others_to_come_is_stopped(tmp_path: Path, by: str) -> None:
+    """It waits in a library's C code, where Python's handlers do not run, for a rank that never starts."""
+    script = f"""
+import os, subprocess, sys, time
+ranks = dict(RANK="1", LOCAL_RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
+ranks["ACCELERATE_USE_CPU"] = "true"
+job = subprocess.Popen([sys.executable, {str(TRAIN)!r}, "demo"], env=os.environ | ranks, cwd={str(tmp_path)!r})
+print(job.pid, flush=True)
+time.sleep(600)
+"""
+    env = environment(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", script], env=env, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        job = int(launcher.stdout.readline())
+        try:
+            _until(lambda: _waits_in_rendezvous(job))
+            os.kill(job, signal.SIGTERM) if by == "signal" else launcher.kill()
+            _until(lambda: not _lives(job))
+        finally:
+            launcher.kill()
+            if _lives(job):
+                os.kill(job, signal.SIGKILL)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _waits_in_rendezvous(pid: int) -> bool:
+    """The thread that watches is there while the process starts to look for the others."""
+    names = [(task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return len(names) > 1 and _has_loaded_torch(pid) and _is_asleep(pid)
+
+
+def _has_loaded_torch(pid: int) -> bool:
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text(errors="replace")
+
+
+def _is_asleep(pid: int) -> bool:
+    """For a while: it does not import any more."""
+    states = set()
+    for _ in range(20):
+        states.add(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+        time.sleep(0.1)
+    return states == {"S"}
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -1,0 +1,84 @@
+"""The best evaluation, by hand."""
+
+import math
+
+import pytest
+
+from job.config import Evaluation
+from job.data.labels import CLASSES, REGRESSION, SEVERAL, Kind
+from job.errors import Refused
+from job.training.best_model import Selection, selection
+
+
+def taken(chosen: Selection, values: list[float]) -> list[bool]:
+    return [chosen.take({"x": value}, step) for step, value in enumerate(values, 1)]
+
+
+@pytest.mark.parametrize(
+    ("greater", "values", "best", "best_step"),
+    [
+        (True, [0.1, 0.3, 0.2], [True, True, False], 2),
+        (False, [0.3, 0.1, 0.2], [True, True, False], 2),
+        (True, [0.2, 0.2], [True, False], 1),
+        (False, [0.2, 0.2], [True, False], 1),
+        (True, [-1.0, -2.0], [True, False], 1),
+        (True, [0.0, -0.5], [True, False], 1),
+        (True, [math.nan, 0.5, math.nan], [True, True, False], 2),
+        (False, [math.nan, 0.5, math.nan], [True, True, False], 2),
+    ],
+)
+def test_of_equals_the_first_and_of_numbers_the_best(
+    greater: bool, values: list[float], best: list[bool], best_step: int
+) -> None:
+    chosen = Selection("x", greater, None)
+    assert taken(chosen, values) == best
+    assert (chosen.best, chosen.best_step) == (values[best_step - 1], best_step)
+    assert not chosen.should_stop
+
+
+def test_patience_counts_evaluations_in_a_row_without_a_new_best() -> None:
+    chosen, stops = Selection("x", True, 2), []
+    for step, value in enumerate([1, 0, 2, 2, 1], 1):
+        chosen.take({"x": value}, step)
+        stops.append(chosen.should_stop)
+    assert stops == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("metric", "given", "greater"),
+    [
+        ("accuracy", None, True),
+        ("f1_macro", None, True),
+        ("loss", None, False),
+        ("rmse", None, False),
+        ("loss", True, True),
+        ("accuracy", False, False),
+    ],
+)
+def test_direction_is_as_given_else_down_for_losses(metric: str, given: bool | None, greater: bool) -> None:
+    made = selection(
+        Evaluation(metric_for_best_model=metric, greater_is_better=given, early_stopping_patience=3), CLASSES
+    )
+    assert made == Selection(metric, greater, 3)
+
+
+def test_a_number_that_no_metric_gives_is_refused_with_those_they_give() -> None:
+    with pytest.raises(Refused) as caught:
+        Selection("f2", True, None).take({"loss": 1.0, "accuracy": 0.5}, 1)
+    assert str(caught.value) == "--metric_for_best_model f2: the metrics give loss, accuracy"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "kind", "chosen"),
+    [
+        ((), CLASSES, "accuracy"),
+        ((), SEVERAL, "f1_micro"),
+        ((), REGRESSION, "rmse"),
+        (("f1", "accuracy"), CLASSES, "accuracy"),
+        (("matthews_correlation",), CLASSES, "matthews_correlation"),
+        (("pearsonr",), REGRESSION, "pearsonr"),
+        (("/some/folder",), CLASSES, "loss"),
+    ],
+)
+def test_the_number_that_decides_is_one_that_is_computed(metrics: tuple[str, ...], kind: Kind, chosen: str) -> None:
+    assert selection(Evaluation(metrics=metrics), kind).metric == chosen

@@ -1,0 +1,60 @@
+"""A step gives the device work and asks it for nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from job.batching import collate, loader, planner
+from job.data.labels import CLASSES
+from job.model import packing
+from job.training import loop
+from tests.job.model.test_packing import network, pairs, tokenizer
+
+NOWHERE = torch.device("meta")
+"""A device that computes shapes only: whoever asks it for a value, and would wait for a GPU, gets an error."""
+
+
+def on_nowhere() -> Any:
+    """The facts of an Accelerator that a step needs."""
+    return SimpleNamespace(
+        device=NOWHERE,
+        num_processes=1,
+        no_sync=lambda model: contextlib.nullcontext(),
+        backward=lambda loss: loss.backward(),
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert"])
+def test_no_value_is_asked_of_the_device_in_a_step(tmp_path: Path, architecture: str, packed: bool) -> None:
+    trained = network(tmp_path, architecture, dropout=0.0 if packed else 0.1).train()
+    split = pairs(CLASSES, architecture)
+    make = partial(collate.padded, split, tokenizer(tmp_path))
+    if packed:
+        packing.enable(trained)
+        make = partial(packing.packed, split, trained, 1)
+    trainee = loop.Trainee(trained.to(NOWHERE), torch.optim.AdamW(trained.parameters()), None)  # type: ignore[arg-type]
+    plan = planner.plan_step(np.arange(len(split)), split.lengths, 128, 1, 64, packed)[0]
+    share = loader.ready(plan, make, NOWHERE)
+    total, seen = loop.gradients(trainee, share, len(split), on_nowhere(), CLASSES)
+    norm = torch.nn.utils.clip_grad_norm_(trainee.model.parameters(), 1.0)
+    assert len(plan) > 1 and len(seen) == len(plan)
+    assert {total.device, norm.device, *(losses.device for _, losses in seen)} == {NOWHERE}
+
+
+def test_one_that_is_asked_is_noticed() -> None:
+    with pytest.raises(RuntimeError, match="meta"):
+        torch.isfinite(torch.zeros((), device=NOWHERE)).item()
+
+
+def test_whether_a_loss_is_finite_is_told() -> None:
+    assert loop.told_later(torch.isfinite(torch.tensor(1.0)))()
+    assert not loop.told_later(torch.isfinite(torch.tensor(float("nan"))))()

@@ -1,0 +1,104 @@
+"""A step that does not fit into memory is done again in smaller pieces: the same step."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from job.errors import OutOfMemory
+from job.training import oom
+from tests.support.launch import Finished, alone, environment, torchrun
+from tests.support.tiny import tiny_model
+
+WORKER = Path(__file__).parents[1] / "workers" / "out_of_memory.py"
+PLENTY = 10**6
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with dropout, and 64 rows of 22 tokens."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny_model(folder / "model", num_labels=None, dropout=0.1)
+    rng = random.Random(1)
+    rows = ["text,label", *(f"{' '.join(rng.choices('abcdefgh', k=20))},{'xy'[i % 2]}" for i in range(64))]
+    for name in ("train", "eval"):
+        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def train(world: Path, out: Path, fits: int, rank: str, limit: int, processes: int = 1, faults: str = "") -> Finished:
+    """Four steps of 16 rows, 352 tokens."""
+    arguments = [
+        *("--model_name_or_path", "model", "--train_file", "train.csv", "--validation_file", "eval.csv"),
+        *("--output_dir", str(out), "--max_tokens_per_device", str(limit), "--train_batch_size", "16"),
+        *("--num_train_epochs", "1", "--learning_rate", "1e-3"),
+    ]
+    env = environment(world / "home", FAULTS=faults)
+    if processes == 1:
+        return alone(WORKER, str(fits), rank, *arguments, env=env, cwd=world)
+    return torchrun(processes, WORKER, str(fits), rank, *arguments, env=env, cwd=world)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize(("processes", "rank", "halved"), [(1, "all", [160, 80]), (2, "1", [160])])
+def test_a_run_short_of_memory_ends_with_the_weights_of_one_that_began_with_the_lower_limit(
+    world: Path, tmp_path: Path, processes: int, rank: str, halved: list[int]
+) -> None:
+    """On two processes one alone runs short, and both halve: the other would hang in the exchange of gradients."""
+    short = train(world, tmp_path / "short", 100, rank, 320, processes).expect(0)
+    said = [line for line in short.stderr.splitlines() if "out of memory" in line]
+    rest = "tokens a forward pass, on the same examples"
+    assert said == [f"out of memory in step 1: from here on {limit} {rest}" for limit in halved]
+    assert json.loads((tmp_path / "short" / "manifest.json").read_text())["max_tokens_per_device"] == halved[-1]
+    train(world, tmp_path / "low", PLENTY, rank, halved[-1], processes).expect(0)
+    found, expected = weights(tmp_path / "short"), weights(tmp_path / "low")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_run_that_was_interrupted_goes_on_with_the_limit_it_had_come_to(world: Path, tmp_path: Path) -> None:
+    """On the same machine: with the limit that it was started with, the second start would run short of memory too."""
+    out = tmp_path / "out"
+    stopped = train(world, out, 100, "all", 320, faults="0:step:2:SIGTERM").expect(75)
+    assert "at step 2 of 4" in stopped.stderr and "from here on 80 tokens" in stopped.stderr
+    assert "out of memory" not in train(world, out, 100, "all", 320).expect(0).stderr
+    assert json.loads((out / "manifest.json").read_text())["max_tokens_per_device"] == 80
+
+
+def test_one_example_that_does_not_fit_ends_the_job_in_one_line(world: Path, tmp_path: Path) -> None:
+    done = train(world, tmp_path / "run", 10, "all", 320).expect(1)
+    assert done.errors == [f"error: one example of 22 tokens does not fit into memory: {oom.REMEDY}"]
+
+
+def test_gradients_and_random_state_of_a_failed_attempt_are_dropped() -> None:
+    torch.manual_seed(1)
+    expected, forgotten, told = torch.rand(3), [], []
+
+    def attempt(limit: int) -> torch.Tensor:
+        drawn = torch.rand(3)
+        if limit > 30:
+            raise oom.Exhausted
+        return drawn
+
+    torch.manual_seed(1)
+    drawn, limit = oom.fitting(attempt, 100, 10, lambda: forgotten.append(1), told.append)
+    assert torch.equal(drawn, expected)
+    assert (limit, told, forgotten) == (25, [50, 25], [1, 1])
+
+
+def test_no_limit_is_below_the_longest_example() -> None:
+    told: list[int] = []
+
+    def attempt(limit: int) -> None:
+        raise oom.Exhausted
+
+    with pytest.raises(OutOfMemory, match=r"^one example of 40 tokens does not fit into memory: lower"):
+        oom.fitting(attempt, 100, 40, lambda: None, told.append)
+    assert told == [50, 40]

@@ -1,0 +1,77 @@
+"""What is decayed, and the learning rate of every optimizer step."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from job.config import Training
+from job.training import optimizer as optim
+from tests.support.tiny import tiny_model
+
+
+def rates(steps: int, **settings: Any) -> list[float]:
+    """The learning rate used in each step; the peak is 1."""
+    training = Training(learning_rate=1.0, **settings)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
+    schedule = optim.schedule(optimizer, training, steps)
+    found = []
+    for _ in range(steps):
+        found.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_matrices_decay_biases_and_norms_do_not(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    tiny_model(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path, local_files_only=True)
+    frozen = model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+    made = optim.optimizer(model, Training(weight_decay=0.3, learning_rate=0.2))
+    decay = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in made.param_groups) == len(decay)
+    for name, parameter in model.named_parameters():
+        if parameter is frozen:
+            assert id(parameter) not in decay
+        else:
+            free = name.endswith("bias") or "LayerNorm" in name
+            assert decay[id(parameter)] == (0.0 if free else 0.3), name
+    assert set(decay.values()) == {0.0, 0.3}
+    assert {group["lr"] for group in made.param_groups} == {0.2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "examples", "steps"),
+    [
+        ({"num_train_epochs": 3.0}, 64, 6),
+        ({"num_train_epochs": 3.0}, 65, 9),
+        ({"num_train_epochs": 0.5}, 96, 2),
+        ({"num_train_epochs": 0.001}, 96, 1),
+        ({"num_train_epochs": 3.0, "max_steps": 5}, 65, 5),
+        ({"num_train_epochs": 0.07}, 3200, 7),  # 0.07 x 100 is a little above 7 in floating point
+    ],
+)
+def test_steps_are_optimizer_steps(settings: Mapping[str, Any], examples: int, steps: int) -> None:
+    assert optim.total_steps(Training(train_batch_size=32, **settings), examples) == steps
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_to_the_end() -> None:
+    expected = [0, 0.25, 0.5, 0.75, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    assert rates(10, warmup_steps=4) == pytest.approx(expected)
+    assert rates(10, warmup_ratio=0.4) == pytest.approx(expected)
+    assert rates(10, warmup_ratio=0.9, warmup_steps=4) == pytest.approx(expected)
+    assert rates(10, warmup_steps=0, warmup_ratio=0.9)[0] == 1
+
+
+@pytest.mark.parametrize(("ratio", "steps", "warmup"), [(0.1, 10, 1), (0.1, 11, 2), (0.07, 100, 7)])
+def test_a_share_of_the_steps_rounds_up_and_only_then(ratio: float, steps: int, warmup: int) -> None:
+    assert rates(steps, warmup_ratio=ratio).index(1.0) == warmup
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"])
+def test_every_shape_peaks_at_the_learning_rate(kind: str) -> None:
+    assert max(rates(20, lr_scheduler_type=kind, warmup_steps=5)) == pytest.approx(1.0)

@@ -1,0 +1,88 @@
+"""What is asked at the end of a step, on one process; that several agree is shown by real runs in test_resume.py."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from job.config import Run
+from job.errors import Stopped
+from job.runtime import signals
+from job.training import stopping
+from job.training.stopping import Boundary
+from tests.support.launch import ROOT
+
+
+def alone(**run: Any) -> Boundary:
+    return Boundary(Run(**run), SimpleNamespace(is_main_process=True, num_processes=1))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of the clock, to be set."""
+    now = [1000.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(signals, "seconds", lambda: now[0] - 1000)
+    monkeypatch.setattr(stopping.faulthandler, "dump_traceback_later", lambda *_, **__: None)
+    return now
+
+
+def pass_at(found: Boundary, clock: list[float], *seconds: float) -> list[bool]:
+    answers = []
+    for second in seconds:
+        clock[0] = 1000 + second
+        answers.append(found.cross())
+    return answers
+
+
+def test_a_checkpoint_is_due_when_its_minutes_have_passed_since_the_last(clock: list[float]) -> None:
+    found = alone(save_minutes=1)
+    assert pass_at(found, clock, 1, 59, 61) == [False, False, True]
+    found.saved(2.0)
+    assert pass_at(found, clock, 62, 120, 122) == [False, False, True]
+
+
+def test_a_time_limit_leaves_twice_the_longest_step_and_save(clock: list[float]) -> None:
+    found = alone(max_minutes=1, save_minutes=None)
+    found.saved(3.0)
+    pass_at(found, clock, 10, 20, 30)
+    with pytest.raises(Stopped, match="--max_minutes is about to pass"):
+        pass_at(found, clock, 35)
+
+
+def test_short_steps_may_use_the_time_almost_to_its_end(clock: list[float]) -> None:
+    found = alone(max_minutes=1, save_minutes=None)
+    assert not any(pass_at(found, clock, *range(1, 59)))
+    with pytest.raises(Stopped):
+        pass_at(found, clock, 59)
+
+
+def test_a_signal_is_named_even_where_the_time_is_over(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "reason", lambda: signal.SIGTERM.value)
+    with pytest.raises(Stopped, match=r"^SIGTERM$"):
+        pass_at(alone(max_minutes=1), clock, 3600)
+
+
+def test_a_process_that_never_comes_back_is_ended_with_its_stack_and_one_that_is_done_is_not() -> None:
+    code = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from types import SimpleNamespace
+from job.training.stopping import Boundary
+from job.config import Run
+found = Boundary(Run(step_timeout_minutes=0.02), SimpleNamespace(is_main_process=True, num_processes=1))
+found.cross()
+if sys.argv[1] == "done": found.close()
+def hang(): time.sleep(3)
+hang()
+"""
+    for how, expected in {"done": 0, "hangs": 1}.items():
+        command = [sys.executable, "-c", code, how]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == expected, done.stderr
+        assert ("in hang" in done.stderr) == (how == "hangs")

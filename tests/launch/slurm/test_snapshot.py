@@ -1,0 +1,89 @@
+"""The copy of the code: what is in it, what is not, and that it tells where it comes from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from job.errors import Refused
+from launch.slurm import snapshot
+
+ODD = "it's; $(touch X) é\n.py"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Committed: a.py, b.py, gone.py, .env, an odd name; then a.py and .env edited, gone.py deleted, new.py added."""
+    root = tmp_path / "check out"
+    (root / "pkg").mkdir(parents=True)
+    for name in ("a.py", "b.py", "gone.py", ".env", ODD):
+        (root / "pkg" / name).write_text("committed\n", encoding="utf-8")
+    git(root, "init", "-q")
+    git(root, "add", "-A", "-f")
+    git(root, "-c", "user.name=n", "-c", "user.email=e@example.org", "commit", "-qm", "first")
+    (root / "pkg" / "a.py").write_text("edited\n", encoding="utf-8")
+    (root / "pkg" / ".env").write_text("TOKEN=canary\n", encoding="utf-8")
+    (root / "pkg" / "gone.py").unlink()
+    (root / "pkg" / "new.py").write_text("new\n", encoding="utf-8")
+    return root
+
+
+def git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_tracked_files_as_they_are_now(checkout: Path, tmp_path: Path) -> None:
+    found, code = snapshot.look(checkout), tmp_path / "now" / "code"
+    snapshot.take(found, code)
+    copied = {str(path.relative_to(code)) for path in code.rglob("*") if path.is_file()}
+    assert copied == {"pkg/a.py", "pkg/b.py", f"pkg/{ODD}", snapshot.STATE}
+    assert (code / "pkg" / "a.py").read_text(encoding="utf-8") == "edited\n"
+    assert found.untracked == ("pkg/new.py",)
+
+
+def test_the_commit_and_the_edits_are_told_without_secrets(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "now").mkdir()
+    snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
+    state = json.loads((tmp_path / "now" / "code" / snapshot.STATE).read_text(encoding="utf-8"))
+    diff = tmp_path / "now" / "local.diff"
+    assert state == {"commit": git(checkout, "rev-parse", "HEAD"), "dirty": True, "diff": str(diff)}
+    assert "+edited" in diff.read_text(encoding="utf-8")
+    assert "canary" not in diff.read_text(encoding="utf-8")
+
+
+def test_the_edits_lead_from_the_commit_to_the_copy(checkout: Path, tmp_path: Path) -> None:
+    snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
+    again = tmp_path / "again"
+    subprocess.run(["git", "clone", "-q", str(checkout), str(again)], check=True)
+    git(again, "apply", str(tmp_path / "now" / "local.diff"))
+    assert (again / "pkg" / "a.py").read_text(encoding="utf-8") == "edited\n"
+    assert not (again / "pkg" / "gone.py").exists()
+
+
+def test_an_unedited_checkout_has_no_diff(checkout: Path, tmp_path: Path) -> None:
+    git(checkout, "checkout", "-q", ".")
+    snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
+    state = json.loads((tmp_path / "now" / "code" / snapshot.STATE).read_text(encoding="utf-8"))
+    assert (state["dirty"], state["diff"]) == (False, None)
+    assert not (tmp_path / "now" / "local.diff").exists()
+
+
+def test_a_snapshot_of_a_snapshot_is_one_too(checkout: Path, tmp_path: Path) -> None:
+    """As where a job submits another: there is no git in a snapshot, and its commit is still known."""
+    (checkout / "job").mkdir()
+    (checkout / "job" / "x.py").write_text("", encoding="utf-8")
+    git(checkout, "add", "job")
+    snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
+    second = snapshot.look(tmp_path / "now" / "code")
+    assert second.commit == git(checkout, "rev-parse", "HEAD")
+    assert "job/x.py" in second.files
+    assert "+edited" in second.diff
+
+
+def test_a_checkout_that_git_cannot_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(Refused, match="cannot be read by git: fatal: "):
+        snapshot.look(tmp_path)

@@ -1,0 +1,62 @@
+"""The bound of restarts, and the worker's start; the rest of it runs on a cluster, in tests/cluster."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launch.slurm.worker import FRUITLESS, Stop, next_record
+
+ROOT = Path(__file__).parents[3]
+SHOW = """
+import json, signal, sys
+blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+print(json.dumps([sorted(map(int, blocked)), sys.argv[1:], sys.path[0]]))
+"""
+
+
+def restarts(steps: list[int]) -> int:
+    """How often a job is restarted that stops at these steps, one start after the other."""
+    record = None
+    for count, step in enumerate(steps):
+        record = next_record(record, Stop(step, count))
+        if record is None:
+            return count
+    return len(steps)
+
+
+def test_three_fruitless_restarts_are_the_end() -> None:
+    assert restarts([0] * 10) == FRUITLESS == 3
+    assert restarts([50, *[50] * 10]) == 3
+
+
+def test_progress_starts_the_count_anew() -> None:
+    assert restarts([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]) == 12
+    assert restarts([0, 0, 0, 1, 1, 1, 1, 2]) == 6
+
+
+@given(st.lists(st.integers(0, 5), max_size=40))
+def test_a_job_is_never_restarted_more_than_thrice_in_vain(steps: list[int]) -> None:
+    done = steps[: restarts(steps)]
+    best, vain = -1, 0
+    for step in done:
+        best, vain = (step, 0) if step > best else (best, vain + 1)
+        assert vain < 3
+
+
+def test_starts_of_slurm_s_own_count_too() -> None:
+    """A start that was killed, its node lost, leaves no stop; it made no progress either."""
+    assert next_record(Stop(5, 1), Stop(5, 4)) is None
+    assert next_record(Stop(5, 1), Stop(6, 4)) == Stop(6, 4)
+
+
+def test_the_worker_becomes_the_module_with_signals_held_back(tmp_path: Path) -> None:
+    (tmp_path / "show.py").write_text(SHOW, encoding="ascii")
+    words = [sys.executable, "-P", str(ROOT / "launch" / "slurm" / "worker.py"), "-u", "-m", "show", "folder"]
+    environ = {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == f'[[2, 12, 15], ["folder"], "{ROOT}"]\n'
