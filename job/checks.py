@@ -16,6 +16,7 @@ from pathlib import Path
 from job.config import Config
 from job.data import columns, readers
 from job.errors import Refused
+from job.runtime import contract
 
 FILES_CHECKED = 100
 METRICS = {
@@ -78,7 +79,7 @@ def _check_numbers(config: Config) -> None:
 def _check_choices(config: Config) -> None:
     columns.check_count(config.data.text_column_names)
     path = config.run.resume_from_checkpoint
-    requeued = "MUSTER_OWNER" in os.environ  # where the first start may have removed it since: the job itself decides
+    requeued = contract.OWNER in os.environ  # where the first start may have removed it since: the job itself decides
     if path != "auto" and not requeued and not Path(path).is_dir():
         raise Refused(
             f"--resume_from_checkpoint {path} is no folder: auto goes on from the newest checkpoint in output_dir"

@@ -31,7 +31,7 @@ from job import checks
 from job import config as configuration
 from job.config import Config
 from job.errors import JobError, Refused, Stopped
-from job.runtime import console
+from job.runtime import console, contract
 from job.runtime.console import say
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from job.data.dataset import Data
     from job.run.folder import RunFolder
     from job.run.status import Status
-
-EXIT_CODE_FILE = "MUSTER_EXIT_CODE_FILE"
 
 
 def main(argv: list[str], prog: str = "job/train.py") -> int:
@@ -210,7 +208,7 @@ def report_exit_code(code: int) -> None:
 
     The first failure counts: what ends the other processes then is its consequence.
     """
-    path = os.environ.get(EXIT_CODE_FILE)
+    path = os.environ.get(contract.EXIT_CODE_FILE)
     if path and (code or os.environ.get("RANK", "0") == "0"):
         with contextlib.suppress(FileExistsError), open(path, "x", encoding="ascii") as file:
             file.write(str(code))

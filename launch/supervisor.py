@@ -23,9 +23,9 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from job.runtime.contract import EXIT_CODE_FILE
 from launch.plan import Plan
 
-EXIT_CODE_FILE = "MUSTER_EXIT_CODE_FILE"
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGQUIT)
 POLL = 0.1
 """Seconds between two looks: what a signal is late by, at most."""

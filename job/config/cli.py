@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 
 from job.config.settings import OWN_NAMES, Config, annotation, as_dict, fields, from_dict, suggestion, type_in_words
-from job.data import readers
 from job.errors import Refused
+from job.runtime.files import is_pattern
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 DEFAULT_RECIPE = "demo"
@@ -80,7 +80,7 @@ def _with_absolute_paths(config: Config) -> Config:
     local = (*files, "dataset_name", "model_name_or_path", "tokenizer_name", "output_dir")
     there = {name: values[name] for name in local if values[name] and os.path.exists(values[name])}  # noqa: PTH110
     changes = {name: str(Path(value).absolute()) for name, value in there.items() if value not in OWN_NAMES}
-    patterns = {name: values[name] for name in files if values[name] and readers.is_pattern(values[name])}
+    patterns = {name: values[name] for name in files if values[name] and is_pattern(values[name])}
     # Only what the user typed is a pattern, not a [ in the name of the folder it was typed in.
     changes |= {name: str(Path(glob.escape(str(Path.cwd())), value)) for name, value in patterns.items()}
     return from_dict(changes, base=config)

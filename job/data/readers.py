@@ -14,7 +14,6 @@ import csv
 import glob
 import gzip
 import json
-import os
 import stat
 import textwrap
 import zlib
@@ -25,6 +24,7 @@ from typing import IO, Any
 from job.data.columns import Columns
 from job.data.columns import choose as choose_columns
 from job.errors import Refused
+from job.runtime.files import is_pattern
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TEXT = (*SEPARATORS, ".jsonl", ".json")
@@ -72,11 +72,6 @@ def _matching(name: str) -> list[str]:
     if not found:
         raise Refused(f"no file matches {name}{'' if path.is_absolute() else f' in {Path.cwd()}'}")
     return found
-
-
-def is_pattern(name: str) -> bool:
-    """Whether a name stands for the files that match it: where a file has exactly this name, it means that file."""
-    return glob.has_magic(name) and not os.path.exists(name)  # noqa: PTH110 (Path's raises for a name too long)
 
 
 def choose(paths: Sequence[str], text: Sequence[str], label: str | None, label_optional: bool = False) -> Columns:

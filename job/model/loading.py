@@ -6,7 +6,6 @@ updates, and autocast gives the speed without that. Code that a repository bring
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import inspect
 from functools import cache
@@ -17,7 +16,7 @@ from job import config
 from job.data import hub
 from job.data.labels import CLASSES, REGRESSION, SCORE, Task
 from job.errors import Refused
-from job.run import folder as run_folder
+from job.runtime import files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -43,9 +42,8 @@ def locate(name: str, revision: str | None) -> str:
     if spec is None or not spec.submodule_search_locations:
         return name
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"
-    with open(folder / "model.safetensors", "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise Refused(f"{folder}/model.safetensors is not the published {name}: install {package} again")
+    if files.sha256(folder / "model.safetensors") != digest:
+        raise Refused(f"{folder}/model.safetensors is not the published {name}: install {package} again")
     return str(folder)
 
 
@@ -185,7 +183,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     """Write a Transformers folder that `pipeline("text-classification", model=folder)` loads."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    run_folder.honour_umask(folder)
+    files.set_default_mode(folder)
 
 
 def _loaded(auto: Any, model: config.Model, name: str, **options: Any) -> Any:

@@ -35,7 +35,7 @@ from job.config import Config
 from job.data.dataset import Split
 from job.model import cpu_attention
 from job.model.loading import attention_dropout
-from job.run import folder as run_folder
+from job.run import manifest
 from job.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def keep(form: Form, accelerator: Accelerator, folder: RunFolder) -> None:
     """Say and write into the manifest which form the run has."""
     if accelerator.is_main_process:
         print(f"forward  {form}", file=sys.stderr, flush=True)
-        run_folder.amend_manifest(folder, forward=str(form))
+        manifest.amend(folder, forward=str(form))
 
 
 def _asked_otherwise(config: Config, split: Split) -> str | None:

@@ -25,7 +25,9 @@ from job.evaluation import prediction
 from job.evaluation.prediction import Predictions
 from job.model import loading
 from job.run import folder as run_folder
+from job.run import manifest
 from job.run.folder import RunFolder
+from job.runtime import files
 from job.runtime.console import say
 from job.training.step_end import Outcome
 
@@ -43,10 +45,10 @@ def begin(
         return
     world, device = accelerator.num_processes, device_name(accelerator.device)
     before = json.loads(folder.manifest.read_text(encoding="utf-8")) if folder.manifest.is_file() else {}
-    manifest = run_folder.manifest(
+    made = manifest.new(
         seed=config.training.seed, world_size=world, device=device, fingerprint=data.fingerprint, before=before
     )
-    run_folder.write_json(folder.manifest, manifest)
+    files.write_json(folder.manifest, made)
     if config.run.output_dir is None and config.training.do_train:  # so that runs/latest/model is always there
         run_folder.point_latest(folder)
     world_text = f"{world} process{'es' if world > 1 else ''}"
@@ -108,14 +110,14 @@ def publish(
     )
     for found, path in ((outcome.evaluated, folder.predictions), (outcome.test, folder.test_predictions)):
         if found:
-            run_folder.publish(path, functools.partial(write_predictions, found[0], names))
+            files.publish(path, functools.partial(write_predictions, found[0], names))
     if outcome.train is not None:
         card = model_card(config, results, data.task)
-        run_folder.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, card, aside))
-    run_folder.amend_manifest(folder, ended=run_folder.now())
-    run_folder.write_json(folder.results, results)
+        files.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, card, aside))
+    manifest.amend(folder, ended=files.utc_now())
+    files.write_json(folder.results, results)
     if config.run.save_total_limit is None:
-        run_folder.remove(folder.checkpoints)
+        files.remove(folder.checkpoints)
     say(summary(results, folder))
     return results
 

@@ -12,7 +12,6 @@ and says nothing when they cannot be read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -28,6 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from job.errors import NeedsHuman, Refused
 from job.run import folder as run_folder
+from job.runtime import files
 
 NAME = re.compile(r"step-(\d{8,})")
 MANIFEST, STATE, CONFIG, ATTEMPTS, QUARANTINE = (
@@ -70,14 +70,14 @@ def write(parent: Path, snapshot: Snapshot, keep: int) -> int:
     parent.mkdir(exist_ok=True)
     final = parent / name(snapshot.step)
     aside = parent / f"{ASIDE}{final.name}-{os.getpid()}"
-    run_folder.remove(aside)
+    files.remove(aside)
     try:
         aside.mkdir()
         size = _fill(aside, snapshot)
         _put_in_place(aside, final)
-        run_folder.flush(parent)
+        files.flush(parent)
     finally:
-        run_folder.remove(aside)
+        files.remove(aside)
     _rotate(parent, keep)
     return size
 
@@ -92,16 +92,16 @@ def _fill(folder: Path, snapshot: Snapshot) -> int:
         save_file(dict(tensors), folder / f"{file}.safetensors")
     (folder / STATE).write_text(json.dumps(snapshot.state), encoding="utf-8")
     (folder / CONFIG).write_text(snapshot.config, encoding="utf-8")
-    run_folder.honour_umask(folder)
-    files = sorted(folder.iterdir())
-    for path in files:
-        run_folder.flush(path)
-    listed = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in files}
+    files.set_default_mode(folder)
+    written = sorted(folder.iterdir())
+    for path in written:
+        files.flush(path)
+    listed = {path.name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)} for path in written}
     manifest = {"step": snapshot.step, "best_step": snapshot.best_step, "files": listed}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-    run_folder.flush(folder / MANIFEST)
-    run_folder.flush(folder)
-    return sum(path.stat().st_size for path in files)
+    files.flush(folder / MANIFEST)
+    files.flush(folder)
+    return sum(path.stat().st_size for path in written)
 
 
 def _put_in_place(aside: Path, final: Path) -> None:
@@ -110,12 +110,7 @@ def _put_in_place(aside: Path, final: Path) -> None:
     if final.exists():
         final.rename(doomed)
     aside.rename(final)
-    run_folder.remove(doomed)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    files.remove(doomed)
 
 
 def _rotate(parent: Path, keep: int) -> None:
@@ -125,13 +120,13 @@ def _rotate(parent: Path, keep: int) -> None:
     for step in there:
         if step not in kept:
             folder = parent / name(step)
-            run_folder.remove(folder.rename(_doomed(folder)))  # no half of it can be taken for a whole one
+            files.remove(folder.rename(_doomed(folder)))  # no half of it can be taken for a whole one
 
 
 def _doomed(folder: Path) -> Path:
     """Where a checkpoint is moved to be removed: nothing is there."""
     path = folder.with_name(f"{DOOMED}{folder.name}-{os.getpid()}")
-    run_folder.remove(path)
+    files.remove(path)
     return path
 
 
@@ -275,12 +270,12 @@ def read_state(folder: Path) -> dict[str, Any]:
 def begin_attempt(folder: Path) -> None:
     """Note that `folder` is about to be loaded: one that ends its reader twice is not tried a third time."""
     tried = _attempts(folder.parent)
-    run_folder.write_json(folder.parent / ATTEMPTS, {**tried, folder.name: tried.get(folder.name, 0) + 1})
+    files.write_json(folder.parent / ATTEMPTS, {**tried, folder.name: tried.get(folder.name, 0) + 1})
 
 
 def end_attempt(folder: Path) -> None:
     """It was loaded: whatever happens next is not its fault."""
-    run_folder.remove(folder.parent / ATTEMPTS)
+    files.remove(folder.parent / ATTEMPTS)
 
 
 def _fault(parent: Path, step: int) -> str | None:
@@ -302,7 +297,7 @@ def _unlike_manifest(folder: Path) -> str | None:
         listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         for file, entry in listed.items():
             path = folder / file
-            if path.stat().st_size != entry["bytes"] or _digest(path) != entry["sha256"]:
+            if path.stat().st_size != entry["bytes"] or files.sha256(path) != entry["sha256"]:
                 return f"is damaged ({file} is not what was written)"
     except FileNotFoundError as error:
         return f"is not whole ({Path(error.filename).name} is missing)"
@@ -343,4 +338,4 @@ def _clear_debris(parent: Path) -> None:
                 path.rename(original)
                 continue
         if path.name.startswith((ASIDE, DOOMED)):
-            run_folder.remove(path)
+            files.remove(path)

@@ -10,27 +10,18 @@ import contextlib
 import dataclasses
 import datetime
 import errno
-import json
 import os
-import platform
 import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from job import config as configuration
 from job.config import Config
 from job.errors import JobError, Refused
 from job.run import lock
-from job.runtime.environment import ROOT
+from job.runtime import contract, files
 
-TOKEN_LIMIT = "max_tokens_per_device"
-PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "numpy", "scikit-learn")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 ASIDE = ".new-"
 """How the name of a checkpoint that is still being written begins."""
@@ -129,8 +120,8 @@ def claim(folder: RunFolder, config: Config) -> bool:
             return True
         if config.run.overwrite_output_dir or not folder.holds_checkpoints():
             for name in CONTENTS:
-                remove(path / name)
-        write_text(folder.config, configuration.to_yaml(config))
+                files.remove(path / name)
+        files.write_text(folder.config, configuration.to_yaml(config))
     except OSError as error:
         raise Refused(f"--output_dir {path} cannot be written: {error.strerror}") from error
     return False
@@ -153,7 +144,9 @@ def _refuse_others(folder: RunFolder, config: Config) -> None:
                 "delete that run with --overwrite_output_dir"
             )
     else:
-        strangers = sorted(p.name for p in folder.path.iterdir() if p.name != "jobs" and not p.name.startswith("."))
+        strangers = sorted(
+            p.name for p in folder.path.iterdir() if p.name != contract.JOBS and not p.name.startswith(".")
+        )
         if strangers:  # a folder `model` there may be all that someone has
             raise Refused(f"{folder.path} holds files that are no run's ({strangers[0]}): choose another --output_dir")
 
@@ -185,7 +178,7 @@ def require_space(folder: RunFolder, weights: int) -> None:
 def discard_if_new(folder: RunFolder, config: Config) -> None:
     """Remove a folder that was named by us and holds nothing: a refused request leaves no trace."""
     if config.run.output_dir is None and not folder.holds_work():
-        remove(folder.path)
+        files.remove(folder.path)
 
 
 def point_latest(folder: RunFolder) -> None:
@@ -196,36 +189,6 @@ def point_latest(folder: RunFolder) -> None:
         aside.replace(folder.path.parent / "latest")
     except OSError:
         aside.unlink(missing_ok=True)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Writing
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader sees the old or the new, never a part."""
-    publish(path, lambda aside: aside.write_text(text, encoding="utf-8"))
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Like write_text; floats as JSON numbers, NaN refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def publish(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a file or folder aside, then rename it to `path`."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    remove(aside)
-    try:
-        write(aside)
-        for made in aside.iterdir() if aside.is_dir() else ():
-            flush(made)
-        flush(aside)
-        if aside.is_dir():
-            remove(path)
-        aside.replace(path)
-    finally:
-        remove(aside)
 
 
 @contextlib.contextmanager
@@ -244,88 +207,3 @@ def needing_room(folder: RunFolder) -> Iterator[None]:
             raise
         raise JobError(f"{folder.path} cannot be written ({text}): make room, then start the same command again, which "
                        "goes on from the newest checkpoint") from error  # fmt: skip
-
-
-def flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk itself."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def honour_umask(folder: Path) -> None:
-    """Give the files of `folder` the usual mode: safetensors leaves its own readable by the owner alone."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for path in folder.iterdir():
-        path.chmod(0o666 & ~umask)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def now(precision: str = "seconds") -> str:
-    """The time in UTC, ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec=precision)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Manifest
-
-
-def manifest(*, seed: int, world_size: int, device: str, fingerprint: str, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Where, when and from what a run was made. Environment variables are left out: they may hold secrets.
-
-    `before` is the manifest of the start that this one goes on from, or empty.
-    """
-    return {
-        "git": git_state(),
-        "image": os.environ.get("MUSTER_IMAGE_DIGEST"),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "host": socket.gethostname(),
-        "device": device,
-        "world_size": world_size,
-        "threads": int(os.environ.get("OMP_NUM_THREADS", "0")),
-        "dataset_fingerprint": fingerprint,
-        "seed": seed,
-        "started": before.get("started", now()),
-        "ended": None,
-        "restarts": before.get("restarts", -1) + 1,
-        **({TOKEN_LIMIT: before[TOKEN_LIMIT]} if TOKEN_LIMIT in before else {}),
-    }
-
-
-def token_limit(folder: RunFolder, limit: int) -> int:
-    """`limit`, or the lower one that this run came to by running out of memory."""
-    kept = json.loads(folder.manifest.read_text(encoding="utf-8")).get(TOKEN_LIMIT)
-    return limit if kept is None else min(limit, kept)
-
-
-def amend_manifest(folder: RunFolder, **values: Any) -> None:
-    """Add what became known after the run's start."""
-    write_json(folder.manifest, {**json.loads(folder.manifest.read_text(encoding="utf-8")), **values})
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit of the code, whether it was edited and, for a submitted snapshot, the edits; None outside a checkout."""
-    snapshot = ROOT / ".snapshot.json"
-    if snapshot.is_file():
-        return json.loads(snapshot.read_text(encoding="utf-8"))
-    try:
-        commit = _git("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*words: str) -> str:
-    command = ["git", "-C", str(ROOT), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from job.errors import Refused
+from job.runtime import contract
 
 HEARTBEAT_SECONDS = 5.0
 WATCH_SECONDS = 4 * HEARTBEAT_SECONDS
@@ -30,12 +31,12 @@ _held: dict[Path, int] = {}
 
 def owner() -> str:
     """Who this run is: what the launcher says (a requeued job stays the same one), else host and process."""
-    return os.environ.get("MUSTER_OWNER") or f"{socket.gethostname()}:{os.getpid()}"
+    return os.environ.get(contract.OWNER) or f"{socket.gethostname()}:{os.getpid()}"
 
 
 def succeeds(folder: Path) -> bool:
     """Whether the last run in `folder` was this one: a job that was requeued by its launcher."""
-    return "MUSTER_OWNER" in os.environ and _status(folder).get("owner") == owner()
+    return contract.OWNER in os.environ and _status(folder).get("owner") == owner()
 
 
 def take(folder: Path) -> None:
@@ -98,7 +99,7 @@ def _moves(folder: Path) -> bool:
 
 def _status(folder: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / contract.STATUS).read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
 

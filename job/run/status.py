@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator
 
 from job.errors import NeedsHuman, Stopped
-from job.run import folder as run_folder
 from job.run import lock
 from job.run.folder import RunFolder
+from job.runtime import files
 
 
 class Status:
@@ -29,9 +29,9 @@ class Status:
         """Replace status.json: RUNNING, STOPPED, DONE, FAILED or NEEDS_HUMAN, how far, why, who and when (UTC)."""
         if self._main:
             value = {"state": state, "step": self.step, "reason": reason, "owner": lock.owner(),
-                     "heartbeat": run_folder.now("milliseconds")}  # fmt: skip
+                     "heartbeat": files.utc_now("milliseconds")}  # fmt: skip
             with contextlib.suppress(OSError):
-                run_folder.write_json(self._folder.status, value)
+                files.write_json(self._folder.status, value)
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from job.errors import Refused
+from job.runtime import contract
 from job.runtime.signals import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,8 +34,6 @@ ALLOCATOR = ":".join(
 )
 """For glibc: memory in huge pages, and kept when it is freed. As it comes, each step of a training on a CPU asks the
 kernel for all of its memory anew, page by page: a tenth of its time."""
-OUR_THREADS = "MUSTER_THREADS"
-"""Threads that our own launcher has worked out."""
 PLANNED_ELSEWHERE = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -119,8 +118,8 @@ def threads(environ: Mapping[str, str], launcher: Mapping[str, str] | None) -> i
     accelerate and torchrun set OMP_NUM_THREADS to 1 where it is unset, which leaves cores idle. Who set it can be read
     off the environment that the launcher itself was started with (`launcher`; None where it cannot be read).
     """
-    if environ.get(OUR_THREADS, "").isdigit():
-        return int(environ[OUR_THREADS])
+    if environ.get(contract.THREADS, "").isdigit():
+        return int(environ[contract.THREADS])
     started_by_launcher = "LOCAL_RANK" in environ or "ACCELERATE_MIXED_PRECISION" in environ
     users = environ if launcher is None or not started_by_launcher else launcher
     value = users.get("OMP_NUM_THREADS", "")

@@ -16,8 +16,7 @@ from job.config import Config
 from job.data.dataset import Data
 from job.errors import Stopped
 from job.model import cpu_dropout, packing
-from job.run import checkpoints
-from job.run import folder as run_folder
+from job.run import checkpoints, manifest
 from job.run.folder import RunFolder
 from job.run.status import Status
 from job.run.tracking import Tracker
@@ -92,7 +91,7 @@ def finetune(
     trainee = Trainee(wrapped, prepared, schedule)
     collated = form.collate(data.train)
     limit = max_tokens(training.max_tokens_per_device, accelerator, 4096, 16384, data.train.computed)
-    limit = distributed.from_main(accelerator, lambda: run_folder.token_limit(folder, limit))
+    limit = distributed.from_main(accelerator, lambda: manifest.token_limit(folder, limit))
     overhead = OVERHEAD["cpu" if accelerator.device.type == "cpu" else "gpu"]
 
     so_far = None
@@ -110,7 +109,7 @@ def finetune(
         step = tracker.step + 1
         tracker.say(f"out of memory in step {step}: from here on {limit} tokens a forward pass, on the same examples")
         if accelerator.is_main_process:
-            run_folder.amend_manifest(folder, **{run_folder.TOKEN_LIMIT: limit})
+            manifest.amend(folder, **{manifest.TOKEN_LIMIT: limit})
 
     try:
         if not keeper.catch_up():

@@ -29,6 +29,8 @@ from job import config
 from job.config import Config
 from job.data import readers
 from job.errors import Refused
+from job.runtime import contract
+from job.runtime.files import is_pattern
 from launch.local import command as local
 from launch.plan import Plan
 
@@ -37,7 +39,6 @@ STOP_SECONDS = 300
 """Between `docker stop` and SIGKILL: room for a step or an evaluation, and a checkpoint."""
 SHARED_MEMORY = "8g"
 """A limit, not a reservation: NCCL needs more than docker's 64 MB. With --ipc=host a killed job would leave its own."""
-DIGEST = "MUSTER_IMAGE_DIGEST"
 """For the run's manifest; its value is looked up when the plan is carried out."""
 CACHE = re.compile(r"HF_\w*_CACHE")
 """Variables that name folders beside HF_HOME."""
@@ -109,7 +110,7 @@ def request(words: tuple[str, ...], settings: Config, gpus: int | None, image: s
     """What `words`, parsed to `settings`, ask for in `directory`: the paths among them that exist are to be read."""
     values = config.as_dict(settings)
     run = values.pop("output_dir")
-    patterns = [values.pop(name) for name in FILE_SETTINGS if values[name] and readers.is_pattern(values[name])]
+    patterns = [values.pop(name) for name in FILE_SETTINGS if values[name] and is_pattern(values[name])]
     files = [file for pattern in patterns for file in readers.files(pattern)]
     others = [name for value in values.values() for name in (value if isinstance(value, list) else [value])]
     paths = [name for name in others if isinstance(name, str) and "/" in name]
@@ -123,7 +124,7 @@ def plan(request: Request, machine: Machine, directory: Path) -> Plan:
     name = container(request.run)
     settings = {
         "HF_HOME": str(machine.caches[0]),
-        **({"MUSTER_OWNER": f"docker:{machine.host}:{name}"} if name else {}),
+        **({contract.OWNER: f"docker:{machine.host}:{name}"} if name else {}),
         **({} if local.gpus(request.gpus, machine.gpus) else {"NVIDIA_VISIBLE_DEVICES": "void"}),
     }
     words = [
@@ -133,7 +134,7 @@ def plan(request: Request, machine: Machine, directory: Path) -> Plan:
         *("--read-only", "--tmpfs=/tmp:exec", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
         *(f"--user={machine.user}", f"--workdir={directory}"),
         *_gpus(request, machine),
-        *(f"--env={variable}" for variable in sorted({*machine.variables, *settings, DIGEST})),
+        *(f"--env={variable}" for variable in sorted({*machine.variables, *settings, contract.IMAGE_DIGEST})),
         *_mounts(writable(request, machine, directory), (*request.reads, *machine.files)),
         *(request.image, *request.job),
     ]
@@ -152,7 +153,7 @@ def run(plan: Plan, image: str, folders: Iterable[Path]) -> NoReturn:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Refused(f"{folder} cannot be made: {error.strerror}") from None
-    os.execvpe(plan.argv[0], plan.argv, {**os.environ, **dict(plan.environment), DIGEST: digest})
+    os.execvpe(plan.argv[0], plan.argv, {**os.environ, **dict(plan.environment), contract.IMAGE_DIGEST: digest})
 
 
 def container(run: Path | None) -> str | None:

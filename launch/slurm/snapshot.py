@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.errors import Refused
+from job.runtime.contract import SNAPSHOT_STATE
 
-STATE = ".snapshot.json"
-"""In a snapshot: its commit, whether it was edited, and the edits; read by job/run/folder.py for the manifest."""
 SECRET = ".env"
 
 
@@ -64,14 +63,14 @@ def take(snapshot: Snapshot, folder: Path) -> None:
     if snapshot.diff:
         patch.write_text(snapshot.diff, encoding="utf-8", errors="surrogateescape")
     state = {"commit": snapshot.commit, "dirty": bool(snapshot.diff), "diff": str(patch) if snapshot.diff else None}
-    (folder / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+    (folder / SNAPSHOT_STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
 
 def _without_git(root: Path) -> Snapshot:
     """All there is of an installed copy; a snapshot, from which a job submits another, still knows its origin."""
     code = (path for name in ("job", "launch") for path in (root / name).rglob("*"))
     kept = (path for path in code if path.is_file() and "__pycache__" not in path.parts)
-    state = json.loads((root / STATE).read_text(encoding="utf-8")) if (root / STATE).is_file() else {}
+    state = json.loads((root / SNAPSHOT_STATE).read_text(encoding="utf-8")) if (root / SNAPSHOT_STATE).is_file() else {}
     diff = Path(state["diff"]).read_text(encoding="utf-8", errors="surrogateescape") if state.get("diff") else ""
     return Snapshot(root, state.get("commit"), tuple(sorted(str(p.relative_to(root)) for p in kept)), (), diff)
 

@@ -26,6 +26,7 @@ from typing import Any
 from job import config as configuration
 from job.config import Config
 from job.errors import Refused
+from job.runtime import contract
 from launch import sites
 from launch.plan import Plan
 from launch.sites import Site
@@ -92,7 +93,7 @@ def plan(request: Request, at: Site, environ: Mapping[str, str], directory: Path
         Refused: numbers, names or paths that make no job.
     """
     run = sites.safe_path("--output_dir", request.run)
-    folder = run / "jobs" / f"submitted-{request.stamp}"
+    folder = run / contract.JOBS / f"submitted-{request.stamp}"
     container = containers.enter(
         at.container,
         at.image,
@@ -171,8 +172,8 @@ def _setup(request: Request, at: Site, environ: Mapping[str, str]) -> list[str]:
     told = {
         "ACCELERATE_USE_CPU": "false" if request.gpus else "true",
         "ACCELERATE_MIXED_PRECISION": request.config.training.mixed_precision or "no",
-        worker.THREADS: users if re.fullmatch("[1-9][0-9]*", users) else at.cpus_per_task,
-        worker.MASTER_ADDR: at.master_addr,
+        contract.THREADS: users if re.fullmatch("[1-9][0-9]*", users) else at.cpus_per_task,
+        contract.MASTER_ADDR: at.master_addr,
     }
     return [
         *([at.setup] if at.setup else []),
@@ -201,7 +202,7 @@ def _local_paths(config: Config, environ: Mapping[str, str]) -> list[Path]:
 def _script(parameters: Mapping[str, Any], python: str, run: Path) -> str:
     from submitit.slurm.slurm import _make_sbatch_string
 
-    folder = run / "jobs" / "%j"
+    folder = run / contract.JOBS / "%j"
     command = f"{python} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     return _make_sbatch_string(command=command, folder=folder, **parameters) + "\n"
 
@@ -253,7 +254,9 @@ def _write(submission: Submission) -> None:
 def _queue(submission: Submission) -> str:
     import submitit
 
-    executor = submitit.AutoExecutor(submission.run / "jobs" / "%j", cluster="slurm", slurm_python=submission.python)
+    executor = submitit.AutoExecutor(
+        submission.run / contract.JOBS / "%j", cluster="slurm", slurm_python=submission.python
+    )
     executor.update_parameters(**{f"slurm_{name}": value for name, value in submission.parameters.items()})
     try:
         return executor.submit(worker.run, *submission.argv).job_id

@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-THREADS = "MUSTER_THREADS"
-MASTER_ADDR = "MUSTER_MASTER_ADDR"
 MARKER = "requeue"
 RECORD = "restarts.json"
 FRUITLESS = 3
@@ -87,39 +85,35 @@ def _join(job_id: str) -> None:
     """Tell torch and accelerate which rank this is. GPUs are not masked: a rank names its own by its local rank."""
     from submitit.helpers import TorchDistributedEnvironment
 
+    from job.runtime import contract
+
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-    if address := os.environ.get(MASTER_ADDR):
+    if address := os.environ.get(contract.MASTER_ADDR):
         os.environ["MASTER_ADDR"] = address
-    os.environ["MUSTER_OWNER"] = f"slurm:{job_id}"
+    os.environ[contract.OWNER] = f"slurm:{job_id}"
 
 
 def _leave_marker(folder: Path, restarts: int) -> int:
     """Ask the batch script for a requeue, unless the restarts lead nowhere; the exit code."""
     from job.errors import Stopped
-    from job.runtime import signals
+    from job.runtime import contract, files, signals
 
-    step = int(_read(folder.parents[1] / "status.json").get("step", 0))
+    step = int(_read(folder.parents[1] / contract.STATUS).get("step", 0))
     last = _read(folder / RECORD)
     progress = next_record(Stop(**last) if last else None, Stop(step, restarts))
     if progress is None:
         print(f"error: {FRUITLESS} restarts made no progress beyond step {step}: not requeued; if a start is too short "
               "for a checkpoint, raise --time", file=sys.stderr, flush=True)  # fmt: skip
         return Stopped.exit_code
-    _write(folder / RECORD, json.dumps(asdict(progress)))
-    _write(folder / MARKER, signals.in_words(signals.reason()) if signals.reason() else "another rank")
+    files.write_json(folder / RECORD, asdict(progress))
+    reason = signals.in_words(signals.reason()) if signals.reason() else "another rank"
+    files.write_text(folder / MARKER, f"{reason}\n")
     return 0
 
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no file: a stop may come before the first."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _write(path: Path, text: str) -> None:
-    """In one step: the batch script never reads half a word."""
-    aside = path.with_name(f".{path.name}")
-    aside.write_text(f"{text}\n", encoding="utf-8")
-    aside.replace(path)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from job import train
 from launch import supervisor
 from tests.launch.running import SUPERVISE, supervised, wait_until
 
@@ -85,10 +84,6 @@ def launcher(end: str, todo: str, session: str = "no") -> list[str]:
 )
 def test_exit_code(reported: int | None, returncode: int, code: int) -> None:
     assert supervisor.exit_code(reported, returncode) == code
-
-
-def test_the_job_writes_where_the_supervisor_reads() -> None:
-    assert supervisor.EXIT_CODE_FILE == train.EXIT_CODE_FILE
 
 
 @pytest.mark.parametrize("text", ["", "x", "7 5", "\xff"])

@@ -1,8 +1,6 @@
 """A run folder belongs to one configuration, and a file in it is complete or not there."""
 
 import dataclasses
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,85 +179,3 @@ def test_only_an_empty_folder_named_by_us_is_discarded(named_by_user: bool, work
     folder.metrics.write_text("{}\n" if works else "")
     run_folder.discard_if_new(folder, asked)
     assert folder.path.exists() == (named_by_user or works)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Complete or not there
-
-
-def write_file(aside: Path) -> None:
-    aside.write_text("new")
-
-
-def write_folder(aside: Path) -> None:
-    aside.mkdir()
-    (aside / "part").write_text("new")
-
-
-def failing(write: Callable[[Path], None]) -> Callable[[Path], None]:
-    def half(aside: Path) -> None:
-        write(aside)
-        raise OSError("disk full")
-
-    return half
-
-
-@pytest.mark.parametrize("write", [write_file, write_folder])
-@pytest.mark.parametrize("there_before", [True, False])
-def test_what_is_published_replaces_what_was_there(
-    write: Callable[[Path], None], there_before: bool, tmp_path: Path
-) -> None:
-    path = tmp_path / "made"
-    if there_before:
-        write(path)
-        first = path if path.is_file() else path / "old"
-        first.write_text("old")
-    run_folder.publish(path, write)
-    expected = {"made": b"new"} if write is write_file else {"made/part": b"new"}
-    assert contents(tmp_path) == expected
-
-
-@pytest.mark.parametrize("write", [write_file, write_folder])
-@pytest.mark.parametrize("there_before", [True, False])
-def test_a_writer_that_fails_leaves_the_old_and_no_debris(
-    write: Callable[[Path], None], there_before: bool, tmp_path: Path
-) -> None:
-    if there_before:
-        write(tmp_path / "made")
-    before = contents(tmp_path)
-    with pytest.raises(OSError, match="disk full"):
-        run_folder.publish(tmp_path / "made", failing(write))
-    assert contents(tmp_path) == before
-    assert {p.name for p in tmp_path.iterdir()} <= {"made"}
-
-
-def test_the_old_is_there_until_the_new_is_complete(tmp_path: Path) -> None:
-    (tmp_path / "made").write_text("old")
-    seen = []
-
-    def looking(aside: Path) -> None:
-        aside.write_text("ne")
-        seen.append((tmp_path / "made").read_text())
-        aside.write_text("new")
-
-    run_folder.publish(tmp_path / "made", looking)
-    assert (seen, (tmp_path / "made").read_text()) == (["old"], "new")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_json_holds_numbers_only(value: float, tmp_path: Path) -> None:
-    run_folder.write_json(tmp_path / "a.json", {"loss": 0.5, "name": "Grüße"})
-    with pytest.raises(ValueError, match="JSON compliant"):
-        run_folder.write_json(tmp_path / "a.json", {"loss": value})
-    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"loss": 0.5, "name": "Grüße"}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Manifest
-
-
-def test_the_manifest_holds_no_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    made = run_folder.manifest(seed=1, world_size=2, device="cpu", fingerprint="f", before={})
-    assert "hf_secret" not in json.dumps(made)
-    assert made["packages"].keys() >= {"torch", "transformers"}

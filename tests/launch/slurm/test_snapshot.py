@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from job.errors import Refused
+from job.runtime.contract import SNAPSHOT_STATE
 from launch.slurm import snapshot
 
 ODD = "it's; $(touch X) é\n.py"
@@ -39,7 +40,7 @@ def test_tracked_files_as_they_are_now(checkout: Path, tmp_path: Path) -> None:
     found, code = snapshot.look(checkout), tmp_path / "now" / "code"
     snapshot.take(found, code)
     copied = {str(path.relative_to(code)) for path in code.rglob("*") if path.is_file()}
-    assert copied == {"pkg/a.py", "pkg/b.py", f"pkg/{ODD}", snapshot.STATE}
+    assert copied == {"pkg/a.py", "pkg/b.py", f"pkg/{ODD}", SNAPSHOT_STATE}
     assert (code / "pkg" / "a.py").read_text(encoding="utf-8") == "edited\n"
     assert found.untracked == ("pkg/new.py",)
 
@@ -47,7 +48,7 @@ def test_tracked_files_as_they_are_now(checkout: Path, tmp_path: Path) -> None:
 def test_the_commit_and_the_edits_are_told_without_secrets(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "now").mkdir()
     snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
-    state = json.loads((tmp_path / "now" / "code" / snapshot.STATE).read_text(encoding="utf-8"))
+    state = json.loads((tmp_path / "now" / "code" / SNAPSHOT_STATE).read_text(encoding="utf-8"))
     diff = tmp_path / "now" / "local.diff"
     assert state == {"commit": git(checkout, "rev-parse", "HEAD"), "dirty": True, "diff": str(diff)}
     assert "+edited" in diff.read_text(encoding="utf-8")
@@ -66,7 +67,7 @@ def test_the_edits_lead_from_the_commit_to_the_copy(checkout: Path, tmp_path: Pa
 def test_an_unedited_checkout_has_no_diff(checkout: Path, tmp_path: Path) -> None:
     git(checkout, "checkout", "-q", ".")
     snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
-    state = json.loads((tmp_path / "now" / "code" / snapshot.STATE).read_text(encoding="utf-8"))
+    state = json.loads((tmp_path / "now" / "code" / SNAPSHOT_STATE).read_text(encoding="utf-8"))
     assert (state["dirty"], state["diff"]) == (False, None)
     assert not (tmp_path / "now" / "local.diff").exists()
 

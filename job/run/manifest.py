@@ -1,0 +1,76 @@
+"""manifest.json: where, when and from what a run was made.
+
+Environment variables are left out: they may hold secrets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from job.run.folder import RunFolder
+from job.runtime import contract, files
+from job.runtime.environment import ROOT
+
+TOKEN_LIMIT = "max_tokens_per_device"
+PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "numpy", "scikit-learn")
+
+
+def new(*, seed: int, world_size: int, device: str, fingerprint: str, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Where, when and from what a run was made. Environment variables are left out: they may hold secrets.
+
+    `before` is the manifest of the start that this one goes on from, or empty.
+    """
+    return {
+        "git": git_state(),
+        "image": os.environ.get(contract.IMAGE_DIGEST),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "host": socket.gethostname(),
+        "device": device,
+        "world_size": world_size,
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "0")),
+        "dataset_fingerprint": fingerprint,
+        "seed": seed,
+        "started": before.get("started", files.utc_now()),
+        "ended": None,
+        "restarts": before.get("restarts", -1) + 1,
+        **({TOKEN_LIMIT: before[TOKEN_LIMIT]} if TOKEN_LIMIT in before else {}),
+    }
+
+
+def token_limit(folder: RunFolder, limit: int) -> int:
+    """`limit`, or the lower one that this run came to by running out of memory."""
+    kept = json.loads(folder.manifest.read_text(encoding="utf-8")).get(TOKEN_LIMIT)
+    return limit if kept is None else min(limit, kept)
+
+
+def amend(folder: RunFolder, **values: Any) -> None:
+    """Add what became known after the run's start."""
+    files.write_json(folder.manifest, {**json.loads(folder.manifest.read_text(encoding="utf-8")), **values})
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the code, whether it was edited and, for a submitted snapshot, the edits; None outside a checkout."""
+    snapshot = ROOT / contract.SNAPSHOT_STATE
+    if snapshot.is_file():
+        return json.loads(snapshot.read_text(encoding="utf-8"))
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -1,0 +1,91 @@
+"""Files that are complete or not there: written under a temporary name, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import datetime
+import glob
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file atomically: a reader sees the old text or the new, never a part."""
+    publish(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Like write_text; NaN and infinity, which JSON cannot hold, raise ValueError."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def publish(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file or folder under a temporary name, then rename it to `path`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    remove(temporary)
+    try:
+        write(temporary)
+        for made in temporary.iterdir() if temporary.is_dir() else ():
+            flush(made)
+        flush(temporary)
+        if temporary.is_dir():
+            remove(path)
+        temporary.replace(path)
+    finally:
+        remove(temporary)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, link or folder; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def set_default_mode(folder: Path) -> None:
+    """Give the files of `folder` the mode that new files get there: safetensors makes its own private.
+
+    The mode is that of a file created for it: the umask can only be read by changing it, which other threads would see.
+    """
+    probe = folder / f".mode-{os.getpid()}"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in folder.iterdir():
+        path.chmod(mode)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """64 hex digits that identify a value of JSON types; the order of a mapping's keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name is a glob pattern; not where a file has exactly this name."""
+    return glob.has_magic(name) and not os.path.exists(name)  # noqa: PTH110 (Path's raises for a name too long)
+
+
+def utc_now(precision: str = "seconds") -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec=precision)
