@@ -49,6 +49,7 @@ def start(config: Config) -> Accelerator:
 def _set_precision(mixed: str, device: torch.device, main: bool) -> None:
     """TF32 for what a GPU computes in fp32. Refused where the device lacks the precision, said where it imitates it."""
     if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it would spend up to a second planning for each new shape
         torch.set_float32_matmul_precision("high")  # not on a CPU, whose results it would change
         if mixed == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise Refused("--mixed_precision bf16: this GPU computes no bf16, take fp16")

@@ -51,7 +51,7 @@ class Model:
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] | None = hardware(None)
     """Attention kernel; unset: the library's choice."""
     attention_dropout: float | None = setting(None)
-    """Dropout of attention probabilities; unset: the checkpoint's. 0 is faster, and on a GPU what packing needs."""
+    """Dropout of attention probabilities; unset: the checkpoint's. 0 is faster."""
     packing: bool = hardware(True)
     """Lay the sequences of a forward pass end to end instead of padding them, where the model allows it."""
     gradient_checkpointing: bool = hardware(False)

@@ -101,12 +101,6 @@ def max_length(asked: int | None, pretrained: PreTrainedConfig, tokenizer: PreTr
     return min(limit, LONGEST) if asked is None else asked
 
 
-def attention_dropout(pretrained: PreTrainedConfig) -> float:
-    """The dropout of attention probabilities; 0.0 for an architecture that has none."""
-    name = _attention_dropout_name(pretrained)
-    return float(getattr(pretrained, name)) if name else 0.0
-
-
 def _attention_dropout_name(pretrained: PreTrainedConfig) -> str | None:
     names = ("attention_probs_dropout_prob", "attention_dropout")
     return next((name for name in names if hasattr(pretrained, name)), None)

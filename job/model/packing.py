@@ -33,8 +33,7 @@ from job.batching import collate
 from job.batching.collate import Collate, Tensors
 from job.config import Config
 from job.data.dataset import Split
-from job.model import cpu_attention
-from job.model.loading import attention_dropout
+from job.model import cpu_attention, cuda_attention
 from job.run import manifest
 from job.run.folder import RunFolder
 
@@ -100,7 +99,7 @@ def choose(
         accelerator: of the run.
     """
     alone = accelerator.unwrap_model(model)
-    reason = _asked_otherwise(config, split) or unsupported(alone) or _no_kernel(config, alone, accelerator)
+    reason = _asked_otherwise(config, split) or unsupported(alone) or _no_kernel(accelerator.device)
     multiple = (
         cpu_attention.MULTIPLE if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16" else 1
     )
@@ -141,17 +140,8 @@ def unsupported(model: PreTrainedModel) -> str | None:
     return None
 
 
-def _no_kernel(config: Config, model: PreTrainedModel, accelerator: Accelerator) -> str | None:
-    """What this device's kernel would need; None if nothing. CUDA's takes half precision and has no dropout."""
-    kind = accelerator.device.type
-    if kind == "cpu":
-        return None
-    if kind != "cuda":
-        return f"there is no kernel for {kind}"
-    half = accelerator.mixed_precision in ("bf16", "fp16")
-    dropout = attention_dropout(model.config) if config.training.do_train else 0.0
-    needed = [*([] if half else ["--mixed_precision bf16"]), *(["--attention_dropout 0"] if dropout else [])]
-    return f"on a GPU packing needs {' and '.join(needed)}" if needed else None
+def _no_kernel(device: torch.device) -> str | None:
+    return None if device.type in ("cpu", "cuda") else f"there is no kernel for {device.type}"
 
 
 def disagreement(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, multiple: int) -> str | None:
@@ -165,7 +155,8 @@ def disagreement(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spl
     was_training = model.training
     model.eval()
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        own = [model.device] if model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=own), torch.no_grad():
             exact = type(model).forward(model, **padded).logits.float()  # around the autocast of the prepared forward
             noise = torch.linalg.vector_norm(model(**padded).logits.float() - exact)
             error = torch.linalg.vector_norm(model(**end_to_end).logits.float() - exact)
@@ -288,15 +279,7 @@ def _attend(
     scale = query.shape[-1] ** -0.5
     if query.device.type == "cpu":
         return cpu_attention.attend(query, key, value, layout.lengths, dropout, scale)
-    from torch.nn.attention.varlen import varlen_attn
-
-    longest, bounds = max(layout.lengths), layout.bounds
-    asked, most = bounds, longest
-    if len(query) != len(key):
-        asked, most = torch.arange(len(bounds), dtype=torch.int32, device=bounds.device), 1
-    attended = varlen_attn(query, key, value, asked, bounds, most, longest, scale=scale)
-    assert isinstance(attended, torch.Tensor)  # a pair only where the normaliser is asked for too
-    return attended
+    return cuda_attention.attend(query, key, value, layout.bounds, max(layout.lengths), dropout, scale)
 
 
 def _first_tokens(hidden: torch.Tensor, layout: Layout) -> torch.Tensor:

@@ -320,33 +320,6 @@ def test_what_is_saved_does_not_know_of_packing(tmp_path: Path) -> None:
         assert (tmp_path / "before" / name).read_bytes() == (tmp_path / "after" / name).read_bytes()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# GPUs: their kernel takes bf16 and fp16 and has no dropout
-
-
-def on_a_gpu(precision: str) -> Any:
-    """The two facts of an Accelerator that decide; no GPU is needed to read them."""
-    return type("OnGpu", (), {"device": torch.device("cuda"), "mixed_precision": precision})()
-
-
-@pytest.mark.parametrize(
-    ("precision", "dropout", "needed"),
-    [
-        ("bf16", 0.0, None),
-        ("fp16", 0.0, None),
-        ("no", 0.0, "on a GPU packing needs --mixed_precision bf16"),
-        ("bf16", 0.1, "on a GPU packing needs --attention_dropout 0"),
-        ("no", 0.1, "on a GPU packing needs --mixed_precision bf16 and --attention_dropout 0"),
-    ],
-)
-@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
-def test_on_a_gpu_what_the_kernel_needs_is_offered(
-    tmp_path: Path, architecture: str, precision: str, dropout: float, needed: str | None
-) -> None:
-    trained = network(tmp_path, architecture, dropout=dropout)
-    assert packing._no_kernel(Config(), trained, on_a_gpu(precision)) == needed
-
-
 def test_attention_dropout_is_set_by_its_flag_alone(tmp_path: Path) -> None:
     for architecture, name in (("bert", "attention_probs_dropout_prob"), ("distilbert", "attention_dropout")):
         folder = tmp_path / architecture

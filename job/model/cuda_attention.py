@@ -1,0 +1,120 @@
+"""Attention over sequences laid end to end on a CUDA GPU: each within itself, with dropout, without padding.
+
+Both kernels come with PyTorch, which calls them in this form for its nested tensors. FlashAttention computes bf16 and
+fp16. The memory-efficient kernel computes fp32 (its products in TF32, three of them for the precision of one in fp32).
+torch.nn.attention.varlen_attn is not used: it has no dropout.
+
+Nothing here makes the host wait for the device.
+
+    T  tokens of all sequences     b  sequences     H  heads     Hkv  heads of keys and values     D  channels of a head
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+Ends = tuple[torch.Tensor, torch.Tensor, int, int]
+"""Bounds of the sequences among the queries and among the keys, and the longest of each."""
+
+ALIGNMENT = 8
+"""Both kernels want a multiple of this many channels."""
+
+NO_MASK, CAUSAL_FROM_BOTTOM_RIGHT = 0, 2
+"""Mask types of the memory-efficient kernel."""
+
+
+class Mask(NamedTuple):
+    """Which tokens of its sequence a token attends to; arguments of `attend`."""
+
+    causal: bool
+    window: int | None
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    dropout: float,
+    scale: float,
+    causal: bool = False,
+    window: int | None = None,
+) -> torch.Tensor:
+    """softmax(Q K' scale) V of every sequence, with dropout of the probabilities.
+
+    Under autocast the inputs are cast to its dtype, as in F.scaled_dot_product_attention.
+
+    Args:
+        query: [T, H, D], or [b, H, D] with one token of each sequence: the last one if `causal`, else the first one.
+        key, value: [T, Hkv, D] where H is a multiple of Hkv.
+        bounds: int32[b + 1] on the device, where each sequence begins and the last one ends. They must cover all T
+            tokens: the kernels leave the output of others uninitialized.
+        longest: at least the length of the longest sequence. A constant of the run lets a compiled graph be reused.
+        dropout: probability, 0.0 in evaluation.
+        scale: of the scores.
+        causal: whether a token attends only to itself and those before it.
+        window: largest distance of a token that is attended to; None for no limit.
+
+    Returns:
+        Like query, in the dtype that was computed in.
+
+    Raises:
+        RuntimeError: the kernel does not support the GPU, the head dimension or the window.
+    """
+    one_each = len(query) != len(key)
+    if window is not None and window >= longest - 1:
+        window = None
+    if one_each and window is not None and not causal:
+        raise NotImplementedError("windowed attention of the first tokens alone: the kernels align windows at the end")
+    channels = value.shape[-1]
+    query, key, value = (_aligned(_autocast(x)) for x in (query, key, value))
+    ends = (bounds, bounds, longest, longest)
+    if one_each:
+        ends = (torch.arange(len(bounds), dtype=torch.int32, device=bounds.device), bounds, 1, longest)
+    kernel = _flash if query.dtype in (torch.bfloat16, torch.float16) else _memory_efficient
+    attended = kernel(query, key, value, ends, dropout, scale, Mask(causal, window))
+    return attended[..., :channels]
+
+
+def _autocast(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else tensor
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """With zeros behind the channels, which change no score and add channels to the output that are cut off."""
+    missing = -tensor.shape[-1] % ALIGNMENT
+    return F.pad(tensor, (0, missing)) if missing else tensor
+
+
+def _flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: Ends, dropout: float, scale: float, mask: Mask
+) -> torch.Tensor:
+    """FlashAttention 2."""
+    limits = {}
+    if mask.window is not None:
+        limits = {"window_size_left": mask.window, "window_size_right": 0 if mask.causal else mask.window}
+    only_causal = mask.causal and mask.window is None
+    return torch.ops.aten._flash_attention_forward(
+        query, key, value, *ends, dropout, only_causal, False, scale=scale, **limits
+    )[0]
+
+
+def _memory_efficient(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: Ends, dropout: float, scale: float, mask: Mask
+) -> torch.Tensor:
+    """The CUTLASS kernel. It has no two-sided windows, and PyTorch's gradient of it forgets a window to one side."""
+    if mask.window is not None:
+        raise NotImplementedError("windowed attention in fp32 has no kernel: use --mixed_precision bf16")
+    shared = query.shape[1] // key.shape[1]
+    if shared > 1:
+        key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
+    differentiated = any(x.requires_grad for x in (query, key, value))
+    return torch.ops.aten._efficient_attention_forward(
+        query[None], key[None], value[None], None, *ends, dropout,
+        CAUSAL_FROM_BOTTOM_RIGHT if mask.causal else NO_MASK, differentiated,
+        scale=scale,
+    )[0][0]  # fmt: skip
