@@ -13,22 +13,12 @@ import os
 import shlex
 from pathlib import Path
 
-from job.config import Config
+from job.config import Config, metrics
 from job.data import columns, readers
 from job.errors import Refused
 from job.runtime import contract
 
 FILES_CHECKED = 100
-METRICS = {
-    "accuracy": ("accuracy", "correct"),
-    "f1": ("f1_macro", "f1_weighted", "f1_micro", "f1"),
-    "matthews_correlation": ("matthews_correlation",),
-    "rmse": ("rmse",),
-    "pearsonr": ("pearsonr",),
-    "spearmanr": ("spearmanr",),
-}
-"""The metrics that come along, and the numbers that each gives: `f1` itself for two classes only, `f1_micro` for
-several labels a row only."""
 
 
 def check(config: Config) -> None:
@@ -103,10 +93,10 @@ def _check_choices(config: Config) -> None:
 
 def _check_best_metric(config: Config) -> None:
     """What our own metrics give is known; another's only once it has computed."""
-    metrics, best = config.evaluation.metrics, config.evaluation.metric_for_best_model
-    given = [number for metric in metrics or METRICS for number in METRICS.get(metric, (str(best),))]
+    names, best = config.evaluation.metrics, config.evaluation.metric_for_best_model
+    given = metrics.numbers(names or tuple(metrics.METRICS), foreign=(str(best),))
     if best not in (None, "loss", *given):
-        source = f"--metrics {' '.join(metrics)} give" if metrics else "there are"
+        source = f"--metrics {' '.join(names)} give" if names else "there are"
         raise Refused(f"--metric_for_best_model {best}: {source} loss, {', '.join(given)}")
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from job.config import Config
+from job.config.tasks import Task
 from job.data import labels, resident, sources, statistics
-from job.data.labels import Task
 from job.data.sources import EVALUATION, TEST, Source
 from job.errors import Refused
 

@@ -11,38 +11,19 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from job.config.tasks import MULTI_LABEL, REGRESSION, SCORE, SINGLE_LABEL, Task
 from job.data.sources import Source
 from job.errors import Refused
 
-Kind = Literal["single_label_classification", "regression", "multi_label_classification"]
-"""As Transformers' `problem_type`."""
-CLASSES: Kind = "single_label_classification"
-REGRESSION: Kind = "regression"
-SEVERAL: Kind = "multi_label_classification"
-SCORE = "score"
 DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 """3.5, 4 and -1e3; but not 05, nan or 1_000, which float() takes too."""
 NO_LABEL = -1
 """What a ClassLabel column holds where the label is withheld, as in GLUE's test sets."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is predicted of a row: one of the classes, a number, or any of the classes.
-
-    Attributes:
-        kind: how.
-        names: the classes in order; ("score",) for regression.
-    """
-
-    kind: Kind
-    names: tuple[str, ...]
 
 
 def task_of(train: Source, of_model: Task | None = None) -> Task:
@@ -59,11 +40,11 @@ def task_of(train: Source, of_model: Task | None = None) -> Task:
     declared = _declared(train)
     if any(isinstance(value, list) for value in values):
         inner = {_plain(v, train) for value in values for v in (value if isinstance(value, list) else [value])}
-        task = Task(SEVERAL, declared or tuple(str(v) for v in _ordered(list(inner))))
+        task = Task(MULTI_LABEL, declared or tuple(str(v) for v in _ordered(list(inner))))
     elif not declared and _are_numbers(values):
         return Task(REGRESSION, (SCORE,))
     else:
-        task = Task(CLASSES, declared or tuple(str(v) for v in _ordered([_plain(v, train) for v in values])))
+        task = Task(SINGLE_LABEL, declared or tuple(str(v) for v in _ordered([_plain(v, train) for v in values])))
     if len(task.names) < 2:
         only = task.names[0] if task.names else "none"
         raise Refused(f"{train.origin}: column {train.columns.label} has one class only ({only}): two are needed")
@@ -81,7 +62,7 @@ def encode(source: Source, task: Task) -> np.ndarray:
     if task.kind == REGRESSION:
         return np.array([_number(value, source) for value in values], dtype=np.float64)[codes]
     number = {name: i for i, name in enumerate(task.names)}
-    if task.kind == CLASSES:
+    if task.kind == SINGLE_LABEL:
         return np.array([_class(value, number, source) for value in values], dtype=np.int64)[codes]
     rows = np.zeros((len(values), len(number)), dtype=np.int8)
     for row, value in zip(rows, values, strict=True):

@@ -7,31 +7,19 @@ gather_for_metrics needs no numbers but is right only under conditions (fixed ba
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from job import checks
 from job.batching import planner
 from job.batching.collate import Collate, moved, pinned
 from job.batching.prefetch import one_ahead
+from job.config.tasks import Kind
 from job.data.dataset import Split
-from job.data.labels import CLASSES, REGRESSION, SEVERAL, Kind
-from job.errors import Refused
-
-METRICS = Path(__file__).parents[1] / "metrics"
-FITTING: dict[Kind, tuple[str, ...]] = {
-    CLASSES: ("accuracy", "f1", "matthews_correlation"),
-    SEVERAL: ("f1", "accuracy"),
-    REGRESSION: ("rmse", "pearsonr", "spearmanr"),
-}
-DEFAULT: dict[Kind, tuple[str, ...]] = {**FITTING, CLASSES: ("accuracy", "f1")}
+from job.model.outputs import outputs_of
 
 
 @dataclass(frozen=True)
@@ -52,41 +40,19 @@ class Predictions:
 
     @property
     def answers(self) -> np.ndarray:
-        """What is predicted, in the form of `labels`: the most probable class (the lowest of equals), the number, or
-        every class of probability 0.5 or more."""
-        if self.kind == REGRESSION:
-            return self.logits[:, 0].astype(np.float64)
-        if self.kind == SEVERAL:
-            return (self.logits >= 0).astype(np.int8)
-        return self.logits.argmax(axis=1)
+        """What is predicted, in the form of `labels`."""
+        return outputs_of(self.kind).answers(self.logits)
 
     @property
     def probabilities(self) -> np.ndarray:
-        """float32[n, C]; rows sum to one for classes, each stands alone for several labels; [n, 0] for regression."""
-        if self.kind == REGRESSION:
-            return np.empty((len(self.logits), 0), dtype=np.float32)
-        if self.kind == SEVERAL:
-            return np.exp(_log_sigmoid(self.logits)).astype(np.float32)
-        return np.exp(_log_softmax(self.logits)).astype(np.float32)
+        """float32[n, C]; rows sum to one for single labels only; [n, 0] for regression."""
+        return outputs_of(self.kind).probabilities(self.logits)
 
     @property
     def loss(self) -> float:
-        """Mean over the examples: cross-entropy in nats, squared error, or binary cross-entropy, mean over classes."""
+        """Mean over the examples."""
         assert self.labels is not None
-        if self.kind == REGRESSION:
-            return float(((self.answers - self.labels) ** 2).mean())
-        if self.kind == SEVERAL:
-            return float(-np.where(self.labels == 1, _log_sigmoid(self.logits), _log_sigmoid(-self.logits)).mean())
-        return float(-_log_softmax(self.logits)[np.arange(len(self.labels)), self.labels].mean())
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
-def _log_sigmoid(logits: np.ndarray) -> np.ndarray:
-    return -np.logaddexp(0, -logits.astype(np.float64))
+        return outputs_of(self.kind).mean_loss(self.logits, self.labels)
 
 
 def predict(
@@ -155,71 +121,3 @@ def in_order(index: np.ndarray, rows: np.ndarray, examples: int) -> np.ndarray:
     ordered = np.empty((examples, *rows.shape[1:]), dtype=rows.dtype)
     ordered[index[real]] = rows[real]
     return ordered
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Numbers
-
-
-def metrics_for(asked: Sequence[str], kind: Kind) -> tuple[str, ...]:
-    """Names of the metrics to compute: as asked, else those usual for the task.
-
-    Raises:
-        Refused: one of ours that does not fit the task.
-    """
-    for name in asked:
-        if name in checks.METRICS and name not in FITTING[kind]:
-            raise Refused(f"--metrics {name} does not fit {kind.replace('_', ' ')}: take {', '.join(FITTING[kind])}")
-    return tuple(asked) or DEFAULT[kind]
-
-
-def load_metrics(names: Sequence[str], kind: Kind) -> dict[str, Any]:
-    """The `evaluate` modules of these names: ours by name, any other by folder or hub name.
-
-    Raises:
-        Refused: there is no such metric.
-    """
-    import evaluate
-
-    configuration = "multilabel" if kind == SEVERAL else None
-    loaded = {}
-    for name in names:
-        own = METRICS / name / f"{name}.py"
-        try:
-            loaded[name] = evaluate.load(str(own) if own.is_file() else name, configuration)
-        except Exception as error:
-            there = ", ".join(sorted(path.name for path in METRICS.iterdir() if (path / f"{path.name}.py").is_file()))
-            raise Refused(f"no metric {name}: there are {there}, or the folder of an `evaluate` module "
-                          f"({' '.join(str(error).split())[:120]})") from error  # fmt: skip
-    return loaded
-
-
-def scores(predictions: Predictions, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The loss and every number that the metrics give; whole numbers stay whole."""
-    found: dict[str, float] = {"loss": predictions.loss}
-    for metric in metrics.values():
-        knows_classes = "labels" in inspect.signature(metric._compute).parameters
-        options = {"labels": list(range(predictions.logits.shape[1]))} if knows_classes else {}
-        computed = metric.compute(predictions=predictions.answers, references=predictions.labels, **options)
-        found.update({name: value if isinstance(value, int) else float(value) for name, value in computed.items()})
-    return found
-
-
-def per_class(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
-    """Per-class precision, recall, F1 and support; for single labels the confusion matrix (rows: label, columns:
-    prediction). Nothing for regression."""
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    if predictions.kind == REGRESSION:
-        return {}
-    numbers = list(range(len(names)))
-    table = precision_recall_fscore_support(predictions.labels, predictions.answers, labels=numbers, zero_division=0)
-    precision, recall, f1, support = (column.tolist() for column in table)
-    rows = {
-        name: {"precision": precision[i], "recall": recall[i], "f1": f1[i], "support": support[i]}
-        for i, name in enumerate(names)
-    }
-    if predictions.kind == SEVERAL:
-        return {"per_class": rows}
-    matrix = confusion_matrix(predictions.labels, predictions.answers, labels=numbers)
-    return {"per_class": rows, "confusion_matrix": matrix.tolist()}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job import config
+from job.config.tasks import KINDS, REGRESSION, SCORE, SINGLE_LABEL, Task
 from job.data import hub
-from job.data.labels import CLASSES, REGRESSION, SCORE, Task
 from job.errors import Refused
 from job.runtime import files
 
@@ -82,12 +82,12 @@ def _input_names(pretrained: PreTrainedConfig) -> set[str]:
 
 def own_task(pretrained: PreTrainedConfig) -> Task | None:
     """What a fine-tuned model predicts; None for one whose classes are the placeholders LABEL_0, LABEL_1, ..."""
-    if pretrained.problem_type == REGRESSION:
+    if pretrained.problem_type == REGRESSION.problem_type:
         return Task(REGRESSION, (SCORE,))
     id2label = {int(i): name for i, name in (pretrained.id2label or {}).items()}
     names = tuple(id2label[i] for i in sorted(id2label))
     placeholders = all(name == f"LABEL_{i}" for i, name in enumerate(names))
-    return None if placeholders else Task(pretrained.problem_type or CLASSES, names)
+    return None if placeholders else Task(KINDS[pretrained.problem_type or SINGLE_LABEL.problem_type], names)
 
 
 def max_length(asked: int | None, pretrained: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -138,7 +138,7 @@ def load(
         num_labels=len(task.names),
         id2label=dict(enumerate(task.names)),
         label2id={name: i for i, name in enumerate(task.names)},
-        problem_type=task.kind,
+        problem_type=task.kind.problem_type,
         dtype=torch.float32,
         use_safetensors=True,
         attn_implementation=model.attn_implementation,

@@ -18,10 +18,10 @@ import torch
 from accelerate import Accelerator
 
 from job.config import Config
+from job.config.tasks import Task
 from job.data import statistics
 from job.data.dataset import Data
-from job.data.labels import CLASSES, REGRESSION, SEVERAL, Task
-from job.evaluation import prediction
+from job.evaluation import metrics
 from job.evaluation.prediction import Predictions
 from job.model import loading
 from job.run import folder as run_folder
@@ -74,19 +74,17 @@ def _other_task(of_model: Task | None, task: Task) -> str:
     if of_model is None or of_model == task:
         return ""
     few = ", ".join(of_model.names[:4])
-    was = "a number" if of_model.kind == REGRESSION else f"{len(of_model.names)} classes ({few})"
+    was = f"{len(of_model.names)} classes ({few})" if of_model.kind.has_classes else "a number"
     return f"; it was fine-tuned for {was}, not for these labels"
 
 
 def _what(data: Data) -> str:
     """Which columns are read as what, and where the evaluation set comes from."""
     text = " + ".join(data.text_columns)
-    kinds = {CLASSES: f"{len(data.task.names)} classes", SEVERAL: f"any of {len(data.task.names)} classes",
-             REGRESSION: "a number (regression)"}  # fmt: skip
-    by_class = ", by class" if data.task.kind == CLASSES else ""
+    by_class = ", by class" if data.task.kind.one_label else ""
     cut = f"; no validation data given: a tenth of the training rows is cut off{by_class}" if data.cut else ""
     label = "no label" if data.label_column is None else f"label: {data.label_column}"
-    return f"text: {text}, {label}, {kinds[data.task.kind]}{cut}"
+    return f"text: {text}, {label}, {data.task}{cut}"
 
 
 def device_name(device: torch.device) -> str:
@@ -123,7 +121,7 @@ def publish(
 
 
 def _scored(predictions: Predictions, scores: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
-    per_class = {} if predictions.labels is None else prediction.per_class(predictions, names)
+    per_class = {} if predictions.labels is None else metrics.per_class(predictions, names)
     return {**scores, "examples": len(predictions.index), **per_class}
 
 
@@ -219,7 +217,7 @@ def model_card(config: Config, results: Mapping[str, Any], task: Task) -> str:
     data, names, base = config.data, task.names, config.model.model_name_or_path
     source = data.dataset_name or Path(str(data.train_file)).name
     header = {"library_name": "transformers", "pipeline_tag": "text-classification", "base_model": base,
-              "metrics": list(prediction.metrics_for(config.evaluation.metrics, task.kind))}  # fmt: skip
+              "metrics": list(metrics.chosen(config.evaluation.metrics, task.kind))}  # fmt: skip
     if data.dataset_name and not Path(data.dataset_name).exists():
         header["datasets"] = [data.dataset_name]
     yaml_lines = [f"{key}: {json.dumps(value)}" for key, value in header.items()]
@@ -234,9 +232,9 @@ def model_card(config: Config, results: Mapping[str, Any], task: Task) -> str:
             "",
             f"# {Path(base).name} fine-tuned on {source}",
             "",
-            "Text regression: one number."
-            if task.kind == REGRESSION
-            else f"Text classification, {len(names)} classes: {shown}.",
+            f"Text classification, {len(names)} classes: {shown}."
+            if task.kind.has_classes
+            else "Text regression: one number.",
             "",
             "```python",
             "from transformers import pipeline",

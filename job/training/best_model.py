@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from job import checks
 from job.config import Evaluation
-from job.data.labels import CLASSES, REGRESSION, SEVERAL, Kind
+from job.config.metrics import LOWER_IS_BETTER, deciding_number
+from job.config.tasks import Kind
 from job.errors import Refused
-
-USUAL: dict[Kind, str] = {CLASSES: "accuracy", SEVERAL: "f1_micro", REGRESSION: "rmse"}
-LOWER_IS_BETTER = frozenset({"loss", "mse", "rmse", "mae"})
 
 
 @dataclass
@@ -57,15 +54,7 @@ class Selection:
 
 def selection(evaluation: Evaluation, kind: Kind) -> Selection:
     """As configured; the direction, unless given, is down for losses and errors and up for all else."""
-    metric = evaluation.metric_for_best_model or _usual(evaluation.metrics, kind)
+    metric = evaluation.metric_for_best_model or deciding_number(evaluation.metrics, kind)
     greater = evaluation.greater_is_better
     direction = metric not in LOWER_IS_BETTER if greater is None else greater
     return Selection(metric, direction, evaluation.early_stopping_patience)
-
-
-def _usual(metrics: Sequence[str], kind: Kind) -> str:
-    """The task's usual number where it is computed, else the first that the first metric gives, else the loss."""
-    owner = next((name for name, numbers in checks.METRICS.items() if USUAL[kind] in numbers), None)
-    if not metrics or owner in metrics:
-        return USUAL[kind]
-    return checks.METRICS.get(metrics[0], ("loss",))[0]

@@ -15,6 +15,7 @@ from job.batching import planner
 from job.config import Config
 from job.data.dataset import Data
 from job.errors import Stopped
+from job.evaluation.evaluator import Evaluator, max_tokens
 from job.model import cpu_dropout, packing
 from job.run import checkpoints, manifest
 from job.run.folder import RunFolder
@@ -23,7 +24,7 @@ from job.run.tracking import Tracker
 from job.training import loop, state
 from job.training import optimizer as optim
 from job.training.loop import Trainee
-from job.training.step_end import Evaluator, Keeper, Outcome, max_tokens
+from job.training.step_end import Keeper, Outcome
 from job.training.stopping import Boundary
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,9 +23,10 @@ from job.batching.loader import Preparation, Prepared, Ready, ready
 from job.batching.planner import MicroBatch
 from job.batching.prefetch import one_ahead
 from job.config import Training
+from job.config.tasks import SINGLE_LABEL, Kind
 from job.data.dataset import Split
-from job.data.labels import CLASSES, REGRESSION, SEVERAL, Kind
 from job.errors import NonFiniteLoss
+from job.model.outputs import outputs_of
 from job.run.tracking import Tracker
 from job.training import oom
 
@@ -69,7 +69,7 @@ def gradients(
     share: Sequence[Ready],
     examples: int,
     accelerator: Accelerator,
-    kind: Kind = CLASSES,
+    kind: Kind = SINGLE_LABEL,
     label_smoothing: float = 0.0,
 ) -> tuple[torch.Tensor, Losses]:
     """Forward and backward of this process's share of a global batch of `examples`; gradients end up in `.grad`.
@@ -83,12 +83,13 @@ def gradients(
     scale = accelerator.num_processes / examples  # DDP averages over processes; the sum is wanted
     total = torch.zeros((), device=accelerator.device)
     seen = []
+    losses_of = outputs_of(kind).training_losses
 
     def loss_of(micro: MicroBatch, tensors: Tensors) -> torch.Tensor:
         inputs, labels = moved(tensors, accelerator.device)
         logits = trainee.model(**inputs).logits
         assert labels is not None
-        losses = example_losses(logits.float(), labels, kind, label_smoothing)
+        losses = losses_of(logits.float(), labels, label_smoothing)
         loss = losses.sum() * micro.weight
         total.add_(loss.detach())
         seen.append((micro.indices, losses.detach()))
@@ -103,22 +104,6 @@ def gradients(
         oom.agreed(accelerator, all_but_the_last)  # before the last forward: DDP's own collectives are in there
     accelerator.backward(oom.agreed(accelerator, lambda: loss_of(*share[-1])))
     return total, tuple(seen)
-
-
-def example_losses(logits: torch.Tensor, labels: torch.Tensor, kind: Kind, label_smoothing: float) -> torch.Tensor:
-    """float32[b], the loss of each example: cross-entropy, squared error, or binary cross-entropy, mean over classes.
-
-    Args:
-        logits: float32[b, C]; [b, 1] for regression.
-        labels: as Collate gives them.
-        kind: of the task.
-        label_smoothing: for cross-entropy only.
-    """
-    if kind == REGRESSION:
-        return (logits[:, 0] - labels) ** 2
-    if kind == SEVERAL:
-        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
-    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
 
 
 def train(

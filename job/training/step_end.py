@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from accelerate import Accelerator
 
-from job import checks, distributed
 from job import config as configuration
+from job import distributed
 from job.batching import planner
 from job.config import Config
 from job.data.dataset import Data, Split
-from job.data.labels import Kind
-from job.errors import JobError, Refused, Stopped
-from job.evaluation import prediction
+from job.errors import JobError, Stopped
+from job.evaluation.evaluator import Evaluator
 from job.evaluation.prediction import Predictions
 from job.model.packing import Form
 from job.run import checkpoints
@@ -60,56 +59,6 @@ class Outcome:
     test: tuple[Predictions, Mapping[str, float]] | None = None
     best_step: int = 0
     train: Mapping[str, Any] | None = None
-
-
-def max_tokens(asked: int | None, accelerator: Accelerator, cpu: int, gpu: int, lengths: Any) -> int:
-    """Tokens per forward pass: as asked, else by device; never less than the longest example."""
-    longest = int(lengths.max())
-    if asked is not None and asked < longest:
-        raise Refused(
-            f"an example has {longest} tokens: raise --max_tokens_per_device {asked} or lower --max_seq_length"
-        )
-    return asked or max(cpu if accelerator.device.type == "cpu" else gpu, longest)
-
-
-class Evaluator:
-    """Predictions and scores of a split; the scores are computed on the main process and told to all."""
-
-    def __init__(
-        self,
-        config: Config,
-        model: torch.nn.Module,
-        form: Form,
-        kind: Kind,
-        accelerator: Accelerator,
-        between: Callable[[], object],
-    ) -> None:
-        self._model, self._form, self._kind, self._accelerator = model, form, kind, accelerator
-        self._between = between
-        self._asked = config.evaluation.eval_max_tokens_per_device
-        self._names = prediction.metrics_for(config.evaluation.metrics, kind)
-        self._metrics: dict[str, Any] = {}
-        if not set(self._names) <= set(checks.METRICS):  # a foreign one may not be there
-            distributed.from_main(accelerator, self._load_metrics)
-
-    def __call__(self, split: Split) -> tuple[Predictions, dict[str, float]]:
-        """The scores are empty for a split without labels."""
-        batch, multiple = self._form.collate(split), self._form.multiple
-        limit = max_tokens(self._asked, self._accelerator, 4096, 65536, split.computed)
-        predictions = prediction.predict(
-            self._model, self._kind, split, batch, self._accelerator, limit, multiple, self._between
-        )
-        if split.labels is None:
-            return predictions, {}
-        return predictions, distributed.from_main(self._accelerator, lambda: self._scores(predictions))
-
-    def _load_metrics(self) -> None:
-        self._metrics = prediction.load_metrics(self._names, self._kind)
-
-    def _scores(self, predictions: Predictions) -> dict[str, float]:
-        if not self._metrics:  # `evaluate` takes seconds to import: not before it is needed
-            self._load_metrics()
-        return prediction.scores(predictions, self._metrics)
 
 
 class Keeper:

@@ -249,9 +249,9 @@ def _run(main: Any, argv: list[str]) -> None:
 @contextmanager
 def _timed_evaluations(turns: Turns) -> Iterator[None]:
     """Report how long the job takes from the first batch of an evaluation to its last metric."""
-    from job.evaluation import prediction
+    from job.evaluation import evaluator, metrics
 
-    predict, scores = prediction.predict, prediction.scores
+    predict, scores = evaluator.predict, metrics.scores
     spent = [0.0]
 
     def timed_predict(*args: Any, **options: Any) -> Any:
@@ -266,9 +266,9 @@ def _timed_evaluations(turns: Turns) -> Iterator[None]:
         turns.evaluated(len(predictions.logits), spent[0] + turns.clock() - begun)
         return found
 
-    prediction.predict, prediction.scores = timed_predict, timed_scores
+    evaluator.predict, metrics.scores = timed_predict, timed_scores
     yield
-    prediction.predict, prediction.scores = predict, scores
+    evaluator.predict, metrics.scores = predict, scores
 
 
 def _evaluated(turns: Turns, examples: int, right: Any) -> Result:

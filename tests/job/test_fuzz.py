@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from job import checks, config
-from job.data import dataset, labels
+from job.config import tasks
+from job.data import dataset
 from job.errors import Refused
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
@@ -94,9 +95,9 @@ def same_rows(made: dataset.Data, rows: list[tuple[str, Any]], tokenizer: Any) -
     expected = [tokenizer(text, truncation=True, max_length=32)["input_ids"] for text, _ in rows]
     assert [row.tolist() for row in made.train.rows(np.arange(len(rows)))["input_ids"]] == expected
     values = [label for _, label in rows]
-    if made.task.kind == labels.CLASSES:
+    if made.task.kind == tasks.SINGLE_LABEL:
         assert [made.task.names[i] for i in made.train.labels] == [str(value) for value in values]
-    elif made.task.kind == labels.REGRESSION:
+    elif made.task.kind == tasks.REGRESSION:
         assert made.train.labels.tolist() == [float(value) for value in values]
     else:
         named = [{made.task.names[i] for i in np.flatnonzero(row)} for row in made.train.labels]

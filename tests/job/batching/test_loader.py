@@ -13,7 +13,7 @@ import torch
 
 from job.batching.collate import Tensors
 from job.batching.loader import Preparation
-from tests.job.model.test_packing import CLASSES, LENGTHS, pairs
+from tests.job.model.test_packing import LENGTHS, SINGLE_LABEL, pairs
 
 
 def first_tokens(indices: np.ndarray) -> Tensors:
@@ -22,7 +22,7 @@ def first_tokens(indices: np.ndarray) -> Tensors:
 
 def prepared(rank: int, limit: int, multiple: int, world: int = 2) -> Any:
     here = SimpleNamespace(num_processes=world, process_index=rank, device=torch.device("cpu"))
-    return Preparation(pairs(CLASSES), first_tokens, 16, multiple, here)(np.arange(len(LENGTHS)), limit)  # type: ignore[arg-type]
+    return Preparation(pairs(SINGLE_LABEL), first_tokens, 16, multiple, here)(np.arange(len(LENGTHS)), limit)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("multiple", [0, 1, 16], ids=["padded", "packed", "filled up"])

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from job import config
+from job.config.tasks import SINGLE_LABEL, Task
 from job.data import dataset
 from job.data.dataset import Data
-from job.data.labels import CLASSES, Task
 from job.errors import Refused
 from tests.support.tiny import tiny_tokenizer
 
@@ -170,7 +170,7 @@ def test_the_subset_does_not_define_the_classes(tmp_path: Path, tokenizer: Any) 
 def test_without_training_the_models_classes_are_taken(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.csv", text=["x", "y"], label=["neg", "pos"])
     given = config.from_dict({"validation_file": path, "do_train": False})
-    read = dataset.prepare(given, tokenizer, Task(CLASSES, ("pos", "neg")), MAX_LENGTH)
+    read = dataset.prepare(given, tokenizer, Task(SINGLE_LABEL, ("pos", "neg")), MAX_LENGTH)
     assert read.train is None
     assert read.evaluation.labels.tolist() == [1, 0]
     with pytest.raises(Refused) as caught:
@@ -189,7 +189,7 @@ def test_a_row_to_predict_of_which_no_token_is_made_is_refused(tmp_path: Path) -
     asked = config.from_dict({"test_file": path, "do_train": False, "do_eval": False})
     with pytest.raises(Refused) as caught:
         dataset.prepare(
-            asked, PreTrainedTokenizerFast(tokenizer_object=bare), Task(CLASSES, ("pos", "neg")), MAX_LENGTH
+            asked, PreTrainedTokenizerFast(tokenizer_object=bare), Task(SINGLE_LABEL, ("pos", "neg")), MAX_LENGTH
         )
     assert str(caught.value) == f"{path}, row 3: the tokenizer finds no token in it: write text"
 
@@ -198,7 +198,7 @@ def test_a_row_to_predict_of_which_no_token_is_made_is_refused(tmp_path: Path) -
 def test_what_is_only_predicted_needs_no_other_data(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.csv", text=["x", ""])
     asked = config.from_dict({"test_file": path, "train_file": "no.csv", "do_train": False, "do_eval": False})
-    read = dataset.prepare(asked, tokenizer, Task(CLASSES, ("pos", "neg")), MAX_LENGTH)
+    read = dataset.prepare(asked, tokenizer, Task(SINGLE_LABEL, ("pos", "neg")), MAX_LENGTH)
     assert read.test is not None and read.test.labels is None and read.label_column is None
     assert (read.train, read.evaluation, read.cut) == (None, None, False)
     assert ids(read.test)[1] == tokenizer("")["input_ids"]

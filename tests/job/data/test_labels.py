@@ -8,9 +8,10 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
+from job.config import tasks
+from job.config.tasks import Task
 from job.data import labels
 from job.data.columns import Columns
-from job.data.labels import Task
 from job.data.sources import Source
 from job.errors import Refused
 
@@ -27,7 +28,7 @@ def from_file(values: list[Any], origin: str = "train.csv") -> Source:
 
 
 def classes(names: tuple[str, ...]) -> Task:
-    return Task(labels.CLASSES, names)
+    return Task(tasks.SINGLE_LABEL, names)
 
 
 def refusal(values: Source, names: tuple[str, ...] | None = None) -> str:
@@ -85,7 +86,7 @@ def test_every_row_gets_the_number_of_its_own_name(values: list[Any]) -> None:
     if len({str(value) for value in values}) < 2:
         return
     task = labels.task_of(train)
-    if task.kind == labels.REGRESSION:  # all of them look like 0.5
+    if task.kind == tasks.REGRESSION:  # all of them look like 0.5
         return
     names, encoded = task.names, labels.encode(train, task)
     assert encoded.dtype == "int64"
@@ -163,7 +164,7 @@ def test_training_data_that_does_not_define_a_task_is_refused(values: list[Any],
 )
 def test_numbers_that_are_not_all_whole_are_regression(train: Source, numbers: list[float]) -> None:
     task = labels.task_of(train)
-    assert (task.kind, task.names) == (labels.REGRESSION, ("score",))
+    assert (task.kind, task.names) == (tasks.REGRESSION, ("score",))
     encoded = labels.encode(train, task)
     assert encoded.dtype == "float64"
     assert encoded.tolist() == numbers
@@ -173,9 +174,9 @@ def test_numbers_that_are_not_all_whole_are_regression(train: Source, numbers: l
 def test_text_beside_numbers_is_never_read_as_a_number(odd: str) -> None:
     train = from_file(["1.5", odd])
     if odd:
-        assert labels.task_of(train).kind == labels.CLASSES
+        assert labels.task_of(train).kind == tasks.SINGLE_LABEL
     with pytest.raises(Refused):
-        labels.encode(train, Task(labels.REGRESSION, ("score",)) if odd not in ("1_0",) else classes(("1.5",)))
+        labels.encode(train, Task(tasks.REGRESSION, ("score",)) if odd not in ("1_0",) else classes(("1.5",)))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -196,7 +197,7 @@ def test_a_label_that_is_no_finite_number_is_refused(value: float) -> None:
 )
 def test_lists_are_several_labels_a_row(train: Source, names: tuple[str, ...]) -> None:
     task = labels.task_of(train)
-    assert (task.kind, task.names) == (labels.SEVERAL, names)
+    assert (task.kind, task.names) == (tasks.MULTI_LABEL, names)
     encoded = labels.encode(train, task)
     first = names.index("b") if "b" in names else names.index("10")
     assert encoded.tolist() == [[1, 1], [0, 0], [int(i == first) for i in range(2)]]
@@ -205,7 +206,7 @@ def test_lists_are_several_labels_a_row(train: Source, names: tuple[str, ...]) -
 def test_a_model_for_another_task_does_not_set_the_order() -> None:
     train = from_file([["b"], ["a"]])
     assert labels.task_of(train, classes(("b", "a"))).names == ("a", "b")
-    assert labels.task_of(train, Task(labels.SEVERAL, ("b", "a"))).names == ("b", "a")
+    assert labels.task_of(train, Task(tasks.MULTI_LABEL, ("b", "a"))).names == ("b", "a")
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
 from job.batching import collate
+from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from job.data.dataset import Split
-from job.data.labels import CLASSES, REGRESSION, SEVERAL
 from job.errors import Refused
-from job.evaluation import prediction
+from job.evaluation import metrics, prediction
 from job.evaluation.prediction import Predictions
 from tests.support.tiny import tiny_model
 
@@ -50,7 +50,7 @@ def cached_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, Any]:
-    return prediction.load_metrics(["accuracy", "f1", "matthews_correlation"], CLASSES)
+    return metrics.load(["accuracy", "f1", "matthews_correlation"], SINGLE_LABEL)
 
 
 def random_predictions(classes: int, seed: int, occurring: int | None = None, rows: int = 40) -> Predictions:
@@ -58,7 +58,7 @@ def random_predictions(classes: int, seed: int, occurring: int | None = None, ro
     random = np.random.default_rng(seed)
     logits = random.normal(size=(rows, classes)).astype(np.float32)
     logits[:, occurring or classes :] = -50
-    return Predictions(CLASSES, np.arange(rows), logits, random.integers(0, occurring or classes, rows))
+    return Predictions(SINGLE_LABEL, np.arange(rows), logits, random.integers(0, occurring or classes, rows))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -94,7 +94,9 @@ def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int,
     split = Split(Dataset.from_dict({"input_ids": rows}).with_format("numpy"), lengths, labels, np.arange(7) * 5)
 
     accelerator = Accelerator(cpu=True)
-    made = prediction.predict(model, CLASSES, split, partial(collate.padded, split, tokenizer), accelerator, max_tokens)
+    made = prediction.predict(
+        model, SINGLE_LABEL, split, partial(collate.padded, split, tokenizer), accelerator, max_tokens
+    )
     with torch.inference_mode():
         alone = torch.cat([model.eval()(input_ids=torch.tensor([row])).logits for row in rows])
     np.testing.assert_allclose(made.logits, alone.numpy(), atol=1e-6)
@@ -109,7 +111,7 @@ def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int,
 @pytest.mark.parametrize("scale", [1, 1000])
 def test_loss_and_probabilities_are_those_of_torch_and_scipy(scale: int) -> None:
     made = random_predictions(5, seed=0)
-    made = Predictions(CLASSES, made.index, made.logits * scale, made.labels)
+    made = Predictions(SINGLE_LABEL, made.index, made.logits * scale, made.labels)
     expected = F.cross_entropy(torch.from_numpy(made.logits).double(), torch.from_numpy(made.labels))
     assert made.loss == pytest.approx(expected.item(), rel=1e-12)
     np.testing.assert_allclose(made.probabilities, softmax(made.logits.astype(np.float64), axis=1), atol=1e-7)
@@ -117,7 +119,7 @@ def test_loss_and_probabilities_are_those_of_torch_and_scipy(scale: int) -> None
 
 
 def test_of_equal_logits_the_lowest_class_is_predicted() -> None:
-    made = Predictions(CLASSES, np.arange(2), np.array([[1, 3, 3], [0, 0, 0]], dtype=np.float32), np.array([0, 0]))
+    made = Predictions(SINGLE_LABEL, np.arange(2), np.array([[1, 3, 3], [0, 0, 0]], dtype=np.float32), np.array([0, 0]))
     assert made.answers.tolist() == [1, 0]
 
 
@@ -137,7 +139,7 @@ def test_scores_are_scikit_learns(classes: int, occurring: int, seed: int, loade
     }
     if classes == 2:
         expected["f1"] = sklearn_metrics.f1_score(true, found, zero_division=0)
-    scores = prediction.scores(made, loaded)
+    scores = metrics.scores(made, loaded)
     assert scores == pytest.approx(expected)
     assert {type(value) for value in scores.values()} == {int, float}
     assert isinstance(scores["correct"], int)
@@ -148,15 +150,15 @@ def test_a_single_row_wrong_changes_every_score(loaded: dict[str, Any]) -> None:
     labels = made.labels.copy()
     labels[7] = (labels[7] + 1) % 3
     one, other = (
-        prediction.scores(Predictions(CLASSES, made.index, made.logits, y), loaded) for y in (made.labels, labels)
+        metrics.scores(Predictions(SINGLE_LABEL, made.index, made.logits, y), loaded) for y in (made.labels, labels)
     )
     assert all(one[name] != other[name] for name in one)
 
 
 def test_per_class_numbers_and_the_confusion_matrix_cover_absent_classes() -> None:
     logits = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 2]]
-    made = Predictions(CLASSES, np.arange(5), logits, np.array([0, 1, 1, 0, 2]))
-    found = prediction.per_class(made, ["a", "b", "c", "d"])
+    made = Predictions(SINGLE_LABEL, np.arange(5), logits, np.array([0, 1, 1, 0, 2]))
+    found = metrics.per_class(made, ["a", "b", "c", "d"])
     assert found["confusion_matrix"] == [[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     assert found["per_class"] == {
         "a": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2},
@@ -170,15 +172,15 @@ def test_per_class_numbers_and_the_confusion_matrix_cover_absent_classes() -> No
 def test_a_users_own_metric_is_loaded_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "wrong").mkdir()
     (tmp_path / "wrong" / "wrong.py").write_text(OWN_METRIC)
-    own = prediction.load_metrics([str(tmp_path / "wrong")], CLASSES)
+    own = metrics.load([str(tmp_path / "wrong")], SINGLE_LABEL)
     made = random_predictions(3, seed=1)
-    assert prediction.scores(made, own)["wrong"] == int((made.labels != made.answers).sum())
+    assert metrics.scores(made, own)["wrong"] == int((made.labels != made.answers).sum())
 
 
 @pytest.mark.parametrize("name", ["acuracy", "/no/such/folder"])
 def test_an_unknown_metric_is_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(Refused) as caught:
-        prediction.load_metrics(["accuracy", name], CLASSES)
+        metrics.load(["accuracy", name], SINGLE_LABEL)
     message = str(caught.value)
     there = "accuracy, f1, matthews_correlation, pearsonr, rmse, spearmanr"
     assert message.startswith(f"no metric {name}: there are {there}, or the folder of an `evaluate` module (")
@@ -194,7 +196,7 @@ def test_regression_scores_are_scipys_and_scikit_learns() -> None:
     random = np.random.default_rng(0)
     logits, labels = random.normal(size=(30, 1)).astype(np.float32), random.normal(size=30)
     made = Predictions(REGRESSION, np.arange(30), logits, labels)
-    scores = prediction.scores(made, prediction.load_metrics(prediction.metrics_for((), REGRESSION), REGRESSION))
+    scores = metrics.scores(made, metrics.load(metrics.chosen((), REGRESSION), REGRESSION))
     found = logits[:, 0].astype(np.float64)
     assert scores == pytest.approx(
         {
@@ -205,17 +207,17 @@ def test_regression_scores_are_scipys_and_scikit_learns() -> None:
         }
     )
     assert made.probabilities.shape == (30, 0)
-    assert prediction.per_class(made, ["score"]) == {}
+    assert metrics.per_class(made, ["score"]) == {}
 
 
 @pytest.mark.usefixtures("cached_here")
 def test_scores_of_several_labels_a_row_are_scikit_learns() -> None:
     random = np.random.default_rng(0)
     logits, labels = random.normal(size=(30, 4)).astype(np.float32), random.integers(0, 2, (30, 4)).astype(np.int8)
-    made = Predictions(SEVERAL, np.arange(30), logits, labels)
+    made = Predictions(MULTI_LABEL, np.arange(30), logits, labels)
     found = (made.probabilities >= 0.5).astype(int)
     assert made.answers.tolist() == found.tolist()
-    scores = prediction.scores(made, prediction.load_metrics(prediction.metrics_for((), SEVERAL), SEVERAL))
+    scores = metrics.scores(made, metrics.load(metrics.chosen((), MULTI_LABEL), MULTI_LABEL))
     expected = F.binary_cross_entropy_with_logits(torch.from_numpy(logits).double(), torch.from_numpy(labels).double())
     assert scores == pytest.approx(
         {
@@ -226,11 +228,11 @@ def test_scores_of_several_labels_a_row_are_scikit_learns() -> None:
             "correct": int((labels == found).all(axis=1).sum()),
         }
     )
-    assert [row["support"] for row in prediction.per_class(made, list("abcd"))["per_class"].values()] == labels.sum(
+    assert [row["support"] for row in metrics.per_class(made, list("abcd"))["per_class"].values()] == labels.sum(
         axis=0
     ).tolist()
 
 
 def test_a_metric_that_does_not_fit_the_task_is_refused() -> None:
     with pytest.raises(Refused, match=r"^--metrics accuracy does not fit regression: take rmse, pearsonr, spearmanr$"):
-        prediction.metrics_for(("accuracy",), REGRESSION)
+        metrics.chosen(("accuracy",), REGRESSION)

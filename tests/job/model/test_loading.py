@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from job.config import Model
-from job.data.labels import CLASSES, REGRESSION, Task
+from job.config.tasks import REGRESSION, SINGLE_LABEL, Task
 from job.errors import Refused
 from job.model import loading
 from tests.support.tiny import tiny_model
 
-TASK = Task(CLASSES, ("ham", "spam", "eggs"))
+TASK = Task(SINGLE_LABEL, ("ham", "spam", "eggs"))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_weights_of_a_half_precision_checkpoint_become_fp32(folder: Path) -> Non
 
 def test_a_head_of_another_size_is_replaced(folder: Path) -> None:
     load(folder).save_pretrained(folder)
-    assert load(folder, Task(CLASSES, ("a", "b"))).classifier.out_features == 2
+    assert load(folder, Task(SINGLE_LABEL, ("a", "b"))).classifier.out_features == 2
 
 
 def test_a_model_that_is_to_be_trained_already_has_every_weight(folder: Path) -> None:

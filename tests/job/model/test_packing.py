@@ -17,14 +17,14 @@ from datasets import Dataset
 from job.batching import collate
 from job.batching.collate import Collate
 from job.config import Config, Model
+from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Task
 from job.data.dataset import Split
-from job.data.labels import CLASSES, REGRESSION, SEVERAL, Kind, Task
 from job.model import loading, packing
-from job.training import loop
+from job.model.outputs import outputs_of
 from tests.support.tiny import tiny_model
 
 ARCHITECTURES = ["bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"]
-NAMES: dict[Kind, tuple[str, ...]] = {CLASSES: ("a", "b", "c"), SEVERAL: ("a", "b"), REGRESSION: ("score",)}
+NAMES: dict[Kind, tuple[str, ...]] = {SINGLE_LABEL: ("a", "b", "c"), MULTI_LABEL: ("a", "b"), REGRESSION: ("score",)}
 LENGTHS = [64, 30, 30, 30, 12, 12, 3, 1, 1, 64]
 
 
@@ -35,15 +35,15 @@ def pairs(kind: Kind, architecture: str = "bert") -> Split:
     if architecture != "distilbert":
         table["token_type_ids"] = [[int(i > n // 2) for i in range(n)] for n in LENGTHS]
     labels = {
-        CLASSES: rng.integers(0, 3, len(LENGTHS)),
+        SINGLE_LABEL: rng.integers(0, 3, len(LENGTHS)),
         REGRESSION: rng.normal(size=len(LENGTHS)),
-        SEVERAL: rng.integers(0, 2, (len(LENGTHS), 2)).astype(np.int8),
+        MULTI_LABEL: rng.integers(0, 2, (len(LENGTHS), 2)).astype(np.int8),
     }
     dataset = Dataset.from_dict(table).with_format("numpy")
     return Split(dataset, np.array(LENGTHS, dtype=np.int32), labels[kind], np.arange(len(LENGTHS)))
 
 
-def network(folder: Path, architecture: str = "bert", kind: Kind = CLASSES, dropout: float = 0.0) -> Any:
+def network(folder: Path, architecture: str = "bert", kind: Kind = SINGLE_LABEL, dropout: float = 0.0) -> Any:
     """A model with a head for `kind`; weights so large that attention decides what comes out."""
     tiny_model(folder, architecture=architecture, num_labels=None, dropout=dropout)
     asked = Model(model_name_or_path=str(folder))
@@ -72,7 +72,7 @@ def logits_and_gradients(network: Any, batch: Collate, kind: Kind, rows: np.ndar
     inputs, labels = batch(rows)
     logits = network(**inputs).logits
     assert labels is not None
-    loop.example_losses(logits, labels, kind, 0.0).sum().backward()
+    outputs_of(kind).training_losses(logits, labels, 0.0).sum().backward()
     return {"logits": logits.detach(), **{n: p.grad for n, p in network.named_parameters() if p.grad is not None}}
 
 
@@ -85,7 +85,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 
 @pytest.mark.parametrize("multiple", [1, 64])
-@pytest.mark.parametrize("kind", [CLASSES, REGRESSION, SEVERAL])
+@pytest.mark.parametrize("kind", [SINGLE_LABEL, REGRESSION, MULTI_LABEL])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_logits_and_gradients_are_those_of_the_padded_form(
     tmp_path: Path, architecture: str, kind: Kind, multiple: int
@@ -107,8 +107,8 @@ def test_any_micro_batch_gives_what_it_gives_padded(tmp_path: Path, rows: list[i
     trained = network(tmp_path)
     packing.enable(trained)
     found = [
-        logits_and_gradients(trained, batch, CLASSES, np.array(rows))
-        for batch in both(trained, tmp_path, pairs(CLASSES))
+        logits_and_gradients(trained, batch, SINGLE_LABEL, np.array(rows))
+        for batch in both(trained, tmp_path, pairs(SINGLE_LABEL))
     ]
     assert_equal(*found)
 
@@ -119,17 +119,19 @@ def test_a_padding_token_inside_a_text_counts_no_position_in_roberta(tmp_path: P
     rows = [[2, 7, trained.config.pad_token_id, 9, 3], [2, 8, 3]]
     dataset = Dataset.from_dict({"input_ids": rows}).with_format("numpy")
     split = Split(dataset, np.array([5, 3], dtype=np.int32), np.array([0, 1]), np.arange(2))
-    assert_equal(*(logits_and_gradients(trained, b, CLASSES, np.arange(2)) for b in both(trained, tmp_path, split)))
+    assert_equal(
+        *(logits_and_gradients(trained, b, SINGLE_LABEL, np.arange(2)) for b in both(trained, tmp_path, split))
+    )
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     trained = network(tmp_path)
     packing.enable(trained)
-    batch, _ = both(trained, tmp_path, pairs(CLASSES))
-    plain = logits_and_gradients(trained, batch, CLASSES, np.arange(10))
+    batch, _ = both(trained, tmp_path, pairs(SINGLE_LABEL))
+    plain = logits_and_gradients(trained, batch, SINGLE_LABEL, np.arange(10))
     trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     trained.train()
-    assert_equal(logits_and_gradients(trained, batch, CLASSES, np.arange(10)), plain)
+    assert_equal(logits_and_gradients(trained, batch, SINGLE_LABEL, np.arange(10)), plain)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert"])
@@ -143,7 +145,7 @@ def test_dropout_is_drawn_anew_each_time_and_again_by_the_same_seed(tmp_path: Pa
         if hasattr(layer, "attention_head_size"):
             layer.dropout.p = 0.3
     packing.enable(trained)
-    inputs, _ = both(trained, tmp_path, pairs(CLASSES, architecture))[0](np.arange(10))
+    inputs, _ = both(trained, tmp_path, pairs(SINGLE_LABEL, architecture))[0](np.arange(10))
     found = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -194,7 +196,7 @@ def test_the_check_passes_what_is_right_and_catches_what_is_not(
     if broken == "segments":
         right = packing.packed
         monkeypatch.setattr(packing, "packed", lambda *a: (segments_lost(right(*a)[0]), None))
-    found = packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES), 1)
+    found = packing.disagreement(trained, tokenizer(tmp_path), pairs(SINGLE_LABEL), 1)
     assert (found is None) == (broken is None), found
 
 
@@ -205,7 +207,7 @@ def test_a_kernel_that_fails_is_a_reason_to_pad(tmp_path: Path, monkeypatch: pyt
     trained = network(tmp_path)
     packing.enable(trained)
     monkeypatch.setattr(packing, "_attend", fails)
-    found = packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES), 1)
+    found = packing.disagreement(trained, tokenizer(tmp_path), pairs(SINGLE_LABEL), 1)
     assert found == "the packed forward pass fails (head size 7 is not supported)"
 
 
@@ -213,7 +215,7 @@ def test_the_check_draws_no_randomness_and_leaves_the_mode(tmp_path: Path) -> No
     trained = network(tmp_path, dropout=0.5).train()
     packing.enable(trained)
     before = torch.get_rng_state()
-    packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES), 1)
+    packing.disagreement(trained, tokenizer(tmp_path), pairs(SINGLE_LABEL), 1)
     assert torch.equal(torch.get_rng_state(), before)
     assert trained.training
 
@@ -223,7 +225,7 @@ def test_logits_that_are_no_numbers_do_not_agree(tmp_path: Path) -> None:
     packing.enable(trained)
     with torch.no_grad():
         trained.classifier.bias[0] = float("nan")
-    assert packing.disagreement(trained, tokenizer(tmp_path), pairs(CLASSES), 1) is not None
+    assert packing.disagreement(trained, tokenizer(tmp_path), pairs(SINGLE_LABEL), 1) is not None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -233,13 +235,13 @@ def test_logits_that_are_no_numbers_do_not_agree(tmp_path: Path) -> None:
 def chosen(trained: Any, folder: Path, split: Split | None = None, **changes: Any) -> packing.Form:
     config = Config(model=replace(Config().model, **changes))
     prepared = Accelerator(cpu=True).prepare_model(trained)
-    return packing.choose(config, prepared, tokenizer(folder), split or pairs(CLASSES), Accelerator(cpu=True))
+    return packing.choose(config, prepared, tokenizer(folder), split or pairs(SINGLE_LABEL), Accelerator(cpu=True))
 
 
 def test_a_known_model_is_packed(tmp_path: Path) -> None:
     form = chosen(network(tmp_path), tmp_path)
     assert form.packed and str(form) == "packed"
-    inputs = form.collate(pairs(CLASSES))(np.arange(2))[0]
+    inputs = form.collate(pairs(SINGLE_LABEL))(np.arange(2))[0]
     assert "packed" in inputs and inputs["input_ids"].shape == (1, sum(LENGTHS[:2]))
 
 
@@ -248,7 +250,7 @@ def test_in_bf16_on_a_cpu_it_is_filled_up_to_a_number_of_tokens_that_comes_again
 ) -> None:
     monkeypatch.setattr(Accelerator, "mixed_precision", "bf16")
     form = chosen(network(tmp_path), tmp_path)
-    inputs = form.collate(pairs(CLASSES))(np.arange(4, 7))[0]
+    inputs = form.collate(pairs(SINGLE_LABEL))(np.arange(4, 7))[0]
     assert form.multiple == 32
     assert inputs["input_ids"].shape == inputs["position_ids"].shape == (1, 32)
     assert inputs["packed"].lengths == tuple(LENGTHS[4:7])
@@ -265,11 +267,11 @@ def test_in_bf16_on_a_cpu_it_is_filled_up_to_a_number_of_tokens_that_comes_again
 def test_what_was_asked_for_comes_first(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     form = chosen(network(tmp_path), tmp_path, **changes)
     assert not form.packed and str(form) == f"padded: {reason}"
-    assert "attention_mask" in form.collate(pairs(CLASSES))(np.arange(2))[0]
+    assert "attention_mask" in form.collate(pairs(SINGLE_LABEL))(np.arange(2))[0]
 
 
 def test_fixed_widths_are_padded(tmp_path: Path) -> None:
-    form = chosen(network(tmp_path), tmp_path, replace(pairs(CLASSES), width=64))
+    form = chosen(network(tmp_path), tmp_path, replace(pairs(SINGLE_LABEL), width=64))
     assert form.padded_because == "--pad_to_max_length"
 
 
@@ -301,7 +303,7 @@ def test_a_decoder_is_padded(tmp_path: Path) -> None:
 
 def test_a_model_that_does_not_agree_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = network(tmp_path)
-    _, padded = both(trained, tmp_path, pairs(CLASSES))
+    _, padded = both(trained, tmp_path, pairs(SINGLE_LABEL))
     before = trained(**padded(np.arange(10))[0]).logits
     monkeypatch.setattr(packing, "_positions", positions_run_on)
     form = chosen(trained, tmp_path)
@@ -325,7 +327,7 @@ def test_attention_dropout_is_set_by_its_flag_alone(tmp_path: Path) -> None:
         folder = tmp_path / architecture
         tiny_model(folder, architecture=architecture, num_labels=None, dropout=0.1)
         asked = Model(model_name_or_path=str(folder), attention_dropout=0.0)
-        loaded = loading.load(asked, loading.load_config(asked), Task(CLASSES, NAMES[CLASSES]), 0)
+        loaded = loading.load(asked, loading.load_config(asked), Task(SINGLE_LABEL, NAMES[SINGLE_LABEL]), 0)
         loaded.save_pretrained(folder)
         saved = json.loads((folder / "config.json").read_text())
         assert saved[name] == 0.0

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from job.config import Evaluation
-from job.data.labels import CLASSES, REGRESSION, SEVERAL, Kind
+from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
 from job.errors import Refused
 from job.training.best_model import Selection, selection
 
@@ -57,7 +57,7 @@ def test_patience_counts_evaluations_in_a_row_without_a_new_best() -> None:
 )
 def test_direction_is_as_given_else_down_for_losses(metric: str, given: bool | None, greater: bool) -> None:
     made = selection(
-        Evaluation(metric_for_best_model=metric, greater_is_better=given, early_stopping_patience=3), CLASSES
+        Evaluation(metric_for_best_model=metric, greater_is_better=given, early_stopping_patience=3), SINGLE_LABEL
     )
     assert made == Selection(metric, greater, 3)
 
@@ -71,13 +71,13 @@ def test_a_number_that_no_metric_gives_is_refused_with_those_they_give() -> None
 @pytest.mark.parametrize(
     ("metrics", "kind", "chosen"),
     [
-        ((), CLASSES, "accuracy"),
-        ((), SEVERAL, "f1_micro"),
+        ((), SINGLE_LABEL, "accuracy"),
+        ((), MULTI_LABEL, "f1_micro"),
         ((), REGRESSION, "rmse"),
-        (("f1", "accuracy"), CLASSES, "accuracy"),
-        (("matthews_correlation",), CLASSES, "matthews_correlation"),
+        (("f1", "accuracy"), SINGLE_LABEL, "accuracy"),
+        (("matthews_correlation",), SINGLE_LABEL, "matthews_correlation"),
         (("pearsonr",), REGRESSION, "pearsonr"),
-        (("/some/folder",), CLASSES, "loss"),
+        (("/some/folder",), SINGLE_LABEL, "loss"),
     ],
 )
 def test_the_number_that_decides_is_one_that_is_computed(metrics: tuple[str, ...], kind: Kind, chosen: str) -> None:

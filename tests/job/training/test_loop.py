@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from job.batching import collate, loader, planner
-from job.data.labels import CLASSES
+from job.config.tasks import SINGLE_LABEL
 from job.model import packing
 from job.training import loop
 from tests.job.model.test_packing import network, pairs, tokenizer
@@ -36,7 +36,7 @@ def on_nowhere() -> Any:
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert"])
 def test_no_value_is_asked_of_the_device_in_a_step(tmp_path: Path, architecture: str, packed: bool) -> None:
     trained = network(tmp_path, architecture, dropout=0.0 if packed else 0.1).train()
-    split = pairs(CLASSES, architecture)
+    split = pairs(SINGLE_LABEL, architecture)
     make = partial(collate.padded, split, tokenizer(tmp_path))
     if packed:
         packing.enable(trained)
@@ -44,7 +44,7 @@ def test_no_value_is_asked_of_the_device_in_a_step(tmp_path: Path, architecture:
     trainee = loop.Trainee(trained.to(NOWHERE), torch.optim.AdamW(trained.parameters()), None)  # type: ignore[arg-type]
     plan = planner.plan_step(np.arange(len(split)), split.lengths, 128, 1, 64, packed)[0]
     share = loader.ready(plan, make, NOWHERE)
-    total, seen = loop.gradients(trainee, share, len(split), on_nowhere(), CLASSES)
+    total, seen = loop.gradients(trainee, share, len(split), on_nowhere(), SINGLE_LABEL)
     norm = torch.nn.utils.clip_grad_norm_(trainee.model.parameters(), 1.0)
     assert len(plan) > 1 and len(seen) == len(plan)
     assert {total.device, norm.device, *(losses.device for _, losses in seen)} == {NOWHERE}

@@ -17,8 +17,8 @@ import torch
 
 from job import distributed
 from job.config import Config, Model
-from job.data.labels import CLASSES, Task
-from job.evaluation import prediction
+from job.config.tasks import SINGLE_LABEL, Task
+from job.evaluation import metrics, prediction
 from job.model import loading, packing
 from job.report import summary
 from tests.support.examples import split_of
@@ -31,18 +31,20 @@ def main(out: Path, folder: str, world: int, asked: str, sizes: list[int]) -> No
     pretrained = loading.load_config(config.model)
     tokenizer = loading.load_tokenizer(config.model, pretrained)
     torch.manual_seed(7)
-    task = Task(CLASSES, ("red", "green", "blue"))
+    task = Task(SINGLE_LABEL, ("red", "green", "blue"))
     network = loading.load(config.model, pretrained, task, tokenizer.pad_token_id)
     network = accelerator.prepare_model(network, evaluation_mode=True)
-    metrics = prediction.load_metrics(["accuracy"], CLASSES) if accelerator.is_main_process else {}
+    loaded = metrics.load(["accuracy"], SINGLE_LABEL) if accelerator.is_main_process else {}
     correct, form = {}, None
     for size in sizes:
         split = split_of(size, classes=3, seed=size)
         form = form or packing.choose(config, network, tokenizer, split, accelerator)
         assert form.packed == (asked == "packed"), str(form)
-        predictions = prediction.predict(network, CLASSES, split, form.collate(split), accelerator, 64, form.multiple)
+        predictions = prediction.predict(
+            network, SINGLE_LABEL, split, form.collate(split), accelerator, 64, form.multiple
+        )
         if accelerator.is_main_process:
-            correct[size] = prediction.scores(predictions, metrics)["correct"]
+            correct[size] = metrics.scores(predictions, loaded)["correct"]
             summary.write_predictions(predictions, task.names, out / f"{size}.parquet")
     if accelerator.is_main_process:
         (out / "correct.json").write_text(json.dumps(correct))

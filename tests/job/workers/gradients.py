@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from job import distributed
 from job.batching import loader, planner
 from job.config import Config, Model, Training
-from job.data.labels import CLASSES, Task
+from job.config.tasks import SINGLE_LABEL, Task
 from job.model import loading, packing
 from job.training import loop
 from job.training import optimizer as optim
@@ -33,7 +33,7 @@ def main(out: Path, folder: str, world: int, asked: str, examples: int, limits: 
     pretrained = loading.load_config(config.model)
     tokenizer = loading.load_tokenizer(config.model, pretrained)
     torch.manual_seed(7)
-    task = Task(CLASSES, ("red", "green", "blue"))
+    task = Task(SINGLE_LABEL, ("red", "green", "blue"))
     network = loading.load(config.model, pretrained, task, tokenizer.pad_token_id)
     training = Training()
     wrapped, optimizer = accelerator.prepare(network, optim.optimizer(network, training))

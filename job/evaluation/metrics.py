@@ -1,0 +1,79 @@
+"""The numbers of an evaluation: `evaluate` modules, ours (job/metrics) or foreign ones, and scores of each class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from job.config.metrics import METRICS, defaults, fitting
+from job.config.tasks import MULTI_LABEL, Kind
+from job.errors import Refused
+from job.evaluation.prediction import Predictions
+
+FOLDER = Path(__file__).parents[1] / "metrics"
+
+
+def chosen(asked: Sequence[str], kind: Kind) -> tuple[str, ...]:
+    """Names of the metrics to compute: as asked, else those usual for the task.
+
+    Raises:
+        Refused: one of ours that does not fit the task.
+    """
+    for name in asked:
+        if name in METRICS and name not in fitting(kind):
+            raise Refused(f"--metrics {name} does not fit {kind}: take {', '.join(fitting(kind))}")
+    return tuple(asked) or defaults(kind)
+
+
+def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
+    """The `evaluate` modules of these names: ours by name, any other by folder or hub name.
+
+    Raises:
+        Refused: there is no such metric.
+    """
+    import evaluate
+
+    configuration = "multilabel" if kind == MULTI_LABEL else None
+    loaded = {}
+    for name in names:
+        own = FOLDER / name / f"{name}.py"
+        try:
+            loaded[name] = evaluate.load(str(own) if own.is_file() else name, configuration)
+        except Exception as error:
+            there = ", ".join(sorted(path.name for path in FOLDER.iterdir() if (path / f"{path.name}.py").is_file()))
+            raise Refused(f"no metric {name}: there are {there}, or the folder of an `evaluate` module "
+                          f"({' '.join(str(error).split())[:120]})") from error  # fmt: skip
+    return loaded
+
+
+def scores(predictions: Predictions, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The loss and every number that the metrics give; whole numbers stay whole."""
+    found: dict[str, float] = {"loss": predictions.loss}
+    for metric in metrics.values():
+        knows_classes = "labels" in inspect.signature(metric._compute).parameters
+        options = {"labels": list(range(predictions.logits.shape[1]))} if knows_classes else {}
+        computed = metric.compute(predictions=predictions.answers, references=predictions.labels, **options)
+        found.update({name: value if isinstance(value, int) else float(value) for name, value in computed.items()})
+    return found
+
+
+def per_class(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
+    """Per-class precision, recall, F1 and support; for single labels the confusion matrix (rows: label, columns:
+    prediction). Nothing for regression."""
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    if not predictions.kind.has_classes:
+        return {}
+    numbers = list(range(len(names)))
+    table = precision_recall_fscore_support(predictions.labels, predictions.answers, labels=numbers, zero_division=0)
+    precision, recall, f1, support = (column.tolist() for column in table)
+    rows = {
+        name: {"precision": precision[i], "recall": recall[i], "f1": f1[i], "support": support[i]}
+        for i, name in enumerate(names)
+    }
+    if not predictions.kind.one_label:
+        return {"per_class": rows}
+    matrix = confusion_matrix(predictions.labels, predictions.answers, labels=numbers)
+    return {"per_class": rows, "confusion_matrix": matrix.tolist()}

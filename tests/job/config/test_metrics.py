@@ -1,0 +1,26 @@
+"""The table of metrics says what job/metrics holds, and every task has the number that decides by default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from job.config import metrics
+from job.config.tasks import KINDS, Kind
+
+FOLDER = Path(metrics.__file__).parents[1] / "metrics"
+
+
+def test_the_table_names_every_folder_of_metrics() -> None:
+    assert {path.parent.name for path in FOLDER.glob("*/*.py")} == set(metrics.METRICS)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=str)
+def test_the_number_that_decides_is_among_the_defaults(kind: Kind) -> None:
+    assert kind.usual_number in metrics.numbers(metrics.defaults(kind))
+    assert set(metrics.defaults(kind)) <= set(metrics.fitting(kind))
+
+
+def test_only_losses_and_errors_are_better_when_lower() -> None:
+    assert {"loss", "mse", "rmse", "mae"} == metrics.LOWER_IS_BETTER
