@@ -273,7 +273,8 @@ def test_exit_code_of_a_refusal_is_2_also_in_the_file_the_launcher_named(world: 
 
 def test_bare_accelerate_launch_runs_the_code_beside_it_installed_or_not(world: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "job", tmp_path / "job", ignore=shutil.ignore_patterns("__pycache__"))
-    marked = tmp_path / "job" / "report.py"
+    sources = (tmp_path / "job").rglob("*.py")
+    marked = next(path for path in sources if "next, your own data" in path.read_text(encoding="utf-8"))
     marked.write_text(marked.read_text(encoding="utf-8").replace("next, your own data", "next, said by this copy"))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", str(tmp_path / "job" / "train.py")]
     arguments = flags(world, output_dir=tmp_path / "out", max_steps=1)
