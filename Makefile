@@ -16,6 +16,7 @@ PARTITION ?=
 IMAGE ?= muster
 BASE_IMAGE ?=
 BUILD_FLAGS ?=
+RUN ?=
 override RECIPE := $(value RECIPE)
 override GPUS := $(value GPUS)
 override TASKS := $(value TASKS)
@@ -27,10 +28,11 @@ override PARTITION := $(value PARTITION)
 override IMAGE := $(value IMAGE)
 override BASE_IMAGE := $(value BASE_IMAGE)
 override BUILD_FLAGS := $(value BUILD_FLAGS)
-export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS
+override RUN := $(value RUN)
+export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup train submit docker-run recipes image sif sbom audit
+.PHONY: help setup train submit docker-run recipes status image sif sbom audit
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format lock clean
 
 help: ## list the targets
@@ -59,6 +61,9 @@ docker-run: setup ## the same in a container of the image: GPUS=2 RECIPE=mrpc AR
 
 recipes: setup ## list the recipes
 	@$(VENV)/bin/python -m launch recipes
+
+status: setup ## how far the runs of runs/ are; RUN=name shows one in full, and why it failed
+	@$(VENV)/bin/python -m launch.make status
 
 test: setup check ## run all checks and tests
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --ignore tests/cluster --ignore tests/image

@@ -25,6 +25,7 @@ from job.runtime import environment
 from launch import sites
 from launch.docker import command as docker
 from launch.local import command as local
+from launch.runs import cli as runs
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,6 +79,7 @@ def _parser() -> Parser:
     _add_submit(verbs)
     _add_docker(verbs)
     verbs.add_parser("recipes", help="list the recipes", allow_abbrev=False)
+    runs.add(verbs)
     return parser
 
 
@@ -222,9 +224,11 @@ VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "submit": _submit,
     "docker": _docker,
     "recipes": _recipes,
+    **runs.VERBS,
 }
 OWN_FLAGS = {
     "local": ("--gpus", "--tasks", "--dry_run"),
     "submit": ("--gpus", "--nodes", "--tasks", "--dry_run", *(f"--{known.name}" for known in fields(sites.Site))),
     "docker": ("--gpus", "--image", "--dry_run"),
+    **runs.OWN_FLAGS,
 }

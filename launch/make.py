@@ -1,7 +1,7 @@
-"""`make train`, `submit` and `docker-run`: the variables of make, as data, turned into the launcher's command line.
+"""`make train`, `submit`, `status` and so on: the variables of make, as data, turned into the launcher's command line.
 
 make exports the variables and no shell reads them, so `GPUS='4; rm -rf x'` is a wrong number and not a command. Only
-ARGS is cut into words, by the shell's quoting rules and none of its substitutions.
+ARGS and RUN are cut into words, by the shell's quoting rules and none of its substitutions.
 """
 
 from __future__ import annotations
@@ -45,6 +45,19 @@ def docker_argv(environ: Mapping[str, str]) -> list[str]:
     return _argv("docker", ("gpus", "image"), environ)
 
 
+def status_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch status [RUN]`."""
+    return ["status", *_runs(environ)]
+
+
+def _runs(environ: Mapping[str, str]) -> list[str]:
+    """The runs that RUN names."""
+    named = _words(environ.get("RUN", ""), "RUN")
+    if flags := [word for word in named if word.startswith("-")]:
+        raise Refused(f"RUN names runs, not {flags[0]!r}")
+    return named
+
+
 def _argv(verb: str, flags: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     recipe = environ.get("RECIPE", "").strip()
     if recipe.startswith("-"):
@@ -61,17 +74,18 @@ def _switch(environ: Mapping[str, str], name: str) -> bool:
     return value in TRUE
 
 
-def _words(text: str) -> list[str]:
+def _words(text: str, name: str = "ARGS") -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise Refused(f"ARGS cannot be cut into words: {str(error).lower()} in {text!r}") from None
+        raise Refused(f"{name} cannot be cut into words: {str(error).lower()} in {text!r}") from None
 
 
 TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
     "train": local_argv,
     "submit": submit_argv,
     "docker-run": docker_argv,
+    "status": status_argv,
 }
 
 if __name__ == "__main__":

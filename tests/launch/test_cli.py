@@ -39,9 +39,9 @@ def refusal(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
 
 
 REFUSED = {
-    "": "no verb given: there are local, submit, docker, recipes; --help says more",
-    "locl": "no verb locl: there are local, submit, docker, recipes; did you mean local?",
-    "--gpus 1": "no verb --gpus: there are local, submit, docker, recipes",
+    "": f"no verb given: there are {', '.join(cli.VERBS)}; --help says more",
+    "locl": f"no verb locl: there are {', '.join(cli.VERBS)}; did you mean local?",
+    "--gpus 1": f"no verb --gpus: there are {', '.join(cli.VERBS)}",
     "local --gpu 1": "unknown flag --gpu; did you mean --gpus?; flags of the job go after `--`",
     "local --dry-run": "unknown flag --dry-run; did you mean --dry_run?; flags of the job go after `--`",
     "local mrpc --learning_rate 1": "--learning_rate is a flag of the job: it goes after `--`, as in python -m launch "
