@@ -10,6 +10,7 @@ GPUS ?=
 TASKS ?=
 ARGS ?=
 DRY_RUN ?=
+FOLLOW ?=
 NODES ?=
 TIME ?=
 PARTITION ?=
@@ -17,6 +18,7 @@ IMAGE ?= muster
 BASE_IMAGE ?=
 BUILD_FLAGS ?=
 RUN ?=
+FOLLOW ?=
 override RECIPE := $(value RECIPE)
 override GPUS := $(value GPUS)
 override TASKS := $(value TASKS)
@@ -29,10 +31,11 @@ override IMAGE := $(value IMAGE)
 override BASE_IMAGE := $(value BASE_IMAGE)
 override BUILD_FLAGS := $(value BUILD_FLAGS)
 override RUN := $(value RUN)
-export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN
+override FOLLOW := $(value FOLLOW)
+export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN FOLLOW
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup train submit docker-run recipes status image sif sbom audit
+.PHONY: help setup train submit docker-run recipes status logs image sif sbom audit
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format lock clean
 
 help: ## list the targets
@@ -64,6 +67,9 @@ recipes: setup ## list the recipes
 
 status: setup ## how far the runs of runs/ are; RUN=name shows one in full, and why it failed
 	@$(VENV)/bin/python -m launch.make status
+
+logs: setup ## what a run wrote: RUN=name (default: the latest); FOLLOW=1 goes on until it has ended
+	@$(VENV)/bin/python -m launch.make logs
 
 test: setup check ## run all checks and tests
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --ignore tests/cluster --ignore tests/image

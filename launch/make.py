@@ -50,6 +50,11 @@ def status_argv(environ: Mapping[str, str]) -> list[str]:
     return ["status", *_runs(environ)]
 
 
+def logs_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch logs [RUN]`."""
+    return ["logs", *_runs(environ), *(["--follow"] if _switch(environ, "FOLLOW") else [])]
+
+
 def _runs(environ: Mapping[str, str]) -> list[str]:
     """The runs that RUN names."""
     named = _words(environ.get("RUN", ""), "RUN")
@@ -86,6 +91,7 @@ TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
     "submit": submit_argv,
     "docker-run": docker_argv,
     "status": status_argv,
+    "logs": logs_argv,
 }
 
 if __name__ == "__main__":
