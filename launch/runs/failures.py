@@ -1,0 +1,88 @@
+"""Why a run failed: the first error in the logs of its ranks, and what to try."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.runs.folders import RunState
+
+TAIL_BYTES = 1 << 18
+"""How much of the end of each log is searched."""
+RANK_LOG = re.compile(r"\d+_(\d+)_log\.(out|err)")
+ERROR = re.compile(
+    r"error: |muster: |slurmstepd: error: |Fatal Python error|Timeout \(|"
+    r"[\w.]*(Error|Exception|Refused|Loss|OutOfMemory|NeedsHuman)(: |$)"
+)
+CONSEQUENCE = re.compile(
+    r"another process of this job ended|Connection (closed|reset) by peer|Broken pipe|srun: |"
+    r"slurmstepd: error: \*\*\* (STEP|JOB)|Application timeout caused pair closure|ChildFailedError|"
+    r"submitit|Watchdog caught collective operation timeout"
+)
+
+RESUMED = "`rerun` resumes from the newest checkpoint"
+REMEDIES = {
+    "(?i)OutOfMemoryError|CUDA out of memory|OutOfMemory:": "less in one forward pass: `rerun RUN -- "
+    "--max_tokens_per_device 4096`, or a lower --max_seq_length",
+    "(?i)out of memory|SIGKILL": "more memory (--sbatch=--mem=64G) or a lower --max_tokens_per_device; " + RESUMED,
+    "time limit|made no progress": "`rerun RUN --time 8h`: it resumes from the newest checkpoint",
+    "rejected|Refused": "change what the error names: `rerun RUN -- --flag value`",
+    "NonFiniteLoss": "a lower --learning_rate, or another --mixed_precision: `rerun RUN -- --learning_rate 1e-5`",
+    "cannot be written|No space": "make room on the disk; " + RESUMED,
+    "never starts": "`cancel RUN`, change what Slurm names, then `rerun RUN`",
+}
+BY_STATE = {
+    "FAILED": f"`logs RUN` shows more; {RESUMED}",
+    "NEEDS_HUMAN": "look at checkpoints/ and checkpoints/quarantine/: none can be used as it is",
+    **dict.fromkeys(("LOST", "STOPPED", "CANCELLED"), RESUMED),
+}
+
+
+@dataclass(frozen=True)
+class Error:
+    """One line of a log."""
+
+    line: str
+    rank: int | None
+    log: Path
+
+
+def logs(job: Path) -> list[tuple[int | None, Path]]:
+    """(rank, file) of every log of a submission, by rank, stdout first; rank None: all ranks in one, of a local run."""
+    with contextlib.suppress(OSError):
+        found = [(RANK_LOG.fullmatch(path.name), path) for path in sorted(job.iterdir())]
+        ranked = [(int(match[1]), path) for match, path in found if match]
+        whole = [(None, path) for match, path in found if not match and path.name == "log.txt"]
+        return [*whole, *sorted(ranked, key=lambda pair: (pair[0], pair[1].suffix == ".err"))]
+    return []
+
+
+def first_error(run: RunState) -> Error | None:
+    """The error that came first: what other ranks say of a lost peer counts only where nothing else is said."""
+    if run.job is None:
+        return None
+    errors = [(path.stat().st_mtime, error) for rank, path in logs(run.job.folder) for error in _errors(path, rank)]
+    causes = [pair for pair in errors if not CONSEQUENCE.search(pair[1].line)]
+    return min(causes or errors, key=lambda pair: pair[0])[1] if errors else None
+
+
+def advice(state: str, reason: str) -> str:
+    """What to try, for a run that ended in `state` with `reason`."""
+    return next((remedy for words, remedy in REMEDIES.items() if re.search(words, reason)), BY_STATE.get(state, ""))
+
+
+def _errors(log: Path, rank: int | None) -> Iterator[Error]:
+    """The first error of a log's last start. The last line of a traceback counts, not those within."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        if ERROR.match(line) and not line.startswith("muster: stopped by"):
+            yield Error(" ".join(line.split())[:300], rank, log)
+            return

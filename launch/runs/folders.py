@@ -1,0 +1,310 @@
+"""What is in run folders, read without changing anything.
+
+Every file may be missing, half-written or of another version: what cannot be read counts as not there, and the run is
+shown with what is left. A run costs at most six opened files, whatever its length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from job.errors import Refused
+from job.run.folder import RunFolder
+from job.runtime.contract import JOBS
+
+JOB = "job.json"
+RUNS = Path("runs")
+LATEST = "latest"
+TAIL_BYTES = 1 << 20
+"""How much of metrics.jsonl is read: evaluations before that are forgotten in the table."""
+YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+NESTED = re.compile(r"([\[{]\s*){9}|(- ){9}")
+"""No config.yaml of ours has this; the fast loader crashes where it goes on for long."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One submission: what job.json holds. A local or docker job has a process, a Slurm job has none here."""
+
+    id: str
+    folder: Path
+    launcher: str = "slurm"
+    cluster: str = ""
+    time: str = ""
+    """When it was submitted, ISO 8601 in UTC."""
+    flags: tuple[str, ...] = ()
+    """The launcher's command line, without the job's flags."""
+    config: str = ""
+    """The file with its settings, relative to the run folder."""
+    directory: str = ""
+    host: str = ""
+    pid: int = 0
+    process_start: str = ""
+
+    def __str__(self) -> str:
+        return self.id if self.launcher == "slurm" else self.launcher
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of an evaluation."""
+
+    name: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.4f}"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run as its folder shows it."""
+
+    path: Path
+    state: str
+    """As status.json says; UNKNOWN where it says nothing."""
+    step: int = 0
+    steps: int | None = None
+    reason: str = ""
+    heartbeat: float | None = None
+    """Seconds since the epoch."""
+    started: float = 0.0
+    """Likewise: the newest submission, else the first start, else the folder's own time."""
+    restarts: int = 0
+    job: Job | None = None
+    """The newest submission; None for a run that no launcher of ours started."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    score: Score | None = None
+    """The best so far."""
+    seconds_per_step: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Finding
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a run folder, be it one whose job has not started."""
+    return any((path / name).exists() for name in ("status.json", "manifest.json", JOBS))
+
+
+def below(folder: Path = RUNS) -> list[Path]:
+    """The run folders directly below `folder`; links, as `latest`, are not followed. runs/ may not be there yet.
+
+    Raises:
+        Refused: there is no such folder.
+    """
+    try:
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        if folder == RUNS and isinstance(error, FileNotFoundError):
+            return []
+        raise Refused(f"{folder} cannot be read ({error.strerror}): name a run or a folder of runs") from None
+    return [path for path in children if path.is_dir() and not path.is_symlink() and is_run(path)]
+
+
+def find(run: str, folder: Path = RUNS) -> Path:
+    """The run folder that a path, a name, a job id or `latest` means; names and ids are looked up in `folder`.
+
+    Raises:
+        Refused: there is none.
+    """
+    if run == LATEST:
+        return _latest(folder)
+    for path in (Path(run), folder / run):
+        if is_run(path):
+            return path.resolve() if path.is_symlink() else path
+    if "/" not in run:
+        with_job = [path for path in below(folder) if (path / JOBS / run).is_dir()]
+        if run and with_job:
+            return with_job[0]
+    raise Refused(f"no run {run}: give its folder, its name in {folder}/, a job id or `latest`")
+
+
+def newest_submission(folder: Path = RUNS) -> Path:
+    """The run in `folder` that was submitted last, started or not.
+
+    Raises:
+        Refused: none was.
+    """
+    submitted = {path: job for path in below(folder) if (job := _newest_job(path))}
+    if not submitted:
+        raise Refused(f"no submitted run in {folder}/: name a run")
+    return max(submitted, key=lambda path: submitted[path].stat().st_mtime_ns)
+
+
+def _latest(folder: Path) -> Path:
+    """The run that started last, which the link says, else the newest one."""
+    if is_run(folder / LATEST):
+        return (folder / LATEST).resolve()
+    found = below(folder)
+    if not found:
+        raise Refused(f"no run in {folder}/: name one")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _newest_job(run: Path) -> Path | None:
+    """The folder of the newest submission: of those with a job.json, else of those named by a Slurm job's id."""
+    try:
+        jobs = [path for path in (run / JOBS).iterdir() if path.is_dir()]
+    except OSError:
+        return None
+    recorded = {path: (path / JOB).stat().st_mtime_ns for path in jobs if (path / JOB).exists()}
+    if recorded:
+        return max(recorded, key=lambda path: recorded[path])
+    return max((path for path in jobs if path.name.isdigit()), key=lambda path: int(path.name), default=None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def read(path: Path) -> RunState:
+    """The run in `path`."""
+    folder = RunFolder(path)
+    status, manifest = read_json(folder.status), read_json(folder.manifest)
+    results = read_json(folder.results)
+    settings = _settings(folder.config)
+    records = _records(folder.metrics)
+    job = newest_job(path)
+    return RunState(
+        path=path,
+        state=_text(status, "state") or ("DONE" if results else "UNKNOWN"),
+        step=_number(status, "step") or 0,
+        steps=_number(status, "steps"),
+        reason=" ".join(_text(status, "reason").split()),
+        heartbeat=seconds(_text(status, "heartbeat")),
+        started=_started(path, job, manifest),
+        restarts=_number(manifest, "restarts") or 0,
+        job=job,
+        settings=settings,
+        score=_score(results, records, settings),
+        seconds_per_step=_seconds_per_step(records, settings),
+    )
+
+
+def newest_job(run: Path) -> Job | None:
+    """The newest submission of a run."""
+    folder = _newest_job(run)
+    if folder is None:
+        return None
+    values = read_json(folder / JOB)
+    flags = values.get("flags")
+    texts = {
+        name: _text(values, name)
+        for name in ("launcher", "cluster", "time", "config", "directory", "host", "process_start")
+    }
+    return Job(
+        id=str(values.get("id") or folder.name),
+        folder=folder,
+        flags=tuple(map(str, flags)) if isinstance(flags, list) else (),
+        pid=_number(values, "pid") or 0,
+        **{**texts, "launcher": texts["launcher"] or "slurm"},
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none to read."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
+    return {}
+
+
+def seconds(time: str) -> float | None:
+    """An ISO 8601 time as seconds since the epoch; None for other text. Without a zone it is UTC."""
+    try:
+        moment = datetime.datetime.fromisoformat(time)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def chosen_score(scores: Mapping[str, Any], metric: str | None) -> Score | None:
+    """The number that decides: `metric` if it is there, else the usual one of the task, else any."""
+    numbers = {k: float(v) for k, v in scores.items() if isinstance(v, float) and k not in ("epoch",)}
+    for name in (metric, "f1_micro", "accuracy", "rmse", *(k for k in numbers if k != "loss"), "loss"):
+        if name in numbers:
+            return Score(name, numbers[name])
+    return None
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+        text = path.read_text(encoding="utf-8")
+        if NESTED.search(text):
+            return {}
+        value = yaml.load(text, Loader=YAML)
+        return {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
+    return {}
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The evaluations and the last training record at the end of metrics.jsonl, in order."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    last = next((line for line in reversed(lines) if b'"train"' in line and line.endswith(b"}")), None)
+    parsed = (_parsed(line) for line in lines if b'"eval"' in line or line is last)
+    return [record for record in parsed if record]
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(line)
+        return value if isinstance(value, dict) else {}
+    return {}
+
+
+def _score(
+    results: Mapping[str, Any], records: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]
+) -> Score | None:
+    metric = settings.get("metric_for_best_model")
+    for split in ("eval", "test"):
+        if isinstance(results.get(split), Mapping):
+            return chosen_score(results[split], metric)
+    best = [record for record in records if record.get("split") == "eval" and record.get("best")]
+    return chosen_score(best[-1], metric) if best else None
+
+
+def _seconds_per_step(records: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) -> float | None:
+    rates = [record.get("examples_per_second") for record in records if record.get("split") == "train"]
+    batch = settings.get("train_batch_size")
+    if rates and isinstance(rates[-1], int | float) and rates[-1] > 0 and isinstance(batch, int):
+        return batch / rates[-1]
+    return None
+
+
+def _started(path: Path, job: Job | None, manifest: Mapping[str, Any]) -> float:
+    for time in (job.time if job else "", _text(manifest, "started")):
+        if (moment := seconds(time)) is not None:
+            return moment
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _number(values: Mapping[str, Any], name: str) -> int | None:
+    value = values.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,126 @@
+"""`logs`: what the ranks of a run wrote, merged with their numbers, or one of them; followed over requeues.
+
+A requeued job appends to the files of its first start, and a run that was submitted again has the files of its newest
+job. Lines have no times, so what is there already comes rank by rank; when followed, lines come as they are written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from job.errors import Refused
+from job.runtime.contract import JOBS
+from launch.runs import failures, folders, states, tables
+from launch.runs.states import View
+
+POLL_SECONDS = 0.5
+POLLS_PER_LOOK = 10
+"""Polls of the logs between two looks at whether the run has ended."""
+
+
+def show(run: str, *, rank: int | None, follow: bool) -> int:
+    """Print the log of the run that `run` means; exit code 0."""
+    path = folders.find(run)
+    fixed = path / JOBS / run if run and (path / JOBS / run).is_dir() else None  # a job id means that very job
+    log = Log(path, fixed, rank)
+    for line in log.new():
+        tables.write(line)
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            _follow(log, time.sleep)
+    elif not log.files:
+        view = _look(path)[0]
+        print(f"no log yet: {path.name} is {view.state}{f', {view.note}' if view.note else ''}", file=sys.stderr)
+    return 0
+
+
+@dataclass
+class Log:
+    """The logs of a run's newest job, read as they grow."""
+
+    run: Path
+    fixed: Path | None
+    """The folder of the job to show, where that is not simply the newest."""
+    rank: int | None
+    """The only rank to show."""
+    files: dict[Path, int] = field(default_factory=dict)
+    """Bytes read of each."""
+
+    def new(self, *, whole: bool = True) -> Iterator[str]:
+        """The lines that were added since the last call; `whole`: also one that has no end yet."""
+        found = self._files()
+        by_rank = self.rank is None and len({rank for rank, _ in found}) > 1
+        for rank, path in found:
+            for line in self._lines(path, whole):
+                yield f"{rank}: {line}" if by_rank else line
+
+    def _files(self) -> list[tuple[int | None, Path]]:
+        """Refused where the rank that is asked for has no log while others have."""
+        job = self.fixed or _newest(self.run)
+        found = failures.logs(job)
+        if self.rank is None or not found:
+            return found
+        if found[0][0] is None:
+            raise Refused(f"the log of {self.run.name} holds all ranks together: leave out --rank")
+        mine: list[tuple[int | None, Path]] = [(rank, path) for rank, path in found if rank == self.rank]
+        if not mine:
+            ranks = sorted({rank for rank, _ in found if rank is not None})
+            raise Refused(f"no log of rank {self.rank}: {self.run.name} has ranks {ranks[0]} to {ranks[-1]}")
+        return mine
+
+    def _lines(self, path: Path, whole: bool) -> list[str]:
+        start = self.files.setdefault(path, 0)
+        try:
+            if path.stat().st_size < start:  # begun again
+                start = 0
+            with path.open("rb") as file:
+                file.seek(start)
+                added = file.read()
+        except OSError:
+            return []
+        if not whole:
+            added = added[: added.rfind(b"\n") + 1]
+        self.files[path] = start + len(added)
+        lines = added.decode(errors="replace").removesuffix("\n").split("\n") if added else []
+        return [line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines]  # of a progress bar its last state
+
+
+def _newest(run: Path) -> Path:
+    job = folders.newest_job(run)
+    if job is None:
+        raise Refused(f"{run.name} was not started by this launcher: its output went where it was started")
+    return job.folder
+
+
+def _follow(log: Log, pause: Callable[[float], None]) -> None:
+    """Print what is added until the run has ended."""
+    ended = ""
+    while not ended:
+        view, problem = _look(log.run)
+        ended = (
+            "" if _goes_on(view, problem) else f"{log.run.name}: {view.state}{f', {view.note}' if view.note else ''}"
+        )
+        for _ in range(1 if ended else POLLS_PER_LOOK):
+            for line in log.new(whole=bool(ended)):
+                tables.write(line)
+            if not ended:
+                pause(POLL_SECONDS)
+    print(ended, file=sys.stderr)
+
+
+def _goes_on(view: View, problem: str) -> bool:
+    """Whether more may be written: by a run that waits or runs, or of which Slurm does not say that it is over."""
+    if view.state in ("QUEUED", "RUNNING"):
+        return True
+    on_slurm = view.slurm is not None and not view.slurm.has_ended
+    return on_slurm or (bool(problem) and view.state in ("STOPPED", "LOST", "UNKNOWN"))
+
+
+def _look(path: Path) -> tuple[View, str]:
+    views, problem = states.look([path], time.time())
+    return views[0], problem

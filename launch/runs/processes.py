@@ -1,0 +1,26 @@
+"""Which process a process id means: ids are used again, so its start time is compared too."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+
+def started(pid: int) -> str:
+    """A text that no other process of this id has, before or after a reboot; empty if there is no such process."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            # "pid (name) state ...", where the name may hold anything; the start time is field 22
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            return "" if fields[0] in "ZX" else f"{boot}:{fields[19]}"
+        return ""
+    asked = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return asked.stdout.strip()
+
+
+def is_running(pid: int, start: str) -> bool:
+    """Whether process `pid` runs and is the one that `started` gave `start` for."""
+    return bool(start) and started(pid) == start

@@ -1,0 +1,192 @@
+"""What a run is doing: its folder's word, corrected by Slurm's where the folder cannot know.
+
+The folder knows what the job wrote last. It does not know whether a queued job still waits, nor that a killed one is
+dead. Slurm knows that, if it answers; without an answer the heartbeat decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import socket
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.runs import failures, folders, processes, slurm, words
+from launch.runs.folders import RunState
+from launch.runs.slurm import Answer, SlurmJob
+
+STALE_SECONDS = 120.0
+"""Without a heartbeat for so long a run counts as lost: 24 beats, and more than a network file system caches."""
+ASKED = ("QUEUED", "RUNNING", "STOPPED", "UNKNOWN")
+"""States that Slurm may know better: a stopped run may be queued again."""
+OPEN = ("QUEUED", "RUNNING", "UNKNOWN")
+"""States in which a job that ended without a word leaves its folder."""
+
+SILENT = "Slurm did not answer"
+
+
+@dataclass(frozen=True)
+class View:
+    """A run as it is shown."""
+
+    run: RunState
+    state: str
+    """As in status.json, or LOST, or UNKNOWN."""
+    note: str = ""
+    slurm: SlurmJob | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the last step, at the speed of the last record; evaluations are not counted."""
+        run = self.run
+        if self.state != "RUNNING" or run.steps is None or run.seconds_per_step is None:
+            return None
+        return max(0, run.steps - run.step) * run.seconds_per_step
+
+
+def look(paths: Iterable[Path], now: float) -> tuple[list[View], str]:
+    """The runs in `paths`, newest first, and why Slurm did not answer, if it was asked and did not."""
+    runs = [folders.read(path) for path in paths]
+    answers = ask(runs, now)
+    views = [view(run, answers.get(_cluster(run), Answer()), now) for run in runs]
+    problem = next((answer.problem for answer in answers.values() if answer.problem), "")
+    explained = [_explained(found) for found in views]
+    return sorted(explained, key=lambda found: (found.run.started, found.run.name), reverse=True), problem
+
+
+def ask(runs: Sequence[RunState], now: float) -> dict[str, Answer]:
+    """Slurm's answer for each cluster that has a job in question: squeue's, and sacct's for what that does not know."""
+    asked: dict[str, list[RunState]] = defaultdict(list)
+    for run in runs:
+        if run.job and run.job.launcher == "slurm" and run.job.id.isdigit() and run.state in ASKED:
+            asked[run.job.cluster].append(run)
+    return {cluster: _answer(cluster, some, now) for cluster, some in asked.items()}
+
+
+def _answer(cluster: str, runs: Sequence[RunState], now: float) -> Answer:
+    ids = [run.job.id for run in runs if run.job]
+    found = slurm.squeue(ids, cluster)
+    unknown = [
+        run.job.id
+        for run in runs
+        if run.job and run.job.id not in found.jobs and run.state in OPEN and not _is_alive(run, now)
+    ]
+    ended = slurm.sacct(unknown, cluster)
+    return dataclasses.replace(found, jobs={**ended.jobs, **found.jobs})
+
+
+def view(run: RunState, answer: Answer, now: float) -> View:
+    """What the run is doing, of its folder and Slurm's answer about its cluster."""
+    if run.job is None or run.job.launcher != "slurm" or run.state not in ASKED:
+        return _by_folder(run, now)
+    job = answer.jobs.get(run.job.id)
+    if job is None:
+        return _without_slurm(run, answer, now)
+    if job.waits:
+        return View(run, "QUEUED", _joined(_restarts(run), str(words.pending(job.reason))), job)
+    if job.runs:
+        return _running(run, job, now)
+    return _ended(run, job, now)
+
+
+def _by_folder(run: RunState, now: float) -> View:
+    if run.state == "RUNNING" and not _is_alive(run, now):
+        return View(run, "LOST", f"no sign of life for {_silence(run, now)}")
+    return View(run, run.state, _joined(_restarts(run) if run.state == "RUNNING" else "", run.reason))
+
+
+def _without_slurm(run: RunState, answer: Answer, now: float) -> View:
+    """A job that Slurm does not know, or of which it said nothing."""
+    if run.state in ("QUEUED", "UNKNOWN"):
+        if answer.problem:
+            return View(run, run.state, SILENT)
+        return View(run, "LOST", "cancelled, or forgotten by Slurm")
+    found = _by_folder(run, now)
+    return dataclasses.replace(found, note=_joined(found.note, SILENT if answer.problem else ""))
+
+
+def _running(run: RunState, job: SlurmJob, now: float) -> View:
+    on = f"on {job.nodes}" if job.nodes else ""
+    if run.state in ("QUEUED", "UNKNOWN"):
+        return View(run, "RUNNING", _joined("starting", on), job)
+    if run.state == "STOPPED":
+        return View(run, "STOPPED", _joined(run.reason, f"its job is ending {on}".strip()), job)
+    silent = "" if _is_fresh(run, now) else f"no sign of life for {_silence(run, now)}"
+    return View(run, "RUNNING", _joined(_restarts(run), on, silent), job)
+
+
+def _ended(run: RunState, job: SlurmJob, now: float) -> View:
+    if run.state not in OPEN or (run.state == "RUNNING" and _is_fresh(run, now) and job.state == "COMPLETED"):
+        return View(run, run.state, run.reason, job)
+    if job.state == "COMPLETED":
+        finished = (run.path / "results.json").exists()
+        return View(run, "DONE", "", job) if finished else View(run, "LOST", "its job ended without a result", job)
+    if job.state == "CANCELLED":
+        return View(run, "CANCELLED", "", job)
+    code = _exit_code(job)
+    why = words.exit_code(code) if job.state == "FAILED" and code else words.STATES.get(job.state, job.state)
+    return View(run, "FAILED", why, job)
+
+
+def _exit_code(job: SlurmJob) -> int:
+    """As a shell would give it, of Slurm's `code:signal`; 0 where Slurm does not say."""
+    match = re.fullmatch(r"(\d+):(\d+)", job.exit_code)
+    if not match:
+        return 0
+    return int(match[1]) or (128 + int(match[2]) if int(match[2]) else 0)
+
+
+def _explained(found: View) -> View:
+    """With the first error of the logs, where the run failed without a word of its own."""
+    if found.state in ("FAILED", "LOST") and not found.run.reason and (error := failures.first_error(found.run)):
+        return dataclasses.replace(found, note=_joined(found.note, error.line))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Signs of life
+
+
+def _is_alive(run: RunState, now: float) -> bool:
+    return _is_fresh(run, now) or _process_runs(run)
+
+
+def _is_fresh(run: RunState, now: float) -> bool:
+    return run.state == "RUNNING" and run.heartbeat is not None and now - run.heartbeat < STALE_SECONDS
+
+
+def _process_runs(run: RunState) -> bool:
+    """Whether the process of a local run is there: a full disk stops the heartbeat, not the run."""
+    job = run.job
+    return bool(job and job.host == socket.gethostname() and processes.is_running(job.pid, job.process_start))
+
+
+def _silence(run: RunState, now: float) -> str:
+    return "ever" if run.heartbeat is None else duration(now - run.heartbeat)
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def _restarts(run: RunState) -> str:
+    return f"{run.restarts} restart{'s' if run.restarts > 1 else ''}" if run.restarts else ""
+
+
+def _cluster(run: RunState) -> str:
+    return run.job.cluster if run.job else ""
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)

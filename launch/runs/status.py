@@ -1,0 +1,166 @@
+"""`status`: the runs of a folder as a table, or one run in full."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+
+from job import config
+from launch.runs import failures, folders, states, tables
+from launch.runs.states import View, duration
+
+MOST_SETTINGS = 4
+"""Columns of settings in the table; the others are in --json and in the page of a run."""
+WATCH_SECONDS = 10.0
+
+
+def show(target: str, *, as_json: bool, watch: bool) -> int:
+    """Print the runs below a folder, or the run that `target` means; exit code 0."""
+    one = None if target == str(folders.RUNS) or _is_folder_of_runs(target) else folders.find(target)
+    if as_json:
+        found = [as_dict(view) for view in _look(target, one)[0]]
+        tables.write(json.dumps(found[0] if one else found, indent=2, ensure_ascii=False))
+    elif watch:
+        _watch(target, one)
+    else:
+        tables.show(_shown(target, one))
+    return 0
+
+
+def as_dict(view: View) -> dict[str, Any]:
+    """A run for programs."""
+    run = view.run
+    return {
+        "run": run.name,
+        "path": str(run.path),
+        "job": run.job.id if run.job else None,
+        "launcher": run.job.launcher if run.job else None,
+        "state": view.state,
+        "step": run.step,
+        "steps": run.steps,
+        "seconds_left": view.seconds_left,
+        "score": {run.score.name: run.score.value} if run.score else None,
+        "restarts": run.restarts,
+        "nodes": view.slurm.nodes if view.slurm else None,
+        "note": view.note,
+        "settings": dict(run.settings),
+    }
+
+
+def rows(views: Sequence[View]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of runs."""
+    names = differing([view.run.settings for view in views])[:MOST_SETTINGS]
+    columns = ["run", "job", "state", "step", "left", "score", *names, "note"]
+    return columns, [[*_cells(view), *(_setting(view, name) for name in names), view.note] for view in views]
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that change the result and are not the same in all runs whose settings are known."""
+    known = [values for values in settings if values]
+    names = [name for name, (_, field) in config.fields().items() if field.metadata["changes_result"]]
+    return [name for name in names if len({repr(values.get(name)) for values in known}) > 1]
+
+
+def facts(view: View) -> dict[str, str]:
+    """One run in full, and why it ended."""
+    run, job = view.run, view.run.job
+    error = failures.first_error(run) if view.state in ("FAILED", "LOST", "NEEDS_HUMAN", "STOPPED") else None
+    found = {
+        "run": str(run.path),
+        "state": view.state,
+        "note": view.note,
+        "job": _job(view),
+        "log": str(job.folder) if job else "",
+        "step": _step(view),
+        "time left": _left(view),
+        "score": f"{run.score}, the best so far" if run.score else "",
+        "settings": _own_settings(view),
+    }
+    if error is not None:
+        by = "" if error.rank is None else f"rank {error.rank}: "
+        found |= {"error": by + error.line, "in": str(error.log)}
+    said = " ".join(filter(None, (view.note, run.reason, error.line if error else "")))
+    return {**found, "try": failures.advice(view.state, said).replace("RUN", run.name)}
+
+
+def _is_folder_of_runs(target: str) -> bool:
+    return Path(target).is_dir() and not folders.is_run(Path(target))
+
+
+def _look(target: str, one: Path | None) -> tuple[list[View], str]:
+    return states.look([one] if one else folders.below(Path(target)), time.time())
+
+
+def _watch(target: str, one: Path | None) -> None:
+    """Look again and again, until Ctrl-C; in a pipe each look is printed below the last."""
+    console = tables.console()
+    with contextlib.suppress(KeyboardInterrupt):
+        if not console.is_terminal:
+            while True:
+                tables.show(_shown(target, one))
+                time.sleep(WATCH_SECONDS)
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(_shown(target, one), refresh=True)
+                time.sleep(WATCH_SECONDS)
+
+
+def _shown(target: str, one: Path | None) -> Group:
+    views, problem = _look(target, one)
+    if one:
+        return Group(tables.page({**facts(views[0]), "Slurm": f"did not answer: {problem}" if problem else ""}))
+    if not views:
+        return Group(f"no runs in {target}/: train or submit makes them")
+    columns, body = rows(views)
+    said = [f"\n{states.SILENT}: {problem}"] if problem else []
+    return Group(tables.table(columns, body, right=("step", "left")), *said)
+
+
+def _cells(view: View) -> list[str]:
+    run = view.run
+    return [run.name, str(run.job or "-"), view.state, _step(view), _left(view) or "-", str(run.score or "-")]
+
+
+def _step(view: View) -> str:
+    run = view.run
+    return f"{run.step}/{run.steps}" if run.steps else str(run.step) if run.step else "-"
+
+
+def _left(view: View) -> str:
+    return "" if view.seconds_left is None else duration(view.seconds_left)
+
+
+def _setting(view: View, name: str) -> str:
+    return tables.setting(view.run.settings[name]) if name in view.run.settings else ""
+
+
+def _job(view: View) -> str:
+    job = view.run.job
+    if job is None:
+        return ""
+    where = view.slurm.nodes if view.slurm and view.slurm.nodes else job.host
+    limit = view.slurm.time_left if view.slurm and view.slurm.runs else ""
+    parts = [
+        f"{job.launcher} {job.id}",
+        f"on {where}" if where else "",
+        f"submitted {job.time}" if job.time else "",
+        f"{limit} until its time limit" if limit else "",
+        f"restarted {view.run.restarts}x" if view.run.restarts else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _own_settings(view: View) -> str:
+    """The settings that are not the defaults."""
+    usual = config.as_dict(config.Config())
+    own = {k: v for k, v in view.run.settings.items() if k in usual and v != usual[k] and v not in (None, [])}
+    return "  ".join(
+        f"{name}={value if not isinstance(value, list) else ','.join(value)}" for name, value in own.items()
+    )

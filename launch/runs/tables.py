@@ -1,0 +1,87 @@
+"""Tables and pages of facts: in colour on a terminal, plain columns in a pipe, where nothing is cut or wrapped."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+COLORS = {
+    "RUNNING": "cyan",
+    "DONE": "green",
+    "FAILED": "red",
+    "LOST": "red",
+    "NEEDS_HUMAN": "red",
+    "QUEUED": "yellow",
+    "STOPPED": "yellow",
+    "CANCELLED": "yellow",
+}
+UNLIMITED = 100_000
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """For stdout: as wide as the terminal, or as the text where there is none."""
+    to = stream or sys.stdout
+    return Console(file=to, highlight=False, soft_wrap=False, width=None if to.isatty() else UNLIMITED)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> Table:
+    """A table with a header; the columns in `right` hold numbers. States are coloured wherever they stand alone."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell, style=COLORS.get(cell, "")) for cell in row))
+    return made
+
+
+def page(facts: Mapping[str, str]) -> Table:
+    """One fact a line, those without a value left out."""
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_column(style="bold")
+    made.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value:
+            made.add_row(name, Text(value, style=COLORS.get(value.split()[0], "")))
+    return made
+
+
+def show(shown: RenderableType) -> None:
+    """Print to stdout; in a pipe lines end at their last character."""
+    to = console()
+    if to.is_terminal:
+        to.print(shown)
+        return
+    text = io.StringIO()
+    console(text).print(shown)
+    write("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+
+
+def write(text: str) -> None:
+    """Print a text; a reader that has seen enough, as `head`, is no error.
+
+    Raises:
+        SystemExit: with 0, where nobody reads on.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        raise SystemExit(0) from None
+
+
+def setting(value: object) -> str:
+    """A setting's value in a cell: lists by their items, paths by their last part."""
+    if value is None:
+        return "-"
+    if isinstance(value, list | tuple):
+        return ",".join(map(setting, value))
+    text = str(value)
+    return Path(text).name if text.startswith("/") else text

@@ -1,0 +1,117 @@
+"""Reading run folders: whatever they hold, and finding the one that is meant."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from job.errors import Refused
+from launch.runs import folders
+from tests.launch.runs import synthetic
+
+FILES = ("status.json", "manifest.json", "metrics.jsonl", "results.json", "config.yaml", "jobs/7/job.json")
+RUBBISH = {
+    "empty": b"",
+    "cut": b'{"state": "RUNN',
+    "other JSON": b"[1, 2]",
+    "no text": bytes(range(128, 256)),
+    "wrong types": b'{"state": 3, "step": "x", "steps": true, "heartbeat": 7, "eval": [], "flags": 1, "id": null}',
+    "deep": b'{"a": ' + b"[" * 100_000,
+}
+
+
+def test_a_run_is_read_as_the_job_wrote_it(runs: Path) -> None:
+    score = {"loss": 0.4, "accuracy": 0.9, "correct": 90, "f1_macro": 0.8}
+    path = synthetic.run(runs / "a", job="7", step=30, steps=100, settings={"train_batch_size": 32}, scores=[score])
+    found = folders.read(path)
+    assert (found.name, found.state, found.step, found.steps) == ("a", "RUNNING", 30, 100)
+    assert found.job is not None
+    assert (found.job.id, found.job.launcher, found.job.flags) == ("7", "slurm", ("--gpus", "2"))
+    assert found.score == folders.Score("accuracy", 0.9)
+    assert found.seconds_per_step == 2.0, "32 examples a step at 16 a second"
+    assert found.heartbeat == synthetic.NOW - 1
+    assert found.started == synthetic.NOW - 600
+
+
+def test_the_score_so_far_is_the_best_evaluation_and_the_metric_that_decides(runs: Path) -> None:
+    better = {"loss": 0.4, "accuracy": 0.8, "f1_macro": 0.9}
+    worse = {"loss": 0.3, "accuracy": 0.9, "f1_macro": 0.7, "best": False}
+    path = synthetic.run(runs / "a", settings={"metric_for_best_model": "f1_macro"}, scores=[better, worse])
+    assert folders.read(path).score == folders.Score("f1_macro", 0.9)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("rubbish", RUBBISH)
+def test_a_damaged_file_costs_what_it_says_and_no_more(name: str, rubbish: str, runs: Path) -> None:
+    path = synthetic.finished(runs / "a", {"accuracy": 0.9}, job="7", step=30)
+    (path / name).write_bytes(RUBBISH[rubbish])
+    found = folders.read(path)
+    assert found.state == "DONE", "results.json says so where status.json does not"
+    assert found.step == (30 if name != "status.json" else 0)
+    assert found.job is not None and found.job.id == "7"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_in_place_of_a_file_is_no_error(name: str, runs: Path) -> None:
+    path = synthetic.run(runs / "a", job="7")
+    (path / name).unlink(missing_ok=True)
+    (path / name).mkdir()
+    folders.read(path)
+
+
+def test_a_long_record_is_read_from_its_end(runs: Path) -> None:
+    path = synthetic.run(runs / "a", scores=[{"loss": 1.0, "accuracy": 0.5}])
+    line = '{"step": 9, "split": "train", "examples_per_second": 8.0, "loss": 1.0}\n'
+    last = '{"step": 99, "split": "eval", "loss": 0.1, "accuracy": 0.75, "best": true}\n'
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write(line * 40_000 + last + line[:20])
+    found = folders.read(path)
+    assert found.score == folders.Score("accuracy", 0.75)
+    assert found.seconds_per_step == 4.0
+
+
+def test_runs_are_the_folders_that_hold_a_status_a_manifest_or_jobs(runs: Path) -> None:
+    synthetic.run(runs / "a")
+    (runs / "b" / "jobs").mkdir(parents=True)
+    (runs / "no-run" / "model").mkdir(parents=True)
+    (runs / "latest").symlink_to("a")
+    (runs / "file").touch()
+    assert [path.name for path in folders.below(runs)] == ["a", "b"]
+
+
+def test_a_run_is_found_by_path_name_job_and_link(runs: Path) -> None:
+    synthetic.run(runs / "a", job="7")
+    synthetic.run(runs / "b", job="8")
+    (runs / "latest").symlink_to("a")
+    for name in ("runs/a", "a", "7", "latest", "runs/latest", str((runs / "a").absolute())):
+        assert folders.find(name).resolve() == (runs / "a").resolve(), name
+
+
+def test_latest_is_the_newest_start_and_the_newest_submission(runs: Path) -> None:
+    """The link moves when a job starts; a job submitted since may still wait."""
+    for number, name in enumerate(("a", "b")):
+        path = synthetic.run(runs / name, job=str(number))
+        os.utime(path / "jobs" / str(number) / "job.json", (number, number))
+    (runs / "latest").symlink_to("a")
+    assert folders.find("latest").name == "a"
+    assert folders.newest_submission(runs).name == "b"
+
+
+@pytest.mark.parametrize("name", ["c", "9", "runs/c", "", "*", "jobs"])
+def test_what_is_no_run_is_refused(name: str, runs: Path) -> None:
+    synthetic.run(runs / "a", job="7")
+    with pytest.raises(Refused, match="no run"):
+        folders.find(name)
+
+
+def test_the_newest_submission_of_a_run_counts(runs: Path) -> None:
+    path = synthetic.run(runs / "a", job="10")
+    synthetic.write(path / "jobs" / "9" / "job.json", {"id": "9", "launcher": "slurm"})
+    (path / "jobs" / "submitted-20261126").mkdir()
+    os.utime(path / "jobs" / "10" / "job.json", (1, 1))
+    found = folders.newest_job(path)
+    assert found is not None and found.id == "9"
+    for job in ("9", "10"):
+        (path / "jobs" / job / "job.json").unlink()
+    found = folders.newest_job(path)
+    assert found is not None and found.id == "10", "without records Slurm's ids say which is newer"

@@ -1,0 +1,121 @@
+"""`logs`: every rank's lines, once and in order, also while they are written."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launch import cli, make
+from launch.runs import logs
+from tests.launch.runs import synthetic
+from tests.launch.runs.synthetic import StandIns
+
+
+def printed(capfd: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> tuple[list[str], str]:
+    assert cli.main(["logs", *argv]) == code
+    out, err = capfd.readouterr()
+    return out.splitlines(), err
+
+
+def test_all_ranks_with_their_numbers_or_one(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = synthetic.run(runs / "a", "DONE", job="7")
+    for rank in (0, 2, 10):
+        synthetic.log(path, "7", rank, f"started {rank}\n", "out")
+        synthetic.log(path, "7", rank, f"step {rank}\nbar 1\rbar 2\nno end")
+    out, _ = printed(capfd, "a")
+    assert out == [f"{r}: {line}" for r in (0, 2, 10) for line in (f"started {r}", f"step {r}", "bar 2", "no end")]
+    assert printed(capfd, "a", "--rank", "2")[0] == ["started 2", "step 2", "bar 2", "no end"]
+    said = printed(capfd, "a", "--rank", "11", code=2)[1]
+    assert said == "error: no log of rank 11: a has ranks 0 to 10\n"
+
+
+def test_one_rank_alone_needs_no_number(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = synthetic.run(runs / "a", "DONE", job="7")
+    synthetic.log(path, "7", 0, "step 1\n")
+    assert printed(capfd, "a")[0] == ["step 1"]
+
+
+def test_a_local_run_has_one_log(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = synthetic.local_job(synthetic.run(runs / "a", "DONE"))
+    (path / "jobs" / "box-7-20270115" / "log.txt").write_text("step 1\n")
+    (runs / "latest").symlink_to("a")
+    assert printed(capfd)[0] == ["step 1"]
+    assert "holds all ranks together" in printed(capfd, "a", "--rank", "0", code=2)[1]
+
+
+def test_a_job_id_means_that_job_and_a_name_the_newest(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = synthetic.run(runs / "a", "DONE", job="7")
+    synthetic.log(path, "7", 0, "first\n")
+    synthetic.write(path / "jobs" / "8" / "job.json", {"id": "8"})
+    synthetic.log(path, "8", 0, "second\n")
+    assert printed(capfd, "7")[0] == ["first"]
+    assert printed(capfd, "a")[0] == ["second"]
+
+
+def test_without_a_log_the_state_is_said(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_ins.squeue("7|PENDING|0:00|1:00:00||Priority")
+    synthetic.run(runs / "a", "QUEUED", job="7")
+    assert printed(capfd, "a") == ([], "no log yet: a is QUEUED, waits behind jobs of higher priority\n")
+    synthetic.run(runs / "b")
+    assert "was not started by this launcher" in printed(capfd, "b", code=2)[1]
+
+
+def followed(path: Path, events: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Follow the run in `path`; one event happens at each poll."""
+    monkeypatch.setattr(logs, "POLLS_PER_LOOK", 1)
+    logs._follow(logs.Log(path, None, None), lambda _: events.pop(0)())
+
+
+def test_following_survives_a_requeue_and_ends_with_the_run(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = synthetic.run(runs / "a", job="7")
+    stand_ins.squeue("7|RUNNING|1:00|59:00|n1|None")
+    file = synthetic.log(path, "7", 0, "step 1\n")
+
+    def add(text: str) -> None:
+        with file.open("a") as log:
+            log.write(text)
+
+    def state(name: str) -> None:
+        synthetic.write(path / "status.json", {"state": name, "heartbeat": synthetic.moment(1)})
+
+    events = [
+        lambda: add("step "),  # half a line
+        lambda: add("2\nstopped\n"),
+        lambda: state("STOPPED"),
+        lambda: stand_ins.squeue("7|PENDING|1:00|59:00||BeginTime"),
+        lambda: stand_ins.add("squeue", "exit 1"),  # no answer is no end
+        lambda: stand_ins.squeue("7|RUNNING|1:00|59:00|n1|None"),
+        lambda: state("RUNNING"),
+        lambda: add("step 3\n"),
+        lambda: (add("done"), state("DONE"))[0],
+    ]
+    followed(path, events, monkeypatch)
+    out, err = capfd.readouterr()
+    assert out.splitlines() == ["step 1", "step 2", "stopped", "step 3", "done"]
+    assert (err, events) == ("a: DONE\n", [])
+
+
+def test_following_goes_on_with_the_next_job_of_the_run_and_new_ranks(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = synthetic.run(runs / "a", "QUEUED", job="7")
+    stand_ins.squeue("7|PENDING|0:00|1:00||Priority", "8|RUNNING|0:00|1:00|n1|None")
+
+    def resubmitted() -> None:
+        synthetic.write(path / "jobs" / "8" / "job.json", {"id": "8"})
+        for rank in (0, 1):
+            synthetic.log(path, "8", rank, f"step {rank}\n")
+
+    def done() -> None:
+        synthetic.write(path / "status.json", {"state": "FAILED", "reason": "ValueError: x"})
+
+    followed(path, [resubmitted, done], monkeypatch)
+    out, err = capfd.readouterr()
+    assert (out.splitlines(), err) == (["0: step 0", "1: step 1"], "a: FAILED, ValueError: x\n")
+
+
+def test_make_names_run_and_follow() -> None:
+    assert make.logs_argv({"RUN": "a", "FOLLOW": "1"}) == ["logs", "a", "--follow"]
+    assert make.logs_argv({}) == ["logs"]

@@ -1,0 +1,92 @@
+"""What squeue and sacct print, parsed; and programs that are slow, fail or print banners."""
+
+import time
+
+import pytest
+
+from launch.runs import slurm
+from launch.runs.slurm import Answer, SlurmJob
+from tests.launch.runs.synthetic import StandIns
+
+HEADER = slurm.SQUEUE_HEADER
+ROW = "7|RUNNING|1:02|58:58|n[1-2]|None"
+JOB = SlurmJob("RUNNING", "None", "n[1-2]", "58:58")
+PRINTED = {
+    "plain": f"{HEADER}\n{ROW}\n",
+    "a banner before it": f"*** maintenance on Friday ***\n\n{HEADER}\n{ROW}\n",
+    "a banner with our separator": f"motd|of|this|great|site|x\n{HEADER}\n{ROW}\nbye|to|all|of|you|all\n",
+    "several clusters": f"CLUSTER: one\n{HEADER}\n{ROW}\n",
+    "carriage returns": f"{HEADER}\r\n{ROW}\r\n",
+}
+
+
+@pytest.mark.parametrize("printed", PRINTED)
+def test_squeue_is_read(printed: str) -> None:
+    assert slurm.parse_squeue(0, PRINTED[printed], "") == Answer({"7": JOB})
+
+
+def test_a_reason_may_hold_anything() -> None:
+    row = "7|PENDING|0:00|1:00:00||(Nodes required | for job are DOWN, DRAINED)"
+    assert slurm.parse_squeue(0, f"{HEADER}\n{row}\n", "").jobs["7"].reason.startswith("(Nodes required | for")
+
+
+def test_no_job_is_an_answer_and_rubbish_is_none() -> None:
+    assert slurm.parse_squeue(0, f"{HEADER}\n", "") == Answer()
+    assert slurm.parse_squeue(1, "", "slurm_load_jobs error: Invalid job id specified\n") == Answer()
+    assert slurm.parse_squeue(0, "welcome\n", "") == Answer(problem="squeue says 'welcome'")
+    assert slurm.parse_squeue(0, "", "") == Answer(problem="squeue says 'exit code 0'")
+    down = "squeue: error: Unable to contact slurm controller (connect failure)\n"
+    assert (
+        slurm.parse_squeue(1, "", down).problem == "squeue says 'Unable to contact slurm controller (connect failure)'"
+    )
+
+
+def test_sacct_is_read() -> None:
+    printed = f"{slurm.SACCT_HEADER}\n7|CANCELLED by 1000|0:15|n1\n8|FAILED|137:0|n[1-2]\n9||0:0|\n"
+    found = slurm.parse_sacct(0, printed, "").jobs
+    assert (found["7"].state, found["8"].state, found["8"].exit_code) == ("CANCELLED", "FAILED", "137:0")
+    assert "9" not in found
+    disabled = "Slurm accounting storage is disabled\n"
+    assert slurm.parse_sacct(1, "", disabled) == Answer(problem="sacct says 'Slurm accounting storage is disabled'")
+
+
+def test_one_squeue_for_all_jobs(stand_ins: StandIns) -> None:
+    stand_ins.squeue(ROW, "8|PENDING|0:00|1:00:00||Priority")
+    found = slurm.squeue(["7", "8", "9"], "one")
+    assert set(found.jobs) == {"7", "8"} and not found.problem
+    assert stand_ins.calls("squeue") == [
+        "--states=all --format=%i|%T|%M|%L|%N|%r --jobs=7,8,9 --clusters=one",
+    ]
+
+
+def test_nothing_is_asked_about_nothing(stand_ins: StandIns) -> None:
+    assert slurm.squeue([]) == slurm.sacct([]) == Answer()
+
+
+def test_a_slow_squeue_is_given_up_with_all_that_it_started(
+    stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "SECONDS", 0.5)
+    stand_ins.add("squeue", f"sleep 2\ntouch {stand_ins.folder}/survived")
+    before = time.monotonic()
+    assert slurm.squeue(["7"]).problem == "squeue did not answer in 0 s"
+    assert time.monotonic() - before < 1.5
+    time.sleep(2)
+    assert not (stand_ins.folder / "survived").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ("echo no controller >&2; exit 1", "squeue says 'no controller'"),
+        ("echo hello; exit 0", "squeue says 'hello'"),
+        (r"printf '\377\376\n'; exit 3", "squeue says '\ufffd\ufffd'"),
+    ],
+)
+def test_a_failing_or_babbling_squeue_is_quoted(script: str, problem: str, stand_ins: StandIns) -> None:
+    stand_ins.add("squeue", script)
+    assert slurm.squeue(["7"]) == Answer(problem=problem)
+
+
+def test_where_slurm_is_not_installed_that_is_said(stand_ins: StandIns) -> None:
+    assert slurm.squeue(["7"]).problem == "squeue is not installed here"

@@ -1,0 +1,132 @@
+"""What a run is doing, of its folder and Slurm's answer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.runs import folders, processes, states, words
+from launch.runs.slurm import Answer, SlurmJob
+from tests.launch.runs import synthetic
+from tests.launch.runs.synthetic import NOW
+
+NO_ANSWER = Answer(problem="squeue did not answer in 5 s")
+UNKNOWN = Answer()
+
+
+def says(state: str, **more: str) -> Answer:
+    return Answer({"7": SlurmJob(state, **more)})
+
+
+CASES: dict[str, tuple[dict[str, Any], Answer, str, str]] = {
+    "pending": ({"state": "QUEUED"}, says("PENDING", reason="Priority"), "QUEUED", "waits behind jobs of higher prio"),
+    "pending for ever": (
+        {"state": "QUEUED"},
+        says("PENDING", reason="PartitionTimeLimit"),
+        "QUEUED",
+        "never starts: its time limit is above the partition's",
+    ),
+    "starting": ({"state": "QUEUED"}, says("RUNNING", nodes="n1"), "RUNNING", "starting; on n1"),
+    "running": ({"state": "RUNNING"}, says("RUNNING", nodes="n1"), "RUNNING", "on n1"),
+    "silent on its node": (
+        {"state": "RUNNING", "ago": 900},
+        says("RUNNING", nodes="n1"),
+        "RUNNING",
+        "on n1; no sign of life for 15 min",
+    ),
+    "requeued": ({"state": "STOPPED"}, says("PENDING", reason="BeginTime"), "QUEUED", "waits for its begin time"),
+    "requeued by a lost node": ({"state": "RUNNING"}, says("PENDING", reason="Resources"), "QUEUED", "waits for free"),
+    "stopped": ({"state": "STOPPED", "reason": "by SIGTERM"}, UNKNOWN, "STOPPED", "by SIGTERM"),
+    "finished": ({"state": "DONE"}, NO_ANSWER, "DONE", ""),
+    "failed": ({"state": "FAILED", "reason": "ValueError: x"}, NO_ANSWER, "FAILED", "ValueError: x"),
+    "killed": (
+        {"state": "RUNNING", "ago": 900},
+        says("FAILED", exit_code="137:0"),
+        "FAILED",
+        "killed by SIGKILL, most",
+    ),
+    "killed by a signal": ({"state": "RUNNING"}, says("FAILED", exit_code="0:9"), "FAILED", "killed by SIGKILL"),
+    "out of memory": ({"state": "RUNNING"}, says("OUT_OF_MEMORY"), "FAILED", "out of memory"),
+    "timed out": ({"state": "RUNNING"}, says("TIMEOUT"), "FAILED", "time limit reached"),
+    "rejected on the node": ({"state": "QUEUED"}, says("FAILED", exit_code="2:0"), "FAILED", "rejected"),
+    "cancelled": ({"state": "QUEUED"}, says("CANCELLED"), "CANCELLED", ""),
+    "vanished from the queue": ({"state": "QUEUED"}, UNKNOWN, "LOST", "cancelled, or forgotten by Slurm"),
+    "vanished while running": ({"state": "RUNNING", "ago": 900}, UNKNOWN, "LOST", "no sign of life for 15 min"),
+    "alive, forgotten by Slurm": ({"state": "RUNNING"}, UNKNOWN, "RUNNING", ""),
+    "queued, no answer": ({"state": "QUEUED"}, NO_ANSWER, "QUEUED", "Slurm did not answer"),
+    "running, no answer": ({"state": "RUNNING"}, NO_ANSWER, "RUNNING", "Slurm did not answer"),
+    "silent, no answer": (
+        {"state": "RUNNING", "ago": 7200 + 1200},
+        NO_ANSWER,
+        "LOST",
+        "no sign of life for 2 h 20 min; Slurm did not answer",
+    ),
+    "ended without a result": ({"state": "QUEUED"}, says("COMPLETED"), "LOST", "its job ended without a result"),
+    "no status at all": ({"state": ""}, says("PENDING", reason="Resources"), "QUEUED", "waits for free resources"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_of_a_slurm_job(case: str, runs: Path) -> None:
+    values, answer, state, note = CASES[case]
+    run = folders.read(synthetic.run(runs / "a", job="7", **values))
+    found = states.view(run, answer, NOW)
+    assert found.state == state
+    assert found.note.startswith(note)
+    assert bool(found.note) == bool(note)
+
+
+def test_a_finished_run_submitted_again_is_done(runs: Path) -> None:
+    path = synthetic.finished(runs / "a", {"accuracy": 0.9}, job="7")
+    synthetic.write(path / "status.json", {"state": "QUEUED"})
+    assert states.view(folders.read(path), says("COMPLETED"), NOW).state == "DONE"
+
+
+def test_a_local_run_is_lost_when_neither_heart_nor_process_moves(runs: Path) -> None:
+    path = synthetic.run(runs / "a", ago=900)
+    assert states.view(folders.read(path), UNKNOWN, NOW).state == "LOST", "started by accelerate launch"
+    import os
+    import socket
+
+    here = {"host": socket.gethostname(), "pid": os.getpid()}
+    synthetic.local_job(path, **here, process_start=processes.started(os.getpid()))
+    assert states.view(folders.read(path), UNKNOWN, NOW).state == "RUNNING", "a full disk stops the heartbeat only"
+    synthetic.local_job(path, **here, process_start="another process of this id")
+    assert states.view(folders.read(path), UNKNOWN, NOW).state == "LOST"
+    synthetic.local_job(path, **{**here, "host": "elsewhere"}, process_start=processes.started(os.getpid()))
+    assert states.view(folders.read(path), UNKNOWN, NOW).state == "LOST"
+
+
+def test_the_time_left_is_that_of_the_last_record(runs: Path) -> None:
+    run = folders.read(synthetic.run(runs / "a", step=40, steps=100, settings={"train_batch_size": 32}))
+    assert states.view(run, UNKNOWN, NOW).seconds_left == 60 * 2.0
+
+
+@pytest.mark.parametrize(
+    ("reason", "never"),
+    [
+        ("QOSMaxJobsPerUserLimit", False),
+        ("AssocGrpGRES", False),
+        ("QOSMaxCpuPerJobLimit", True),
+        ("AssocMaxWallDurationPerJobLimit", True),
+        ("DependencyNeverSatisfied", True),
+        ("ReqNodeNotAvail, UnavailableNodes:n[1-2]", False),
+        ("SomethingNew", False),
+    ],
+)
+def test_whether_a_pending_job_ever_starts(reason: str, never: bool) -> None:
+    assert words.pending(reason).never_starts == never
+
+
+def test_the_first_error_is_the_cause_and_not_the_consequence(runs: Path) -> None:
+    from launch.runs import failures
+
+    path = synthetic.run(runs / "a", "FAILED", job="7")
+    synthetic.log(path, "7", 0, "error: another process of this job ended\nsrun: error: n1: task 0: Exited\n")
+    synthetic.log(
+        path, "7", 1, "step 3\nTraceback (most recent call last):\n  x\ntorch.OutOfMemoryError: CUDA out of\n"
+    )
+    synthetic.log(path, "7", 10, "RuntimeError: Connection closed by peer [127.0.0.1]\n")
+    found = failures.first_error(folders.read(path))
+    assert found is not None
+    assert (found.rank, found.line) == (1, "torch.OutOfMemoryError: CUDA out of")

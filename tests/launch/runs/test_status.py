@@ -1,0 +1,155 @@
+"""`status` as a user sees it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from launch import cli, make
+from tests.launch.running import ROOT
+from tests.launch.runs import synthetic
+from tests.launch.runs.synthetic import StandIns
+
+_counted: Counter[str] | None = None
+SCORE = {"loss": 0.4, "accuracy": 0.9, "correct": 90}
+TABLE = """\
+run     job  state       step   left  score            learning_rate  note
+waits   8    QUEUED         -      -  -                               waits for free resources, first in line
+trains  9    RUNNING   30/100  2 min  accuracy 0.9000  2e-05          on n1
+failed  -    FAILED         3      -  -                5e-05          ValueError: no
+done    -    DONE     100/100      -  accuracy 0.9000  5e-05
+broken  -    UNKNOWN        -      -  -
+"""
+
+
+def _audit(event: str, arguments: tuple[object, ...]) -> None:
+    if _counted is not None and event in ("open", "subprocess.Popen"):
+        of_a_run = event != "open" or (isinstance(arguments[0], str) and "/run-" in f"/{arguments[0]}")
+        _counted[event] += of_a_run
+
+
+sys.addaudithook(_audit)
+
+
+@contextmanager
+def counting() -> Iterator[Counter[str]]:
+    """Files of runs opened and processes started within."""
+    global _counted
+    _counted = Counter()
+    try:
+        yield _counted
+    finally:
+        _counted = None
+
+
+def printed(capfd: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert cli.main(["status", *argv]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    return out
+
+
+def test_the_runs_of_a_folder(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_ins.squeue("8|PENDING|0:00|1:00:00||Resources", "9|RUNNING|1:00|59:00|n1|None")
+    synthetic.run(runs / "waits", "QUEUED", job="8", submitted=10)
+    more = {"step": 30, "steps": 100, "scores": [SCORE], "submitted": 20}
+    synthetic.run(runs / "trains", job="9", settings={"learning_rate": 2e-5}, **more)
+    synthetic.run(runs / "failed", "FAILED", reason="ValueError: no", step=3, submitted=30)
+    synthetic.finished(runs / "done", SCORE, submitted=40, step=100, steps=100)
+    (runs / "broken" / "jobs").mkdir(parents=True)
+    assert printed(capfd) == TABLE
+
+
+def test_one_run_in_full(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+    path = synthetic.run(runs / "a", "FAILED", job="7", reason="OutOfMemoryError: CUDA", step=3, steps=9)
+    synthetic.log(path, "7", 1, "torch.OutOfMemoryError: CUDA out of memory. Tried\n")
+    out = printed(capfd, "a")
+    facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert facts["run"] == "runs/a"
+    assert facts["state"] == "FAILED"
+    assert facts["step"] == "3/9"
+    assert facts["error"] == "rank 1: torch.OutOfMemoryError: CUDA out of memory. Tried"
+    assert facts["in"] == "runs/a/jobs/7/7_1_log.err"
+    assert "`rerun a -- --max_tokens_per_device 4096`" in facts["try"]
+
+
+def test_json_holds_what_the_table_shows(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_ins.squeue("9|RUNNING|1:00|59:00|n1|None")
+    synthetic.run(runs / "a", job="9", step=30, steps=100, scores=[SCORE])
+    one = json.loads(printed(capfd, "a", "--json"))
+    assert (one["state"], one["step"], one["steps"], one["score"]) == ("RUNNING", 30, 100, {"accuracy": 0.9})
+    assert (one["job"], one["nodes"], one["settings"]["seed"]) == ("9", "n1", 42)
+    assert json.loads(printed(capfd, "--json")) == [one]
+
+
+def test_a_silent_slurm_is_named_once_below_the_table(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.add("squeue", "echo 'squeue: error: no controller' >&2; exit 1")
+    synthetic.run(runs / "a", "QUEUED", job="7")
+    synthetic.run(runs / "b", "QUEUED", job="8")
+    out = printed(capfd)
+    assert out.count("Slurm did not answer") == 3
+    assert out.endswith("\nSlurm did not answer: squeue says 'no controller'\n")
+    assert len(stand_ins.calls("squeue")) == 1
+
+
+def test_accounting_is_asked_only_about_what_squeue_does_not_know(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.squeue("9|RUNNING|1:00|59:00|n1|None")
+    stand_ins.sacct("7|TIMEOUT|0:0|n1")
+    synthetic.run(runs / "gone", job="7", ago=900)
+    synthetic.run(runs / "runs", job="9")
+    synthetic.finished(runs / "done", SCORE, job="5")
+    out = printed(capfd)
+    assert "FAILED" in out and "time limit reached" in out
+    assert [call.split("--jobs=")[1] for call in stand_ins.calls("sacct")] == ["7"]
+    assert [call.split("--jobs=")[1] for call in stand_ins.calls("squeue")] == ["7,9"]
+
+
+def test_two_hundred_runs_cost_six_files_each_and_two_processes(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.squeue("1000|RUNNING|1:00|59:00|n1|None")
+    stand_ins.sacct()
+    for number in range(200):
+        state = ("DONE", "RUNNING", "QUEUED", "FAILED")[number % 4]
+        synthetic.run(runs / f"run-{number}", state, job=str(1000 + number), reason="x", scores=[SCORE])
+    with counting() as counted:
+        out = printed(capfd)
+    assert len(out.splitlines()) == 201
+    assert counted["subprocess.Popen"] == 2
+    assert counted["open"] <= 6 * 200
+
+
+def test_a_pipe_gets_whole_plain_lines_and_may_close(runs: Path, stand_ins: StandIns) -> None:
+    for number in range(200):
+        synthetic.run(runs / f"run-{number}", "FAILED", reason="x" * 200)
+    command = f"{sys.executable} -m launch status | {shutil.which('cat', path='/usr/bin:/bin')}"
+    environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "FORCE_COLOR": "", "TERM": "xterm"}
+    done = subprocess.run(["/bin/sh", "-c", command], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.count("x" * 200) == 200
+    assert "\x1b" not in done.stdout and not any(line.endswith(" ") for line in done.stdout.splitlines())
+    closed = ["bash", "-c", f"set -o pipefail; {sys.executable} -m launch status | head -1"]
+    done = subprocess.run(closed, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_empty_folder_and_none(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert printed(capfd) == "no runs in runs/: train or submit makes them\n"
+    runs.rmdir()
+    assert printed(capfd) == "no runs in runs/: train or submit makes them\n"
+
+
+def test_make_names_the_run(capfd: pytest.CaptureFixture[str]) -> None:
+    assert make.status_argv({"RUN": "'a b'"}) == ["status", "a b"]
+    assert make.status_argv({}) == ["status"]
+    assert make.main({"RUN": "--watch"}, "status") == 2
+    assert "RUN names runs, not '--watch'" in capfd.readouterr().err
