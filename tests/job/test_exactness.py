@@ -14,34 +14,30 @@ from sklearn.metrics import accuracy_score
 from tests.support.launch import environment, torchrun
 from tests.support.tiny import tiny_model
 
-WORKERS = Path(__file__).parent / "workers"
+WORKER = Path(__file__).parent / "workers" / "exactness.py"
 SIZES = [*range(1, 18), 103]
+LIMITS = (24, 60, 4096)
 EXAMPLES = 12
+FORMS = ("packed", "padded")
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model(folder, num_labels=None, dropout=0.0)
-    return folder
-
-
-@pytest.fixture(scope="module", params=["packed", "padded"])
-def form(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def predicted(form: str, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """World size -> folder with the predictions for every size."""
-    folders = {}
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """World size -> folder with a folder for each form."""
+    model, folders = tmp_path_factory.mktemp("model"), {}
+    tiny_model(model, num_labels=None, dropout=0.0)
+    sizes, limits = (",".join(map(str, numbers)) for numbers in (SIZES, LIMITS))
     for world in (1, 2, 3):
-        out = tmp_path_factory.mktemp(f"world{world}")
-        arguments = [str(out), str(model_folder), str(world), form, *map(str, SIZES)]
-        env = environment(out / "home")
-        torchrun(world, WORKERS / "exact_evaluation.py", *arguments, env=env, cwd=out).expect(0)
-        folders[world] = out
+        out = folders[world] = tmp_path_factory.mktemp(f"world{world}")
+        arguments = (str(out), str(model), str(world), sizes, limits, str(EXAMPLES))
+        torchrun(world, WORKER, *arguments, env=environment(out / "home"), cwd=out).expect(0)
     return folders
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def predicted(made: dict[int, Path], request: pytest.FixtureRequest) -> dict[int, Path]:
+    """World size -> folder with the predictions for every size."""
+    return {world: folder / request.param for world, folder in made.items()}
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -70,23 +66,15 @@ def test_the_data_would_show_a_lost_or_doubled_row(predicted: dict[int, Path]) -
 
 
 @pytest.fixture(scope="module")
-def gradients(
-    model_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[str, int, int], dict[str, np.ndarray]]:
+def gradients(made: dict[int, Path]) -> dict[tuple[str, int, int], dict[str, np.ndarray]]:
     """(form, world size, token limit) -> gradients and loss of the same twelve examples."""
-    found = {}
-    for form, world in (("padded", 1), ("padded", 2), ("padded", 3), ("packed", 1), ("packed", 2), ("packed", 3)):
-        out = tmp_path_factory.mktemp(f"gradients{world}")
-        arguments = [str(out), str(model_folder), str(world), form, str(EXAMPLES), "24", "60", "4096"]
-        env = environment(out / "home")
-        torchrun(world, WORKERS / "gradients.py", *arguments, env=env, cwd=out).expect(0)
-        found |= {(form, world, limit): load_file(out / f"{limit}.safetensors") for limit in (24, 60, 4096)}
-    return found
+    return {(form, world, limit): load_file(folder / form / f"{limit}.safetensors")
+            for world, folder in made.items() for form in FORMS for limit in LIMITS}  # fmt: skip
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("limit", [24, 60, 4096])
-@pytest.mark.parametrize("laid_out", ["packed", "padded"])
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("laid_out", FORMS)
 def test_gradient_of_a_global_batch_does_not_depend_on_processes_cut_or_form(
     gradients: dict[tuple[str, int, int], dict[str, np.ndarray]], world: int, limit: int, laid_out: str
 ) -> None:

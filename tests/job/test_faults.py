@@ -34,7 +34,7 @@ from tests.support.interrupted import (
     status,
     steps,
 )
-from tests.support.launch import TRAIN, environment
+from tests.support.launch import TRAIN
 
 Record = Callable[[str, object], None]
 slow = pytest.mark.slow
@@ -180,7 +180,7 @@ def test_a_process_that_hangs_ends_the_job_with_its_stacks_in_time(world: World,
 @pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0])
 def test_a_signal_in_the_first_seconds_is_no_crash(world: World, seconds: float, record_property: Record) -> None:
     out = world.folder / f"early{seconds}"
-    going = world.start(out)
+    going = world.start_cold(out)
     going.until(lambda: b"train.py" in Path(f"/proc/{going.process.pid}/cmdline").read_bytes())
     time.sleep(seconds)
     done = going.signal(signal.SIGTERM).end()
@@ -226,7 +226,7 @@ def test_a_launcher_that_dies_leaves_no_orphan_and_a_checkpoint(
     out = world.folder / f"orphan{number}"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
     changes = {"num_train_epochs": 100_000, "early_stopping_patience": 10**6}
-    going = world.start(out, launcher=launcher, **changes).until_step(6)
+    going = world.start_cold(out, launcher, **changes).until_step(6)
     family = psutil.Process(going.process.pid).children(recursive=True)
     going.signal(number).end()
     assert psutil.wait_procs(family, 60)[1] == []
@@ -253,7 +253,7 @@ def test_a_log_that_nobody_reads_any_more_changes_nothing(world: World, referenc
     """`2>&1 | tee log` ends with the Ctrl-C that is meant for the job."""
     out = world.folder / "unread"
     process = subprocess.Popen(
-        world.command(out, 1, TRAIN, {}), cwd=world.folder, env=environment(world.folder / "home"),
+        [sys.executable, str(TRAIN), *world.words(out, {})], cwd=world.folder, env=world.environment(),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert process.stdout is not None
@@ -372,7 +372,7 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk_too(world: World, reference
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
-    done = world.start(out, preexec=limit).end().expect(1)
+    done = world.start_cold(out, preexec=limit).end().expect(1)
     assert done.stderr.count("warning: the checkpoint of step ") == 1
     assert "File too large" in done.errors[-1]
     assert checkpoints(out) == []

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.support.launch import PREDICT, TRAIN, Finished, alone, environment, run, torchrun
+from tests.support.launch import PREDICT, TRAIN, Finished, alone, cold, environment, run, torchrun
 from tests.support.opinions import opinion, tags, untrained
 
 TASKS = {"label": (1, 3), "score": (2,), "tags": (2,)}
@@ -203,6 +203,6 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(world: Path, more: str,
 
 
 def test_help_is_that_of_this_page(world: Path) -> None:
-    done = alone(PREDICT, "--help", env=environment(world / "home"), cwd=world).expect(0)
+    done = cold(PREDICT, "--help", env=environment(world / "home"), cwd=world).expect(0)
     assert "usage: job/predict.py" in done.stdout
     assert "--max_predict_samples" in done.stdout

@@ -1,4 +1,8 @@
-"""Many launches in a row end cleanly: gloo aborts a finished process when DDP's hooks outlive the process group."""
+"""Launches end cleanly: gloo aborts a finished process when DDP's hooks outlive the process group.
+
+The abort is a race, so the long form (`make test-faults`) has many launches, each a cold start. A whole job of two cold
+processes ends in tests/support/test_forked.py too.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.launch import TRAIN, environment, torchrun
+import pytest
+
+from tests.support.launch import TRAIN, cold_torchrun, environment
 from tests.support.tiny import tiny_model
 
-WHOLE_JOBS, SHORT_TRAININGS = 6, 24
+slow = pytest.mark.slow
+WHOLE_JOBS = 6
 
 
+@slow
 def test_whole_jobs_of_two_processes_end_with_exit_code_0(tmp_path: Path) -> None:
     tiny_model(tmp_path / "model", num_labels=None, layers=1)
     data = tmp_path / "data.csv"
@@ -21,15 +29,16 @@ def test_whole_jobs_of_two_processes_end_with_exit_code_0(tmp_path: Path) -> Non
                  str(data), "--max_steps", "2", "--metrics", "accuracy"]  # fmt: skip
     for number in range(WHOLE_JOBS):
         out = tmp_path / f"run{number}"
-        done = torchrun(
+        done = cold_torchrun(
             2, TRAIN, *arguments, "--output_dir", str(out), env=environment(tmp_path / "home"), cwd=tmp_path
         )
         assert "terminate called" not in done.expect(0).stderr
         assert (out / "results.json").is_file()
 
 
-def test_short_trainings_of_two_processes_end_with_exit_code_0(tmp_path: Path) -> None:
-    for _ in range(SHORT_TRAININGS):
+@pytest.mark.parametrize("trainings", [1, pytest.param(24, marks=slow)])
+def test_short_trainings_of_two_processes_end_with_exit_code_0(tmp_path: Path, trainings: int) -> None:
+    for _ in range(trainings):
         port = free_port()
         ranks = [start_rank(rank, port, tmp_path) for rank in range(2)]
         for process in ranks:

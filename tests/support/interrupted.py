@@ -17,13 +17,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.support import forked
+from tests.support.forked import Forked
 from tests.support.launch import TRAIN, Finished, environment
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
@@ -40,13 +42,10 @@ class World:
     folder: Path
     flags: Mapping[str, object]
 
-    def command(self, out: Path, processes: int, script: Path, changes: Mapping[str, object]) -> list[str]:
-        start = [sys.executable]
-        if processes > 1:
-            start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    def words(self, out: Path, changes: Mapping[str, object]) -> list[str]:
         flags = {**self.flags, "output_dir": out, **changes}
         words = [[f"--{name}", *([] if value is True else [str(value)])] for name, value in flags.items()]
-        return [*start, str(script), *(word for pair in words for word in pair)]
+        return [word for pair in words for word in pair]
 
     def start(
         self,
@@ -55,23 +54,32 @@ class World:
         processes: int = 1,
         faults: str = "",
         env: Mapping[str, str] | None = None,
-        launcher: list[str] | None = None,
         log: Path | None = None,
-        preexec: Callable[[], None] | None = None,
         **changes: object,
     ) -> Going:
         """`faults`: what tests/job/workers/interrupted.py is to do, as `rank:moment:number:signal`, by spaces."""
-        command = self.command(out, processes, WORKER if faults else TRAIN, changes)
-        if launcher is not None:
-            command = [*launcher, *command[1:]]
         cpu = {"ACCELERATE_USE_CPU": "true"} if processes > 1 else {}
         log = log or self.folder / f"{out.name}.log"
+        log.write_bytes(b"")
+        process = forked.start(
+            WORKER if faults else TRAIN, self.words(out, changes), self.environment(FAULTS=faults, **cpu, **(env or {})),
+            self.folder, log, log, processes if processes > 1 else 0,
+        )  # fmt: skip
+        return Going(process, out, log)
+
+    def start_cold(self, out: Path, launcher: Sequence[str] = (sys.executable,), **how: Any) -> Going:
+        """A new interpreter, below a launcher that is the test's; `preexec` as in subprocess."""
+        preexec = how.pop("preexec", None)
+        log = self.folder / f"{out.name}.log"
         with log.open("w") as file:
             process = subprocess.Popen(
-                command, env=environment(self.folder / "home", FAULTS=faults, **cpu, **(env or {})), cwd=self.folder,
+                [*launcher, str(TRAIN), *self.words(out, how)], env=self.environment(), cwd=self.folder,
                 stdout=file, stderr=file, start_new_session=True, preexec_fn=preexec,
             )  # fmt: skip
         return Going(process, out, log)
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        return environment(self.folder / "home", **extra)
 
     def run(self, out: Path, **how: Any) -> Finished:
         return self.start(out, **how).end()
@@ -81,7 +89,7 @@ class World:
 class Going:
     """A run that was started: its launcher's process, run folder and log."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     out: Path
     log: Path
 
@@ -108,10 +116,8 @@ class Going:
         return self.until(lambda: steps(self.out)[-1:] >= [step])
 
     def ranks(self) -> list[psutil.Process]:
-        """The processes that train, by rank."""
-        family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-        training = [p for p in family if {str(TRAIN), str(WORKER)} & set(p.cmdline()[1:3])]
-        return sorted(training, key=lambda p: int(p.environ().get("RANK", "0")))
+        """The processes of a forked run of several: its launcher starts them in the order of their ranks."""
+        return sorted(psutil.Process(self.process.pid).children(), key=lambda process: process.pid)
 
     def signal(self, number: int) -> Going:
         self.process.send_signal(number)

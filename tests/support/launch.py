@@ -1,15 +1,21 @@
-"""Starts real processes of the job the way users do, on the CPU, and gives what they said.
+"""Starts real processes of the job on the CPU and returns what they said.
 
+`alone` and `torchrun` fork from a process that has imported the libraries (tests.support.forked); `cold` and
+`cold_torchrun` start Python as users do, for where the start itself is tested: it costs five CPU seconds a process.
 One thread a process, so that numbers can be compared between one and several processes; the hub is off.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.support import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "job" / "train.py"
@@ -20,10 +26,16 @@ INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "USER")
 def environment(home: Path, **extra: str) -> dict[str, str]:
     """A clean environment: nothing of the caller's that could steer the job, caches in `home`."""
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return {**kept, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **extra}
+    fixed = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return {**kept, **fixed, **extra}
 
 
 def alone(script: Path, *arguments: str, env: Mapping[str, str], cwd: Path, seconds: float = 300) -> Finished:
+    """`python script arguments`, forked."""
+    return _forked(script, arguments, env, cwd, seconds)
+
+
+def cold(script: Path, *arguments: str, env: Mapping[str, str], cwd: Path, seconds: float = 300) -> Finished:
     """`python script arguments`."""
     return run([sys.executable, str(script), *arguments], env, cwd, seconds)
 
@@ -31,9 +43,34 @@ def alone(script: Path, *arguments: str, env: Mapping[str, str], cwd: Path, seco
 def torchrun(
     processes: int, script: Path, *arguments: str, env: Mapping[str, str], cwd: Path, seconds: float = 400
 ) -> Finished:
-    """The script on several processes; one is started like several, so that nothing but the number differs."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return run([*launcher, str(script), *arguments], {**env, "ACCELERATE_USE_CPU": "true"}, cwd, seconds)
+    """The script on several processes, forked; one is started like several, so that nothing but the number differs."""
+    return _forked(script, arguments, {**env, "ACCELERATE_USE_CPU": "true"}, cwd, seconds, processes)
+
+
+def cold_torchrun(
+    processes: int, script: Path, *arguments: str, env: Mapping[str, str], cwd: Path, seconds: float = 400
+) -> Finished:
+    """`torchrun --standalone --nproc-per-node processes script arguments`."""
+    command = [*torchrun_command(processes), str(script), *arguments]
+    return run(command, {**env, "ACCELERATE_USE_CPU": "true"}, cwd, seconds)
+
+
+def torchrun_command(processes: int) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+
+
+def _forked(
+    script: Path, arguments: Sequence[str], env: Mapping[str, str], cwd: Path, seconds: float, processes: int = 0
+) -> Finished:
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = forked.start(script, arguments, env, cwd, out, err, processes)
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            raise
+        return Finished(code, out.read_text(errors="replace"), err.read_text(errors="replace"))
 
 
 def run(command: Sequence[str], env: Mapping[str, str], cwd: Path, seconds: float) -> Finished:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.hub import Hub, hub
-from tests.support.launch import TRAIN, Finished, alone, environment
+from tests.support.launch import TRAIN, Finished, cold, environment
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
 HEADER = """---
@@ -66,7 +66,7 @@ def train(served: tuple[Hub, Path], out: str, offline: bool = False, **changes: 
     )
     if not offline:
         env.pop("HF_HUB_OFFLINE", None)
-    return alone(TRAIN, *(w for k, v in values.items() for w in (f"--{k}", str(v))), env=env, cwd=folder)
+    return cold(TRAIN, *(w for k, v in values.items() for w in (f"--{k}", str(v))), env=env, cwd=folder)
 
 
 def labels(served: tuple[Hub, Path], out: str) -> set[str]:
@@ -126,9 +126,9 @@ def test_endpoint_and_token_come_from_dotenv_and_the_environment_wins(tmp_path: 
     del env["HF_HUB_OFFLINE"]
     with hub(repositories, token="canary-0123") as running:
         (tmp_path / ".env").write_text(f"HF_ENDPOINT={running.endpoint}\nexport HF_TOKEN='canary-0123' # mine\n")
-        alone(TRAIN, *arguments, "run", env=env, cwd=tmp_path).expect(0)
+        cold(TRAIN, *arguments, "run", env=env, cwd=tmp_path).expect(0)
         assert any(request.with_token for request in running.requests)
-        refused = alone(TRAIN, *arguments, "no", env={**env, "HF_TOKEN": "another"}, cwd=tmp_path).expect(2)
+        refused = cold(TRAIN, *arguments, "no", env={**env, "HF_TOKEN": "another"}, cwd=tmp_path).expect(2)
         assert "data set acme/reviews is not in reach: " in refused.errors[0]
     written = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert written

@@ -1,0 +1,44 @@
+"""A forked run is a cold one: the same bytes in its run folder, whatever the number of processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.interrupted import World, differences, make_world
+from tests.support.launch import TRAIN, alone, cold, cold_torchrun, environment, torchrun
+
+OWN = {"started", "ended", "command"}
+"""What the manifests of two runs differ in."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"), num_train_epochs=1)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_cold_and_a_forked_run_give_the_same_bytes(world: World, processes: int) -> None:
+    starts = (cold, alone) if processes == 1 else (cold_torchrun, torchrun)
+    outs = [world.folder / f"{start.__name__}{processes}" for start in starts]
+    said = []
+    for start, out in zip(starts, outs, strict=True):
+        count = () if processes == 1 else (processes,)
+        done = start(*count, TRAIN, *world.words(out, {}), env=world.environment(), cwd=world.folder).expect(0)
+        assert "terminate called" not in done.stderr
+        said.append((done.stdout, done.stderr.count("\n")))
+    assert differences(*outs) == []
+    one, other = (yaml.safe_load((out / "config.yaml").read_text()) for out in outs)
+    assert one == other
+    one, other = (json.loads((out / "manifest.json").read_text()) for out in outs)
+    assert {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)} <= OWN
+    assert said[0] == said[1]
+
+
+def test_settings_that_the_libraries_read_at_their_import_are_for_cold_starts(tmp_path: Path) -> None:
+    env = environment(tmp_path, HF_ENDPOINT="http://127.0.0.1:1")
+    with pytest.raises(ValueError, match="^HF_ENDPOINT: read when the libraries are imported"):
+        alone(TRAIN, env=env, cwd=tmp_path)
