@@ -48,5 +48,5 @@ def uninterrupted(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of two processes that torchrun starts, in one piece: what an interrupted one must equal."""
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
     env = launch.environment(work.folder / "hf")
-    launch.torchrun(2, launch.TRAIN, *work.flags(run, STEPS), env=env, cwd=work.folder).expect()
+    launch.cold_torchrun(2, launch.TRAIN, *work.flags(run, STEPS), env=env, cwd=work.folder).expect()
     return run

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import random
 import re
 import shutil
 import signal
@@ -115,8 +116,14 @@ class Cluster:
 
     def end(self, job: str, timeout: float = 240) -> str:
         """The job's last state, once it has ended; requeued jobs are started without Slurm's two minutes of waiting."""
-        self.wait(job, lambda: self.state(job) in ENDED, timeout)
-        return self.state(job)
+        seen: list[str] = []
+
+        def has_ended() -> bool:
+            seen.append(self.state(job))
+            return seen[-1] in ENDED
+
+        self.wait(job, has_ended, timeout)
+        return seen[-1]
 
     def wait(self, job: str, condition: Callable[[], bool], timeout: float = 240) -> None:
         end = time.monotonic() + timeout
@@ -312,10 +319,10 @@ def _mask(pid: int, name: str) -> int:
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Below the range that the system takes ports from: none is given to another program before a daemon has it."""
+    free: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            free.append(port)
+    return free[:count]

@@ -15,8 +15,14 @@ TWO = "--gpus 0 --nodes 2 --tasks 1 --cpus_per_task 1 --time 20"
 STAND_IN = Path(__file__).parent
 
 
-def accounted_state(cluster: Cluster, job: str) -> str:
-    return cluster.run("sacct", "-X", "-n", "-P", "-D", "-o", "State", "-j", job).split()[-1]
+def accounted_as(cluster: Cluster, job: str, state: str) -> bool:
+    """Whether accounting, which lags behind the controller, comes to hold `state` for the last start of a job."""
+
+    def told() -> bool:
+        return cluster.run("sacct", "-X", "-n", "-P", "-D", "-o", "State", "-j", job).split()[-1:] == [state]
+
+    cluster.wait(job, told, timeout=60)
+    return True
 
 
 def test_a_preempted_job_that_hears_the_users_signal_goes_on(
@@ -31,7 +37,7 @@ def test_a_preempted_job_that_hears_the_users_signal_goes_on(
     assert accounted.end(job) == "COMPLETED", accounted.told(job)
     assert jobs.outcome(run) == jobs.outcome(uninterrupted)
     assert "stopped by SIGUSR2: requeued" in jobs.log(run, job)
-    assert accounted_state(accounted, job) == "COMPLETED"
+    assert accounted_as(accounted, job, "COMPLETED")
 
 
 def test_what_is_told_of_a_failed_job_holds_no_secret(accounted: Cluster, work: Work, tmp_path: Path) -> None:
@@ -43,7 +49,7 @@ def test_what_is_told_of_a_failed_job_holds_no_secret(accounted: Cluster, work: 
     data.unlink()
     accounted.run("scontrol", "release", job)
     assert accounted.end(job) == "FAILED", accounted.told(job)
-    assert accounted_state(accounted, job) == "FAILED"
+    assert accounted_as(accounted, job, "FAILED")
     assert canary not in accounted.run("sacct", "-P", "-o", "ALL", "-j", job)
 
 

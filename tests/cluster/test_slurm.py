@@ -52,7 +52,7 @@ def test_two_nodes_of_two_tasks_equal_torchrun_with_four(cluster: Cluster, work:
     run = tmp_path / """a run; it's $(mine) "x" `y` #z"""
     job = work.submit(cluster, FOUR, work.flags(run, 12))
     env = launch.environment(work.folder / "hf")
-    launch.torchrun(4, launch.TRAIN, *work.flags(tmp_path / "torchrun", 12), env=env, cwd=work.folder).expect()
+    launch.cold_torchrun(4, launch.TRAIN, *work.flags(tmp_path / "torchrun", 12), env=env, cwd=work.folder).expect()
     assert cluster.end(job) == "COMPLETED", cluster.told(job)
     assert jobs.outcome(run) == jobs.outcome(tmp_path / "torchrun")
     assert json.loads((run / "manifest.json").read_text("utf-8"))["world_size"] == 4
@@ -110,12 +110,12 @@ def test_the_code_that_was_submitted_runs_and_secrets_stay_in_the_environment(
     """A checkout with a local edit and an untracked file; edited once more, and broken, while the job waits."""
     checkout, run, canary = tmp_path / "checkout", tmp_path / "run", uuid.uuid4().hex
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(checkout)], check=True)
-    (checkout / "job" / "hub.py").write_text((ROOT / "job" / "hub.py").read_text("utf-8") + "\nEDITED = True\n")
+    (checkout / "job" / "errors.py").write_text((ROOT / "job" / "errors.py").read_text("utf-8") + "\nEDITED = True\n")
     (checkout / "job" / "stray.py").write_text("")
     (work.folder / ".env").write_text(f"WANDB_API_KEY={canary}\nHF_TOKEN='{canary}'\n")
     try:
         own = [*ONE.split(), "--sbatch=--hold"]
-        done = work.try_to_submit(cluster, " ".join(own), work.flags(run, 300), root=checkout)
+        done = work.try_to_submit(cluster, " ".join(own), work.flags(run, STEPS), root=checkout)
     finally:
         (work.folder / ".env").unlink()
     assert done.returncode == 0, done.stderr

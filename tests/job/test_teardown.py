@@ -6,12 +6,12 @@ processes ends in tests/support/test_forked.py too.
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from tests.support.launch import TRAIN, cold_torchrun, environment
 from tests.support.tiny import tiny_model
@@ -39,8 +39,8 @@ def test_whole_jobs_of_two_processes_end_with_exit_code_0(tmp_path: Path) -> Non
 @pytest.mark.parametrize("trainings", [1, pytest.param(24, marks=slow)])
 def test_short_trainings_of_two_processes_end_with_exit_code_0(tmp_path: Path, trainings: int) -> None:
     for _ in range(trainings):
-        port = free_port()
-        ranks = [start_rank(rank, port, tmp_path) for rank in range(2)]
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        ranks = [start_rank(rank, store.port, tmp_path) for rank in range(2)]
         for process in ranks:
             _, errors = process.communicate(timeout=120)
             assert process.returncode == 0, errors
@@ -48,16 +48,10 @@ def test_short_trainings_of_two_processes_end_with_exit_code_0(tmp_path: Path, t
 
 
 def start_rank(rank: int, port: int, home: Path) -> subprocess.Popen[str]:
-    """One of two processes, without a launcher: the launcher's own start would take most of the time."""
+    """One of two processes, which meet at the test's store: a launcher's start would take most of the time."""
     where = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-             "MASTER_PORT": str(port)}  # fmt: skip
+             "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}  # fmt: skip
     worker = Path(__file__).parent / "workers" / "short_training.py"
     return subprocess.Popen(
         [sys.executable, str(worker)], env=environment(home, **where), stderr=subprocess.PIPE, text=True
     )
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -61,10 +61,9 @@ class World:
         cpu = {"ACCELERATE_USE_CPU": "true"} if processes > 1 else {}
         log = log or self.folder / f"{out.name}.log"
         log.write_bytes(b"")
-        process = forked.start(
-            WORKER if faults else TRAIN, self.words(out, changes), self.environment(FAULTS=faults, **cpu, **(env or {})),
-            self.folder, log, log, processes if processes > 1 else 0,
-        )  # fmt: skip
+        script, ranks = (WORKER if faults else TRAIN), (processes if processes > 1 else 0)
+        environ = self.environment(FAULTS=faults, **cpu, **(env or {}))
+        process = forked.start(script, self.words(out, changes), environ, self.folder, log, log, ranks)
         return Going(process, out, log)
 
     def start_cold(self, out: Path, launcher: Sequence[str] = (sys.executable,), **how: Any) -> Going:

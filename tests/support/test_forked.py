@@ -40,5 +40,5 @@ def test_a_cold_and_a_forked_run_give_the_same_bytes(world: World, processes: in
 
 def test_settings_that_the_libraries_read_at_their_import_are_for_cold_starts(tmp_path: Path) -> None:
     env = environment(tmp_path, HF_ENDPOINT="http://127.0.0.1:1")
-    with pytest.raises(ValueError, match="^HF_ENDPOINT: read when the libraries are imported"):
+    with pytest.raises(ValueError, match=r"^HF_ENDPOINT: read when the libraries are imported"):
         alone(TRAIN, env=env, cwd=tmp_path)
