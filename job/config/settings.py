@@ -86,6 +86,10 @@ class Data:
     """One column, or two for sentence pairs. Unset: recognised (text; sentence; sentence1 sentence2; ...)."""
     label_column_name: str | None = setting(None)
     """Column of the class. Unset: recognised (label; labels; category; ...)."""
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = setting(
+        None
+    )
+    """What the labels are. Unset: recognised by their values; a guess is noted."""
     max_seq_length: int | None = setting(None)
     """Tokens kept of an example; longer text is cut at the end. Unset: the model's limit, 512 at most."""
     max_train_samples: int | None = setting(None)

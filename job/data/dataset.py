@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from job.config import Config
-from job.config.tasks import Task
+from job.config.tasks import KINDS, Task
 from job.data import labels, resident, sources, statistics
+from job.data.labels import Reading
 from job.data.sources import EVALUATION, TEST, Source
 from job.errors import Refused
 
@@ -111,8 +112,9 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     wanted = _wanted(config)
     read = sources.read(config.data, wanted)
     _refuse_nothing(read, wanted)
-    task = _task(read, of_model)
-    encoded = {split: _encoded(source, task, split) for split, source in read.items()}
+    reading = _read_labels(config, read, of_model)
+    task = reading.task
+    encoded = {split: _encoded(source, reading, split) for split, source in read.items()}
     index = _parts(config, read, encoded)
     made: dict[str, Split] = {}
     described: dict[str, statistics.Part] = {}
@@ -124,7 +126,7 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
         made = {split: dataclasses.replace(part, width=max_length) for split, part in made.items()}
     columns = read[next(iter(read))].columns
     resident.trim()  # of what reading left, then of what describing does: the two would be the peak of the whole run
-    description = statistics.describe(described, task.names, max_length)
+    description = statistics.describe(described, task.names, max_length) | {"notes": list(reading.notes)}
     resident.trim()
     return Data(
         train=made.get("train"),
@@ -155,17 +157,21 @@ def _refuse_nothing(read: Mapping[str, Source], wanted: tuple[str, ...]) -> None
             raise Refused(f"{source.origin} has no rows {purpose[split]}")
 
 
-def _task(read: Mapping[str, Source], of_model: Task | None) -> Task:
+def _read_labels(config: Config, read: Mapping[str, Source], of_model: Task | None) -> Reading:
+    asked = config.data.problem_type
+    kind = None if asked is None else KINDS[asked]
     if "train" in read:
-        return labels.task_of(read["train"], of_model)
+        return labels.read_task(read["train"], of_model, kind)
     if of_model is None:
         raise Refused("the model has no class names of its own: give a fine-tuned one as --model_name_or_path")
-    return of_model
+    labelled = (source for source in read.values() if not labels.is_unlabelled(source, of_model))
+    return labels.read_task_of_model(of_model, next(labelled, None), kind)
 
 
-def _encoded(source: Source, task: Task, split: str) -> np.ndarray | None:
+def _encoded(source: Source, reading: Reading, split: str) -> np.ndarray | None:
     """Labels of a whole source; None for a test set without any."""
-    return None if split == TEST and labels.is_unlabelled(source) else labels.encode(source, task)
+    unlabelled = split == TEST and labels.is_unlabelled(source, reading.task)
+    return None if unlabelled else labels.encode(source, reading)
 
 
 def _parts(

@@ -6,6 +6,7 @@ Rows stay on disk in every case, so memory does not grow with the data.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import glob
 import hashlib
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job import config
-from job.data import columns, demo, hub, readers
+from job.data import columns, demo, hub, label_column, readers
 from job.data.columns import Columns
+from job.data.label_column import LabelColumn
 from job.errors import Refused
 
 if TYPE_CHECKING:
@@ -34,13 +36,28 @@ SAVED = ("dataset_dict.json", "state.json")
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of one split: `table` has the columns that `columns` names; `origin` is what messages call it."""
+    """Rows of one split.
+
+    Attributes:
+        table: its columns are those that `columns` names.
+        origin: what messages call it.
+        labels: None without a label column.
+        to_predict: whether it is a test set, where rows may lack text and all labels may be missing.
+        locate: row (0-based) -> its file or split, and its number in it (1-based); None: `origin` is one of these.
+    """
 
     table: Dataset
     columns: Columns
     origin: str
     fingerprint: str
-    json_labels: bool = False  # labels are JSON text: files whose label types are only known row by row
+    labels: LabelColumn | None = None
+    to_predict: bool = False
+    locate: Callable[[int], tuple[str, int]] | None = None
+
+    def place(self, row: int) -> str:
+        """What messages call a row (0-based)."""
+        origin, number = self.locate(row) if self.locate else (self.origin, row + 1)
+        return f"{origin}, row {number}"
 
 
 @dataclass(frozen=True)
@@ -109,8 +126,8 @@ def _docstrings(data: config.Data) -> DataSet:
     files = demo.files(Path(datasets.config.HF_DATASETS_CACHE))
 
     def read_split(name: str, to_predict: bool) -> Source:
-        s = _read_files(data, str(files[name]), to_predict)
-        return Source(s.table, s.columns, f"docstrings ({name})", s.fingerprint, s.json_labels)
+        read = _read_files(data, str(files[name]), to_predict)
+        return dataclasses.replace(read, origin=f"docstrings ({name})", locate=None)
 
     return DataSet("docstrings", tuple(files), read_split)
 
@@ -126,8 +143,15 @@ def _read_files(data: config.Data, name: str, to_predict: bool) -> Source:
     # The names are left out, for moved files are the same data; not the formats, for the same bytes may mean others.
     fingerprint = _digest([[readers.kind(path), file_digest(path)] for path in paths], chosen.text, chosen.label)
     if readers.kind(paths[0]) == readers.PARQUET:
-        return Source(_parquet(paths, chosen, name, to_predict), chosen, name, fingerprint)
-    return Source(_generated(paths, chosen, fingerprint, to_predict), chosen, name, fingerprint, json_labels=True)
+        table = _parquet(paths, chosen, name, to_predict)
+        labels = label_column.from_table(table, chosen.label) if chosen.label else None
+        locate = functools.partial(_row_of_parquet_file, paths)
+    else:
+        table = _generated(paths, chosen, fingerprint, to_predict)
+        untyped = all(readers.kind(path) in readers.SEPARATORS for path in paths)
+        labels = label_column.from_table(table, chosen.label, as_json=True, untyped=untyped) if chosen.label else None
+        locate = functools.partial(_row_of_text_file, paths)
+    return Source(table, chosen, name, fingerprint, labels, to_predict, locate)
 
 
 def _generated(paths: Sequence[str], chosen: Columns, fingerprint: str, to_predict: bool) -> Dataset:
@@ -195,7 +219,7 @@ def _parquet(paths: Sequence[str], chosen: Columns, origin: str, to_predict: boo
         table = Dataset.from_parquet([glob.escape(str(Path(p).absolute())) for p in paths], columns=list(chosen.all))
     except Exception as error:
         raise Refused(f"{origin} cannot be read as parquet: {_one_line(error)}") from error
-    return _with_text(table, chosen, origin, functools.partial(_row_of_file, paths), to_predict)
+    return _with_text(table, chosen, origin, functools.partial(_row_of_parquet_file, paths), to_predict)
 
 
 def _refuse_other_classes(paths: Sequence[str], chosen: Columns) -> None:
@@ -213,16 +237,24 @@ def _refuse_other_classes(paths: Sequence[str], chosen: Columns) -> None:
             raise Refused(f"{odd}: column {chosen.label} has other class names than in {paths[0]}")
 
 
-def _row_of_file(paths: Sequence[str], row: int) -> tuple[str, int]:
-    """Row 0.. of all files -> its file, and its number 1.. in it."""
+def _row_of_parquet_file(paths: Sequence[str], row: int) -> tuple[str, int]:
+    """Row (0-based) of all files -> its file, and its number (1-based) in it."""
     import pyarrow.parquet
 
-    for path in paths:
-        rows = pyarrow.parquet.read_metadata(path).num_rows
+    return _row_of_file(paths, row, lambda path: pyarrow.parquet.read_metadata(path).num_rows)
+
+
+def _row_of_text_file(paths: Sequence[str], row: int) -> tuple[str, int]:
+    return _row_of_file(paths, row, lambda path: sum(1 for _ in readers.rows(path, ())))
+
+
+def _row_of_file(paths: Sequence[str], row: int, count_rows: Callable[[str], int]) -> tuple[str, int]:
+    for path in paths[:-1]:
+        rows = count_rows(path)
         if row < rows:
             return path, row + 1
         row -= rows
-    raise IndexError(row)
+    return paths[-1], row + 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -336,7 +368,8 @@ def _checked(table: Dataset, data: config.Data, origin: str, fingerprint: str, t
     chosen = columns.choose(table.column_names, data.text_column_names, data.label_column_name, origin, to_predict)
     table = table.select_columns(list(chosen.all))
     table = _with_text(table, chosen, origin, lambda row: (origin, row + 1), to_predict)
-    return Source(table, chosen, origin, _digest(fingerprint, chosen.text, chosen.label))
+    labels = label_column.from_table(table, chosen.label) if chosen.label else None
+    return Source(table, chosen, origin, _digest(fingerprint, chosen.text, chosen.label), labels, to_predict)
 
 
 def _with_text(

@@ -194,6 +194,7 @@ def lines(description: Mapping[str, Any]) -> list[str]:
     # Without a training split it is the evaluation split that shows the classes.
     labelled: Mapping[str, Any] = next((s for s in splits.values() if "classes" in s or "labels" in s), {})
     rows = [*_split_lines(splits), *_label_lines(labelled)]
+    rows += [("note", note) for note in description.get("notes", ())]
     rows += [("note", note) for note in _notes(description, splits, labelled)]
     width = max((len(label) for label, _ in rows), default=0)
     return [f"{label:{width}}  {text}" for label, text in rows]

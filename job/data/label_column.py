@@ -1,0 +1,90 @@
+"""A label column as read from any source: each different value once, and the value of every row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+WITHHELD = -1
+"""What a ClassLabel column holds where the label is not published, as in GLUE's test sets."""
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """Labels as Python values, not yet interpreted.
+
+    Attributes:
+        values: the different labels in order of their first row; a class number of a ClassLabel column as its name;
+            None where a row has no label.
+        codes: int32[n], the position in `values` of each row's label.
+        declared: names of the classes, where the data set declares them; else ().
+        untyped: whether the file format knows no types (csv, tsv), so that a number is text too.
+    """
+
+    values: tuple[Any, ...]
+    codes: np.ndarray
+    declared: tuple[str, ...] = ()
+    untyped: bool = False
+
+    @property
+    def counts(self) -> np.ndarray:
+        """int64[len(values)], rows of each value."""
+        return np.bincount(self.codes, minlength=len(self.values))
+
+    def first(self, holds: Callable[[Any], bool]) -> int | None:
+        """The first value (its position) that fulfils a condition; None if there is none."""
+        return next((code for code, value in enumerate(self.values) if holds(value)), None)
+
+    def first_row(self, code: int) -> int:
+        """The first row (0-based) that has the value at this position."""
+        return int(np.argmax(self.codes == code))
+
+
+def from_table(table: Dataset, name: str, as_json: bool = False, untyped: bool = False) -> LabelColumn:
+    """The labels in column `name`; `as_json`: each cell is the JSON text of its value."""
+    column: pa.ChunkedArray = table.data.column(name)
+    if pa.types.is_nested(column.type):
+        as_json, column = True, _as_json_text(column)
+    elif pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    elif pa.types.is_null(column.type):
+        column = column.cast(pa.string())
+    feature = table.features[name]
+    declared = tuple(getattr(getattr(feature, "feature", feature), "names", None) or ())
+    encoded = column.dictionary_encode(null_encoding="encode").unify_dictionaries()
+    cells = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
+    codes = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+    values = (json.loads(cell) if as_json and cell is not None else cell for cell in cells)
+    return LabelColumn(
+        values=tuple(_decoded(value, declared) for value in values),
+        codes=np.concatenate([np.empty(0, np.int32), *codes]),
+        declared=declared,
+        untyped=untyped,
+    )
+
+
+def _as_json_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    def text(cell: Any) -> str | None:
+        return None if cell is None else json.dumps(cell, default=str)
+
+    return pa.chunked_array([pa.array(map(text, c.to_pylist()), pa.string()) for c in column.chunks], pa.string())
+
+
+def _decoded(value: Any, declared: tuple[str, ...]) -> Any:
+    """A class number as its name, nothing and blanks as None, a decimal as float; any other value as it is."""
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if isinstance(value, Decimal):
+        return float(value)
+    if declared and isinstance(value, int) and value == WITHHELD:
+        return None
+    return declared[value] if declared and isinstance(value, int) and 0 <= value < len(declared) else value

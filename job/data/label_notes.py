@@ -1,0 +1,52 @@
+"""Class names that look like something else: a list written as text, several labels in one cell, one class twice."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+LIST = re.compile(r"\s*[\[({].*[\])}]\s*", re.DOTALL)
+SEPARATORS = "|;,/+"
+LONGEST_SHOWN = 40
+
+
+def notes(names: Sequence[str]) -> Iterator[str]:
+    """A line for each doubt about these class names."""
+    lists = [name for name in names if LIST.fullmatch(name)]
+    if lists:
+        yield (
+            f"label {_shown(lists[0])} looks like a list and is read as the name of one class; "
+            "several labels a row are lists in jsonl or parquet"
+        )
+    joined = next(_joined(names), None) if not lists else None
+    if joined:
+        yield (
+            f"label {_shown(joined)} looks like several labels and is read as the name of one class; "
+            "several labels a row are lists in jsonl or parquet"
+        )
+    for one, other in _alike(names):
+        yield f"the classes {_shown(one)} and {_shown(other)} differ only in case or blanks: two classes, as written"
+
+
+def _joined(names: Iterable[str]) -> Iterator[str]:
+    """Names of several parts between separators: of any parts for | and ;, of other classes for the rest."""
+    there = set(names)
+    for name in names:
+        for separator in SEPARATORS:
+            parts = [part.strip() for part in name.split(separator)]
+            if len(parts) > 1 and all(parts) and (separator in "|;" or there.issuperset(parts)):
+                yield name
+
+
+def _alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    first: dict[str, str] = {}
+    for name in names:
+        form = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if form in first:
+            yield first[form], name
+        first.setdefault(form, name)
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= LONGEST_SHOWN else name[: LONGEST_SHOWN - 3] + "...")

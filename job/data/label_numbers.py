@@ -1,0 +1,37 @@
+"""Which labels are numbers: strictly, as the job reads them, and loosely, as a person would read them."""
+
+from __future__ import annotations
+
+import re
+
+DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+"""3.5, 4 and -1e3; but not 05, nan or 1_000, which float() takes too."""
+LOOSE = re.compile(
+    r"(?P<currency>[$€£¥₩₹])?\s*(?P<number>[+\N{MINUS SIGN}-]?(0|[1-9][0-9]*)(?P<fraction>[.,][0-9]+)?)\s*"
+    r"(?P<unit>[%‰°$€£¥₩₹]|[^\W\d_]{1,4})?"
+)
+"""A number with a decimal comma, or with a unit before or behind it: 3,5; 12.5 %; $3; 2.5 kg."""
+
+
+def parse_decimal(text: str) -> float | None:
+    """The number that a text is, blanks around it aside; None if it is none."""
+    return float(text) if DECIMAL.fullmatch(text.strip()) else None
+
+
+def parse_whole(value: int | str) -> int | None:
+    """5 and "5" -> 5; "05", "5.0" and "five" are text."""
+    if isinstance(value, int):
+        return value
+    digits = value.removeprefix("-")
+    return int(value) if digits.isascii() and digits.isdigit() and str(int(value)) == value else None
+
+
+def is_loose_number(text: str) -> bool:
+    """Whether a text becomes a number without blanks, decimal comma or unit.
+
+    A whole number with letters behind it is none: 2D and 4G name classes.
+    """
+    if parse_decimal(text) is not None:
+        return True
+    found = LOOSE.fullmatch(text.strip())
+    return found is not None and not ((found["unit"] or "").isalpha() and found["fraction"] is None)
