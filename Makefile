@@ -35,7 +35,7 @@ override FOLLOW := $(value FOLLOW)
 export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN FOLLOW
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup train submit docker-run recipes status logs image sif sbom audit
+.PHONY: help setup train submit docker-run recipes status logs cancel image sif sbom audit
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format lock clean
 
 help: ## list the targets
@@ -70,6 +70,9 @@ status: setup ## how far the runs of runs/ are; RUN=name shows one in full, and 
 
 logs: setup ## what a run wrote: RUN=name (default: the latest); FOLLOW=1 goes on until it has ended
 	@$(VENV)/bin/python -m launch.make logs
+
+cancel: setup ## save and end runs: RUN="name ..."
+	@$(VENV)/bin/python -m launch.make cancel
 
 test: setup check ## run all checks and tests
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --ignore tests/cluster --ignore tests/image

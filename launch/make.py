@@ -55,6 +55,11 @@ def logs_argv(environ: Mapping[str, str]) -> list[str]:
     return ["logs", *_runs(environ), *(["--follow"] if _switch(environ, "FOLLOW") else [])]
 
 
+def cancel_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch cancel RUN...`."""
+    return ["cancel", *_runs(environ)]
+
+
 def _runs(environ: Mapping[str, str]) -> list[str]:
     """The runs that RUN names."""
     named = _words(environ.get("RUN", ""), "RUN")
@@ -92,6 +97,7 @@ TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
     "docker-run": docker_argv,
     "status": status_argv,
     "logs": logs_argv,
+    "cancel": cancel_argv,
 }
 
 if __name__ == "__main__":

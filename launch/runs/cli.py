@@ -31,6 +31,14 @@ def add(verbs: Any) -> None:
     logs.add_argument("run", nargs="?", help=f"{RUN} (default)")
     logs.add_argument("-f", "--follow", action="store_true", help="print more as it comes, until the run has ended")
     logs.add_argument("--rank", type=_rank, metavar="N", help="only what this rank wrote")
+    cancel = verbs.add_parser(
+        "cancel",
+        help="save and end runs",
+        allow_abbrev=False,
+        usage="python -m launch cancel RUN... | --queued",
+    )
+    cancel.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN}, here the newest submission")
+    cancel.add_argument("--queued", action="store_true", help=f"all runs of {folders.RUNS}/ that wait")
 
 
 def _rank(text: str) -> int:
@@ -53,11 +61,18 @@ def _logs(arguments: argparse.Namespace, job: list[str]) -> int:
     return logs.show(arguments.run or folders.LATEST, rank=arguments.rank, follow=arguments.follow)
 
 
+def _cancel(arguments: argparse.Namespace, job: list[str]) -> int:
+    from launch.runs import cancel
+
+    _no_job_flags("cancel", job)
+    return cancel.cancel(arguments.runs, queued=arguments.queued)
+
+
 def _no_job_flags(verb: str, job: list[str]) -> None:
     if job:
         raise Refused(f"`{verb}` takes no flags of the job")
 
 
 RUN = "a run: its folder, its name in runs/, a job id or `latest`"
-VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {"status": _status, "logs": _logs}
-OWN_FLAGS = {"status": ("--watch", "--json"), "logs": ("--follow", "--rank")}
+VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {"status": _status, "logs": _logs, "cancel": _cancel}
+OWN_FLAGS = {"status": ("--watch", "--json"), "logs": ("--follow", "--rank"), "cancel": ("--queued",)}

@@ -8,10 +8,11 @@ is not in it is one that Slurm does not know.
 from __future__ import annotations
 
 import os
-import signal
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from signal import SIGKILL
 
 SECONDS = 5.0
 """How long Slurm has to answer."""
@@ -74,6 +75,15 @@ def sacct(ids: Sequence[str], cluster: str = "") -> Answer:
     return said if isinstance(said, Answer) else parse_sacct(*said)
 
 
+def scancel(id: str, cluster: str = "", signal: str = "") -> str:
+    """Cancel a job, or send `signal` to its ranks; why that did not work, or nothing."""
+    said = _ask(["scancel", *([f"--signal={signal}"] if signal else []), *_of(cluster), id])
+    if isinstance(said, Answer):
+        return said.problem
+    code, out, err = said
+    return f"not cancelled: scancel says {_said(err, out, code)!r}" if code else ""
+
+
 def parse_squeue(code: int, out: str, err: str) -> Answer:
     """squeue's exit code and output; a single id that it does not know is an error for it, and an answer for us."""
     if "Invalid job id" in err:
@@ -92,11 +102,17 @@ def _rows(program: str, header: str, code: int, out: str, err: str) -> tuple[lis
     """The rows below the header, and what is wrong with the answer."""
     lines = [line.strip() for line in out.splitlines()]
     if header not in lines:
-        said = next((line for line in [*err.splitlines(), *lines] if line.strip()), f"exit code {code}")
-        return [], f"{program} says {said.strip().removeprefix(f'{program}: error: ')[:120]!r}"
+        return [], f"{program} says {_said(err, out, code)!r}"
     columns = header.count("|")
     rows = [line.split("|", columns) for line in lines[lines.index(header) + 1 :] if line.count("|") >= columns]
     return [row for row in rows if row[0].isdigit()], ""
+
+
+def _said(err: str, out: str, code: int) -> str:
+    """The first line of what a program printed."""
+    lines = (line.strip() for line in [*err.splitlines(), *out.splitlines()])
+    said = next((line for line in lines if line), f"exit code {code}")
+    return re.sub(r"^s[a-z]+: error: ", "", said)[:120]
 
 
 def _ask(command: Iterable[str]) -> Answer | tuple[int, str, str]:
@@ -113,7 +129,7 @@ def _ask(command: Iterable[str]) -> Answer | tuple[int, str, str]:
         try:
             out, err = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # a site's wrapper and what it started
+            os.killpg(process.pid, SIGKILL)  # a site's wrapper and what it started
             return Answer(problem=f"{words[0]} did not answer in {SECONDS:.0f} s")
     return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
 

@@ -1,0 +1,214 @@
+"""`cancel`: what is sent to whom, and that CANCELLED is written only when the end is confirmed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from launch import cli, make
+from launch.runs import cancel, processes
+from tests.launch.runs import synthetic
+from tests.launch.runs.synthetic import StandIns
+
+HEADER = "JOBID|STATE|TIME|TIME_LEFT|NODELIST|REASON"
+WAITS = "{id}|PENDING|0:00|1:00||Priority"
+RUNS = "{id}|RUNNING|0:10|1:00|n1|None"
+GONE = "{id}|CANCELLED|0:10|1:00|n1|None"
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancel, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(cancel, "SAVE_SECONDS", 0.05)
+    monkeypatch.setattr(cancel, "END_SECONDS", 0.05)
+
+
+def ran(capfd: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> str:
+    assert cli.main(["cancel", *argv]) == code
+    return capfd.readouterr().err
+
+
+def state(run: Path) -> str:
+    return json.loads((run / "status.json").read_text())["state"]
+
+
+def queue(stand_ins: StandIns, *jobs: str, after: str, on: str = "") -> None:
+    """squeue shows `jobs`; once scancel was called with words that hold `on`, it shows `after`."""
+    before = "\n".join(f"echo '{job}'" for job in jobs)
+    stand_ins.add(
+        "squeue",
+        f"echo '{HEADER}'\nif [ -e {stand_ins.folder}/told ]; then echo '{after}'\nelse\n{before}\nfi",
+    )
+    stand_ins.add("scancel", f'[[ "$*" == *"{on}"* ]] && touch {stand_ins.folder}/told; exit 0')
+
+
+def test_a_waiting_job_leaves_the_queue(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+    queue(stand_ins, WAITS.format(id=7), after=GONE.format(id=7))
+    run = synthetic.run(runs / "a", "QUEUED", job="7")
+    assert ran(capfd, "a") == "a: cancelled (job 7)\na: CANCELLED\n"
+    assert (stand_ins.calls("scancel"), state(run)) == (["7"], "CANCELLED")
+
+
+def test_a_running_job_is_asked_to_save_and_its_checkpoint_is_named(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    queue(stand_ins, RUNS.format(id=7), after="", on="--signal=TERM")
+    run = synthetic.run(runs / "a", job="7", step=30)
+    (run / "checkpoints" / "step-00000030").mkdir(parents=True)
+    said = ran(capfd, "7")
+    assert "a: CANCELLED, step-00000030 is kept" in said
+    assert stand_ins.calls("scancel") == ["--signal=TERM 7"]
+    assert (state(run), json.loads((run / "status.json").read_text())["step"]) == ("CANCELLED", 30)
+
+
+def test_a_job_requeued_meanwhile_is_cancelled_in_the_queue(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    synthetic.run(runs / "a", job="7")
+    at = stand_ins.folder
+    waits, trains = f"[ -e {at}/told ] && echo '{WAITS.format(id=7)}'", f"echo '{RUNS.format(id=7)}'"
+    stand_ins.add("squeue", f"echo '{HEADER}'\n[ -e {at}/gone ] && exit\n{waits} || {trains}")
+    stand_ins.add("scancel", f'[[ "$*" == 7 ]] && touch {at}/gone\ntouch {at}/told')
+    ran(capfd, "a")
+    assert stand_ins.calls("scancel") == ["--signal=TERM 7", "7"]
+    assert state(runs / "a") == "CANCELLED"
+
+
+def test_a_job_that_does_not_save_in_time_is_cancelled_without(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.add("squeue", f"echo '{HEADER}'\n[ -e {stand_ins.folder}/told ] || echo '{RUNS.format(id=7)}'")
+    stand_ins.add("scancel", f'[[ "$*" == 7 ]] && touch {stand_ins.folder}/told; exit 0')
+    synthetic.run(runs / "a", job="7")
+    ran(capfd, "a")
+    assert stand_ins.calls("scancel") == ["--signal=TERM 7", "7"]
+
+
+def test_without_slurms_confirmation_nothing_is_written(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    queue(stand_ins, WAITS.format(id=7), after="never", on="never")
+    run = synthetic.run(runs / "a", "QUEUED", job="7")
+    assert ran(capfd, "a", code=1).endswith("a has not ended yet: `status a` shows whether it does\n")
+    assert state(run) == "QUEUED"
+
+
+def test_where_slurm_does_not_answer_nothing_is_sent(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    queue(stand_ins, after="")
+    stand_ins.add("squeue", "echo 'no controller' >&2; exit 1")
+    run = synthetic.run(runs / "a", "QUEUED", job="7")
+    said = "error: squeue says 'no controller': nothing was cancelled, try again\n"
+    assert ran(capfd, "a", code=2) == said
+    assert (stand_ins.calls("scancel"), state(run)) == ([], "QUEUED")
+
+
+def test_one_that_slurm_does_not_cancel_is_no_reason_to_leave_the_others(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    queue(stand_ins, WAITS.format(id=7), WAITS.format(id=8), after=WAITS.format(id=7))
+    stand_ins.add("scancel", f'[ "$*" = 8 ] && touch {stand_ins.folder}/told || {{ echo "Access denied"; exit 1; }}')
+    for number in (7, 8):
+        synthetic.run(runs / f"run{number}", "QUEUED", job=str(number))
+    said = ran(capfd, "run7", "run8", code=1)
+    assert "run7: not cancelled: scancel says 'Access denied' (job 7)\n" in said
+    assert [state(runs / f"run{n}") for n in (7, 8)] == ["QUEUED", "CANCELLED"]
+
+
+def test_a_run_that_finishes_first_stays_finished(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = synthetic.run(runs / "a", job="7")
+    queue(stand_ins, RUNS.format(id=7), after="")
+    done = json.dumps({"state": "DONE"})
+    stand_ins.add("scancel", f"touch {stand_ins.folder}/told\necho '{done}' > {run.absolute()}/status.json")
+    assert "a: DONE before it was cancelled" in ran(capfd, "a")
+    assert state(run) == "DONE"
+
+
+def test_all_that_wait_and_nothing_else(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+    queue(stand_ins, *(WAITS.format(id=n) for n in (7, 8)), RUNS.format(id=9), after="", on="8")
+    for number, name in ((7, "QUEUED"), (8, "QUEUED"), (9, "RUNNING")):
+        synthetic.run(runs / f"run{number}", name, job=str(number))
+    ran(capfd, "--queued")
+    assert sorted(stand_ins.calls("scancel")) == ["7", "8"]
+    assert [state(runs / f"run{n}") for n in (7, 8, 9)] == ["CANCELLED", "CANCELLED", "RUNNING"]
+
+
+def test_latest_is_the_newest_submission(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+    queue(stand_ins, WAITS.format(id=8), after="")
+    for number, name in enumerate(("a", "b"), 7):
+        path = synthetic.run(runs / name, "QUEUED" if name == "b" else "DONE", job=str(number))
+        os.utime(path / "jobs" / str(number) / "job.json", (number, number))
+    (runs / "latest").symlink_to("a")
+    ran(capfd, "latest")
+    assert stand_ins.calls("scancel") == ["8"]
+
+
+@contextmanager
+def process() -> Iterator[tuple[subprocess.Popen[bytes], dict[str, object]]]:
+    """A process that ends 0.2 s after SIGTERM, and what a local job's record says of it."""
+    code = "import signal, time, sys; signal.signal(15, lambda *_: (time.sleep(0.2), sys.exit())); print(flush=True)\n"
+    with subprocess.Popen([sys.executable, "-c", f"{code}signal.pause()"], stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        started.stdout.readline()
+        try:
+            who = {"host": socket.gethostname(), "pid": started.pid, "process_start": processes.started(started.pid)}
+            yield started, who
+        finally:
+            started.kill()
+
+
+def test_a_local_run_is_ended_by_its_process(
+    runs: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancel, "SAVE_SECONDS", 50.0)
+    with process() as (started, who):
+        run = synthetic.local_job(synthetic.run(runs / "a"), **who)
+        assert f"a: saves and stops (process {started.pid})\na: CANCELLED" in ran(capfd, "a")
+        assert (state(run), started.wait(5)) == ("CANCELLED", 0)
+
+
+@pytest.mark.parametrize("wrong", [{"process_start": "an earlier one"}, {"host": "elsewhere"}])
+def test_another_process_of_that_id_is_left_alone(
+    wrong: dict[str, str], runs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with process() as (started, who):
+        run = synthetic.local_job(synthetic.run(runs / "a"), **{**who, **wrong})
+        ran(capfd, "a", code=2)
+        assert (state(run), started.poll()) == ("RUNNING", None)
+        os.kill(started.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("", "name the runs to cancel, or --queued for all that wait"),
+        ("a --queued", "--queued means all runs that wait"),
+        ("b", "b was not started by this launcher"),
+        ("c", "no run c"),
+        ("a -- --seed 1", "`cancel` takes no flags of the job"),
+    ],
+)
+def test_refused(argv: str, said: str, runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+    synthetic.run(runs / "a", "DONE", job="7")
+    synthetic.run(runs / "b")
+    assert ran(capfd, *argv.split(), code=2).startswith(f"error: {said}")
+
+
+def test_what_has_ended_is_left_as_it_is(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = synthetic.finished(runs / "a", {"accuracy": 0.9}, job="7")
+    assert ran(capfd, "a") == "a is DONE: nothing to cancel\n"
+    assert state(run) == "DONE"
+
+
+def test_make_names_several() -> None:
+    assert make.cancel_argv({"RUN": "a b"}) == ["cancel", "a", "b"]
