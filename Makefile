@@ -88,6 +88,10 @@ cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as ro
 	@DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends \
 	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server > /dev/null
 
+.PHONY: test-gpu
+test-gpu: setup ## what only a CUDA GPU can show, with a table: 8 minutes at most; offline: tests/gpu/offline.sh
+	@$(VENV)/bin/python -m tests.gpu
+
 test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m 'slow or not slow' --timeout 3600 tests/job/test_faults.py tests/job/test_resume.py
 

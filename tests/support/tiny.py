@@ -14,7 +14,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _LONGEST_TEXT = 64
 
 
-def tiny_tokenizer(folder: Path, words: Iterable[str]) -> None:
+def tiny_tokenizer(folder: Path, words: Iterable[str], longest: int = _LONGEST_TEXT) -> None:
     """Save a lower-casing BERT WordPiece tokenizer; single letters spell any word that is not listed."""
     from transformers import BertTokenizer
 
@@ -23,7 +23,7 @@ def tiny_tokenizer(folder: Path, words: Iterable[str]) -> None:
     tokens += [word.lower() for word in words]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     folder.mkdir(parents=True, exist_ok=True)
-    BertTokenizer(vocab=vocabulary, model_max_length=_LONGEST_TEXT).save_pretrained(folder)
+    BertTokenizer(vocab=vocabulary, model_max_length=longest).save_pretrained(folder)
 
 
 def tiny_model(

@@ -1,0 +1,108 @@
+"""Runs of the job by its command line, with something watched or broken (watch.py), and what they wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+SMALL = ("--max_steps", "4", "--train_batch_size", "8", "--max_train_samples", "64", "--max_eval_samples", "16")
+"""A dry run on a CPU does little."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the runs of a case share.
+
+    Attributes:
+        device: cuda or cpu.
+        world: texts and models.
+        work: folder of this case.
+    """
+
+    device: str
+    world: Path
+    work: Path
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device == "cuda"
+
+
+class Job:
+    """A run of job/train.py that has been started."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        name: str,
+        *flags: str,
+        watch: Sequence[str] = (),
+        processes: int = 0,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """`watch`: what tests.gpu.watch changes in it. `processes`: under torchrun; 0 without it."""
+        self.folder = setting.work / name
+        self._log = setting.work / f"{name}.log"
+        launcher = (*TORCHRUN, str(processes)) if processes else ()
+        script = ["-m", "tests.gpu.watch", *watch, "--"]
+        given = [*_flags(setting), "--output_dir", str(self.folder), *flags]
+        fixed = {"HF_HOME": str(setting.work / "cache"), "HF_HUB_OFFLINE": "1"}
+        fixed |= {} if setting.on_gpu else {"OMP_NUM_THREADS": "1"}
+        with self._log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, *launcher, *script, *given],
+                cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **fixed, **(env or {})},
+            )  # fmt: skip
+
+    def ends(self, code: int = 0) -> Job:
+        """Wait for it; the exit code must be this one."""
+        found = self.process.wait()
+        assert found == code, f"{self.folder.name}: exit code {found}, not {code}\n{self.log[-6000:]}"
+        return self
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def losses(self) -> list[float]:
+        """Of each training step."""
+        lines = map(json.loads, (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        return [line["loss"] for line in lines if line["split"] == "train"]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """[rows, classes], of the evaluation set."""
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(self.folder / "predictions.parquet").to_pandas()
+        names = [name for name in table.columns if name not in ("index", "label", "prediction")]
+        return table[names].to_numpy(dtype=np.float64)
+
+    @property
+    def manifest(self) -> dict[str, object]:
+        return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+def _flags(setting: Setting) -> list[str]:
+    return [
+        *("--model_name_or_path", str(setting.world / "plain")),
+        *("--train_file", str(setting.world / "train.csv"), "--validation_file", str(setting.world / "eval.csv")),
+        *("--train_batch_size", "64", "--max_steps", "24", "--learning_rate", "1e-3"),
+        *("--eval_strategy", "no", "--logging_steps", "1"),
+        *(() if setting.on_gpu else SMALL),
+    ]
+
+
+def apart(a: Sequence[float], b: Sequence[float]) -> float:
+    """Largest difference of two lists of equal length."""
+    return float(np.abs(np.array(a) - np.array(b)).max())

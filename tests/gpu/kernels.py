@@ -1,0 +1,158 @@
+"""Attention of job/model/cuda_attention.py against plain attention in fp64, gradients and dropout included.
+
+Which probabilities a kernel drops cannot be chosen, but it can be read off: with rows of the identity as values, the
+output of a sequence is the matrix of its dropped probabilities. Outputs and gradients are compared under that mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import Any
+
+import torch
+
+from job.model import cuda_attention
+
+LENGTHS = (64, 1, 17, 33, 64, 2, 50)
+BOUNDS = torch.tensor((0, *torch.tensor(LENGTHS).cumsum(0).tolist()), dtype=torch.int32)
+TOKENS, LONGEST, HEADS = sum(LENGTHS), 70, 4
+TOLERANCE = {torch.float32: 2e-3, torch.float16: 5e-3, torch.bfloat16: 2e-2}
+"""Relative error of a norm. Gradients of queries and keys are differences of close numbers, hence not 2**-8 in bf16."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is asked of the kernel."""
+
+    dtype: torch.dtype
+    channels: int = 64
+    key_heads: int = HEADS
+    one_each: bool = False
+    causal: bool = False
+    window: int | None = None
+    dropout: float = 0.0
+
+    def __str__(self) -> str:
+        shape = f"{str(self.dtype)[6:]:8} D {self.channels:3} H {HEADS}/{self.key_heads} dropout {self.dropout}"
+        words = ["one query each" * self.one_each, "causal" * self.causal, f"window {self.window}" * bool(self.window)]
+        return " ".join([shape, *filter(None, words)])
+
+
+def forms() -> list[Form]:
+    half, whole = (torch.bfloat16, torch.float16), (torch.float32,)
+    plain = [Form(dtype, channels) for dtype, channels in product(half + whole, (20, 32, 64, 128, 256))]
+    masks = [
+        Form(dtype, key_heads=heads, one_each=one_each, causal=causal)
+        for dtype, heads, one_each, causal in product(half + whole, (HEADS, 1), (False, True), (False, True))
+    ]
+    windows = [Form(dtype, causal=causal, window=5) for dtype, causal in product(half, (False, True))]
+    windows += [Form(dtype, one_each=True, causal=True, window=5) for dtype in half]
+    dropped = [
+        Form(dtype, channels, one_each=one_each, causal=causal, dropout=0.1)
+        for dtype, channels, one_each, causal in product(half + whole, (64, 128), (False, True), (False, True))
+    ]
+    return [*plain, *masks, *windows, *dropped]
+
+
+def check(form: Form, generator: torch.Generator) -> float:
+    """The largest relative error, of output and gradients; AssertionError where it is too large."""
+    queries = len(LENGTHS) if form.one_each else TOKENS
+    shapes = [(queries, HEADS, form.channels), *[(TOKENS, form.key_heads, form.channels)] * 2]
+    low = [torch.randn(shape, generator=generator).to("cuda", form.dtype).requires_grad_() for shape in shapes]
+    exact = [x.detach().double().cpu().requires_grad_() for x in low]
+    kept = masks(form, low) if form.dropout else None
+    state = torch.cuda.get_rng_state()
+    output = attend(form, *low)
+    if kept is not None:
+        torch.cuda.set_rng_state(state)
+        again = attend(form, *low)
+        assert torch.equal(output, again), f"{form}: the same random state drops something else"
+    expected = reference(form, *exact, kept)
+    gradient = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    output.backward(gradient.to("cuda", form.dtype))
+    expected.backward(gradient)
+    pairs = [(output, expected), *((a.grad, b.grad) for a, b in zip(low, exact, strict=True))]
+    error = max(float((a.double().cpu() - b).norm() / b.norm()) for a, b in pairs)
+    assert error < TOLERANCE[form.dtype], f"{form}: error {error:.1e}"
+    return error
+
+
+def attend(form: Form, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shift: int = 0) -> torch.Tensor:
+    """`shift` moves every inner bound: wrong on purpose."""
+    bounds = BOUNDS.clone()
+    bounds[1:-1] += shift
+    return cuda_attention.attend(
+        query, key, value, bounds.cuda(), LONGEST, form.dropout, form.channels**-0.5, form.causal, form.window
+    )
+
+
+def masks(form: Form, low: list[torch.Tensor]) -> list[torch.Tensor]:
+    """bool[H, queries, keys] of each sequence: what the next call keeps. Leaves the random state as it was."""
+    identity = torch.zeros(TOKENS, form.key_heads, form.channels)
+    for begin, end in pairwise(BOUNDS.tolist()):
+        identity[begin:end] = torch.eye(end - begin, form.channels)[:, None]
+    state = torch.cuda.get_rng_state()
+    dropped = attend(form, low[0].detach(), low[1].detach(), identity.to("cuda", form.dtype)).cpu()
+    torch.cuda.set_rng_state(state)
+    visible = [visible_of(form, end - begin) for begin, end in pairwise(BOUNDS.tolist())]
+    kept = [rows[..., :length] != 0 for rows, length in zip(_split(form, dropped), LENGTHS, strict=True)]
+    kept = [mask.permute(1, 0, 2) for mask in kept]
+    seen = sum(int(mask.sum()) for mask in kept) / (HEADS * sum(int(mask.sum()) for mask in visible))
+    if not form.one_each:  # with one query each there are too few to count
+        assert abs(1 - seen - form.dropout) < 0.02, f"{form}: {1 - seen:.3f} of the probabilities are dropped"
+    return kept
+
+
+def visible_of(form: Form, length: int) -> torch.Tensor:
+    """bool[queries, keys] of a sequence."""
+    row, column = torch.arange(length)[:, None], torch.arange(length)[None]
+    seen = torch.ones(length, length, dtype=torch.bool)
+    if form.causal:
+        seen &= column <= row
+    if form.window is not None:
+        seen &= (row - column).abs() <= form.window
+    if form.one_each:
+        return seen[-1:] if form.causal else seen[:1]
+    return seen
+
+
+def reference(form: Form, query: Any, key: Any, value: Any, kept: list[torch.Tensor] | None) -> torch.Tensor:
+    """Plain attention in fp64, of one sequence after the other."""
+    shared = HEADS // form.key_heads
+    key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
+    outputs = []
+    for number, (rows, (begin, end)) in enumerate(zip(_split(form, query), pairwise(BOUNDS.tolist()), strict=True)):
+        scores = torch.einsum("qhd,khd->hqk", rows, key[begin:end]) * form.channels**-0.5
+        weights = scores.masked_fill(~visible_of(form, end - begin), -torch.inf).softmax(-1)
+        if kept is not None:
+            weights = weights * kept[number] / (1 - form.dropout)
+        outputs.append(torch.einsum("hqk,khd->qhd", weights, value[begin:end]))
+    return torch.cat(outputs)
+
+
+def _split(form: Form, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return rows.split([1] * len(LENGTHS) if form.one_each else list(LENGTHS))
+
+
+def check_all() -> None:
+    generator = torch.Generator().manual_seed(0)
+    failed = []
+    for form in forms():
+        try:
+            print(f"{form}: error {check(form, generator):.1e}")
+        except (AssertionError, RuntimeError) as error:
+            failed.append(f"{form}: {type(error).__name__} {' '.join(str(error).split())[:300]}")
+            print("WRONG", failed[-1])
+    assert not failed, f"{len(failed)} forms are wrong"
+    check_that_wrong_bounds_are_seen(generator)
+
+
+def check_that_wrong_bounds_are_seen(generator: torch.Generator) -> None:
+    """Were sequences cut one token too late, the comparison above would say so."""
+    form = Form(torch.bfloat16)
+    q, k, v = (torch.randn(TOKENS, HEADS, form.channels, generator=generator) for _ in range(3))
+    right = reference(form, q.double(), k.double(), v.double(), None)
+    wrong = attend(form, *(x.to("cuda", form.dtype) for x in (q, k, v)), shift=1).double().cpu()
+    error = float((wrong - right).norm() / right.norm())
+    assert error > 5 * TOLERANCE[form.dtype], f"sequences cut one token late are only {error:.1e} off"

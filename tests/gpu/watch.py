@@ -1,0 +1,93 @@
+"""job/train.py with something watched or changed: `python -m tests.gpu.watch [WHAT ...] -- FLAGS`.
+
+gib=1.5           PyTorch's allocator has that much of the GPU: a true out-of-memory error wherever it falls
+waits             an operation that waits for the device, in steps 3 to 20, is an error
+scale=1099511627776  the first loss scale of fp16
+deterministic     deterministic kernels only
+gloo              processes that share a GPU talk over gloo, as NCCL refuses to
+peak              prints the most memory that was held
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partialmethod
+from typing import Any
+
+from job import train as job
+from job.runtime import environment
+
+FIRST, LAST = 3, 20
+
+
+def gib(amount: str) -> None:
+    import torch
+
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(float(amount) * 2**30 / total)
+
+
+def waits() -> None:
+    import torch
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    done = [0]
+
+    def stepped(*_: object) -> None:
+        done[0] += 1
+        torch.cuda.set_sync_debug_mode("error" if FIRST <= done[0] < LAST else "default")
+
+    register_optimizer_step_post_hook(stepped)
+
+
+def scale(first: str) -> None:
+    from torch.amp import GradScaler
+
+    GradScaler.__init__ = partialmethod(GradScaler.__init__, init_scale=float(first))  # type: ignore[method-assign]
+
+
+def deterministic() -> None:
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+
+
+def gloo() -> None:
+    import os
+
+    from accelerate.state import PartialState
+
+    os.environ.update(LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
+    prepare = PartialState._prepare_backend
+
+    def prepared(self: PartialState, *args: Any, **options: Any) -> tuple[str, Any]:
+        return "gloo", prepare(self, *args, **options)[1]
+
+    PartialState._prepare_backend = prepared
+
+
+def peak() -> None:
+    import atexit
+
+    import torch
+
+    atexit.register(lambda: print("peak bytes", torch.cuda.max_memory_allocated(), flush=True))
+
+
+CHANGES: dict[str, Callable[..., None]] = {
+    change.__name__: change for change in (gib, waits, scale, deterministic, gloo, peak)
+}
+
+
+def main(argv: list[str]) -> int:
+    end = argv.index("--")
+    environment.prepare()
+    for what in argv[:end]:
+        name, _, value = what.partition("=")
+        CHANGES[name](*([value] if value else []))
+    return job.main(argv[end + 1 :])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
