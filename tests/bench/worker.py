@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,20 @@ def main(spec: dict[str, Any]) -> None:
         from tests.bench.turns import Turns
 
         turns = Turns(out, **spec)
-        watch_loaded_models(turns)
+        watch_loaded_models(turns.watch)
         result = getattr(contestants, spec["runs"])(prepare.load(spec["work"]), turns, **spec["options"])
         turns.tell("end", peak_bytes=peak_memory(), **result)
 
 
-def watch_loaded_models(turns: Any) -> None:
-    """Have `turns` count the tokens of whatever model is loaded."""
+def watch_loaded_models(watch: Callable[[Any], None]) -> None:
+    """Show `watch` whatever model is loaded: it counts the tokens."""
     from transformers import PreTrainedModel
 
     load = PreTrainedModel.from_pretrained.__func__
 
     def watched(cls: type, *args: Any, **options: Any) -> Any:
         loaded = load(cls, *args, **options)
-        turns.watch(loaded[0] if isinstance(loaded, tuple) else loaded)  # a pair where its weights are asked about
+        watch(loaded[0] if isinstance(loaded, tuple) else loaded)  # a pair where its weights are asked about
         return loaded
 
     PreTrainedModel.from_pretrained = classmethod(watched)

@@ -4,7 +4,7 @@
 #
 #   tests/gpu/offline.sh download 3.12     with a network: the wheels for that version of Python
 #   tests/gpu/offline.sh test [FLAGS]      there: python3 -m tests.gpu FLAGS
-#   tests/gpu/offline.sh bench [FLAGS]     there: python3 -m tests.bench gpu FLAGS
+#   tests/gpu/offline.sh bench [FLAGS]     there: python3 -m tests.bench.gpu FLAGS
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -29,6 +29,6 @@ shift
 case $what in
     download) download "${1:?version of Python, as 3.12}" ;;
     test) prepare; exec python3 -m tests.gpu "$@" ;;
-    bench) prepare; exec python3 -m tests.bench gpu "$@" ;;
+    bench) prepare; exec python3 -m tests.bench.gpu "$@" ;;
     *) echo "download, test or bench, not $what" >&2; exit 2 ;;
 esac
