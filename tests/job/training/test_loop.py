@@ -35,12 +35,13 @@ def on_nowhere() -> Any:
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert"])
 def test_no_value_is_asked_of_the_device_in_a_step(tmp_path: Path, architecture: str, packed: bool) -> None:
-    trained = network(tmp_path, architecture, dropout=0.0 if packed else 0.1).train()
+    trained = network(tmp_path, architecture, dropout=0.1).train()
     split = pairs(SINGLE_LABEL, architecture)
     make = partial(collate.padded, split, tokenizer(tmp_path))
     if packed:
         packing.enable(trained)
         make = partial(packing.packed, split, trained, 1)
+        trained.to(torch.bfloat16)  # of the fp32 kernel's gradient PyTorch cannot tell the shapes
     trainee = loop.Trainee(trained.to(NOWHERE), torch.optim.AdamW(trained.parameters()), None)  # type: ignore[arg-type]
     plan = planner.plan_step(np.arange(len(split)), split.lengths, 128, 1, 64, packed)[0]
     share = loader.ready(plan, make, NOWHERE)
