@@ -127,7 +127,7 @@ def _check_model(config: Config) -> None:
     except (ValueError, AttributeError, OSError):
         raise Refused(f"{name}/config.json cannot be read as JSON: the model folder is damaged") from None
     asked = config.data.max_seq_length
-    if isinstance(positions, int) and asked is not None and asked > positions:
+    if isinstance(positions, int) and asked is not None and 0 < positions < asked:
         raise Refused(f"--max_seq_length {asked}: the model {name} has {positions} positions")
     _check_weights(folder)
 

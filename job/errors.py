@@ -24,6 +24,10 @@ class NonFiniteLoss(JobError):
     """The loss became infinite or not a number: the line names the step and the examples."""
 
 
+class NonFiniteOutput(JobError):
+    """The model's outputs are infinite or not a number: the line names the rows."""
+
+
 class OutOfMemory(JobError):
     """One example alone does not fit into the GPU's memory."""
 

@@ -118,20 +118,23 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Sta
 
     from job import distributed
     from job.data import dataset
-    from job.model import loading
+    from job.model import head, limits, loading, readable, tokenizers
     from job.report import summary
     from job.run import folder as run_folder
     from job.run import tracking
     from job.training import finetune
 
+    trained = not config.training.do_train
     resumed = distributed.from_main(accelerator, lambda: resume_point(config, folder))
     with distributed.agreed(accelerator):
         tracking.start_trackers(config.run.report_to, accelerator, folder)
         pretrained = loading.load_config(config.model)
-        tokenizer = loading.load_tokenizer(config.model, pretrained)
-        length = loading.max_length(config.data.max_seq_length, pretrained, tokenizer)
+        loading.check_settings(config.model, pretrained)
+        task = head.own_task(pretrained, required=trained)
+        tokenizer = tokenizers.load(config.model, pretrained, trained)
+        length = limits.max_length(config.data.max_seq_length, pretrained, tokenizer, trained)
+        tokenizer.model_max_length = length  # as it is saved: others then cut texts alike
         signals.heed()
-    task = loading.own_task(pretrained)
     read = distributed.main_first(
         accelerator, signals.at_once(lambda: dataset.prepare(config, tokenizer, task, length))
     )
@@ -140,9 +143,8 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Sta
 
     set_seed(config.training.seed)
     with distributed.agreed(accelerator):
-        network = loading.load(
-            config.model, pretrained, read.task, tokenizer.pad_token_id, trained=not config.training.do_train
-        )
+        readable.check_rows(read, tokenizer, pretrained)
+        network = loading.load(config.model, pretrained, read.task, tokenizer.pad_token_id, trained)
         signals.heed()
     if config.training.do_train:
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())

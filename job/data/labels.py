@@ -94,8 +94,15 @@ def read_task_of_model(of_model: Task, evaluated: Source | None, asked: Kind | N
     return Reading(task, indicators=True, notes=(_indicator_note(evaluated, task.names),))
 
 
+def are_placeholders(names: Sequence[str]) -> bool:
+    """Whether these are Transformers' names of classes that have none: LABEL_0, LABEL_1, ..."""
+    return all(name == f"LABEL_{number}" for number, name in enumerate(names))
+
+
 def encode(source: Source, reading: Reading) -> np.ndarray:
     """The label of every row of `source`: int64[n] classes, float64[n] numbers, or int8[n, C] of 0 and 1.
+
+    A class whose only name is LABEL_2 is also understood as 2, the number that its model was trained on.
 
     Raises:
         Refused: a label that the task does not have, or none where one is needed.
@@ -104,18 +111,31 @@ def encode(source: Source, reading: Reading) -> np.ndarray:
     labels, task = _labels(source), reading.task
     if task.kind == REGRESSION:
         return np.array([_number(value, source) for value in labels.values], dtype=np.float64)[labels.codes]
-    numbers = {name: number for number, name in enumerate(task.names)}
+    numbers = _numbers_of(task.names, labels.declared)
     if task.kind == SINGLE_LABEL:
         return np.array([_class(value, numbers, source) for value in labels.values], dtype=np.int64)[labels.codes]
-    rows = np.zeros((len(labels.values), len(numbers)), dtype=np.int8)
+    rows = np.zeros((len(labels.values), len(task.names)), dtype=np.int8)
     for row, value in zip(rows, labels.values, strict=True):
         if not isinstance(value, list):
             raise _not_a_list(value, source)
         if reading.indicators:
-            row[:] = _indicators(value, len(numbers), source)
+            row[:] = _indicators(value, len(task.names), source)
         else:
             row[[_class(_named(v, source), numbers, source, value) for v in value]] = 1
     return rows[labels.codes]
+
+
+def _numbers_of(names: Sequence[str], declared: Sequence[str]) -> dict[str, int]:
+    """The number of each class by what a label may call it, the names first.
+
+    `declared`: names that the data set has for the same numbers, if they are as many.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    if are_placeholders(names):
+        others = [*map(str, range(len(names))), *(declared if len(declared) == len(names) else ())]
+        for position, other in enumerate(others):
+            numbers.setdefault(other, position % len(names))
+    return numbers
 
 
 def is_unlabelled(source: Source, task: Task) -> bool:
@@ -222,7 +242,8 @@ def _class(value: Any, numbers: dict[str, int], source: Source, whole: Any = Non
     if name not in numbers:
         place = _place_of(value if whole is None else whole, source)
         remedy = "remove these rows" + ("" if source.to_predict else ", or train on data that has them")
-        raise Refused(f"{place}: label {_shown(name)} is not among the {len(numbers)} classes ({_few(list(numbers))}): "
+        classes = list(numbers)[: len(set(numbers.values()))]
+        raise Refused(f"{place}: label {_shown(name)} is not among the {len(classes)} classes ({_few(classes)}): "
                       f"{remedy}")  # fmt: skip
     return numbers[name]
 

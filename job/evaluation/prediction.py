@@ -19,6 +19,7 @@ from job.batching.collate import Collate, moved, pinned
 from job.batching.prefetch import one_ahead
 from job.config.tasks import Kind
 from job.data.dataset import Split
+from job.errors import NonFiniteOutput
 from job.model.outputs import outputs_of
 
 
@@ -73,6 +74,7 @@ def predict(
     evaluation everywhere.
 
     Raises:
+        NonFiniteOutput: on every process.
         RuntimeError: the gathered rows are not each example once (a fault of the program, never of the data).
     """
     plan = planner.plan_evaluation(split.computed, max_tokens, accelerator.num_processes, multiple)
@@ -88,7 +90,16 @@ def predict(
                     outputs.append(alone(**moved(next(ready), device)[0]).logits.float())
     longest = max(sum(map(len, hand)) for hand in plan)
     logits = _gathered(outputs, mine, longest, alone.config.num_labels, len(split), accelerator)
+    _check_finite(logits, split.index)
     return Predictions(kind, split.index, logits, split.labels)
+
+
+def _check_finite(logits: np.ndarray, index: np.ndarray) -> None:
+    bad = index[~np.isfinite(logits).all(axis=1)].tolist()
+    if bad:
+        rows = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
+        raise NonFiniteOutput(f"the model's outputs are not finite for {len(bad):,} of {len(index):,} rows: {rows}; "
+                              "its weights are damaged, or --mixed_precision is too small for them")  # fmt: skip
 
 
 def _gathered(

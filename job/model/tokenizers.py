@@ -1,0 +1,130 @@
+"""The tokenizer of a model: that it is there, and that the model can read what it gives."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING
+
+from job import config
+from job.errors import Refused
+from job.model import limits, loading
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+SEGMENTS = "token_type_ids"
+WHOLE = ("tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model")
+"""Files that hold a whole tokenizer, whatever its class."""
+READ_AT_END_TOKEN = frozenset({"bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"})
+"""Model types whose head reads the last end token, and requires as many of them in each row of a batch."""
+OF_FAMILY = re.compile(r"<extra_id_\d+>|[a-z]{2,3}_[A-Z]{2}|__\w+__")
+"""Special tokens that come with these models: sentinels, languages."""
+MEDIA = ("image", "audio", "video")
+
+
+def load(model: config.Model, pretrained: PreTrainedConfig, trained: bool = False) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, or the one named, giving only inputs that the model takes.
+
+    Args:
+        model: of the run's configuration.
+        pretrained: the model's configuration.
+        trained: the model is used as it is, and so is its tokenizer: what it gives does not change.
+
+    Raises:
+        Refused: it cannot be read, has no token to pad with, or has tokens that the model does not know.
+    """
+    from transformers import AutoTokenizer
+
+    name = model.tokenizer_name or model.model_name_or_path
+    tokenizer = loading.from_pretrained(AutoTokenizer, model, name)
+    _check_files(model, name, tokenizer)
+    _check_vocabulary(name, tokenizer, pretrained)
+    _set_padding(name, tokenizer, pretrained)
+    _set_inputs(tokenizer, pretrained, trained)
+    if pretrained.model_type in READ_AT_END_TOKEN:
+        _keep_end_token_out_of_texts(name, tokenizer, pretrained)
+    return tokenizer
+
+
+def _check_files(model: config.Model, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Transformers makes a tokenizer without words where the files are missing; refused here.
+
+    Some read bytes or characters and have no files (ByT5, CANINE).
+    """
+    own = {file for key, file in tokenizer.vocab_files_names.items() if file and key != "entity_vocab_file"}
+    if not own or any(loading.has_file(model, name, file) for file in WHOLE):
+        return
+    parts = own - set(WHOLE)
+    if not parts or not all(loading.has_file(model, name, file) for file in parts):
+        raise Refused(f"{name} has no tokenizer ({', '.join(sorted(own))}): name the model's with --tokenizer_name")
+
+
+def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig) -> None:
+    """Refused if the tokenizer knows no words, or more tokens than the model.
+
+    A model that reads text only may lack the placeholders for images and sound that its tokenizer has: a text that
+    holds one is refused when the data is there.
+    """
+    if not tokenizer.vocab_files_names:
+        return
+    vocabulary = tokenizer.get_vocab()
+    special = {*tokenizer.all_special_tokens, *map(str, tokenizer.added_tokens_decoder.values())}
+    if not any(token.strip("\u2581 ") and token not in special for token in vocabulary):
+        raise Refused(f"the tokenizer of {name} has no words, only {len(vocabulary)} special tokens: "
+                      "name the model's with --tokenizer_name")  # fmt: skip
+    embedded = vocabulary_size(pretrained)
+    if embedded is None:
+        return
+    media = {getattr(tokenizer, f"{kind}_token", None) for kind in MEDIA}
+    beyond = sorted((number, token) for token, number in vocabulary.items() if number >= embedded)
+    unknown = [token for _, token in beyond if token not in media]
+    if unknown:
+        raise Refused(f"the tokenizer of {name} has {beyond[-1][0] + 1} tokens, the model has {embedded} embeddings "
+                      f"(none for {unknown[0]}): save the model again after resize_token_embeddings, or name its own "
+                      "tokenizer with --tokenizer_name")  # fmt: skip
+
+
+def vocabulary_size(pretrained: PreTrainedConfig) -> int | None:
+    """Tokens that the model has embeddings for; None for one that hashes characters, as CANINE does."""
+    return getattr(pretrained.get_text_config(), "vocab_size", None)
+
+
+def _set_padding(name: str, tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig) -> None:
+    """Let the tokenizer have a padding token: the model's own where positions are counted from it."""
+    own = getattr(pretrained.get_text_config(), "pad_token_id", None)
+    if own is not None and own != tokenizer.pad_token_id and limits.offset(pretrained):
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise Refused(f"the tokenizer of {name} has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _set_inputs(tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig, trained: bool) -> None:
+    """Let the tokenizer give what the model takes: no more, and segment ids where the model learned from them.
+
+    Tokenizers of ALBERT, BigBird, RemBERT, XLNet and Funnel no longer give them by themselves.
+    """
+    network = loading.network_class(pretrained)
+    taken = set(inspect.signature(network.forward).parameters) if network else None
+    names = [name for name in tokenizer.model_input_names if taken is None or name in taken]
+    has_segments = getattr(pretrained, "type_vocab_size", 0) > 1 or pretrained.model_type == "xlnet"
+    if taken and SEGMENTS in taken and has_segments and SEGMENTS not in names and not trained:
+        names.append(SEGMENTS)
+    tokenizer.model_input_names = names
+    tokenizer.init_kwargs["model_input_names"] = names  # which is what is saved
+
+
+def _keep_end_token_out_of_texts(name: str, tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig) -> None:
+    """Let </s> in a text be plain text, unless special tokens of the user's own would become plain text too.
+
+    Refused if the tokenizer does not end a text with the token that the head reads.
+    """
+    end = pretrained.eos_token_id
+    if end not in tokenizer("a")["input_ids"]:
+        raise Refused(f"the tokenizer of {name} does not end a text with token {end}, which the model's head reads: "
+                      "name the model's with --tokenizer_name")  # fmt: skip
+    if all(OF_FAMILY.fullmatch(str(token)) for token in tokenizer.extra_special_tokens):
+        tokenizer.split_special_tokens = True
+        tokenizer.init_kwargs["split_special_tokens"] = True
