@@ -35,7 +35,7 @@ override FOLLOW := $(value FOLLOW)
 export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN FOLLOW
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup train submit docker-run recipes status logs cancel image sif sbom audit
+.PHONY: help setup train submit docker-run recipes status logs cancel rerun image sif sbom audit
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format lock clean
 
 help: ## list the targets
@@ -73,6 +73,9 @@ logs: setup ## what a run wrote: RUN=name (default: the latest); FOLLOW=1 goes o
 
 cancel: setup ## save and end runs: RUN="name ..."
 	@$(VENV)/bin/python -m launch.make cancel
+
+rerun: setup ## the same settings and launcher flags again: RUN=name TIME=8h ARGS="changed job flags"
+	@$(VENV)/bin/python -m launch.make rerun
 
 test: setup check ## run all checks and tests
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --ignore tests/cluster --ignore tests/image

@@ -56,13 +56,14 @@ def _run(own: list[str], job: list[str]) -> int:
         raise Refused(f"no verb given: there are {', '.join(VERBS)}; --help says more")
     if own[0] not in VERBS and own[0] not in ("-h", "--help"):
         raise Refused(f"no verb {own[0]}: there are {', '.join(VERBS)}{_nearest(own[0], VERBS)}")
-    arguments, unknown = _parser().parse_known_args(own)
+    arguments, unknown = parser().parse_known_args(own)
     if unknown:
         raise Refused(_about_unknown(unknown[0], own[0]))
     return VERBS[own[0]](arguments, job)
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """The parser of all verbs."""
     parser = Parser(prog="python -m launch", description="Fine-tune here or on a cluster.", allow_abbrev=False)
     verbs = parser.add_subparsers(metavar="VERB", dest="verb")
     train = verbs.add_parser(

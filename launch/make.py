@@ -60,6 +60,16 @@ def cancel_argv(environ: Mapping[str, str]) -> list[str]:
     return ["cancel", *_runs(environ)]
 
 
+def rerun_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch rerun RUN`."""
+    runs = _runs(environ)
+    if len(runs) != 1:
+        raise Refused(f"RUN is the run to start again, not {environ.get('RUN', '')!r}")
+    given = [f"--{name}={environ.get(name.upper(), '')}" for name in ("gpus", "nodes", "tasks", "time", "partition")]
+    dry_run = ["--dry_run"] if _switch(environ, "DRY_RUN") else []
+    return ["rerun", *runs, *given, *dry_run, "--", *_words(environ.get("ARGS", ""))]
+
+
 def _runs(environ: Mapping[str, str]) -> list[str]:
     """The runs that RUN names."""
     named = _words(environ.get("RUN", ""), "RUN")
@@ -98,6 +108,7 @@ TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
     "status": status_argv,
     "logs": logs_argv,
     "cancel": cancel_argv,
+    "rerun": rerun_argv,
 }
 
 if __name__ == "__main__":

@@ -4,47 +4,43 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 from job.errors import Refused
+from launch import sites
 from launch.runs import folders
+
+RUN = "a run: its folder, its name in runs/, a job id or `latest`"
+LAUNCHER_FLAGS = ("gpus", "nodes", "tasks", *(known.name for known in fields(sites.Site)))
 
 
 def add(verbs: Any) -> None:
     """Add the verbs to the launcher's parser."""
-    status = verbs.add_parser(
-        "status",
-        help="how far the runs are, or one run in full",
-        allow_abbrev=False,
-        usage="python -m launch status [FOLDER | RUN] [--watch] [--json]",
-    )
-    status.add_argument("target", nargs="?", help=f"a folder of runs (default: {folders.RUNS}) or {RUN}")
-    status.add_argument("--watch", action="store_true", help="look again every 10 s, until Ctrl-C")
-    status.add_argument("--json", action="store_true", help="print JSON")
-    logs = verbs.add_parser(
-        "logs",
-        help="what the ranks of a run wrote",
-        allow_abbrev=False,
-        usage="python -m launch logs [RUN] [-f] [--rank N]",
-    )
-    logs.add_argument("run", nargs="?", help=f"{RUN} (default)")
-    logs.add_argument("-f", "--follow", action="store_true", help="print more as it comes, until the run has ended")
-    logs.add_argument("--rank", type=_rank, metavar="N", help="only what this rank wrote")
-    cancel = verbs.add_parser(
-        "cancel",
-        help="save and end runs",
-        allow_abbrev=False,
-        usage="python -m launch cancel RUN... | --queued",
-    )
-    cancel.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN}, here the newest submission")
-    cancel.add_argument("--queued", action="store_true", help=f"all runs of {folders.RUNS}/ that wait")
+    for add_one in (_add_status, _add_logs, _add_cancel, _add_rerun):
+        add_one(verbs)
 
 
-def _rank(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,6}", text):
-        raise argparse.ArgumentTypeError(f"takes a rank's number, not {text!r}")
-    return int(text)
+def _add(verbs: Any, name: str, help: str, usage: str) -> argparse.ArgumentParser:
+    return verbs.add_parser(name, help=help, allow_abbrev=False, usage=f"python -m launch {name} {usage}")
+
+
+def _no_job_flags(verb: str, job: list[str]) -> None:
+    if job:
+        raise Refused(f"`{verb}` takes no flags of the job")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# status
+
+
+def _add_status(verbs: Any) -> None:
+    parser = _add(verbs, "status", "how far the runs are, or one run in full", "[FOLDER | RUN] [--watch] [--json]")
+    parser.add_argument("target", nargs="?", help=f"a folder of runs (default: {folders.RUNS}) or {RUN}")
+    parser.add_argument("--watch", action="store_true", help="look again every 10 s, until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _status(arguments: argparse.Namespace, job: list[str]) -> int:
@@ -54,11 +50,38 @@ def _status(arguments: argparse.Namespace, job: list[str]) -> int:
     return status.show(arguments.target or str(folders.RUNS), as_json=arguments.json, watch=arguments.watch)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# logs
+
+
+def _add_logs(verbs: Any) -> None:
+    parser = _add(verbs, "logs", "what the ranks of a run wrote", "[RUN] [-f] [--rank N]")
+    parser.add_argument("run", nargs="?", help=f"{RUN} (default)")
+    parser.add_argument("-f", "--follow", action="store_true", help="print more as it comes, until the run has ended")
+    parser.add_argument("--rank", type=_rank, metavar="N", help="only what this rank wrote")
+
+
+def _rank(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", text):
+        raise argparse.ArgumentTypeError(f"takes a rank's number, not {text!r}")
+    return int(text)
+
+
 def _logs(arguments: argparse.Namespace, job: list[str]) -> int:
     from launch.runs import logs
 
     _no_job_flags("logs", job)
     return logs.show(arguments.run or folders.LATEST, rank=arguments.rank, follow=arguments.follow)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# cancel
+
+
+def _add_cancel(verbs: Any) -> None:
+    parser = _add(verbs, "cancel", "save and end runs", "RUN... | --queued")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN}, here the newest submission")
+    parser.add_argument("--queued", action="store_true", help=f"all runs of {folders.RUNS}/ that wait")
 
 
 def _cancel(arguments: argparse.Namespace, job: list[str]) -> int:
@@ -68,11 +91,39 @@ def _cancel(arguments: argparse.Namespace, job: list[str]) -> int:
     return cancel.cancel(arguments.runs, queued=arguments.queued)
 
 
-def _no_job_flags(verb: str, job: list[str]) -> None:
-    if job:
-        raise Refused(f"`{verb}` takes no flags of the job")
+# ---------------------------------------------------------------------------------------------------------------------
+# rerun
 
 
-RUN = "a run: its folder, its name in runs/, a job id or `latest`"
-VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {"status": _status, "logs": _logs, "cancel": _cancel}
-OWN_FLAGS = {"status": ("--watch", "--json"), "logs": ("--follow", "--rank"), "cancel": ("--queued",)}
+def _add_rerun(verbs: Any) -> None:
+    usage = "RUN [launcher flags] [--dry_run] [-- changed job flags]"
+    parser = _add(verbs, "rerun", "the same settings and launcher flags again", usage)
+    parser.add_argument("run", metavar="RUN", help=f"{RUN}, here the newest submission")
+    for name in LAUNCHER_FLAGS:
+        parser.add_argument(f"--{name}", metavar="X", help="as of the verb that started the run")
+    parser.add_argument("--dry_run", action="store_true", help="print what would be started")
+
+
+def _rerun(arguments: argparse.Namespace, job: list[str]) -> int:
+    from launch import cli
+    from launch.runs import rerun
+
+    made = rerun.plan(arguments.run, job)
+    before, _ = cli.parser().parse_known_args([made.verb, *made.flags])
+    flags = rerun.merged(vars(before), vars(arguments))
+    print(made, file=sys.stderr, flush=True)
+    return cli.main([made.verb, str(made.settings), *flags, "--", *made.job()])
+
+
+VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
+    "status": _status,
+    "logs": _logs,
+    "cancel": _cancel,
+    "rerun": _rerun,
+}
+OWN_FLAGS = {
+    "status": ("--watch", "--json"),
+    "logs": ("--follow", "--rank"),
+    "cancel": ("--queued",),
+    "rerun": (*(f"--{name}" for name in LAUNCHER_FLAGS), "--dry_run"),
+}

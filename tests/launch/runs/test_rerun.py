@@ -1,0 +1,168 @@
+"""`rerun`: what is launched again, in which folder."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from job import config
+from launch import cli, make
+from launch.runs import rerun
+from tests.launch.runs import synthetic
+from tests.launch.runs.synthetic import StandIns
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The launcher's command lines that rerun came to, none of them carried out."""
+    lines: list[list[str]] = []
+    whole = cli.main
+
+    def main(argv: list[str]) -> int:
+        if argv[0] == "rerun":
+            return whole(argv)
+        lines.append(list(argv))
+        return 0
+
+    monkeypatch.setattr(cli, "main", main)
+    return lines
+
+
+def stopped(path: Path, *flags: str, launcher: str = "slurm", state: str = "STOPPED", job: str = "7") -> Path:
+    """A run with the settings of a job that was launched with `flags`."""
+    run = synthetic.run(path, state)
+    (run / "config.yaml").unlink(missing_ok=True)
+    settings = config.to_yaml(config.from_dict({"learning_rate": 2e-5, "overwrite_output_dir": True}))
+    (run / "jobs" / "submitted").mkdir(parents=True)
+    (run / "jobs" / "submitted" / "config.yaml").write_text(settings)
+    record = {"id": job, "launcher": launcher, "flags": flags, "config": "jobs/submitted/config.yaml"}
+    synthetic.write(run / "jobs" / job / "job.json", record)
+    return run.absolute()
+
+
+def words(line: list[str]) -> tuple[list[str], list[str]]:
+    cut = line.index("--")
+    return line[:cut], line[cut + 1 :]
+
+
+def test_the_same_settings_and_flags_in_the_same_folder(
+    runs: Path, stand_ins: StandIns, launched: list[list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.squeue()
+    run = stopped(runs / "a", "mrpc", "--gpus", "4", "--nodes=2", "--time", "4h", "--sbatch=--mem=64G")
+    assert cli.main(["rerun", "a"]) == 0
+    own, job = words(launched[0])
+    assert own[:2] == ["submit", str(run / "jobs" / "submitted" / "config.yaml")]
+    assert own[2:] == ["--gpus=4", "--nodes=2", "--time=4h", "--sbatch=--mem=64G"]
+    parsed = config.parse([own[1], *job])
+    assert parsed.run.output_dir == str(run)
+    assert (parsed.training.learning_rate, parsed.run.overwrite_output_dir) == (2e-5, False)
+    assert capfd.readouterr().err == f"{run} again, with the same settings\n"
+
+
+def test_a_flag_given_now_beats_the_one_before(runs: Path, stand_ins: StandIns, launched: list[list[str]]) -> None:
+    stand_ins.squeue()
+    stopped(runs / "a", "--gpus", "4", "--time", "4h")
+    cli.main(["rerun", "a", "--time", "8h", "--gpus", "0", "--tasks", "2", "--dry_run"])
+    assert words(launched[0])[0][2:] == ["--gpus=0", "--time=8h", "--tasks=2", "--dry_run"]
+
+
+def test_a_change_of_the_result_is_another_run_and_said(
+    runs: Path, stand_ins: StandIns, launched: list[list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.squeue()
+    run = stopped(runs / "mrpc-20260101-101500", "--gpus", "4", state="DONE")
+    cli.main(["rerun", "7", "--", "--learning_rate", "3e-5", "--save_steps", "9"])
+    own, job = words(launched[0])
+    parsed = config.parse([own[1], *job])
+    made = Path(str(parsed.run.output_dir))
+    assert made.parent == run.parent
+    assert re.fullmatch(r"mrpc-\d{8}-\d{6}", made.name) and made != run
+    assert (parsed.training.learning_rate, parsed.run.save_steps) == (3e-5, 9)
+    assert capfd.readouterr().err == f"another learning_rate changes the result: a new run in {made}\n"
+
+
+def test_a_change_that_leaves_the_result_stays_in_the_folder(
+    runs: Path, stand_ins: StandIns, launched: list[list[str]]
+) -> None:
+    stand_ins.squeue()
+    run = stopped(runs / "a", "--gpus", "4")
+    cli.main(["rerun", "a", "--", "--max_tokens_per_device", "2048"])
+    parsed = config.parse([words(launched[0])[0][1], *words(launched[0])[1]])
+    assert (parsed.run.output_dir, parsed.training.max_tokens_per_device) == (str(run), 2048)
+
+
+@pytest.mark.parametrize(("launcher", "verb"), [("local", "local"), ("docker", "docker"), ("slurm", "submit")])
+def test_by_the_launcher_that_started_it(
+    launcher: str, verb: str, runs: Path, stand_ins: StandIns, launched: list[list[str]]
+) -> None:
+    stand_ins.squeue()
+    stopped(runs / "a", "--gpus", "0", launcher=launcher)
+    cli.main(["rerun", "latest"])
+    assert words(launched[0])[0][0] == verb and words(launched[0])[0][2:] == ["--gpus=0"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("rerun done", "done is DONE: change a setting after `--`, or repeat it with -- --overwrite_output_dir"),
+        ("rerun waits", "waits is QUEUED (job 8): `cancel waits` comes first"),
+        ("rerun bare", "bare was not started by this launcher: accelerate launch job/train.py "),
+        ("rerun lost", "lost has no config.yaml: its job never began"),
+        ("rerun done -- --output_dir x", "rerun chooses the folder itself: leave out --output_dir"),
+        ("rerun done -- --lerning_rate 1", "unknown flag --lerning_rate; did you mean --learning_rate?"),
+        ("rerun none", "no run none"),
+        ("rerun", "the following arguments are required: RUN"),
+        ("rerun done --learning_rate 1", "--learning_rate is a flag of the job: it goes after `--`"),
+    ],
+)
+def test_refused(
+    line: str,
+    said: str,
+    runs: Path,
+    stand_ins: StandIns,
+    launched: list[list[str]],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    stand_ins.squeue("8|PENDING|0:00|1:00||Priority")
+    stopped(runs / "done", state="DONE")
+    stopped(runs / "waits", state="QUEUED", job="8")
+    synthetic.run(runs / "bare")
+    (runs / "lost" / "jobs" / "9").mkdir(parents=True)
+    assert cli.main(line.split()) == 2
+    assert capfd.readouterr().err.startswith(f"error: {said}")
+    assert launched == []
+
+
+def test_a_done_run_is_repeated_on_request(runs: Path, stand_ins: StandIns, launched: list[list[str]]) -> None:
+    run = stopped(runs / "a", "--gpus", "0", launcher="local", state="DONE")
+    cli.main(["rerun", "a", "--", "--overwrite_output_dir"])
+    parsed = config.parse([words(launched[0])[0][1], *words(launched[0])[1]])
+    assert (parsed.run.output_dir, parsed.run.overwrite_output_dir) == (str(run), True)
+
+
+def test_folders_of_one_second_differ(runs: Path) -> None:
+    first = rerun._beside(runs / "a")
+    first.mkdir()
+    assert rerun._beside(runs / "a") not in (first, runs / "a")
+
+
+def test_the_plan_of_a_local_run_is_printed(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Through the whole launcher, nothing replaced."""
+    run = stopped(runs / "a", "--gpus", "0", launcher="local")
+    values = json.loads((run / "jobs" / "7" / "job.json").read_text())
+    table = runs.absolute() / "t.csv"
+    table.write_text("text,label\na,b\nc,d\n")
+    made = config.from_dict({"train_file": str(table), "validation_file": str(table)})
+    (run / values["config"]).write_text(config.to_yaml(made))
+    assert cli.main(["rerun", "a", "--dry_run"]) == 0
+    out = capfd.readouterr().out
+    assert f"{run}/jobs/submitted/config.yaml" in out and f"--output_dir {run}" in out
+
+
+def test_make_names_run_flags_and_changes() -> None:
+    given = {"RUN": "a", "TIME": "8h", "ARGS": "--seed 3", "DRY_RUN": "1"}
+    flags = ["--gpus=", "--nodes=", "--tasks=", "--time=8h", "--partition="]
+    assert make.rerun_argv(given) == ["rerun", "a", *flags, "--dry_run", "--", "--seed", "3"]
+    assert make.main({"RUN": ""}, "rerun") == 2
