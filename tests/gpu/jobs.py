@@ -14,6 +14,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+WATCH = ("-m", "tests.gpu.watch")
 SMALL = ("--max_steps", "4", "--train_batch_size", "8", "--max_train_samples", "64", "--max_eval_samples", "16")
 """A dry run on a CPU does little."""
 
@@ -37,41 +38,11 @@ class Setting:
         return self.device == "cuda"
 
 
-class Job:
-    """A run of job/train.py that has been started."""
+class Run:
+    """What a run left in its folder."""
 
-    def __init__(
-        self,
-        setting: Setting,
-        name: str,
-        *flags: str,
-        watch: Sequence[str] = (),
-        processes: int = 0,
-        env: Mapping[str, str] | None = None,
-    ) -> None:
-        """`watch`: what tests.gpu.watch changes in it. `processes`: under torchrun; 0 without it."""
-        self.folder = setting.work / name
-        self._log = setting.work / f"{name}.log"
-        launcher = (*TORCHRUN, str(processes)) if processes else ()
-        script = ["-m", "tests.gpu.watch", *watch, "--"]
-        given = [*_flags(setting), "--output_dir", str(self.folder), *flags]
-        fixed = {"HF_HOME": str(setting.work / "cache"), "HF_HUB_OFFLINE": "1"}
-        fixed |= {} if setting.on_gpu else {"OMP_NUM_THREADS": "1"}
-        with self._log.open("ab") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, *launcher, *script, *given],
-                cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **fixed, **(env or {})},
-            )  # fmt: skip
-
-    def ends(self, code: int = 0) -> Job:
-        """Wait for it; the exit code must be this one."""
-        found = self.process.wait()
-        assert found == code, f"{self.folder.name}: exit code {found}, not {code}\n{self.log[-6000:]}"
-        return self
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     @property
     def losses(self) -> list[float]:
@@ -91,6 +62,67 @@ class Job:
     @property
     def manifest(self) -> dict[str, object]:
         return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+class Job(Run):
+    """A run of job/train.py that has been started."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        name: str,
+        *flags: str,
+        watch: Sequence[str] = (),
+        processes: int = 0,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """`watch`: what tests.gpu.watch changes in it. `processes`: under torchrun; 0 without it."""
+        super().__init__(setting.work / name)
+        launcher = (*TORCHRUN, str(processes)) if processes else ()
+        given = [*_flags(setting), "--output_dir", str(self.folder), *flags]
+        self._log = setting.work / f"{name}.log"
+        self.process = _start(setting, self._log, [*launcher, *WATCH, *watch, "--", *given], env or {})
+
+    def ends(self, code: int = 0) -> Job:
+        """Wait for it; the exit code must be this one."""
+        found = self.process.wait()
+        assert found == code, f"{self.folder.name}: exit code {found}, not {code}\n{self.log[-6000:]}"
+        return self
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+
+class Series:
+    """Runs of job/train.py by one process, one after the other, which has been started."""
+
+    def __init__(self, setting: Setting, name: str, runs: Mapping[str, Sequence[str]]) -> None:
+        """`runs`: name and flags of each."""
+        self._folder, self._log = setting.work / name, setting.work / f"{name}.log"
+        command = list(WATCH)
+        for run, flags in runs.items():
+            command += ["--", *_flags(setting), "--output_dir", str(self._folder / run), *flags]
+        self._process = _start(setting, self._log, command, {})
+
+    def ended_well(self) -> bool:
+        """Wait for it; where it failed, print its last words."""
+        if self._process.wait():
+            print(f"{self._log.stem}:", self._log.read_text(errors="replace")[-2500:])
+        return self._process.returncode == 0
+
+    def __getitem__(self, run: str) -> Run:
+        return Run(self._folder / run)
+
+
+def _start(setting: Setting, log: Path, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    fixed = {"HF_HOME": str(setting.work / "cache"), "HF_HUB_OFFLINE": "1"}
+    fixed |= {} if setting.on_gpu else {"OMP_NUM_THREADS": "1"}
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
+            env={**os.environ, **fixed, **env},
+        )  # fmt: skip
 
 
 def _flags(setting: Setting) -> list[str]:

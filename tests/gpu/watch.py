@@ -1,4 +1,6 @@
-"""job/train.py with something watched or changed: `python -m tests.gpu.watch [WHAT ...] -- FLAGS`.
+"""job/train.py with something watched or changed: `python -m tests.gpu.watch [WHAT ...] -- FLAGS [-- FLAGS ...]`.
+
+Several lists of flags are as many runs, one after the other; the first that fails is the last. WHAT is of
 
 gib=1.5           PyTorch's allocator has that much of the GPU: a true out-of-memory error wherever it falls
 waits             an operation that waits for the device, in steps 3 to 20, is an error
@@ -80,13 +82,30 @@ CHANGES: dict[str, Callable[..., None]] = {
 }
 
 
+def _split(argv: list[str]) -> list[list[str]]:
+    parts: list[list[str]] = [[]]
+    for word in argv:
+        if word == "--":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return parts
+
+
 def main(argv: list[str]) -> int:
-    end = argv.index("--")
+    changes, *runs = _split(argv)
     environment.prepare()
-    for what in argv[:end]:
+    for what in changes:
         name, _, value = what.partition("=")
         CHANGES[name](*([value] if value else []))
-    return job.main(argv[end + 1 :])
+    from accelerate.state import AcceleratorState
+
+    for flags in runs:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        code = job.main(flags)
+        if code:
+            return code
+    return 0
 
 
 if __name__ == "__main__":
