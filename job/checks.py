@@ -15,6 +15,7 @@ from pathlib import Path
 
 from job.config import Config, metrics
 from job.data import columns, readers
+from job.data.columns import Columns
 from job.errors import Refused
 from job.runtime import contract
 
@@ -39,6 +40,7 @@ def _check_numbers(config: Config) -> None:
         "max_seq_length": data.max_seq_length,
         "max_train_samples": data.max_train_samples,
         "max_eval_samples": data.max_eval_samples,
+        "max_predict_samples": data.max_predict_samples,
         "preprocessing_num_workers": data.preprocessing_num_workers,
         "max_tokens_per_device": training.max_tokens_per_device,
         "eval_max_tokens_per_device": evaluation.eval_max_tokens_per_device,
@@ -158,6 +160,8 @@ def _check_sources(config: Config) -> None:
     for name in ("validation_split_name", "test_split_name"):
         if getattr(data, name) and not data.dataset_name:
             raise Refused(f"--{name} is a split of --dataset_name: with files, give --{name.split('_')[0]}_file")
+    if data.no_label and not (data.test_file or data.test_split_name):
+        raise Refused("--no_label is about test data: give --test_file, or --dataset_name and --test_split_name")
     training = config.training
     if training.do_train and not training.do_eval:
         raise Refused("--no_do_eval is for prediction, with --no_do_train: training needs it to find its best model")
@@ -171,16 +175,20 @@ def _check_sources(config: Config) -> None:
 
 def _check_files(config: Config) -> None:
     data, training = config.data, config.training
-    for name, used in ((data.train_file, training.do_train), (data.validation_file, training.do_eval)):
-        if name and used:
-            _check_file(config, name)
+    trained = _check_file(config, "train", data.train_file) if data.train_file and training.do_train else None
+    if data.validation_file and training.do_eval:
+        _check_file(config, "validation", data.validation_file, trained)
     if data.test_file:
-        _check_file(config, data.test_file, label_optional=True)
+        _check_file(config, "test", data.test_file, trained)
 
 
-def _check_file(config: Config, name: str, label_optional: bool = False) -> None:
-    """The columns of the files `name` means, of the first hundred: a login node does not read for minutes."""
+def _check_file(config: Config, split: str, name: str, trained: Columns | None = None) -> Columns | None:
+    """The columns of the files `name` means, of the first hundred: a login node does not read for minutes.
+
+    None where the columns of parquet cannot be read, without pyarrow.
+    """
     paths = readers.files(name)
-    if readers.kind(paths[0]) != readers.PARQUET or importlib.util.find_spec("pyarrow"):
-        data = config.data
-        readers.choose(paths[:FILES_CHECKED], data.text_column_names, data.label_column_name, label_optional)
+    if readers.kind(paths[0]) == readers.PARQUET and not importlib.util.find_spec("pyarrow"):
+        return None
+    asked = columns.request(config.data, split, trained)
+    return readers.choose(paths[:FILES_CHECKED], asked, config.data.csv_quoting)

@@ -86,6 +86,11 @@ class Data:
     """One column, or two for sentence pairs. Unset: recognised (text; sentence; sentence1 sentence2; ...)."""
     label_column_name: str | None = setting(None)
     """Column of the class. Unset: recognised (label; labels; category; ...)."""
+    no_label: bool = setting(False)
+    """The test data has no label, whatever its columns are called: it is predicted and not scored."""
+    csv_quoting: Literal["minimal", "none"] | None = setting(None)
+    """Quotation marks in .csv and .tsv: `minimal` quotes cells that begin with one, `none` takes them for letters.
+    Unset: minimal, but a .tsv that may mean either is rejected."""
     problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = setting(
         None
     )

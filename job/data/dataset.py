@@ -1,28 +1,21 @@
-"""Any source -> columns -> labels -> tokens: what the model is trained and evaluated on.
-
-Text is tokenised once, by one process per machine, into a memory-mapped cache that the others and the next run find
-again by fingerprint. Tokenising in a collator, batch by batch, saves that first pass but hides the lengths, and the
-lengths are what the batches are planned by.
-"""
+"""Any source -> columns -> labels -> tokens: what the model is trained and evaluated on."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from job.config import Config
 from job.config.tasks import KINDS, Task
-from job.data import labels, resident, sources, statistics
+from job.data import labels, sources, statistics, texts, tokenization
 from job.data.labels import Reading
 from job.data.sources import EVALUATION, TEST, Source
 from job.errors import Refused
+from job.runtime import files
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,10 +23,6 @@ if TYPE_CHECKING:
 
 SUBSET_SEED = 42
 EVALUATION_SHARE = 0.1
-TOKENS = ("input_ids", "token_type_ids")
-TRUNCATED = "truncated"
-AT_ONCE = 64
-"""Rows read before their pages are let go: each may bring 64 KB of either column along."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +53,7 @@ class Split:
 
     def rows(self, indices: np.ndarray) -> dict[str, list[np.ndarray]]:
         """The token columns of some examples: one int array per example."""
-        read: dict[str, list[np.ndarray]] = {name: [] for name in self.tokens.column_names}
-        for start in range(0, len(indices), AT_ONCE):
-            for name, values in self.tokens[indices[start : start + AT_ONCE].tolist()].items():
-                read[name].extend(values)
-            resident.let_go(self._mapped)
-        return read
-
-    @cached_property
-    def _mapped(self) -> resident.Ranges:
-        return resident.mapped(self.tokens.data.column("input_ids"))
+        return {name: list(values) for name, values in self.tokens[indices.tolist()].items()}
 
 
 @dataclass(frozen=True)
@@ -83,6 +63,7 @@ class Data:
     Attributes:
         label_column: None where no split has one.
         cut: whether the evaluation set was cut from the training data.
+        remarks: how the files were read, for the line that describes the data.
         description: what the data looks like, as job.data.statistics says it.
     """
 
@@ -93,6 +74,7 @@ class Data:
     text_columns: tuple[str, ...]
     label_column: str | None
     cut: bool
+    remarks: tuple[str, ...]
     fingerprint: str
     description: Mapping[str, Any]
 
@@ -120,14 +102,13 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     described: dict[str, statistics.Part] = {}
     for split, rows in index.items():
         origin = split if split in read else "train"
-        tokens = tokenise(read[origin], tokenizer, max_length, config.data.preprocessing_num_workers)
+        tokens = tokenization.tokenise(read[origin], tokenizer, max_length, config.data.preprocessing_num_workers)
         made[split], described[split] = _part(read[origin], tokens, encoded[origin], rows)
     if config.data.pad_to_max_length:
         made = {split: dataclasses.replace(part, width=max_length) for split, part in made.items()}
     columns = read[next(iter(read))].columns
-    resident.trim()  # of what reading left, then of what describing does: the two would be the peak of the whole run
-    description = statistics.describe(described, task.names, max_length) | {"notes": list(reading.notes)}
-    resident.trim()
+    description = statistics.describe(described, task.names, max_length)
+    description["notes"] = [*reading.notes, *_notes(read.values())]
     return Data(
         train=made.get("train"),
         evaluation=made.get(EVALUATION),
@@ -136,9 +117,21 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
         text_columns=columns.text,
         label_column=columns.label,
         cut=EVALUATION in made and EVALUATION not in read,
-        fingerprint=_digest({split: source.fingerprint for split, source in read.items()}),
+        remarks=tuple(dict.fromkeys(remark for source in read.values() for remark in source.remarks)),
+        fingerprint=files.digest({split: source.fingerprint for split, source in read.items()})[:32],
         description=description,
     )
+
+
+def _notes(read: Iterable[Source]) -> Iterator[str]:
+    """What the user may not expect of the sources."""
+    for source in read:
+        yield from source.notes
+        if source.to_predict:
+            empty, first = texts.count_empty(source.table, source.columns.text)
+            if first is not None:
+                rows = f"{empty:,} rows have no text and are" if empty > 1 else "1 row has no text and is"
+                yield f"{source.origin}: {rows} answered like any other, first in {source.place(first)}"
 
 
 def _wanted(config: Config) -> tuple[str, ...]:
@@ -214,18 +207,18 @@ def cut_evaluation(encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _part(
     source: Source, tokens: Dataset, encoded: np.ndarray | None, rows: np.ndarray
 ) -> tuple[Split, statistics.Part]:
-    truncated = tokens.data.column(TRUNCATED).to_numpy()
-    kept = tokens.remove_columns(TRUNCATED)
-    lengths, labelled = _lengths(kept), encoded
-    if not lengths.all():  # an empty text, which a tokenizer without special tokens makes nothing of
-        raise Refused(f"{source.origin}, row {lengths.argmin() + 1}: the tokenizer finds no token in it: write text")
+    truncated = tokens.data.column(tokenization.TRUNCATED).to_numpy()
+    kept = tokens.remove_columns(tokenization.TRUNCATED)
+    lengths, labelled = tokenization.lengths(kept), encoded
+    if not lengths.all():
+        raise Refused(f"{source.place(int(lengths.argmin()))}: the tokenizer finds no token in the text: write text or "
+                      "remove the row")  # fmt: skip
     if len(rows) < len(source.table):
         truncated, lengths, kept = truncated[rows], lengths[rows], kept.select(rows)
         labelled = None if encoded is None else encoded[rows]
-    resident.let_go(resident.mapped(kept.data.column("input_ids")))
-    texts = [source.table.data.column(name) for name in source.columns.text]
+    columns = [source.table.data.column(name) for name in source.columns.text]
     some = rows if len(rows) < len(source.table) else None
-    part = statistics.Part(texts=texts, lengths=lengths, truncated=truncated, labels=labelled, rows=some)
+    part = statistics.Part(texts=columns, lengths=lengths, truncated=truncated, labels=labelled, rows=some)
     return Split(kept.with_format("numpy"), lengths, labelled, rows), part
 
 
@@ -238,50 +231,3 @@ def subset(size: int, limit: int | None) -> np.ndarray:
     if limit is None or limit >= size:
         return np.arange(size)
     return np.sort(np.random.default_rng(SUBSET_SEED).permutation(size)[:limit])
-
-
-def tokenise(source: Source, tokenizer: PreTrainedTokenizerBase, max_length: int, workers: int) -> Dataset:
-    """The source's text as token ids, truncated to `max_length`; pairs lose tokens of the longer text first."""
-    from datasets import Features, List, Value
-
-    text = source.columns.text
-    columns = [name for name in TOKENS if name in tokenizer.model_input_names]
-    types = {"input_ids": Value("int32"), "token_type_ids": Value("int8")}
-
-    def encode(rows: Mapping[str, list[str]]) -> dict[str, Any]:
-        encoded = tokenizer(*(rows[name] for name in text), truncation=True, max_length=max_length)
-        cut = [bool(encoding.overflowing) for encoding in encoded.encodings or ()]
-        cut = cut or [len(ids) == max_length for ids in encoded["input_ids"]]  # a tokenizer that does not tell
-        return {**{name: encoded[name] for name in columns}, TRUNCATED: cut}
-
-    return source.table.map(
-        encode,
-        batched=True,
-        remove_columns=source.table.column_names,
-        features=Features({**{name: List(types[name]) for name in columns}, TRUNCATED: Value("bool")}),
-        num_proc=workers if workers > 1 else None,
-        # Named here: the library's own hash of the closure changes with the tokenizer's inner state, and the cache
-        # would be missed by the other processes.
-        new_fingerprint=_digest([source.fingerprint, tokenizer_digest(tokenizer), max_length, columns]),
-    )
-
-
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Identifies what a tokenizer does: vocabulary, normalisation and special tokens."""
-    backend, side = getattr(tokenizer, "backend_tokenizer", None), tokenizer.truncation_side
-    if backend is None:
-        return _digest([tokenizer.name_or_path, side, sorted(tokenizer.get_vocab().items())])
-    description = json.loads(backend.to_str())
-    description.update(truncation=None, padding=None)  # set by the last call, not by what the tokenizer is
-    return _digest([description, side])
-
-
-def _lengths(tokens: Dataset) -> np.ndarray:
-    """int32[rows], read off the offsets of the Arrow lists: no list is opened."""
-    import pyarrow.compute as pc
-
-    return pc.list_value_length(tokens.data.column("input_ids")).to_numpy().astype(np.int32)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+
+from job.data.label_numbers import parse_decimal, parse_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -70,6 +73,31 @@ def from_table(table: Dataset, name: str, as_json: bool = False, untyped: bool =
         declared=declared,
         untyped=untyped,
     )
+
+
+def as_declared(column: LabelColumn, feature: Any) -> LabelColumn:
+    """The labels of a text file whose data set declares their type (None: it does not).
+
+    A class is its name or its number; text is never a number; numbers may be written as text, as in csv.
+    """
+    names = tuple(getattr(feature, "names", None) or ())
+    dtype = str(getattr(feature, "dtype", ""))
+    if names:
+        values = tuple(_decoded(_declared_class(value, names), names) for value in column.values)
+        return dataclasses.replace(column, values=values, declared=names, untyped=False)
+    if "string" in dtype:
+        return dataclasses.replace(column, untyped=False)
+    if dtype.startswith("float"):
+        numbers = [parse_decimal(value) if isinstance(value, str) else value for value in column.values]
+        values = tuple(v if n is None else float(n) for v, n in zip(column.values, numbers, strict=True))
+        return dataclasses.replace(column, values=values, untyped=False)
+    return column
+
+
+def _declared_class(value: Any, names: tuple[str, ...]) -> Any:
+    """A class number that a csv holds as text, as a number; a name as it is."""
+    number = parse_whole(value) if isinstance(value, str) and value not in names else None
+    return value if number is None else number
 
 
 def _as_json_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,37 +1,61 @@
-"""Rows of csv, tsv, jsonl and json files, plain or gzipped, exactly as they stand in the file.
+"""Rows of csv, tsv, jsonl and json files, plain or gzipped, exactly as they are in the file.
 
 The usual readers guess types by column or block: a text column of digits becomes numbers (007 -> 7), "NA" becomes
 nothing, dates become timestamps. Here a csv or tsv cell is the text between its separators, and a json value what JSON
-says it is. A tsv file is quoted as csv is, so that its text may hold tabs and line ends; the other convention, where a
-quote is a letter like any other, is refused where it shows rather than guessed. Standard library only, so that a login
-node checks a file with the same reader; but for the columns of parquet, which need pyarrow.
+says it is. Standard library only, so that a login node checks a file with the same reader; but for the columns of
+parquet, which need pyarrow.
+
+Quotation marks in tab-separated files are ambiguous: some quote a cell, as in csv, in others they are letters like any
+other. They are read as quotes, unless that would join lines that look like rows: such a file is rejected, and
+--csv_quoting decides.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import glob
 import gzip
 import json
 import stat
 import textwrap
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
-from job.data.columns import Columns
-from job.data.columns import choose as choose_columns
+from job.data import columns as column_choice
+from job.data.columns import Columns, Request
 from job.errors import Refused
 from job.runtime.files import is_pattern
 
+VERSION = 2
+"""Raised when a file is read differently than before, so that what was cached is not used."""
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TEXT = (*SEPARATORS, ".jsonl", ".json")
 PARQUET = ".parquet"
+TEXT_FILES = (*TEXT, *(f"{ending}.gz" for ending in TEXT))
 FORMATS = (*TEXT, PARQUET, *(f"{ending}.gz" for ending in TEXT))
-BLANK = " \t\n\r"
-DECODER = json.JSONDecoder()
+Quoting = Literal["minimal", "none"] | None
+"""--csv_quoting: a cell that begins with a quotation mark is quoted; quotation marks are letters; None: undecided."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a text file.
+
+    Attributes:
+        where: what messages call it: "line 3" or "row 3".
+        values: by column; csv and tsv values are str, others what JSON holds.
+        spanning: cells of more than one line.
+        quoted: whether quotation marks around a tsv cell were taken for quoting, not told to.
+    """
+
+    where: str
+    values: dict[str, Any]
+    spanning: int = 0
+    quoted: bool = False
 
 
 def kind(path: str | Path) -> str:
@@ -68,148 +92,181 @@ def _matching(name: str) -> list[str]:
         raise Refused(f"{name} cannot be read: {error.strerror}") from None
     if not is_pattern(name):
         raise Refused(f"no file {name}{'' if path.is_absolute() else f' in {Path.cwd()}'}")
-    found = sorted(match for match in glob.glob(name, recursive=True) if not Path(match).is_dir())  # noqa: PTH207
+    found = sorted(match for match in glob(name, recursive=True) if not Path(match).is_dir())  # noqa: PTH207
     if not found:
         raise Refused(f"no file matches {name}{'' if path.is_absolute() else f' in {Path.cwd()}'}")
     return found
 
 
-def choose(paths: Sequence[str], text: Sequence[str], label: str | None, label_optional: bool = False) -> Columns:
-    """The columns to use of every file: those chosen in the first, which the others must have too (see columns)."""
-    first = choose_columns(columns(paths[0]), text, label, paths[0], label_optional)
+def choose(paths: Sequence[str], asked: Request, quoting: Quoting = None) -> Columns:
+    """The columns to use of every file: those chosen in the first, which the others must have too."""
+    first = column_choice.choose(columns(paths[0], quoting), asked, paths[0])
+    same = Request(first.text, first.label, label_required=True, has_label=first.label is not None)
     for path in paths[1:]:
-        choose_columns(columns(path), first.text, first.label, path, label_optional)
+        column_choice.choose(columns(path, quoting), same, path)
     return first
 
 
-def columns(path: str | Path) -> list[str]:
+def columns(path: str | Path, quoting: Quoting = None) -> list[str]:
     """Names of the columns of a file: its header, the keys of its first row, or its schema."""
     if kind(path) == PARQUET:
         return _parquet_columns(path)
     if kind(path) in SEPARATORS:
-        return next(_csv_lines(path), (0, list[str]()))[1] or _refuse_empty(
-            path, "its first line must name the columns"
-        )
-    first = next(_json(path), None)
+        with _opened(path, newline="") as file:
+            return _Records(path, file, quoting).header
+    first = next(_json_rows(path), None)
     each = "an array of JSON objects" if kind(path) == ".json" else "one JSON object a line"
-    return list(first[1]) if first else _refuse_empty(path, f"it must hold {each}")
+    return list(first.values) if first else _reject_empty(path, f"it must hold {each}")
 
 
-def rows(path: str | Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The columns `names` of each row of a text file, in order; csv and tsv values are str, others what JSON holds.
+def rows(path: str | Path, names: Sequence[str] = (), quoting: Quoting = None) -> Iterator[Row]:
+    """The rows of a text file, in order.
+
+    Args:
+        names: columns that each row must have; others may be missing.
 
     Raises:
         Refused: a row that does not have these columns or cannot be read, by its line.
     """
-    table = _csv(path) if kind(path) in SEPARATORS else _json(path)
-    for line, row in table:
-        missing = [name for name in names if name not in row]
+    for row in _csv_rows(path, quoting) if kind(path) in SEPARATORS else _json_rows(path):
+        missing = [name for name in names if name not in row.values]
         if missing:
-            raise Refused(f"{path}, line {line}: no value for {missing[0]}")
-        yield {name: row[name] for name in names}
+            raise Refused(f"{path}, {row.where}: no value for {missing[0]}")
+        yield row
 
 
-def _refuse_empty(path: str | Path, what: str) -> list[str]:
+def _reject_empty(path: str | Path, what: str) -> list[str]:
     raise Refused(f"{path} is empty: {what}")
 
 
 def _parquet_columns(path: str | Path) -> list[str]:
+    import pyarrow
     import pyarrow.parquet
 
     try:
         return list(pyarrow.parquet.read_schema(path).names)
-    except Exception as error:  # an OSError or one of pyarrow's own, by where the file is broken
+    except (OSError, pyarrow.ArrowException) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise Refused(f"{path} cannot be read as parquet: {reason}") from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Text formats
+# csv and tsv
 
 
-def _csv(path: str | Path) -> Iterator[tuple[int, dict[str, str]]]:
-    lines = _csv_lines(path)
-    _, header = next(lines, (0, list[str]()))
-    for line, cells in lines:
-        if len(cells) > len(header):
-            separator = "comma" if kind(path) == ".csv" else "tab"
-            raise Refused(
-                f"{path}, line {line}: {len(cells)} values for {len(header)} columns; text that holds a {separator} "
-                "must stand in double quotes"
-            )
-        if cells:
-            yield line, dict(zip(header, cells, strict=False))
-
-
-def _csv_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """(number of its last line, cells) of each record, the header included."""
-    csv.field_size_limit(2**31 - 1)
+def _csv_rows(path: str | Path, quoting: Quoting) -> Iterator[Row]:
     with _opened(path, newline="") as file:
-        reader = csv.reader(file, delimiter=SEPARATORS[kind(path)], strict=True)
+        yield from _Records(path, file, quoting)
+
+
+class _Records:
+    """The header and the rows of an open csv or tsv file."""
+
+    def __init__(self, path: str | Path, file: IO[str], quoting: Quoting) -> None:
+        csv.field_size_limit(2**31 - 1)
+        self._path, self._quoting = path, quoting
+        self._is_tsv = kind(path) == ".tsv"
+        self._undecided = self._is_tsv and quoting is None
+        self._lines: list[str] = []  # of the current record; kept only where quotation marks are looked at
+        self._reader = csv.reader(
+            self._kept(file) if self._undecided else file,
+            delimiter=SEPARATORS[kind(path)],
+            quoting=csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL,
+            strict=True,
+        )
+        self.header = next(self._cells(), [])
+        if not self.header:
+            _reject_empty(path, "its first line must name the columns")
+
+    def __iter__(self) -> Iterator[Row]:
+        start = self._reader.line_num
+        self._lines.clear()
+        for cells in self._cells():
+            cells = cells or ([""] if len(self.header) == 1 else [])  # a blank line is a row of one empty cell
+            first, start = start + 1, self._reader.line_num
+            if cells:
+                yield self._row(cells, first, start)
+            self._lines.clear()
+
+    def _row(self, cells: list[str], first: int, last: int) -> Row:
+        where = f"line {last}"
+        if len(cells) > len(self.header):
+            separator = "tab" if self._is_tsv else "comma"
+            raise Refused(f"{self._path}, {where}: {len(cells)} values for {len(self.header)} columns; text that holds "
+                          f"a {separator} must be in double quotes")  # fmt: skip
+        if [cells[0].removeprefix("\ufeff"), *cells[1:]] == self.header:
+            raise Refused(f"{self._path}, {where}: the header again: remove this line")
+        spanning = sum("\n" in cell or "\r" in cell for cell in cells) if last > first else 0
+        if spanning and self._undecided:
+            self._reject_joined_rows(cells, first, last)
+        text = "".join(self._lines)
+        quoted = text.startswith('"') or '\t"' in text
+        return Row(where, dict(zip(self.header, cells, strict=False)), spanning, quoted)
+
+    def _reject_joined_rows(self, cells: list[str], first: int, last: int) -> None:
+        """Raise Refused where a quoted cell of several lines may be several rows."""
+        joined = any("\t" in cell for cell in cells if "\n" in cell or "\r" in cell)
+        if joined or len(self.header) == 1:
+            raise Refused(f"{self._path}, line {first}: a double quote joins lines {first} to {last} into one cell: if "
+                          "quotation marks are letters here, add --csv_quoting none; if that is one text, add "
+                          "--csv_quoting minimal")  # fmt: skip
+
+    def _cells(self) -> Iterator[list[str]]:
         try:
-            for cells in reader:
-                yield reader.line_num, cells
+            yield from self._reader
         except csv.Error as error:
             what = "a double quote is opened and not closed" if "unexpected end" in str(error) else error
-            raise Refused(f"{path}, line {reader.line_num}: {what}") from None
+            raise Refused(f"{self._path}, line {self._reader.line_num}: {what}{self._remedy()}") from None
+
+    def _remedy(self) -> str:
+        return "; if quotation marks are letters here, add --csv_quoting none" if self._quoting is None else ""
+
+    def _kept(self, file: Iterable[str]) -> Iterator[str]:
+        for line in file:
+            self._lines.append(line)
+            yield line
 
 
-def _json(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number of its first line, object) of each row: an object a line or, in .json files, also an array of objects."""
+# ---------------------------------------------------------------------------------------------------------------------
+# json and jsonl
+
+
+def _json_rows(path: str | Path) -> Iterator[Row]:
+    """An object a line or, in .json files, also an array of objects."""
     with _opened(path) as file:
-        lines = ((line, text) for line, text in enumerate(file, 1) if text.strip())
-        for number, (line, text) in enumerate(lines):
-            if number == 0 and kind(path) == ".json" and text.lstrip().startswith("["):
-                yield from _json_array(path, line, text + file.read())
+        lines = ((number, text) for number, text in enumerate(file, 1) if text.strip())
+        for count, (number, text) in enumerate(lines):
+            if count == 0 and kind(path) == ".json" and text.lstrip().startswith("["):
+                yield from _json_array(path, number, text + file.read())
                 return
-            yield line, _json_object(path, line, text)
+            yield _json_row(path, f"line {number}", _parsed(path, number, text))
 
 
-def _json_array(path: str | Path, line: int, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of the array `text`, which starts in this line.
-
-    The text is held whole, its objects one at a time: the standard library does not parse JSON in pieces, and a file
-    that does not fit into memory is better written as json lines.
-    """
-    at, counted = _skip(text, text.index("[") + 1), 0
-    more = text[at : at + 1] != "]"
-    while more:
-        line, counted = line + text.count("\n", counted, at), at
-        row, at = _json_value(path, line, text, at)
-        yield line, row
-        at = _skip(text, at)
-        more = text[at : at + 1] == ","
-        at = _skip(text, at + 1) if more else at
-    line += text.count("\n", counted, at)
-    if text[at : at + 1] != "]":
-        raise Refused(f"{path}, line {line} is not JSON: ',' or the array's ']' expected")
-    if _skip(text, at + 1) < len(text):
-        raise Refused(f"{path}, line {line} is not JSON: there is more behind the array's closing ']'")
+def _json_array(path: str | Path, line: int, text: str) -> Iterator[Row]:
+    """The objects of an array that starts in this line: all held at once, unlike those of json lines."""
+    for number, value in enumerate(_parsed(path, line, text), 1):
+        yield _json_row(path, f"row {number}", value)
 
 
-def _skip(text: str, at: int) -> int:
-    while text[at : at + 1] and text[at] in BLANK:
-        at += 1
-    return at
-
-
-def _json_object(path: str | Path, line: int, text: str) -> dict[str, Any]:
-    start = _skip(text, 0)
-    row, end = _json_value(path, line, text, start)
-    if _skip(text, end) < len(text):
-        raise Refused(f"{path}, line {line} is not JSON: Extra data")
-    return row
-
-
-def _json_value(path: str | Path, line: int, text: str, at: int) -> tuple[dict[str, Any], int]:
-    """The object that starts at `at`, and where it ends."""
+def _parsed(path: str | Path, line: int, text: str) -> Any:
     try:
-        row, end = DECODER.raw_decode(text, at)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"{path}, line {line} is not JSON: {getattr(error, 'msg', error)}") from None
-    if not isinstance(row, dict):
-        raise Refused(f"{path}, line {line}: not a JSON object")
-    return row, end
+        return json.loads(text.rstrip())
+    except json.JSONDecodeError as error:
+        raise Refused(f"{path}, line {line + error.lineno - 1} is not JSON: {error.msg}") from None
+    except (ValueError, RecursionError):
+        raise Refused(
+            f"{path}, line {line}: its JSON is nested too deeply or has a number of too many digits"
+        ) from None
+
+
+def _json_row(path: str | Path, where: str, value: Any) -> Row:
+    if not isinstance(value, dict):
+        raise Refused(f"{path}, {where}: not a JSON object")
+    return Row(where, value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bytes
 
 
 @contextlib.contextmanager
@@ -221,7 +278,7 @@ def _opened(path: str | Path, newline: str | None = None) -> Iterator[IO[str]]:
     except UnicodeDecodeError as error:
         raise not_utf8(path, error) from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise Refused(f"{path} cannot be unzipped, it is cut off or no gzip file: {error}") from None
+        raise Refused(f"{path} is not a valid gzip file or is truncated: {error}") from None
     except OSError as error:
         raise Refused(f"{path} cannot be read: {error.strerror or error}") from None
 
@@ -231,7 +288,7 @@ def _unzipped(path: str | Path, mode: str, **how: Any) -> Any:
 
 
 def not_utf8(path: str | Path, error: UnicodeDecodeError) -> Refused:
-    """The refusal of a file in another encoding, with the line and the byte where it shows."""
+    """The rejection of a file in another encoding, with the line and the byte where it shows."""
     number, byte = 1, 0
     with _unzipped(path, "rb") as file:
         for number, raw in enumerate(file, 1):  # noqa: B007

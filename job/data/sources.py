@@ -1,7 +1,8 @@
 """Any source of rows -> a memory-mapped table of text and label, in the order of the source.
 
-Local text files go through job.tables, which changes no value; parquet, saved data sets and the hub through `datasets`.
-Rows stay on disk in every case, so memory does not grow with the data.
+Text files, also those of a data set's folder, go through job/data/readers.py, which changes no value; parquet, saved
+data sets and other files of the hub through `datasets`. Rows stay on disk in every case, so memory does not grow with
+the data.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import glob
-import hashlib
-import itertools
 import json
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job import config
-from job.data import columns, demo, hub, label_column, readers
-from job.data.columns import Columns
+from job.data import columns, demo, hub, label_column, parquet_tables, readers, text_tables, texts
+from job.data.columns import Columns, Request
 from job.data.label_column import LabelColumn
+from job.data.library_errors import loading_errors, one_line
+from job.data.text_tables import TextFiles
 from job.errors import Refused
+from job.runtime import files as runtime_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,7 +44,9 @@ class Source:
         origin: what messages call it.
         labels: None without a label column.
         to_predict: whether it is a test set, where rows may lack text and all labels may be missing.
-        locate: row (0-based) -> its file or split, and its number in it (1-based); None: `origin` is one of these.
+        place_of: row (0-based) -> what messages call it, where that is not its number in `origin`.
+        remarks: what the line that describes the data says of how it was read.
+        notes: what a user may not expect.
     """
 
     table: Dataset
@@ -52,12 +55,13 @@ class Source:
     fingerprint: str
     labels: LabelColumn | None = None
     to_predict: bool = False
-    locate: Callable[[int], tuple[str, int]] | None = None
+    place_of: Callable[[int], str] | None = None
+    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def place(self, row: int) -> str:
         """What messages call a row (0-based)."""
-        origin, number = self.locate(row) if self.locate else (self.origin, row + 1)
-        return f"{origin}, row {number}"
+        return self.place_of(row) if self.place_of else f"{self.origin}, row {row + 1}"
 
 
 @dataclass(frozen=True)
@@ -66,26 +70,38 @@ class DataSet:
 
     label: str
     splits: tuple[str, ...]
-    read: Callable[[str, bool], Source]
-    """(name of the split, whether it is to be predicted) -> its rows."""
+    read: Callable[[str, Wanted], Source]
+    """(name of the split, what of it is wanted) -> its rows."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a split is wanted, and how it is read."""
+
+    columns: Request
+    to_predict: bool
+    quoting: readers.Quoting
 
 
 def read(data: config.Data, splits: tuple[str, ...]) -> dict[str, Source]:
     """The sources of `splits` ("train", "validation", "test"), in this order.
 
     Only "validation" may be missing from the answer: where no file is given, or the data set has no split of a usual
-    name. Only "test" may be without a label, and have empty texts: each of its rows gets an answer.
+    name. Only "test" may be without a label, and have empty texts: each of its rows gets an answer. All have the
+    columns of the first.
 
     Raises:
         Refused: a file, data set, split or column that is not there or cannot be read, or a row without text.
     """
-    if data.dataset_name:
-        given = _data_set(data)
-        names = {split: _split_name(data, split, given) for split in splits}
-        return {split: given.read(name, split == TEST) for split, name in names.items() if name is not None}
-    files = {"train": data.train_file, EVALUATION: data.validation_file, TEST: data.test_file}
-    asked = [split for split in splits if files[split] or split != EVALUATION]
-    return {split: _read_files(data, str(files[split]), split == TEST) for split in asked}
+    given = _data_set(data) if data.dataset_name else _given_files(data)
+    names = {split: _split_name(data, split, given) if data.dataset_name else split for split in splits}
+    found: dict[str, Source] = {}
+    for split, name in names.items():
+        if name in given.splits:
+            trained = found["train"].columns if "train" in found else None
+            wanted = Wanted(columns.request(data, split, trained), split == TEST, data.csv_quoting)
+            found[split] = given.read(str(name), wanted)
+    return found
 
 
 def _data_set(data: config.Data) -> DataSet:
@@ -125,9 +141,9 @@ def _docstrings(data: config.Data) -> DataSet:
 
     files = demo.files(Path(datasets.config.HF_DATASETS_CACHE))
 
-    def read_split(name: str, to_predict: bool) -> Source:
-        read = _read_files(data, str(files[name]), to_predict)
-        return dataclasses.replace(read, origin=f"docstrings ({name})", locate=None)
+    def read_split(name: str, wanted: Wanted) -> Source:
+        read = _read_files([str(files[name])], wanted, f"docstrings ({name})")
+        return dataclasses.replace(read, place_of=None)
 
     return DataSet("docstrings", tuple(files), read_split)
 
@@ -136,125 +152,37 @@ def _docstrings(data: config.Data) -> DataSet:
 # Files
 
 
-def _read_files(data: config.Data, name: str, to_predict: bool) -> Source:
-    """The rows of all files that `name` means, one file after the other."""
-    paths = readers.files(name)
-    chosen = readers.choose(paths, data.text_column_names, data.label_column_name, to_predict)
+def _given_files(data: config.Data) -> DataSet:
+    """The files of --train_file, --validation_file and --test_file."""
+    given = {"train": data.train_file, EVALUATION: data.validation_file, TEST: data.test_file}
+    names = {split: name for split, name in given.items() if name}
+    return DataSet("files", tuple(names), lambda split, wanted: _read_pattern(names[split], wanted))
+
+
+def _read_pattern(name: str, wanted: Wanted) -> Source:
+    return _read_files(readers.files(name), wanted, name)
+
+
+def _read_files(paths: Sequence[str], wanted: Wanted, origin: str, declared: Any = None) -> Source:
+    """The rows of all files, one file after the other; `declared` are the features that their data set declares."""
+    chosen = readers.choose(paths, wanted.columns, wanted.quoting)
+    notes = columns.notes(readers.columns(paths[0], wanted.quoting), wanted.columns, chosen, origin)
     # The names are left out, for moved files are the same data; not the formats, for the same bytes may mean others.
-    fingerprint = _digest([[readers.kind(path), file_digest(path)] for path in paths], chosen.text, chosen.label)
+    content = [[readers.kind(path), runtime_files.sha256(Path(path))] for path in paths]
     if readers.kind(paths[0]) == readers.PARQUET:
-        table = _parquet(paths, chosen, name, to_predict)
-        labels = label_column.from_table(table, chosen.label) if chosen.label else None
-        locate = functools.partial(_row_of_parquet_file, paths)
-    else:
-        table = _generated(paths, chosen, fingerprint, to_predict)
-        untyped = all(readers.kind(path) in readers.SEPARATORS for path in paths)
-        labels = label_column.from_table(table, chosen.label, as_json=True, untyped=untyped) if chosen.label else None
-        locate = functools.partial(_row_of_text_file, paths)
-    return Source(table, chosen, name, fingerprint, labels, to_predict, locate)
-
-
-def _generated(paths: Sequence[str], chosen: Columns, fingerprint: str, to_predict: bool) -> Dataset:
-    """The files' rows as an Arrow table in the cache, written once and found again by the files' content."""
-    from datasets import Dataset, Features, Value
-
-    features = Features({name: Value("string") for name in chosen.all})
-    if next(itertools.chain.from_iterable(readers.rows(path, chosen.all) for path in paths), None) is None:
-        # which from_generator does not take
-        return Dataset.from_dict({name: [] for name in chosen.all}, features=features)
-    options = {"paths": tuple(paths), "chosen": chosen, "to_predict": to_predict}
-    if to_predict:  # read by the looser rule, it is not to be found in the cache by one who would train on it
-        fingerprint = _digest(fingerprint, TEST)
-    try:
-        return Dataset.from_generator(_texts_and_label, features=features, gen_kwargs=options, fingerprint=fingerprint)
-    except Exception as error:  # the library wraps what a generator raises
-        raise _refusal(error) from error
-
-
-def _texts_and_label(paths: Sequence[str], chosen: Columns, to_predict: bool) -> Iterator[dict[str, str]]:
-    for path in paths:
-        for number, row in enumerate(readers.rows(path, chosen.all), 1):
-            _refuse_no_text(path, number, {name: row[name] for name in chosen.text}, to_predict)
-            if chosen.label is not None:
-                row[chosen.label] = json.dumps(row[chosen.label], ensure_ascii=False)
-                _refuse_half_characters(path, number, row[chosen.label])
-            yield row
-
-
-def _refuse_no_text(origin: str, number: int, texts: dict[str, Any], to_predict: bool) -> None:
-    """Refuse a row where one of `texts` (column -> value) is not text or, except to be predicted, all are empty."""
-    for name, text in texts.items():
-        if not isinstance(text, str):
-            shown = "null" if text is None else repr(text)[:80]
-            raise Refused(f"{origin}, row {number}: {name} is not text but {shown}: take the row out or write text")
-        if not text.isascii():
-            _refuse_half_characters(origin, number, text)
-    if not to_predict and not any(text.strip() for text in texts.values()):
-        empty = f"{' and '.join(texts)} {'is' if len(texts) == 1 else 'are'} empty"
-        raise Refused(f"{origin}, row {number}: {empty}: nothing can be learnt from it, take the row out")
-
-
-def _refuse_half_characters(path: str, number: int, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = text[error.start].encode("unicode_escape").decode()
-        raise Refused(f"{path}, row {number}: {half} is half a character: its text was cut or badly written") from None
-
-
-def _refusal(error: BaseException) -> Exception:
-    """The Refused that a library's error was caused by, or the error itself."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, Refused):
-        cause = cause.__cause__ or cause.__context__
-    return cause if isinstance(cause, Exception) else RuntimeError(str(error))
-
-
-def _parquet(paths: Sequence[str], chosen: Columns, origin: str, to_predict: bool) -> Dataset:
-    from datasets import Dataset
-
-    _refuse_other_classes(paths, chosen)
-    try:
-        # Escaped, because the library takes a name for a pattern.
-        table = Dataset.from_parquet([glob.escape(str(Path(p).absolute())) for p in paths], columns=list(chosen.all))
-    except Exception as error:
-        raise Refused(f"{origin} cannot be read as parquet: {_one_line(error)}") from error
-    return _with_text(table, chosen, origin, functools.partial(_row_of_parquet_file, paths), to_predict)
-
-
-def _refuse_other_classes(paths: Sequence[str], chosen: Columns) -> None:
-    """Class numbers of several files mean the same only where the names that the files give them are the same."""
-    import pyarrow.parquet
-    from datasets import Features
-
-    def classes(path: str) -> Any:
-        features = Features.from_arrow_schema(pyarrow.parquet.read_schema(path))
-        return getattr(features[chosen.label], "names", None)
-
-    if chosen.label is not None and len(paths) > 1:
-        odd = next((path for path in paths[1:] if classes(path) != classes(paths[0])), None)
-        if odd is not None:
-            raise Refused(f"{odd}: column {chosen.label} has other class names than in {paths[0]}")
-
-
-def _row_of_parquet_file(paths: Sequence[str], row: int) -> tuple[str, int]:
-    """Row (0-based) of all files -> its file, and its number (1-based) in it."""
-    import pyarrow.parquet
-
-    return _row_of_file(paths, row, lambda path: pyarrow.parquet.read_metadata(path).num_rows)
-
-
-def _row_of_text_file(paths: Sequence[str], row: int) -> tuple[str, int]:
-    return _row_of_file(paths, row, lambda path: sum(1 for _ in readers.rows(path, ())))
-
-
-def _row_of_file(paths: Sequence[str], row: int, count_rows: Callable[[str], int]) -> tuple[str, int]:
-    for path in paths[:-1]:
-        rows = count_rows(path)
-        if row < rows:
-            return path, row + 1
-        row -= rows
-    return paths[-1], row + 1
+        table = parquet_tables.read(paths, chosen, origin)
+        fingerprint = _digest(content, chosen.text, chosen.label)
+        source = _checked(table, chosen, origin, fingerprint, wanted, functools.partial(parquet_tables.place, paths))
+        return dataclasses.replace(source, notes=tuple(notes))
+    fingerprint = _digest(content, chosen.text, chosen.label, readers.VERSION, wanted.quoting)
+    files = TextFiles(tuple(paths), chosen, wanted.to_predict, wanted.quoting)
+    table = text_tables.read(files, fingerprint)
+    labels = None
+    if chosen.label is not None:
+        labels = label_column.from_table(table, chosen.label, as_json=True, untyped=files.are_untyped)
+        labels = label_column.as_declared(labels, (declared or {}).get(chosen.label))
+    remarks, table = tuple(text_tables.remarks(table, files)), table.select_columns(list(chosen.all))
+    return Source(table, chosen, origin, fingerprint, labels, wanted.to_predict, files.place, remarks, tuple(notes))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -272,27 +200,27 @@ def _saved(data: config.Data, folder: Path, label: str) -> DataSet:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise Refused(f"data set {label} cannot be loaded: its {SAVED[0]} is damaged") from error
 
-    def read_split(name: str, to_predict: bool) -> Source:
-        return _read_saved(data, folder / name if whole else folder, f"{label} ({name})", to_predict)
+    def read_split(name: str, wanted: Wanted) -> Source:
+        return _read_saved(folder / name if whole else folder, f"{label} ({name})", wanted)
 
     return DataSet(label, tuple(splits), read_split)
 
 
-def _read_saved(data: config.Data, folder: Path, origin: str, to_predict: bool) -> Source:
+def _read_saved(folder: Path, origin: str, wanted: Wanted) -> Source:
     from datasets import load_dataset, load_from_disk
 
     try:
         saved = load_from_disk(str(folder), keep_in_memory=False).with_format(None)
         files = [file["filename"] for file in saved.cache_files]
-        fingerprint = _digest([file_digest(file) for file in files], str(saved.features))
+        fingerprint = _digest([runtime_files.sha256(Path(file)) for file in files], str(saved.features))
         if len(saved):
             # Copied into the cache as other sources are: tokens are kept beside their table, and this folder is the
             # user's, may be read-only, and is another data set by its content if files are added.
             escaped = [glob.escape(str(Path(file).absolute())) for file in files]
             saved = load_dataset("arrow", data_files=escaped, features=saved.features, split="train")
-    except Exception as error:
+    except loading_errors() as error:
         raise _unloadable(origin, error) from error
-    return _checked(saved, data, origin, fingerprint, to_predict)
+    return _from_table(saved, origin, fingerprint, wanted)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -304,40 +232,57 @@ def _repository(data: config.Data, folder: str, label: str) -> DataSet:
 
     try:
         there = get_dataset_split_names(folder, data.dataset_config_name)
-    except Exception as error:
+    except loading_errors() as error:
         raise _unloadable(label, error) from error
     return DataSet(label, tuple(map(str, there)), functools.partial(_read_split, data, folder, label))
 
 
-def _read_split(data: config.Data, folder: str, label: str, split: str, to_predict: bool) -> Source:
-    from datasets import load_dataset
+def _read_split(data: config.Data, folder: str, label: str, split: str, wanted: Wanted) -> Source:
+    from datasets import load_dataset, load_dataset_builder
 
+    origin = f"{label} ({split})"
     try:
-        table = load_dataset(folder, data.dataset_config_name, split=split)
-        content = _content(data, folder, split)
-    except Exception as error:
+        builder = load_dataset_builder(folder, data.dataset_config_name)
+        files = [str(file) for file in (builder.config.data_files or {}).get(split, ())]
+        if _is_plain_text(builder.config, files):
+            return _read_files(files, wanted, origin, builder.config.features or builder.info.features)
+        # Not to lose the text NA where a csv has options of its own, which the library knows.
+        options = {"keep_default_na": False} if hasattr(builder.config, "keep_default_na") else {}
+        table = load_dataset(folder, data.dataset_config_name, split=split, **options)
+        content = _content(data, folder, split, files)
+    except loading_errors() as error:
         raise _unloadable(label, error) from error
-    return _checked(table, data, f"{label} ({split})", _digest(content, str(table.features)), to_predict)
+    return _from_table(table, origin, _digest(content, str(table.features)), wanted)
 
 
-def _content(data: config.Data, folder: str, split: str) -> list[str | None]:
+def _is_plain_text(builder_config: Any, files: Sequence[str]) -> bool:
+    """Whether these are files that our readers read: text formats, local, without options of the data set's own."""
+    if not files or not all(file.lower().endswith(readers.TEXT_FILES) and Path(file).is_file() for file in files):
+        return False
+    usual = type(builder_config)()
+    own = {"name", "version", "data_dir", "data_files", "description", "features"}
+    if all(readers.kind(file) == ".tsv" for file in files):
+        usual.sep = "\t"
+    names = {field.name for field in dataclasses.fields(builder_config)} - own
+    return all(getattr(builder_config, name) == getattr(usual, name) for name in names)
+
+
+def _content(data: config.Data, folder: str, split: str, files: Sequence[str]) -> list[str | None]:
     """What identifies the rows of a split: the commit of a hub's snapshot, or the content of a folder's files.
 
     The library's own fingerprint holds paths and times, and changes with a copy.
     """
-    from datasets import load_dataset_builder
-
     if folder != data.dataset_name:
         return [Path(folder).name, data.dataset_config_name, split]
-    files = load_dataset_builder(folder, data.dataset_config_name).config.data_files[split]
-    return [file_digest(file) if Path(file).is_file() else str(file) for file in files]  # else: a file on the hub
+    # A name that is no file here is a file on the hub.
+    return [runtime_files.sha256(Path(file)) if Path(file).is_file() else file for file in files]
 
 
 def _unloadable(label: str, error: BaseException) -> Refused:
     what = (
         "it is Python code, which is not run: convert it to parquet"
         if "Dataset scripts" in str(error)
-        else _one_line(error)
+        else one_line(error)
     )
     return Refused(f"data set {label} cannot be loaded: {what}")
 
@@ -355,65 +300,37 @@ def _fetched(name: str, revision: str | None) -> str:
     try:
         hub.commit(name, revision, "dataset")  # raises where the download would fall back on an older copy
         return snapshot_download(name, repo_type="dataset", revision=revision)
-    except Exception as error:
+    except loading_errors() as error:
         where = f"{name} at {revision}" if revision else name
-        raise Refused(f"data set {where} is not in reach: {_one_line(error)}") from error
+        raise Refused(f"data set {where} is not in reach: {one_line(error)}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Checks that all tables share
+# Tables of any origin
 
 
-def _checked(table: Dataset, data: config.Data, origin: str, fingerprint: str, to_predict: bool) -> Source:
-    chosen = columns.choose(table.column_names, data.text_column_names, data.label_column_name, origin, to_predict)
-    table = table.select_columns(list(chosen.all))
-    table = _with_text(table, chosen, origin, lambda row: (origin, row + 1), to_predict)
+def _from_table(table: Dataset, origin: str, fingerprint: str, wanted: Wanted) -> Source:
+    chosen = columns.choose(table.column_names, wanted.columns, origin)
+    notes = columns.notes(table.column_names, wanted.columns, chosen, origin)
+    fingerprint = _digest(fingerprint, chosen.text, chosen.label)
+    source = _checked(table.select_columns(list(chosen.all)), chosen, origin, fingerprint, wanted)
+    return dataclasses.replace(source, notes=tuple(notes))
+
+
+def _checked(
+    table: Dataset,
+    chosen: Columns,
+    origin: str,
+    fingerprint: str,
+    wanted: Wanted,
+    place_of: Callable[[int], str] | None = None,
+) -> Source:
+    """The source that a typed table is, if its texts are text."""
     labels = label_column.from_table(table, chosen.label) if chosen.label else None
-    return Source(table, chosen, origin, _digest(fingerprint, chosen.text, chosen.label), labels, to_predict)
-
-
-def _with_text(
-    table: Dataset, chosen: Columns, origin: str, place: Callable[[int], tuple[str, int]], to_predict: bool
-) -> Dataset:
-    """`table`, if all its rows have text; `place` gives the file and the number in it of a row that has none."""
-    for name in chosen.text:
-        if getattr(table.features[name], "dtype", None) not in ("string", "large_string"):
-            raise Refused(f"{origin}: column {name} is not text but {table.features[name]}")
-    found = _first_without_text(table.data.table.select(list(chosen.text)).to_batches(), to_predict)
-    if found is not None:
-        _refuse_no_text(*place(found), table.select_columns(list(chosen.text))[found], to_predict)
-    return table
-
-
-def _first_without_text(batches: Iterable[Any], to_predict: bool) -> int | None:
-    """Number of the first row where a column is null or, unless it is to be predicted, all columns are blank.
-
-    `batches` are pyarrow's.
-    """
-    import pyarrow.compute as pc
-
-    start = 0
-    for batch in batches:
-        missing = functools.reduce(pc.or_, map(pc.is_null, batch.columns))
-        blank = functools.reduce(pc.and_, (pc.equal(pc.utf8_trim_whitespace(text), "") for text in batch.columns))
-        at = pc.index(missing if to_predict else pc.or_(missing, pc.fill_null(blank, True)), True).as_py()
-        if at >= 0:
-            return start + at
-        start += len(batch)
-    return None
-
-
-def file_digest(path: str | Path) -> str:
-    """sha256 of a file's content: a copied or touched file is still the same data."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    source = Source(table, chosen, origin, fingerprint, labels, wanted.to_predict, place_of)
+    texts.check_table(table, chosen.text, origin, source.place, wanted.to_predict)
+    return source
 
 
 def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def _one_line(error: BaseException) -> str:
-    """What an error says, in so many words; a library's wrapper around another error says nothing."""
-    said = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
-    return textwrap.shorten(str(said), 200, placeholder=" ...") or type(said).__name__
+    return runtime_files.digest(parts)[:32]

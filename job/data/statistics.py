@@ -16,8 +16,6 @@ import numpy as np
 import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
-from job.data import resident
-
 PERCENTILES = (50, 90, 99)
 OVERLAPS = {"validation": "overlap", "test": "test_overlap"}
 ADJECTIVES = {"train": "training", "validation": "evaluation", "test": "test"}
@@ -28,8 +26,6 @@ LISTED_CLASSES = 10
 LISTED_ENDS = 5
 LISTED_MISSING = 5
 LONGEST_NAME = 40
-CHUNKS = 16
-"""Of a column, hashed before their pages are let go."""
 
 
 @dataclass(frozen=True)
@@ -110,15 +106,12 @@ def _hashes(part: Part) -> np.ndarray:
             raise ValueError(f"a split has {size} lengths, but {len(member)} rows of text, labels or truncation")
     total = np.zeros(len(columns[0]), dtype=np.uint64)
     for seed, column in enumerate(columns):
-        pages, start = resident.mapped(column), 0
-        for number, chunk in enumerate(column.chunks):
+        start = 0
+        for chunk in column.chunks:
             # Buffers are views of the table: no text is copied, whatever its length.
-            digests = (xxh3_64_intdigest(text.as_buffer(), seed) for text in chunk)
+            digests = (xxh3_64_intdigest(text.as_buffer() or b"", seed) for text in chunk)
             total[start : start + len(chunk)] += np.fromiter(digests, np.uint64, len(chunk))
             start += len(chunk)
-            if number % CHUNKS == 0:
-                resident.let_go(pages)
-        resident.let_go(pages)
     return total if part.rows is None else total[part.rows]
 
 

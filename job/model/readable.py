@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from job.data import resident
 from job.data.dataset import Data, Split
 from job.errors import Refused
 from job.model.tokenizers import READ_AT_END_TOKEN, vocabulary_size
@@ -44,7 +43,6 @@ def _count(split: Split, wanted: Callable[[np.ndarray], np.ndarray]) -> np.ndarr
         ends = np.cumsum(wanted(chunk.flatten().to_numpy()))
         bounds = chunk.offsets.to_numpy().astype(np.int64) - chunk.offsets[0].as_py()
         counts.append(np.diff(np.concatenate([[0], ends])[bounds]))
-        resident.let_go(resident.mapped(column))
     rows = np.concatenate(counts)
     taken = split.tokens._indices
     return rows if taken is None else rows[taken.column(0).to_numpy()]

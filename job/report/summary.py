@@ -83,8 +83,9 @@ def _what(data: Data) -> str:
     text = " + ".join(data.text_columns)
     by_class = ", by class" if data.task.kind.one_label else ""
     cut = f"; no validation data given: a tenth of the training rows is cut off{by_class}" if data.cut else ""
+    remarks = "".join(f"; {remark}" for remark in data.remarks)
     label = "no label" if data.label_column is None else f"label: {data.label_column}"
-    return f"text: {text}, {label}, {data.task}{cut}"
+    return f"text: {text}, {label}, {data.task}{cut}{remarks}"
 
 
 def device_name(device: torch.device) -> str:

@@ -1,6 +1,7 @@
 """Every message with exit code 2 that needs no model: provoked as a user would, and kept whole in one file."""
 
 import ast
+import gzip
 import importlib
 import shlex
 from collections.abc import Callable
@@ -24,8 +25,11 @@ MODULES = (
     "job.config.cli",
     "job.checks",
     "job.data.columns",
+    "job.data.parquet_tables",
     "job.data.readers",
     "job.data.sources",
+    "job.data.text_tables",
+    "job.data.texts",
     "job.runtime.environment",
     "job.run.folder",
 )
@@ -52,6 +56,8 @@ def training_data(words: str) -> None:
 
     for name, texts in {"numbers": [1, 2], "null": ["a", None], "empty": ["a", " "], "broken": ["a", "b"]}.items():
         pq.write_table(pa.table({"text": texts, "label": [0, 1]}), f"{name}.parquet")
+    pq.write_table(pa.table({"text": ["a"], "label": [1]}), "types0.parquet")
+    pq.write_table(pa.table({"text": ["a"], "label": ["01"]}), "types1.parquet")
     content = Path("broken.parquet").read_bytes()
     Path("broken.parquet").write_bytes(content[:4] + bytes(50) + content[54:])  # behind a schema in good order
     for number, names in enumerate((["no", "yes"], ["yes", "no"])):
@@ -166,6 +172,7 @@ CASES = [
     Case("--dataset_name yelp_review_full --train_file train.csv"),
     Case("--dataset_name yelp_review_full --test_file train.csv"),
     Case(f"{SOURCES} --test_split_name test"),
+    Case(f"{SOURCES} --no_label"),
     Case(f"{SOURCES} --validation_split_name dev"),
     Case("--train_file no.csv --validation_file eval.csv"),
     Case("--train_file /no/no.csv --validation_file eval.csv"),
@@ -203,7 +210,10 @@ CASES = [
     Case("--train_file a.parquet", {"a.parquet": ""}),
     Case("--train_file a.parquet", {"a.parquet": "text,label\n"}),
     Case(f"{SOURCES} --test_file a.csv --label_column_name label", {"a.csv": "text\n"}),
-    Case(f"{SOURCES} --test_file a.csv", {"a.csv": "text,label,class\n"}),
+    Case(f"{SOURCES} --test_file a.csv --text_column_names text", {"a.csv": "body,label\n"}),
+    Case(f"{SOURCES} --test_file a.csv", {"a.csv": "body,label\n"}),
+    Case("predict --test_file a.csv", {"a.csv": "text,label,class\n"}),
+    Case("--train_file train.csv --validation_file a.csv", {"a.csv": "text,class\n"}),
     Case(f"{SOURCES} --text_column_names body"),
     Case(f"{SOURCES} --label_column_name stars"),
     Case(f"{SOURCES} --text_column_names a b c"),
@@ -213,6 +223,9 @@ CASES = [
     Case("a.csv", {"a.csv": "text,label\na\n"}, rows),
     Case("a.csv", {"a.csv": "text,label\na,b,c\n"}, rows),
     Case("a.csv", {"a.csv": 'text,label\n"a,b\n'}, rows),
+    Case("a.csv", {"a.csv": "text,label\na,b\ntext,label\nc,d\n"}, rows),
+    Case("a.tsv", {"a.tsv": 'text\tlabel\n"a\tb\nc\td\ne"\tf\n'}, rows),
+    Case("a.jsonl.gz", {"a.jsonl.gz": gzip.compress(b'{"text": ' + b"1" * 5000 + b"}", mtime=0)}, rows),
     Case("a.jsonl", {"a.jsonl": '{"text": "a", "label": 1} 2\n'}, rows),
     Case("a.json", {"a.json": '[{"text": "a", "label": 1}\n'}, rows),
     Case("a.json", {"a.json": '[{"text": "a", "label": 1}]\n]'}, rows),
@@ -227,6 +240,7 @@ CASES = [
     Case("--train_file numbers.parquet", act=training_data),
     Case("--train_file broken.parquet", act=training_data),
     Case("--train_file 'classes*.parquet'", act=training_data),
+    Case("--train_file 'types*.parquet'", act=training_data),
     Case("--train_file null.parquet --label_column_name stars", act=training_data),
     Case("--dataset_name acme/nothing", act=training_data),
     Case("--dataset_name empty", {"empty/.hidden": ""}, training_data),

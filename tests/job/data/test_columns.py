@@ -2,14 +2,19 @@
 
 import pytest
 
+from job import config
 from job.data import columns
-from job.data.columns import Columns
+from job.data.columns import Columns, Request
 from job.errors import Refused
+
+
+def choose(there: list[str], text: tuple[str, ...] = (), label: str | None = None) -> Columns:
+    return columns.choose(there, Request(text, label), "a.csv")
 
 
 def refusal(there: list[str], text: tuple[str, ...] = (), label: str | None = None) -> str:
     with pytest.raises(Refused) as caught:
-        columns.choose(there, text, label, "a.csv")
+        choose(there, text, label)
     return str(caught.value)
 
 
@@ -25,17 +30,17 @@ def refusal(there: list[str], text: tuple[str, ...] = (), label: str | None = No
     ],
 )
 def test_usual_names_are_recognised_in_any_order(there: list[str], expected: Columns) -> None:
-    assert columns.choose(there, (), None, "a.csv") == expected
-    assert columns.choose(there[::-1], (), None, "a.csv") == expected
+    assert choose(there) == expected
+    assert choose(there[::-1]) == expected
 
 
 def test_names_given_beat_names_recognised() -> None:
     there = ["text", "label", "body", "stars"]
-    assert columns.choose(there, ("body", "text"), "stars", "a.csv") == Columns(("body", "text"), "stars")
+    assert choose(there, ("body", "text"), "stars") == Columns(("body", "text"), "stars")
 
 
 def test_a_column_named_as_text_is_not_taken_for_the_label() -> None:
-    assert columns.choose(["intent", "label"], ("intent",), None, "a.csv") == Columns(("intent",), "label")
+    assert choose(["intent", "label"], ("intent",)) == Columns(("intent",), "label")
 
 
 @pytest.mark.parametrize(
@@ -99,8 +104,52 @@ def test_a_column_there_twice_is_not_chosen_between() -> None:
 
 
 def test_an_optional_label_is_left_out_only_where_none_can_be_meant() -> None:
-    assert columns.choose(["id", "text"], (), None, "a.csv", label_optional=True) == Columns(("text",), None)
-    assert columns.choose(["label", "text"], (), None, "a.csv", label_optional=True) == Columns(("text",), "label")
-    for there, label in ((["text"], "stars"), (["text", "label", "class"], None)):
-        with pytest.raises(Refused):
-            columns.choose(there, (), label, "a.csv", label_optional=True)
+    optional = Request(label_required=False)
+    assert columns.choose(["id", "text"], optional, "a.csv") == Columns(("text",), None)
+    assert columns.choose(["label", "text"], optional, "a.csv") == Columns(("text",), "label")
+    with pytest.raises(Refused):
+        columns.choose(["text", "label", "class"], optional, "a.csv")
+
+
+TRAINED = Columns(("sentence1", "sentence2"), "label")
+
+
+def test_other_splits_have_the_columns_of_the_training_data() -> None:
+    for split in ("validation", "test"):
+        asked = columns.request(config.Data(), split, TRAINED)
+        assert columns.choose(["label", "text", "sentence2", "sentence1"], asked, "b.csv") == TRAINED
+        with pytest.raises(Refused) as caught:
+            columns.choose(["text", "label"], asked, "b.csv")
+        message = "b.csv has no column sentence1, which the training data has: it has text, label"
+        assert str(caught.value) == message
+
+
+def test_a_test_set_without_the_label_of_the_training_data_is_predicted_which_is_noted() -> None:
+    there = ["sentence1", "sentence2", "category"]
+    asked = columns.request(config.Data(), "test", TRAINED)
+    chosen = columns.choose(there, asked, "b.csv")
+    assert chosen == Columns(TRAINED.text, None)
+    assert columns.notes(there, asked, chosen, "b.csv") == ["b.csv: no column label, so it is predicted and not scored"]
+    with pytest.raises(Refused, match="has no column label, which the training data has"):
+        columns.choose(there, columns.request(config.Data(), "validation", TRAINED), "b.csv")
+    named = config.Data(label_column_name="label")
+    with pytest.raises(Refused, match="has no column label"):
+        columns.choose(there, columns.request(named, "test", TRAINED), "b.csv")
+
+
+def test_the_second_text_of_a_pair_that_training_did_not_have_is_noted() -> None:
+    there = ["text", "text_pair", "label"]
+    asked = columns.request(config.Data(), "validation", Columns(("text",), "label"))
+    chosen = columns.choose(there, asked, "b.csv")
+    assert chosen == Columns(("text",), "label")
+    assert columns.notes(there, asked, chosen, "b.csv") == [
+        "b.csv: column text_pair is not read, the training data has text only"
+    ]
+
+
+def test_without_a_label_no_column_is_one() -> None:
+    data = config.Data(no_label=True)
+    there = ["text", "category", "label"]
+    assert columns.choose(there, columns.request(data, "test"), "b.csv") == Columns(("text",), None)
+    with pytest.raises(Refused):
+        columns.choose(there, columns.request(data, "train"), "b.csv")

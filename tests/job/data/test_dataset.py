@@ -11,7 +11,7 @@ import pytest
 
 from job import config
 from job.config.tasks import SINGLE_LABEL, Task
-from job.data import dataset
+from job.data import dataset, tokenization
 from job.data.dataset import Data
 from job.errors import Refused
 from tests.support.tiny import tiny_tokenizer
@@ -136,7 +136,7 @@ def test_a_tokenizer_that_keeps_the_end_of_a_text_is_another_tokenizer(tokenizer
     right, left = load(tokenizer_folder), load(tokenizer_folder, truncation_side="left")
     cut = [t("good bad film", truncation=True, max_length=4)["input_ids"] for t in (right, left)]
     assert cut[0] != cut[1]
-    assert dataset.tokenizer_digest(right) != dataset.tokenizer_digest(left)
+    assert tokenization.tokenizer_digest(right) != tokenization.tokenizer_digest(left)
 
 
 @pytest.mark.parametrize(("size", "limit"), [(100, 10), (100, 99), (7, 1), (5, 5), (5, 9), (5, None)])
@@ -178,20 +178,49 @@ def test_without_training_the_models_classes_are_taken(tmp_path: Path, tokenizer
     assert str(caught.value) == "the model has no class names of its own: give a fine-tuned one as --model_name_or_path"
 
 
-@pytest.mark.usefixtures("datasets_cache")
-def test_a_row_to_predict_of_which_no_token_is_made_is_refused(tmp_path: Path) -> None:
+def bare_tokenizer(**special: str) -> Any:
+    """A tokenizer that adds no special tokens, as those of decoders."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    bare = Tokenizer(models.WordLevel({"x": 0, "?": 1}, unk_token="?"))
+    bare = Tokenizer(models.WordLevel({"x": 0, "?": 1, "</s>": 2, "<pad>": 3}, unk_token="?"))
     bare.pre_tokenizer = pre_tokenizers.Whitespace()
-    path = write(tmp_path / "a.csv", text=["x", "x x", " "])
+    return PreTrainedTokenizerFast(tokenizer_object=bare, **special)
+
+
+@pytest.mark.usefixtures("datasets_cache")
+@pytest.mark.parametrize(
+    ("special", "token"),
+    [({"eos_token": "</s>", "pad_token": "<pad>"}, 2), ({"pad_token": "<pad>"}, 3), ({"unk_token": "?"}, 1)],
+)
+def test_a_row_to_predict_of_which_no_token_is_made_becomes_one(
+    special: dict[str, str], token: int, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl({"text": "x"}, {"text": None}, {"text": " "}, {"text": "x x"}))
+    path = str(tmp_path / "a.jsonl")
     asked = config.from_dict({"test_file": path, "do_train": False, "do_eval": False})
+    task = Task(SINGLE_LABEL, ("pos", "neg"))
+    read = dataset.prepare(asked, bare_tokenizer(**special), task, MAX_LENGTH)
+    assert read.test is not None
+    assert ids(read.test) == [[0], [token], [token], [0, 0]]
+    assert read.test.lengths.tolist() == [1, 1, 1, 2]
+    assert read.description["notes"] == [
+        f"{path}: 2 rows have no text and are answered like any other, first in {path}, row 2"
+    ]
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_a_row_to_learn_from_of_which_no_token_is_made_is_refused(tmp_path: Path) -> None:
+    from tokenizers import normalizers
+
+    tokenizer = bare_tokenizer(eos_token="</s>")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("y", "")
+    path = write(tmp_path / "a.csv", text=["x", "y", "x x"], label=["a", "b", "a"])
     with pytest.raises(Refused) as caught:
-        dataset.prepare(
-            asked, PreTrainedTokenizerFast(tokenizer_object=bare), Task(SINGLE_LABEL, ("pos", "neg")), MAX_LENGTH
-        )
-    assert str(caught.value) == f"{path}, row 3: the tokenizer finds no token in it: write text"
+        prepared(path, tokenizer)
+    assert str(caught.value) == (
+        f"{path}, row 2: the tokenizer finds no token in the text: write text or remove the row"
+    )
 
 
 @pytest.mark.usefixtures("datasets_cache")
@@ -217,7 +246,7 @@ def jsonl(*rows: Any) -> bytes:
         (
             "a.jsonl",
             jsonl({"text": "a", "label": 1}, {"text": 7, "label": 2}),
-            lambda path: f"{path}, row 2: text is not text but 7: take the row out or write text",
+            lambda path: f"{path}, row 2: text is not text but 7: write text or remove the row",
         ),
         (
             "a.jsonl",  # half an emoji, as cut tweets have it
@@ -250,3 +279,20 @@ def test_parquet_keeps_types_and_categories(tmp_path: Path, tokenizer: Any) -> N
     read = prepared(str(tmp_path / "a.parquet"), tokenizer)
     assert [read.task.names[i] for i in read.evaluation.labels] == ["b", "a", "b"]
     assert ids(read.evaluation)[:2] == [tokenizer(text)["input_ids"] for text in ("007", "NA")]
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_how_a_file_was_read_is_said(tmp_path: Path, tokenizer: Any) -> None:
+    (tmp_path / "a.csv").write_text('id,text,label\n1,x,a\n2,y,b\n"3\n",z,a\n4,"v\nw","b"\n5,v,a\n')
+    (tmp_path / "b.tsv").write_text('text\tlabel\nx\ta\n"y"\tb\n"u v"\tb\n')
+    read = dataset.prepare(
+        config.from_dict({"train_file": str(tmp_path / "a.csv"), "validation_file": str(tmp_path / "b.tsv")}),
+        tokenizer,
+        None,
+        MAX_LENGTH,
+    )
+    assert read.remarks == (
+        f"2 cells span several lines, first in {tmp_path}/a.csv, row 3",
+        f"2 rows have a cell in double quotes, read without them, first in {tmp_path}/b.tsv, row 2 "
+        "(--csv_quoting none keeps them)",
+    )

@@ -183,7 +183,7 @@ def test_a_row_without_text_is_refused_by_file_and_number(ending: str, empty: st
     write(tmp_path / f"a{ending}", texts("x", "y"))
     write(tmp_path / f"b{ending}", texts("x", empty, "y"))
     message = refusal(lambda: one(train_file=str(tmp_path / f"*{ending}")))
-    assert message == f"{tmp_path}/b{ending}, row 2: text is empty: nothing can be learnt from it, take the row out"
+    assert message == f"{tmp_path}/b{ending}, row 2: text is empty: write text or remove the row"
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
@@ -195,17 +195,25 @@ def test_a_row_to_predict_may_be_empty_which_is_not_remembered_as_fit_to_train_o
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet"])
-def test_a_text_that_is_null_is_refused_by_file_and_number(ending: str, tmp_path: Path) -> None:
+def test_a_text_that_is_null_is_an_empty_text(ending: str, tmp_path: Path) -> None:
     rows = [*texts("x", "y"), {"text": None, "label": "a"}, *texts("")]
     path = write(tmp_path / f"a{ending}", rows)
-    for read in (lambda: one(train_file=path), lambda: sources.read(given(test_file=path), ("test",))):
-        message = refusal(read)
-        assert message == f"{path}, row 3: text is not text but null: take the row out or write text"
+    read = sources.read(given(test_file=path), ("test",))["test"]
+    assert [text or "" for text, _ in content(read)] == ["x", "y", "", ""]
+    assert refusal(lambda: one(train_file=path)) == f"{path}, row 3: text is empty: write text or remove the row"
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_a_column_of_nulls_only_can_be_predicted(ending: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a{ending}", [{"text": None, "label": None}] * 2)
+    read = sources.read(given(test_file=path), ("test",))["test"]
+    assert [(text or "", label) for text, label in content(read)] == [("", None)] * 2
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_a_pair_has_text_if_one_of_it_does(ending: str, tmp_path: Path) -> None:
-    pairs = [{"sentence1": a, "sentence2": b, "label": "1"} for a, b in (("a", "b"), ("", "b"), ("a", ""), (" ", ""))]
+    halves = (("a", "b"), ("", "b"), ("a", None), (" ", ""))
+    pairs = [{"sentence1": a, "sentence2": b, "label": "1"} for a, b in halves]
     assert len(one(train_file=write(tmp_path / f"a{ending}", pairs[:3])).table) == 3
     message = refusal(lambda: one(train_file=write(tmp_path / f"b{ending}", pairs)))
     assert ", row 4: sentence1 and sentence2 are empty: " in message
@@ -224,7 +232,7 @@ def test_half_a_character_is_refused_by_file_and_number(column: str, tmp_path: P
     rows = [*texts("x"), {"text": "y", "label": "b", column: "\ud83d"}]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     message = refusal(lambda: one(train_file=str(tmp_path / "a.json")))
-    assert message.startswith(f"{tmp_path}/a.json, row 2: \\ud83d is half a character")
+    assert message.startswith(f"{tmp_path}/a.json, row 2: \\ud83d is an unpaired surrogate")
 
 
 def test_a_pattern_means_the_same_files_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +257,7 @@ def test_a_pattern_means_the_same_files_from_another_folder(tmp_path: Path, monk
 def test_preflight_reads_the_columns_of_a_hundred_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at = []
     columns = readers.columns
-    monkeypatch.setattr(readers, "columns", lambda path: looked_at.append(path) or columns(path))
+    monkeypatch.setattr(readers, "columns", lambda path, quoting: looked_at.append(path) or columns(path, quoting))
     for number in range(120):
         write(tmp_path / f"{number:03}.csv", texts("x"))
     asked = config.from_dict({"train_file": str(tmp_path / "*.csv")})
@@ -403,7 +411,7 @@ def test_a_data_set_without_labels_can_be_predicted(tmp_path: Path) -> None:
 def test_a_row_without_text_is_refused_by_split_and_number(tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", train=["a", ""])
     message = refusal(lambda: one(dataset_name=str(folder)))
-    assert message == f"{folder} (train), row 2: text is empty: nothing can be learnt from it, take the row out"
+    assert message == f"{folder} (train), row 2: text is empty: write text or remove the row"
 
 
 @pytest.mark.parametrize("name", ["dataset_dict.json", "train/state.json", "train/data-00000-of-00001.arrow"])
@@ -417,3 +425,144 @@ def test_a_saved_data_set_has_no_configurations(tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", train=["a"])
     message = refusal(lambda: one(dataset_name=str(folder), dataset_config_name="x"))
     assert message == f"{folder} was made by save_to_disk and has no configurations: leave out --dataset_config_name"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The same rows as a file and in a data set's folder
+
+ODD = [{"text": t, "label": n} for t, n in zip(["NA", "007", "1e5", "null", "2020-01-01", "x"],
+                                              ["01", "02", "NA", "None", "1e5", "01"], strict=True)]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".json", ".csv.gz", ".jsonl.gz"])
+def test_a_file_in_a_folder_is_read_as_the_file_is(ending: str, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    path = write(tmp_path / "d" / f"train{ending}", ODD)
+    alone, folder = one(train_file=path), one(dataset_name=str(tmp_path / "d"))
+    assert content(folder) == content(alone) == [(row["text"], row["label"]) for row in ODD]
+    assert alone.labels is not None and folder.labels is not None
+    assert folder.labels.untyped == alone.labels.untyped == (".csv" in ending or ending == ".tsv")
+    assert folder.place(2) == f"{path}, row 3"
+
+
+def test_the_files_of_a_split_are_read_in_their_order(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for number in range(3):
+        write(folder / f"train-{number}.csv", [{"text": f"NA{number}", "label": "01"}])
+    write(folder / "test.csv", [{"text": "007"}])
+    read = sources.read(given(dataset_name=str(folder), test_split_name="test"), ("train", "test"))
+    assert content(read["train"]) == [("NA0", "01"), ("NA1", "01"), ("NA2", "01")]
+    assert list(read["test"].table["text"]) == ["007"]
+
+
+def card(folder: Path, yaml: str) -> None:
+    (folder / "README.md").write_text(f"---\n{yaml}---\n")
+
+
+def test_the_types_that_a_folder_declares_are_those_of_its_labels(tmp_path: Path) -> None:
+    declared = {
+        "{class_label: {names: {'0': neg, '1': pos}}}": (["1", "0", "neg"], ["pos", "neg", "neg"], False),
+        "string": (["3.1", "3.10", "3.1"], ["3.1", "3.10", "3.1"], False),
+        "float64": (["1", "2", "3"], [1.0, 2.0, 3.0], False),
+        "int64": (["1", "2", "3"], ["1", "2", "3"], True),
+    }
+    for number, (dtype, (written, expected, untyped)) in enumerate(declared.items()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write(folder / "train.csv", [{"text": "NA", "label": label} for label in written])
+        card(
+            folder,
+            f"dataset_info:\n  features:\n  - {{name: text, dtype: string}}\n  - {{name: label, dtype: {dtype}}}\n",
+        )
+        read = one(dataset_name=str(folder))
+        assert content(read) == [("NA", label) for label in expected], dtype
+        assert read.labels is not None and read.labels.untyped == untyped
+
+
+def test_a_csv_with_options_of_its_own_is_left_to_the_library(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "train.csv").write_text("text;label\nNA;x\nc, d;y\n")
+    card(folder, "configs:\n- config_name: default\n  data_files: train.csv\n  sep: ';'\n")
+    assert content(one(dataset_name=str(folder))) == [("NA", "x"), ("c, d", "y")]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files that store a column in different types
+
+
+def parquet(path: Path, texts: Any, labels: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": texts, "label": labels}), path)
+
+
+def test_parquet_files_of_different_widths_are_read_together(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    parquet(tmp_path / "a.parquet", pa.array(["a"]), pa.array([1], pa.int8()))
+    parquet(tmp_path / "b.parquet", pa.array(["b"], pa.large_string()), pa.array([2**40]))
+    parquet(tmp_path / "c.parquet", pa.array(["c"]).dictionary_encode(), pa.array([3], pa.uint16()))
+    assert content(one(train_file=str(tmp_path / "*.parquet"))) == [("a", 1), ("b", 2**40), ("c", 3)]
+    parquet(tmp_path / "a.parquet", pa.array(["a"]), pa.array([[1, 0]], pa.list_(pa.int64(), 2)))
+    parquet(tmp_path / "b.parquet", pa.array(["b"]), pa.array([[0, 1]], pa.list_(pa.int8())))
+    assert content(one(train_file=str(tmp_path / "[ab].parquet"))) == [("a", [1, 0]), ("b", [0, 1])]
+
+
+@pytest.mark.parametrize(
+    ("one_type", "other", "shown"),
+    [
+        ([1], ["01"], "string and int64"),
+        ([1], [1.5], "double and int64"),
+        (["a"], [["a"]], "list<element: string> and string"),
+    ],
+)
+def test_parquet_files_whose_labels_have_other_types_are_refused(
+    one_type: list[Any], other: list[Any], shown: str, tmp_path: Path
+) -> None:
+    parquet(tmp_path / "a.parquet", ["a"], one_type)
+    parquet(tmp_path / "b.parquet", ["b"], other)
+    message = refusal(lambda: one(train_file=str(tmp_path / "*.parquet")))
+    assert message == f"{tmp_path}/b.parquet: column label is {shown} in {tmp_path}/a.parquet: save them with one type"
+
+
+def test_text_of_json_beside_a_csv_is_not_taken_for_numbers(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", [{"text": "a", "label": "3.1"}])
+    write(tmp_path / "b.jsonl", [{"text": "b", "label": "3.10"}])
+    read = one(train_file=str(tmp_path / "*.*"))
+    assert read.labels is not None and not read.labels.untyped
+    assert content(read) == [("a", "3.1"), ("b", "3.10")]
+
+
+def test_a_row_of_several_files_is_named_by_its_file(tmp_path: Path) -> None:
+    for name, ending in (("a", ".csv"), ("b", ".jsonl")):
+        write(tmp_path / f"{name}{ending}", texts("x", "y", "z"))
+    read = one(train_file=str(tmp_path / "*.*"))
+    assert [read.place(row) for row in (2, 3)] == [f"{tmp_path}/a.csv, row 3", f"{tmp_path}/b.jsonl, row 1"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Evaluation and test data
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_other_splits_have_the_columns_of_the_training_data(ending: str, tmp_path: Path) -> None:
+    pair = write(tmp_path / f"pair{ending}", [{"sentence1": "a", "sentence2": "b", "label": "1"}])
+    single = write(tmp_path / f"single{ending}", [{"text": "a", "label": "1"}])
+    both = write(tmp_path / f"both{ending}", [{"text": "a", "text_pair": "b", "label": "1"}])
+    for split in ("validation", "test"):
+        asked = given(train_file=pair, **{f"{split}_file": single})
+        message = f"{single} has no column sentence1, which the training data has: it has text, label"
+        assert refusal(lambda asked=asked, split=split: sources.read(asked, ("train", split))) == message  # type: ignore[misc]
+        assert refusal(lambda asked=asked: checks.check(config.Config(data=asked))) == message  # type: ignore[misc]
+    read = sources.read(given(train_file=single, validation_file=both), ("train", "validation"))["validation"]
+    assert read.columns == Columns(("text",), "label")
+    assert read.notes == (f"{both}: column text_pair is not read, the training data has text only",)
+
+
+def test_a_category_that_is_no_label_is_left_out_on_demand(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", [{"text": "a", "category": "books"}])
+    read = sources.read(given(test_file=path, no_label=True), ("test",))["test"]
+    assert (read.columns.label, read.labels) == (None, None)

@@ -1,0 +1,108 @@
+"""Parquet files as one Arrow table, memory-mapped from the cache of `datasets`."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from job.data.columns import Columns
+from job.data.library_errors import loading_errors, one_line
+from job.errors import Refused
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def read(paths: Sequence[str], columns: Columns, origin: str) -> Dataset:
+    """The rows of all files.
+
+    Raises:
+        Refused: a file cannot be read, or a column has another type or other class names than in the first.
+    """
+    from datasets import Dataset
+
+    try:
+        features = common_features(paths, columns)
+        # Escaped, because the library takes a name for a pattern.
+        names = [glob.escape(str(Path(path).absolute())) for path in paths]
+        return Dataset.from_parquet(names, columns=list(columns.all), features=features)
+    except loading_errors() as error:
+        raise Refused(f"{origin} cannot be read as parquet: {one_line(error)}") from error
+
+
+def common_features(paths: Sequence[str], columns: Columns) -> Any:
+    """The features of several files where they store a column in different widths; None where they all agree.
+
+    A label that is a number in one file and text in another, or a whole number and a float, may mean another class in
+    each; the library would cast it without a word.
+    """
+    import pyarrow
+    import pyarrow.parquet
+    from datasets import Features
+
+    schemas = [_selected(pyarrow.parquet.read_schema(path), columns) for path in paths]
+    for path, schema in zip(paths[1:], schemas[1:], strict=True):
+        for name in columns.all:
+            one, other = schemas[0].field(name).type, schema.field(name).type
+            if None not in (_family(one), _family(other)) and _family(one) != _family(other):
+                raise Refused(f"{path}: column {name} is {other} and {one} in {paths[0]}: save them with one type")
+        if columns.label is not None and _class_names(schema, columns) != _class_names(schemas[0], columns):
+            raise Refused(f"{path}: column {columns.label} has other class names than in {paths[0]}")
+    if all(schema.equals(schemas[0]) for schema in schemas):
+        return None
+    if _class_names(schemas[0], columns):
+        return Features.from_arrow_schema(schemas[0])
+    return Features.from_arrow_schema(pyarrow.unify_schemas(map(_plain, schemas), promote_options="permissive"))
+
+
+def place(paths: Sequence[str], row: int) -> str:
+    """What messages call a row (0-based) of all files."""
+    import pyarrow.parquet
+
+    for path in paths:
+        rows = pyarrow.parquet.read_metadata(path).num_rows
+        if row < rows:
+            return f"{path}, row {row + 1}"
+        row -= rows
+    raise IndexError(row)
+
+
+def _selected(schema: Any, columns: Columns) -> Any:
+    import pyarrow
+
+    return pyarrow.schema([schema.field(name) for name in columns.all], metadata=schema.metadata)
+
+
+def _plain(schema: Any) -> Any:
+    """A schema without dictionaries and metadata, so that it can be unified with others."""
+    import pyarrow
+
+    types = pyarrow.types
+    return pyarrow.schema(
+        (field.name, field.type.value_type if types.is_dictionary(field.type) else field.type) for field in schema
+    )
+
+
+def _class_names(schema: Any, columns: Columns) -> Any:
+    from datasets import Features
+
+    return getattr(Features.from_arrow_schema(schema).get(columns.label), "names", None)
+
+
+def _family(kind: Any) -> str | None:
+    """What a type holds, whatever its width; None for a column of nulls only."""
+    import pyarrow
+
+    types = pyarrow.types
+    if types.is_dictionary(kind):
+        return _family(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return f"list of {_family(kind.value_type)}"
+    families = {
+        "text": types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind),
+        "whole number": types.is_integer(kind),
+        "float": types.is_floating(kind),
+    }
+    return None if types.is_null(kind) else next((name for name, fits in families.items() if fits), str(kind))

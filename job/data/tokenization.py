@@ -1,0 +1,88 @@
+"""Text as token ids, computed once, by one process per machine.
+
+They go into a memory-mapped cache that the other processes and the next run find again by fingerprint. Tokenising in a
+collator, batch by batch, saves that first pass but hides the lengths, and batches are planned by their lengths.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from job.data.sources import Source
+from job.runtime import files
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+TOKENS = ("input_ids", "token_type_ids")
+TRUNCATED = "truncated"
+"""Column of the tokens' table: whether the text was longer."""
+
+
+def tokenise(source: Source, tokenizer: PreTrainedTokenizerBase, max_length: int, workers: int) -> Dataset:
+    """The source's text as token ids, truncated to `max_length`; pairs lose tokens of the longer text first.
+
+    A row of a test set that the tokenizer makes nothing of becomes one token, so that it gets an answer.
+    """
+    from datasets import Features, List, Value
+
+    text = source.columns.text
+    columns = [name for name in TOKENS if name in tokenizer.model_input_names]
+    types = {"input_ids": Value("int32"), "token_type_ids": Value("int8")}
+    filler = _token_for_nothing(tokenizer) if source.to_predict else None
+
+    def encode(rows: Mapping[str, list[str | None]]) -> dict[str, Any]:
+        texts = ([value or "" for value in rows[name]] for name in text)
+        encoded = tokenizer(*texts, truncation=True, max_length=max_length)
+        cut = [bool(encoding.overflowing) for encoding in encoded.encodings or ()]
+        cut = cut or [len(ids) == max_length for ids in encoded["input_ids"]]  # a tokenizer that does not tell
+        found = {name: encoded[name] for name in columns}
+        return {**(found if filler is None else _filled(found, filler)), TRUNCATED: cut}
+
+    return source.table.map(
+        encode,
+        batched=True,
+        remove_columns=source.table.column_names,
+        features=Features({**{name: List(types[name]) for name in columns}, TRUNCATED: Value("bool")}),
+        num_proc=workers if workers > 1 else None,
+        # Named here: the library's own hash of the closure changes with the tokenizer's inner state, and the cache
+        # would be missed by the other processes.
+        new_fingerprint=_digest([source.fingerprint, tokenizer_digest(tokenizer), max_length, columns, filler]),
+    )
+
+
+def _token_for_nothing(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that stands for an empty text where the tokenizer adds none of its own."""
+    ids = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+    return next((number for number in ids if number is not None), None)
+
+
+def _filled(tokens: Mapping[str, Sequence[list[int]]], filler: int) -> dict[str, list[list[int]]]:
+    one = {"input_ids": filler, "token_type_ids": 0}
+    return {name: [ids or [one[name]] for ids in rows] for name, rows in tokens.items()}
+
+
+def lengths(tokens: Dataset) -> np.ndarray:
+    """int32[rows], read off the offsets of the Arrow lists: no list is opened."""
+    import pyarrow.compute as pc
+
+    return pc.list_value_length(tokens.data.column("input_ids")).to_numpy().astype(np.int32)
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Identifies what a tokenizer does: vocabulary, normalisation and special tokens."""
+    backend, side = getattr(tokenizer, "backend_tokenizer", None), tokenizer.truncation_side
+    if backend is None:
+        return _digest([tokenizer.name_or_path, side, sorted(tokenizer.get_vocab().items())])
+    description = json.loads(backend.to_str())
+    description.update(truncation=None, padding=None)  # set by the last call, not by what the tokenizer is
+    return _digest([description, side])
+
+
+def _digest(value: Any) -> str:
+    return files.digest(value)[:32]
