@@ -17,10 +17,11 @@ from job.runtime import files
 
 
 class Status:
-    """The status of a run; `step` is how far it is. Does nothing on processes other than the main one."""
+    """The status of a run: `step` of `steps`, None until that is known. Only the main process writes it."""
 
     def __init__(self, folder: RunFolder, main: bool) -> None:
         self.step = 0
+        self.steps: int | None = None
         self._folder, self._main = folder, main
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -28,7 +29,7 @@ class Status:
     def write(self, state: str, reason: str = "") -> None:
         """Replace status.json: RUNNING, STOPPED, DONE, FAILED or NEEDS_HUMAN, how far, why, who and when (UTC)."""
         if self._main:
-            value = {"state": state, "step": self.step, "reason": reason, "owner": lock.owner(),
+            value = {"state": state, "step": self.step, "steps": self.steps, "reason": reason, "owner": lock.owner(),
                      "heartbeat": files.utc_now("milliseconds")}  # fmt: skip
             with contextlib.suppress(OSError):
                 files.write_json(self._folder.status, value)

@@ -76,7 +76,7 @@ class Tracker:
             self._resume(resumed)
         self._records = Records(folder.metrics, resumed and resumed["records"]) if self._main else None
         self._bar = _bar(steps, self.step) if self._main and _has_width() else None
-        status.step = self.step
+        status.step, status.steps = self.step, steps
 
     def _resume(self, state: Mapping[str, Any]) -> None:
         self.step, self.examples, self.tokens = state["step"], state["examples"], state["tokens"]

@@ -82,7 +82,8 @@ def test_a_run_folder_holds_what_the_contract_names(finished: Path) -> None:
     there = {path.name for path in finished.iterdir()}
     assert there == {".lock", "config.yaml", "manifest.json", "metrics.jsonl", "results.json", "predictions.parquet",
                      "model", "status.json", "tensorboard"}  # fmt: skip
-    assert json.loads((finished / "status.json").read_text())["state"] == "DONE"
+    status = json.loads((finished / "status.json").read_text())
+    assert (status["state"], status["step"]) == ("DONE", status["steps"])
     assert list((finished / "tensorboard").rglob("events.*"))
     assert (finished / "model" / "model.safetensors").stat().st_mode & 0o077 == 0o044 & ~os.umask(0o022)
 

@@ -26,9 +26,9 @@ def held(folder: RunFolder) -> dict[str, str]:
 def test_status_is_running_then_done(folder: RunFolder) -> None:
     status = Status(folder, main=True)
     with status.kept():
-        assert held(folder).items() >= {"state": "RUNNING", "step": 0, "reason": "", "owner": lock.owner()}.items()
-        status.step = 7
-    assert held(folder).items() >= {"state": "DONE", "step": 7, "reason": ""}.items()
+        assert held(folder).items() >= {"state": "RUNNING", "step": 0, "steps": None, "owner": lock.owner()}.items()
+        status.step, status.steps = 7, 9
+    assert held(folder).items() >= {"state": "DONE", "step": 7, "steps": 9, "reason": ""}.items()
 
 
 def test_the_heart_beats_while_a_step_takes_long(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
