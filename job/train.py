@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,16 +42,21 @@ if TYPE_CHECKING:
     from job.run.folder import RunFolder
     from job.run.status import Status
 
+    Leave = Callable[[Stopped], object]
 
-def main(argv: list[str], prog: str = "job/train.py") -> int:
-    """Run the command line on this process and return its exit code; one line for what the user can mend."""
+
+def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None) -> int:
+    """Run the command line on this process and return its exit code; one line for what the user can mend.
+
+    `leave` is called before this process ends because it was stopped while it waited for the others to start.
+    """
     signals.install()
     console.install()
     try:
         environment.prepare()
         config = configuration.parse(argv, prog)
         checks.check(config)
-        train(config, configuration.run_name(argv))
+        train(config, configuration.run_name(argv), leave)
         code = 0
     except JobError as error:
         if os.environ.get("RANK", "0") == "0":  # all ranks raise the same: said once
@@ -66,7 +72,7 @@ def main(argv: list[str], prog: str = "job/train.py") -> int:
     return code
 
 
-def train(config: Config, name: str = "run") -> dict[str, Any]:
+def train(config: Config, name: str = "run", leave: Leave | None = None) -> dict[str, Any]:
     """Train and evaluate as configured on this process and those started with it; returns what results.json holds.
 
     To be called from a notebook as `accelerate.notebook_launcher(train, (config,))`.
@@ -74,6 +80,7 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
     Args:
         config: all settings.
         name: what a new run folder's name begins with, where config.run.output_dir is unset.
+        leave: called before this process ends because it was stopped while it waited for the others to start.
 
     Raises:
         JobError: on every process: a request that cannot be carried out, or a loss that is not finite.
@@ -85,9 +92,9 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
     from job.run import lock
     from job.run.status import Status
 
-    with signals.leaving(leave):
+    with signals.leaving(leave or say_stopped):
         accelerator = distributed.start(config)
-    path = Path(distributed.from_main(accelerator, lambda: config.run.output_dir or str(run_folder.new_path(name))))
+    path = Path(distributed.from_main(accelerator, lambda: new_run(config, name)))
     folder = run_folder.RunFolder(path.absolute())
     config = distributed.from_main(accelerator, lambda: run_folder.as_continued(folder, configuration.settled(config)))
     results, stopped = {}, ""
@@ -199,7 +206,14 @@ def read_finished(folder: RunFolder) -> dict[str, Any]:
     return json.loads(folder.results.read_text(encoding="utf-8"))
 
 
-def leave(stop: Stopped) -> None:
+def new_run(config: Config, name: str) -> str:
+    """The run folder: as set, as chosen by the launcher, or a new one."""
+    from job.run import folder as run_folder
+
+    return config.run.output_dir or os.environ.get(contract.RUN_FOLDER) or str(run_folder.make_new(name))
+
+
+def say_stopped(stop: Stopped) -> None:
     """Last words of a process that ends while it waits for the others."""
     say(f"stopped: {stop}")
     report_exit_code(stop.exit_code)

@@ -12,15 +12,13 @@ import difflib
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from job import checks, config
-from job.errors import Refused
-from job.run import folder as run_folder
+from job.errors import JobError, Refused
 from job.runtime import environment
 from launch import sites
 from launch.docker import command as docker
@@ -39,10 +37,18 @@ def main(argv: Sequence[str]) -> int:
     """Do what the command line says; the exit code, 2 with one line on stderr where it is refused."""
     try:
         own, job = _split(argv)
-        return _run(own, job)
-    except Refused as error:
+        code = _run(own, job)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # nobody reads on, as in `submit | head -1`: what was to be done is done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except JobError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: nothing was started", file=sys.stderr, flush=True)
+        return 130
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -59,6 +65,7 @@ def _run(own: list[str], job: list[str]) -> int:
     arguments, unknown = parser().parse_known_args(own)
     if unknown:
         raise Refused(_about_unknown(unknown[0], own[0]))
+    arguments.flags = own[1:]
     return VERBS[own[0]](arguments, job)
 
 
@@ -159,38 +166,9 @@ def _local(arguments: argparse.Namespace, job: list[str]) -> int:
 
 
 def _submit(arguments: argparse.Namespace, job: list[str]) -> int:
-    from launch.slurm import snapshot
-    from launch.slurm import submission as slurm
+    from launch.slurm import command as slurm
 
-    if arguments.gpus is None:
-        raise Refused("say how many GPUs a node has: --gpus N, or --gpus 0 --tasks N for CPUs")
-    environment.load_dotenv()
-    words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
-    settings = config.parse(words)
-    checks.check(settings)
-    at = sites.read(vars(arguments), os.environ)
-    run = Path(settings.run.output_dir or run_folder.new_path(config.run_name(words))).absolute()
-    nodes = 1 if arguments.nodes is None else arguments.nodes
-    request = slurm.Request(
-        config.settled(settings), arguments.gpus, arguments.tasks, nodes, run, time.strftime("%Y%m%d-%H%M%S")
-    )
-    code = snapshot.look(environment.ROOT)
-    submission = slurm.plan(request, at, os.environ, Path.cwd(), code)
-    if code.untracked:
-        print(f"warning: git does not track {_some(code.untracked)}: left out of the job's code", file=sys.stderr)
-    if arguments.dry_run:
-        print(submission)
-        return 0
-    number = slurm.submit(submission)
-    if settings.run.output_dir is None and settings.training.do_train:
-        run_folder.point_latest(run_folder.RunFolder(run))
-    print(f"submitted {number}\nrun       {run}\nlog       {run}/jobs/{number}/{number}_0_log.out and .err")
-    return 0
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+    return slurm.submit(arguments, job, arguments.flags)
 
 
 def _docker(arguments: argparse.Namespace, job: list[str]) -> int:

@@ -7,6 +7,7 @@ script, so each is held to the characters that its kind is made of. Two are shel
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from job.errors import Refused
+from job.runtime import contract
 
 PREFIX = "MUSTER_"
 NAME = r"[A-Za-z0-9._=:@%+][A-Za-z0-9._=,:@%+-]*"
@@ -22,6 +24,8 @@ EXPRESSION = r"[A-Za-z0-9._(\[][A-Za-z0-9._=,:@%+&|*()\[\]-]*"
 ANY = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"
 COUNT = r"[1-9][0-9]{0,4}"
 RUNTIMES = ("none", "apptainer", "pyxis")
+EMPTIED = ("wckey",)
+"""Settings whose empty flag means none; of others it means that the flag was not given, as make passes them."""
 
 
 def setting(help: str, pattern: str = NAME, default: str = "") -> Any:
@@ -47,21 +51,34 @@ class Site:
     image: str = setting("image of the container: a file, or what the runtime takes", ANY)
     sbatch: str = setting("more flags for sbatch, as '--mem=64G --exclude=node7'", ANY)
     job_name: str = setting("the job's name; unset: the run folder's")
+    wckey: str = setting("wckey to charge; empty: none")
 
 
 def read(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Site:
     """The settings of a submission.
 
     Raises:
-        Refused: a value with characters that its kind does not have.
+        Refused: a value with characters that its kind does not have, or a variable that means nothing here.
     """
+    _refuse_unknown(environ)
     values: dict[str, Any] = {}
     for known in fields(Site):
         origin, value = f"--{known.name}", flags.get(known.name)
-        if not value:
+        if not value and not (value == "" and known.name in EMPTIED):
             origin, value = PREFIX + known.name.upper(), environ.get(PREFIX + known.name.upper())
         values[known.name] = _checked(origin, value, known.metadata["pattern"]) if value else known.default
     return Site(**values)
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    """A misspelt name would be ignored: the job would run elsewhere than it was meant to."""
+    settings = [PREFIX + known.name.upper() for known in fields(Site)]
+    shared = [value for value in vars(contract).values() if isinstance(value, str) and value.startswith(PREFIX)]
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in (*settings, *shared):
+            close = difflib.get_close_matches(name, settings, n=1, cutoff=0.6)
+            nearest = f"did you mean {close[0]}?" if close else f"there are {', '.join(settings)}"
+            raise Refused(f"{name}, in the environment or .env, is no setting: {nearest}")
 
 
 def _checked(origin: str, value: str, pattern: str) -> str:

@@ -98,6 +98,19 @@ def new_path(name: str) -> Path:
     return path.absolute()
 
 
+def make_new(name: str) -> Path:
+    """Make the folder of `new_path`; of several runs that start in the same second each gets its own."""
+    while True:
+        path = new_path(name)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise Refused(f"{path} cannot be written: {error.strerror}: choose another --output_dir") from None
+        return path
+
+
 def claim(folder: RunFolder, config: Config) -> bool:
     """Make the folder this run's alone, created if need be; what a run without a checkpoint left there is removed.
 
@@ -113,9 +126,9 @@ def claim(folder: RunFolder, config: Config) -> bool:
         raise Refused(f"--output_dir {path} is a file")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _refuse_others(folder, config)
+        refuse_others(folder, config)
         lock.take(path)
-        _refuse_others(folder, config)  # once more: it may have become another's in between
+        refuse_others(folder, config)  # once more: it may have become another's in between
         if folder.is_finished() and not config.run.overwrite_output_dir:
             return True
         if config.run.overwrite_output_dir or not folder.holds_checkpoints():
@@ -135,7 +148,10 @@ def as_continued(folder: RunFolder, config: Config) -> Config:
     return dataclasses.replace(config, run=run)
 
 
-def _refuse_others(folder: RunFolder, config: Config) -> None:
+def refuse_others(folder: RunFolder, config: Config) -> None:
+    """Refused if `folder` holds another run's work, or files that are no run's; nothing where it is not there."""
+    if not folder.path.is_dir():
+        return
     if folder.config.is_file():
         differing = configuration.differing_settings(_own_configuration(folder), config)
         if differing and folder.holds_work() and not config.run.overwrite_output_dir:
@@ -145,7 +161,9 @@ def _refuse_others(folder: RunFolder, config: Config) -> None:
             )
     else:
         strangers = sorted(
-            p.name for p in folder.path.iterdir() if p.name != contract.JOBS and not p.name.startswith(".")
+            p.name
+            for p in folder.path.iterdir()
+            if p.name not in (contract.JOBS, contract.STATUS) and not p.name.startswith(".")
         )
         if strangers:  # a folder `model` there may be all that someone has
             raise Refused(f"{folder.path} holds files that are no run's ({strangers[0]}): choose another --output_dir")
@@ -176,8 +194,8 @@ def require_space(folder: RunFolder, weights: int) -> None:
 
 
 def discard_if_new(folder: RunFolder, config: Config) -> None:
-    """Remove a folder that was named by us and holds nothing: a refused request leaves no trace."""
-    if config.run.output_dir is None and not folder.holds_work():
+    """Remove a folder that was named by this process and holds nothing: a refused request leaves no trace."""
+    if config.run.output_dir is None and contract.RUN_FOLDER not in os.environ and not folder.holds_work():
         files.remove(folder.path)
 
 

@@ -55,7 +55,7 @@ def take(folder: Path) -> None:
             raise Refused(_taken(folder))
         time.sleep(0.2)
     _held[folder] = handle
-    if _may_live(_status(folder), proven=locked is True) and _moves(folder):
+    if _may_live(_status(folder), proven=locked is True) and moves(folder):
         release(folder)
         raise Refused(_taken(folder))
 
@@ -85,7 +85,8 @@ def _may_live(status: dict[str, Any], proven: bool) -> bool:
     return status.get("state") == "RUNNING" and not ended
 
 
-def _moves(folder: Path) -> bool:
+def moves(folder: Path) -> bool:
+    """Whether the run in `folder` shows a sign of life; watched for up to 20 seconds."""
     before, until = _status(folder), time.monotonic() + WATCH_SECONDS
     while time.monotonic() < until:
         time.sleep(HEARTBEAT_SECONDS / 5)

@@ -65,6 +65,8 @@ def git_state() -> dict[str, Any] | None:
     if snapshot.is_file():
         return json.loads(snapshot.read_text(encoding="utf-8"))
     try:
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return None  # a copy of the code inside another repository
         commit = _git("rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
@@ -73,4 +75,6 @@ def git_state() -> dict[str, Any] | None:
 
 def _git(*words: str) -> str:
     command = ["git", "-C", str(ROOT), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or "CONFIG" in name}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, env=environ)
+    return done.stdout.strip()

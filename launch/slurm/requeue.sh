@@ -1,6 +1,6 @@
-# Stands in the batch script after srun, outside any container. The job leaves $marker where it stopped behind a
-# checkpoint and is to go on; in it stands the signal that stopped it. Nothing else leads to a requeue.
-give_up() { echo "muster: $1; submitted again with its --output_dir the job goes on" >&2; exit 75; }
+# What follows srun, outside any container. The job leaves $marker where it stopped and is to be requeued; the file holds
+# the signal that stopped it. Nothing else leads to a requeue.
+give_up() { echo "muster: $1; submitted again with its --output_dir the job resumes" >&2; exit 75; }
 ask() { # for a minute: Slurm's controller may be restarting
     local pause
     for pause in 1 2 4 8 15 30; do "$@" && return; sleep "$pause"; done
@@ -18,4 +18,5 @@ if [ -f "$marker" ]; then
     ask scontrol requeue "$SLURM_JOB_ID" || give_up "Slurm does not take the requeue"
     exit 0
 fi
+[ "$rc" = 0 ] || report_failed "$(in_words "$rc")"
 exit "$rc"

@@ -3,9 +3,10 @@
 Run as a script it holds signals back, so that one that comes while Python imports is neither lost nor fatal, and
 becomes submitit's worker with the code of its own snapshot. That calls `run`, which joins the ranks and runs the job.
 
-A job that stopped behind a checkpoint leaves a marker for the batch script, which requeues: a container has no
-scontrol. Everyone then exits with 0 by SystemExit, of which submitit makes no result: whoever waits for one waits for
-the real end. Exit codes would not do as a message, as srun reports its own kill (143) where ranks end one by one.
+A job that stopped leaves a marker for the batch script, which requeues: a container has no scontrol. After a checkpoint
+rank 0 leaves it; while ranks still wait for each other any rank does, since nothing can be agreed on yet. Everyone then
+exits with 0 by SystemExit, of which submitit makes no result: whoever waits for one waits for the real end. Exit codes
+would not do as a message, as srun reports its own kill (143) where ranks end one by one.
 """
 
 from __future__ import annotations
@@ -15,14 +16,22 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-MARKER = "requeue"
+if __name__ == "__main__":  # started with -P: our folder itself is not on the path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from job.runtime import contract
+
+if TYPE_CHECKING:
+    from submitit import JobEnvironment
+
 RECORD = "restarts.json"
 FRUITLESS = 3
-"""So many restarts without a newer checkpoint end the job."""
+"""Restarts without a newer checkpoint after which the job is not requeued again."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,6 @@ def next_record(last: Stop | None, now: Stop) -> Stop | None:
 def main(argv: list[str]) -> None:
     """`worker.py -u -m submitit.core._submit FOLDER`: run that module with the code that this file is part of."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2))
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # started with -P: our folder itself is not on it
     from job.runtime import environment
 
     environment.restart_with_allocator()
@@ -62,41 +70,54 @@ def run(*argv: str) -> int:
     """
     from submitit import JobEnvironment
 
-    from job import train
     from job.errors import Stopped
     from job.runtime import signals
 
     rank = JobEnvironment()
-    _join(rank.job_id)
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    os.environ[contract.OWNER] = f"slurm:{rank.job_id}"
     signals.install()
     signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit would log each
-    # Settings say how a run begins: begun anew it is once, not at every restart.
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    code = train.main([*argv, *(["--no_overwrite_output_dir"] if restarts else [])])
+    code = _train(rank, restarts, argv)
     signals.ignore()
     if code == Stopped.exit_code:
-        code = _leave_marker(rank.paths.folder, restarts) if rank.global_rank == 0 else 0
+        code = leave_marker(rank.paths.folder, restarts) if rank.global_rank == 0 else 0
     elif code == 0:
         return 0
     raise SystemExit(code)
 
 
-def _join(job_id: str) -> None:
-    """Tell torch and accelerate which rank this is. GPUs are not masked: a rank names its own by its local rank."""
-    from submitit.helpers import TorchDistributedEnvironment
+def _train(rank: JobEnvironment, restarts: int, argv: Sequence[str]) -> int:
+    """Join the other ranks and run the job; its exit code."""
+    from job import train
+    from job.errors import JobError, Stopped
+    from job.runtime import environment, signals
+    from job.runtime.console import say
+    from launch.slurm import rendezvous
 
-    from job.runtime import contract
+    def leave(stop: Stopped) -> None:
+        leave_marker(rank.paths.folder, restarts)
+        train.say_stopped(stop)
 
-    TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-    if address := os.environ.get(contract.MASTER_ADDR):
-        os.environ["MASTER_ADDR"] = address
-    os.environ[contract.OWNER] = f"slurm:{job_id}"
+    try:
+        environment.prepare()
+        with signals.leaving(leave):
+            store = rendezvous.join(rank, restarts)
+    except Stopped as stop:
+        leave(stop)
+        return 0
+    except JobError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    code = train.main(list(argv), leave=leave)
+    del store  # lived until here
+    return code
 
 
-def _leave_marker(folder: Path, restarts: int) -> int:
+def leave_marker(folder: Path, restarts: int) -> int:
     """Ask the batch script for a requeue, unless the restarts lead nowhere; the exit code."""
     from job.errors import Stopped
-    from job.runtime import contract, files, signals
+    from job.runtime import signals
 
     step = int(_read(folder.parents[1] / contract.STATUS).get("step", 0))
     last = _read(folder / RECORD)
@@ -105,15 +126,21 @@ def _leave_marker(folder: Path, restarts: int) -> int:
         print(f"error: {FRUITLESS} restarts made no progress beyond step {step}: not requeued; if a start is too short "
               "for a checkpoint, raise --time", file=sys.stderr, flush=True)  # fmt: skip
         return Stopped.exit_code
-    files.write_json(folder / RECORD, asdict(progress))
-    reason = signals.in_words(signals.reason()) if signals.reason() else "another rank"
-    files.write_text(folder / MARKER, f"{reason}\n")
+    _write(folder / RECORD, json.dumps(asdict(progress)))
+    _write(folder / contract.REQUEUE, signals.in_words(signals.reason()) if signals.reason() else "another rank")
     return 0
 
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no file: a stop may come before the first."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _write(path: Path, text: str) -> None:
+    """In one step: the batch script never reads half a word. Several ranks may write at the same time."""
+    aside = path.with_name(f".{path.name}.{os.environ.get('SLURM_PROCID', '0')}")
+    aside.write_text(f"{text}\n", encoding="utf-8")
+    aside.replace(path)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "launch" / "slurm" / "requeue.sh"
+from job.runtime import files
+
+SLURM = Path(__file__).parents[3] / "launch" / "slurm"
+FUNCTIONS, SCRIPT = SLURM / "functions.sh", SLURM / "requeue.sh"
 RUNNING = "JobId=7 JobName=x JobState=RUNNING Reason=None PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=None "
 PREEMPTED = RUNNING.replace("PreemptTime=None", "PreemptTime=2026-01-01T00:00:01")
 CANCELLED = RUNNING.replace("RUNNING", "COMPLETING")
@@ -28,7 +32,8 @@ def after_srun(folder: Path, *, rc: int, stopped_by: str | None, job: str, failu
         (folder / name).chmod(0o755)
     if stopped_by:
         (folder / "marker").write_text(f"{stopped_by}\n", encoding="ascii")
-    lines = [f"marker={shlex.quote(str(folder / 'marker'))}", f"(exit {rc})", "rc=$?", SCRIPT.read_text("utf-8")]
+    lines = [FUNCTIONS.read_text("utf-8"), "submission=muster:1", f"status={shlex.quote(str(folder / 'status.json'))}"]
+    lines += [f"marker={shlex.quote(str(folder / 'marker'))}", f"(exit {rc})", "rc=$?", SCRIPT.read_text("utf-8")]
     environ = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
     done = subprocess.run(["bash"], input="\n".join(lines), env=environ, capture_output=True, text=True, timeout=60)
     assert not (folder / "marker").exists()
@@ -75,3 +80,48 @@ def test_a_controller_that_stays_away_is_named(tmp_path: Path) -> None:
     assert code == 75
     assert "Slurm does not answer" in said
     assert "--output_dir" in said
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A job that was killed: status.json
+
+
+def status_after(folder: Path, *, rc: int, state: str, owner: str) -> dict[str, object]:
+    before = {"state": state, "step": 7, "reason": "", "owner": owner, "heartbeat": "then"}
+    files.write_json(folder / "status.json", before)
+    assert after_srun(folder, rc=rc, stopped_by=None, job=RUNNING)[0] == rc
+    return json.loads((folder / "status.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("rc", "reason"),
+    [
+        (137, "exit code 137: killed by SIGKILL, out of memory?"),
+        (139, "exit code 139: killed by SIGSEGV"),
+        (134, "exit code 134: killed by SIGABRT"),
+        (1, "exit code 1"),
+    ],
+)
+@pytest.mark.parametrize(("state", "owner"), [("RUNNING", "slurm:7"), ("QUEUED", "muster:1")])
+def test_a_killed_job_is_failed_with_its_exit_code_in_words(
+    rc: int, reason: str, state: str, owner: str, tmp_path: Path
+) -> None:
+    after = status_after(tmp_path, rc=rc, state=state, owner=owner)
+    assert after == {"state": "FAILED", "step": 7, "reason": reason, "owner": owner, "heartbeat": "then"}
+
+
+@pytest.mark.parametrize(
+    ("rc", "state", "owner"),
+    [
+        (0, "RUNNING", "slurm:7"),
+        (137, "RUNNING", "slurm:71"),
+        (137, "QUEUED", "muster:12"),
+        (137, "DONE", "slurm:7"),
+        (1, "FAILED", "slurm:7"),
+        (75, "STOPPED", "slurm:7"),
+    ],
+)
+def test_a_status_that_the_job_wrote_or_that_is_not_its_own_stays(
+    rc: int, state: str, owner: str, tmp_path: Path
+) -> None:
+    assert status_after(tmp_path, rc=rc, state=state, owner=owner)["state"] == state

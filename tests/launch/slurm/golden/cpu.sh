@@ -6,6 +6,7 @@ sbatch <<'END-OF-SCRIPT'
 
 # Parameters
 #SBATCH --chdir=/somewhere
+#SBATCH --comment=muster:ae2a06d92762f3ee
 #SBATCH --cpus-per-task=4
 #SBATCH --error=/runs/demo/jobs/%j/%j_0_log.err
 #SBATCH --job-name=demo
@@ -13,17 +14,43 @@ sbatch <<'END-OF-SCRIPT'
 #SBATCH --ntasks-per-node=2
 #SBATCH --open-mode=append
 #SBATCH --output=/runs/demo/jobs/%j/%j_0_log.out
+#SBATCH --propagate=NONE
 #SBATCH --requeue
 #SBATCH --signal=USR2@120
 #SBATCH --time=60
-#SBATCH --wckey=submitit
 
 # setup
+# Functions of the batch script, which runs on the first node, outside any container.
+fail() { # CODE REASON [DETAIL]: the job ends before it has started
+    echo "muster: $2${3:+: $3}" >&2
+    report_failed "$2"
+    exit "$1"
+}
+report_failed() { # REASON: for a job that could not say so itself. A status that is not its own is left alone.
+    local own="\"state\": \"RUNNING\".*\"owner\": \"slurm:$SLURM_JOB_ID\"|\"state\": \"QUEUED\".*\"owner\": \"$submission\""
+    [ -f "$status" ] && tr -d '\n' < "$status" | grep -qE "$own" || return 0
+    sed -E "s|(\"state\": )\"[A-Z]*\"|\1\"FAILED\"|; s|(\"reason\": )\".*\"|\1\"$1\"|" "$status" > "$status.$SLURM_JOB_ID" \
+        && mv -f "$status.$SLURM_JOB_ID" "$status"
+}
+in_words() { # CODE
+    case "$1" in
+        137) echo "exit code 137: killed by SIGKILL, out of memory?" ;;
+        129 | 1[3-5][0-9]) echo "exit code $1: killed by SIG$(kill -l $(($1 - 128)))" ;;
+        *) echo "exit code $1" ;;
+    esac
+}
+check_setup() { # CODE COMMAND: called for each command of --setup that fails; what a sourced file does is its own affair
+    [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
+}
+submission=muster:ae2a06d92762f3ee
+status=/runs/demo/status.json
+marker=/runs/demo/jobs/$SLURM_JOB_ID/requeue
+rm -f "$marker"
+cd /somewhere || fail 1 "the working directory is not on this node" "$(hostname)"
+[ -x <python> ] || fail 127 "the Python environment is not on this node" "$(hostname)"
 export ACCELERATE_USE_CPU=true
 export ACCELERATE_MIXED_PRECISION=no
 export MUSTER_THREADS=3
-marker=/runs/demo/jobs/$SLURM_JOB_ID/requeue
-rm -f "$marker"
 
 # command
 export SUBMITIT_EXECUTOR=slurm
@@ -32,9 +59,9 @@ srun --unbuffered --output /runs/demo/jobs/%j/%j_%t_log.out --error /runs/demo/j
 
 # teardown
 rc=$?
-# Stands in the batch script after srun, outside any container. The job leaves $marker where it stopped behind a
-# checkpoint and is to go on; in it stands the signal that stopped it. Nothing else leads to a requeue.
-give_up() { echo "muster: $1; submitted again with its --output_dir the job goes on" >&2; exit 75; }
+# What follows srun, outside any container. The job leaves $marker where it stopped and is to be requeued; the file holds
+# the signal that stopped it. Nothing else leads to a requeue.
+give_up() { echo "muster: $1; submitted again with its --output_dir the job resumes" >&2; exit 75; }
 ask() { # for a minute: Slurm's controller may be restarting
     local pause
     for pause in 1 2 4 8 15 30; do "$@" && return; sleep "$pause"; done
@@ -52,5 +79,6 @@ if [ -f "$marker" ]; then
     ask scontrol requeue "$SLURM_JOB_ID" || give_up "Slurm does not take the requeue"
     exit 0
 fi
+[ "$rc" = 0 ] || report_failed "$(in_words "$rc")"
 exit "$rc"
 END-OF-SCRIPT

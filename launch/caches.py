@@ -1,0 +1,31 @@
+"""Where the Hugging Face libraries keep what they download and prepare, as they work it out themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+NAMED = re.compile(r"HF_\w*_CACHE")
+"""Variables that name a folder that need not be in HF_HOME."""
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """HF_HOME, or its default."""
+    cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return _absolute(environ.get("HF_HOME") or cache)
+
+
+def hub(environ: Mapping[str, str]) -> Path:
+    """Downloaded models and data sets."""
+    return _absolute(environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or home(environ) / "hub")
+
+
+def all_folders(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """HF_HOME first, then the folders that variables name."""
+    others = {_absolute(value) for name, value in environ.items() if NAMED.fullmatch(name) and value}
+    return (home(environ), *sorted(others))
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(path).expanduser().absolute()

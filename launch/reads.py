@@ -1,0 +1,60 @@
+"""Which files and folders of this machine a job reads: what a container must see.
+
+A link is followed, since a container sees only what is bound: the files of a hub snapshot are links into a folder of
+blobs beside it, and a data file may be a link to another disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from job import config
+from job.config import Config
+from job.data import readers
+from job.runtime import files
+
+FILE_SETTINGS = ("train_file", "validation_file", "test_file")
+"""Settings of the job that may be patterns."""
+
+
+def of_job(words: Sequence[str], settings: Config, directory: Path) -> tuple[Path, ...]:
+    """The paths among the settings, as given, that exist; `words` is the job's command line, whose first may be a file.
+
+    Patterns are expanded. The run folder is not among them.
+    """
+    values = config.as_dict(settings)
+    values.pop("output_dir")
+    data = [name for setting in FILE_SETTINGS if (name := values.pop(setting))]
+    named = [match for name in data for match in (readers.files(name) if files.is_pattern(name) else [name])]
+    others = [name for value in values.values() for name in (value if isinstance(value, list) else [value])]
+    named += [name for name in others if isinstance(name, str) and name]
+    named += [word for word in words[:1] if word.endswith((".yaml", ".yml"))]
+    return tuple(dict.fromkeys(path for path in (directory / name for name in named) if path.exists()))
+
+
+def with_links(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """`paths` and all that links at them, above them and inside them lead to."""
+    found: dict[Path, None] = {}
+    waiting = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (resolve() would follow links)
+    while waiting:
+        path = waiting.pop(0)
+        if path in found:
+            continue
+        found[path] = None
+        waiting += _targets(path)
+        if path.is_dir() and not path.is_symlink():
+            for folder, folders, names in os.walk(path):
+                links = (Path(folder, name) for name in (*folders, *names))
+                waiting += [target for link in links if link.is_symlink() for target in _targets(link)]
+    return tuple(found)
+
+
+def _targets(path: Path) -> Iterator[Path]:
+    """Where `path` is in truth, if that is elsewhere; each step of a chain of links is needed."""
+    real = Path(os.path.realpath(path))
+    if real != path and real.exists():
+        yield real
+    if path.is_symlink():
+        yield Path(os.path.abspath(path.parent / os.readlink(path)))  # noqa: PTH100, PTH115

@@ -1,0 +1,96 @@
+"""`python -m launch submit`: the command line's words -> a request -> a queued job, and what one needs next."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from job import checks, config
+from job.errors import Refused
+from job.run import folder as run_folder
+from job.runtime import environment
+from launch import sites
+from launch.console import warn
+from launch.slurm import client, filesystems, offline, queueing, script, snapshot
+from launch.slurm import submission as slurm
+from launch.slurm.client import Answer
+from launch.slurm.submission import Request, Submission
+
+NEVER = re.compile(
+    r"PartitionTimeLimit|PartitionNodeLimit|BadConstraints|DependencyNeverSatisfied|Invalid(Account|QOS)|JobHeldAdmin"
+    r"|(Account|QOS)NotAllowed|Reservation(Deleted|Invalid)|(Assoc|QOS)(Max|Min)\w*Per(Job|Node)\w*|QOSMin\w+"
+)
+"""Reasons for which Slurm keeps a job pending until somebody changes the job or the cluster."""
+
+
+def submit(arguments: argparse.Namespace, job: list[str], flags: Sequence[str]) -> int:
+    """Queue the job that the command line asks for, or print it; `flags` are the launcher's own words."""
+    if arguments.gpus is None:
+        raise Refused("say how many GPUs a node has: --gpus N, or --gpus 0 --tasks N for CPUs")
+    environment.load_dotenv()
+    words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
+    settings = config.parse(words)
+    checks.check(settings)
+    at = sites.read(vars(arguments), os.environ)
+    if at.setup:
+        script.check_setup(at.setup)
+    request = Request(
+        config=config.settled(settings),
+        gpus=arguments.gpus,
+        tasks=arguments.tasks,
+        nodes=1 if arguments.nodes is None else arguments.nodes,
+        run=Path(settings.run.output_dir or run_folder.new_path(config.run_name(words))).absolute(),
+        is_new=settings.run.output_dir is None,
+        stamp=time.strftime("%Y%m%d-%H%M%S"),
+    )
+    code = snapshot.look(environment.ROOT)
+    directory = Path.cwd()
+
+    def plan(request: Request) -> Submission:
+        return slurm.plan(request, at, os.environ, directory, code)
+
+    planned = plan(request)
+    if code.untracked:
+        warn(f"git does not track {_some(code.untracked)}: left out of the job's code")
+    if arguments.dry_run:
+        print(planned)
+        return 0
+    offline.check(settings, os.environ)
+    needed = [request.run, directory, *([Path(sys.executable)] if at.container == "none" else [])]
+    for path, kind in filesystems.local(needed):
+        warn(f"{path} is on this machine's own disk ({kind}): a node that does not share it cannot run the job")
+    submission, answer = queueing.submit(request, plan, flags)
+    _warn_if_never(answer)
+    print(_summary(submission, answer), flush=True)
+    return 0
+
+
+def _summary(submission: Submission, answer: Answer) -> str:
+    number, run = answer.id, submission.run
+    elsewhere = f"--clusters={answer.cluster} " if answer.cluster else ""
+    return (
+        f"submitted {number}\nrun       {run}\nlog       {run}/jobs/{number}/{number}_0_log.out and .err\n"
+        f"cancel    scancel {elsewhere}{number}"
+    )
+
+
+def _warn_if_never(answer: Answer) -> None:
+    """Say so where the job waits for something that does not come."""
+    try:
+        jobs = [job for job in client.my_jobs(answer.cluster) if job.id == answer.id]
+    except Refused:
+        return  # the job is queued, which is what was asked for
+    for job in jobs:
+        if job.state == "PENDING" and NEVER.fullmatch(job.reason):
+            warn(f"job {job.id} will not start as it is: Slurm keeps it pending for {job.reason}; cancel it with "
+                          f"scancel {job.id} and submit it within the limits of the site")  # fmt: skip
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,116 @@
+"""submitit's executor, with a call of sbatch that loses no job.
+
+submitit searches sbatch's output for the first number after "job", takes an exit code for the truth, and leaves a job
+without its pickle behind where it is interrupted. Here the answer is read strictly, sbatch does not hear the terminal's
+Ctrl-C, and where its answer cannot be read or says no, Slurm is asked for the job by its unique comment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from submitit import SlurmExecutor
+from submitit.core.utils import JobPaths
+
+from job.errors import JobError, Refused
+from launch.console import warn
+from launch.slurm import client
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Executor(SlurmExecutor):
+    """Queues one job.
+
+    Attributes:
+        token: what the job's comment holds and no other's does.
+        started: whether sbatch was started: from then on Slurm may have the job.
+        answer: the job, once it is queued.
+    """
+
+    def __init__(self, folder: Path, python: str, token: str) -> None:
+        super().__init__(folder, python=python)
+        self.token = token
+        self.started = False
+        self.answer: client.Answer | None = None
+
+    def _submit_command(self, command: str) -> Any:
+        """Queue the batch script around `command`, and give script and job the places where the job looks for them.
+
+        Raises:
+            Refused: Slurm does not take the job.
+            JobError: whether it took the job is not known.
+        """
+        token = uuid.uuid4().hex
+        script = JobPaths.get_first_id_independent_folder(self.folder) / f".submission_file_{token}.sh"
+        script.write_text(self._make_submission_file_text(command, token), encoding="utf-8")
+        self.started = True
+        self.answer = queue(["sbatch", "--parsable", str(script)], self.token)
+        job = self.job_class(folder=self.folder, job_id=self.answer.id, tasks=list(range(self._num_tasks())))
+        job.paths.move_temporary_file(script, "submission_file", keep_as_symlink=True)
+        return job
+
+
+def queue(command: list[str], token: str) -> client.Answer:
+    """Run sbatch; the job that it queued.
+
+    Raises:
+        Refused: Slurm does not take the job.
+        JobError: whether it took the job is not known.
+    """
+    with _interrupts_wait() as interrupts:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which sbatch inherits
+        sbatch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+        signal.signal(signal.SIGINT, before)
+        try:
+            out, err = sbatch.communicate()
+        except KeyboardInterrupt:
+            out = err = ""
+            sbatch.kill()
+        return _job(token, out, err, sbatch.returncode, bool(interrupts))
+
+
+def _job(token: str, out: str, err: str, code: int | None, interrupted: bool) -> client.Answer:
+    answer = client.read_answer(out) if code == 0 else None
+    if answer is None and (found := client.find(token)):
+        answer = client.Answer(found.id, "")
+        warn(f"sbatch gave no answer that can be read ({_shortened(out, err)}): the job was found by its comment")
+    if answer is None and code and err.strip():
+        raise Refused(f"Slurm does not take the job: {client.said(err)}")
+    if answer is None:
+        raise JobError("whether Slurm took the job is not known: sbatch's answer cannot be read "
+                       f"({_shortened(out, err)}) and no job has the comment {token} yet; "
+                       "`squeue --me --format='%A %k'` shows it if it comes, and its files are kept")  # fmt: skip
+    if interrupted:
+        warn(f"interrupted too late: the job was queued already; scancel {answer.id} cancels it")
+    return answer
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[list[int]]:
+    """Within, the first interrupt is only noted: the job may be queued already, and then its id must be known."""
+    arrived: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        arrived.append(number)
+        if len(arrived) > 1:
+            raise KeyboardInterrupt
+        warn("sbatch was started already: waiting for its answer, another interrupt ends that")
+
+    before = {number: signal.signal(number, note) for number in INTERRUPTS}
+    try:
+        yield arrived
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _shortened(out: str, err: str) -> str:
+    text = " ".join(f"{out} {err}".split())
+    return repr(text[:200]) if text else "there was none"

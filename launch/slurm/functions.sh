@@ -1,0 +1,22 @@
+# Functions of the batch script, which runs on the first node, outside any container.
+fail() { # CODE REASON [DETAIL]: the job ends before it has started
+    echo "muster: $2${3:+: $3}" >&2
+    report_failed "$2"
+    exit "$1"
+}
+report_failed() { # REASON: for a job that could not say so itself. A status that is not its own is left alone.
+    local own="\"state\": \"RUNNING\".*\"owner\": \"slurm:$SLURM_JOB_ID\"|\"state\": \"QUEUED\".*\"owner\": \"$submission\""
+    [ -f "$status" ] && tr -d '\n' < "$status" | grep -qE "$own" || return 0
+    sed -E "s|(\"state\": )\"[A-Z]*\"|\1\"FAILED\"|; s|(\"reason\": )\".*\"|\1\"$1\"|" "$status" > "$status.$SLURM_JOB_ID" \
+        && mv -f "$status.$SLURM_JOB_ID" "$status"
+}
+in_words() { # CODE
+    case "$1" in
+        137) echo "exit code 137: killed by SIGKILL, out of memory?" ;;
+        129 | 1[3-5][0-9]) echo "exit code $1: killed by SIG$(kill -l $(($1 - 128)))" ;;
+        *) echo "exit code $1" ;;
+    esac
+}
+check_setup() { # CODE COMMAND: called for each command of --setup that fails; what a sourced file does is its own affair
+    [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
+}

@@ -1,0 +1,104 @@
+"""How the ranks of a Slurm job find each other.
+
+Rank 0 opens torch's store on a port that is free and writes the port into the job's folder, from which the other ranks
+read it. Refused: a port chosen in advance, as submitit and torchrun do, which another process may have by then.
+
+A file of the run folder is there on every node, or the job could not run at all; its name holds the job's id and the
+number of the start, so that no rank takes the port of a start before.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from job.errors import JobError, Refused
+from job.runtime import contract
+from job.runtime.signals import heed
+
+if TYPE_CHECKING:
+    from submitit import JobEnvironment
+
+SECONDS = 600
+"""How long rank 0 is waited for: nodes start at different times."""
+CONNECT_SECONDS = 60
+
+
+def join(rank: JobEnvironment, restarts: int) -> Any:
+    """Tell torch and accelerate which rank this is and where they meet.
+
+    GPUs are not masked: a rank names its own by its local rank.
+
+    Returns:
+        On rank 0 the store, which lives as long as this object.
+
+    Raises:
+        Refused: the first node's name or address cannot be used from here.
+        JobError: rank 0 did not come.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    address = _address(rank)
+    path = rank.paths.folder / f"rendezvous-{rank.job_id}-{restarts}"
+    store = None
+    if rank.global_rank == 0:
+        store = TCPStore("127.0.0.1", 0, rank.num_tasks, is_master=True, wait_for_workers=False)
+        _tell(path, store.port)
+        port = store.port
+    else:
+        port = _told(path)
+        _connect(address, port)
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1" if rank.global_rank == 0 else address,
+        MASTER_PORT=str(port),
+        RANK=str(rank.global_rank),
+        WORLD_SIZE=str(rank.num_tasks),
+        LOCAL_RANK=str(rank.local_rank),
+        LOCAL_WORLD_SIZE=str(rank.num_tasks // rank.num_nodes),
+        TORCHELASTIC_USE_AGENT_STORE="True",  # torch: the store is there already
+    )
+    return store
+
+
+def _address(rank: JobEnvironment) -> str:
+    """Where rank 0 can be reached; Refused if its name means nothing here."""
+    if rank.num_nodes == 1:
+        return "127.0.0.1"
+    address = os.environ.get(contract.MASTER_ADDR) or rank.hostnames[0]
+    try:
+        socket.getaddrinfo(address, None)
+    except OSError as error:
+        raise Refused(f"the first node's name {address} does not resolve on {socket.gethostname()} ({error.strerror}): "
+                      "set MUSTER_MASTER_ADDR (--master_addr) to its address") from None  # fmt: skip
+    return address
+
+
+def _tell(path: Path, port: int) -> None:
+    aside = path.with_name(f".{path.name}")
+    aside.write_text(f"{port}\n", encoding="ascii")
+    aside.replace(path)
+
+
+def _told(path: Path) -> int:
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        heed()
+        try:
+            return int(path.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            os.listdir(path.parent)  # noqa: PTH208 (a network file system remembers that a file was not there)
+            time.sleep(0.1)
+    raise JobError(f"rank 0 did not open its port within {SECONDS} seconds ({path} is missing): see the log of rank 0")
+
+
+def _connect(address: str, port: int) -> None:
+    """Refused, in words, where torch would wait for minutes and end with a traceback."""
+    try:
+        socket.create_connection((address, port), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise Refused(f"rank 0 listens at {address}, port {port}, but cannot be reached from {socket.gethostname()} "
+                      f"({error}): set MUSTER_MASTER_ADDR (--master_addr) to an address of the first node that the "
+                      "other nodes reach") from None  # fmt: skip
