@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,40 @@ from job.runtime import contract, files
 
 @dataclass(frozen=True)
 class Record:
-    """How a job was launched."""
+    """How a job was launched. Paths inside the run folder are relative to it."""
 
-    id: str
     launcher: str
     """slurm, local or docker."""
-    cluster: str
-    """Slurm's name of it where the site has several, else the host that the job was launched from."""
-    time: str
-    """UTC, ISO 8601."""
+    id: str
+    """Slurm's, or <host>-<pid>-<time>."""
     flags: Sequence[str]
     """The launcher's own command line, without the job's flags."""
-    nodes: int
+    config: str
+    """File with all settings of the job."""
+    directory: str
+    """Working directory."""
+    nodes: int = 1
+    tasks: int = 1
+    """Processes of a node."""
+    cluster: str = ""
+    """Where sbatch named one."""
+    pid: int = 0
+    """Of the process that passes signals on to the job: local and docker."""
+    process_start: str = ""
+    """Tells that process from a later one with its id."""
+    container: str = ""
+    host: str = field(default_factory=socket.gethostname)
+    """Where the job was launched."""
+    time: str = field(default_factory=files.utc_now)
+    """UTC, ISO 8601."""
 
-    def write(self, folder: Path) -> None:
-        files.write_json(folder / contract.JOB, asdict(self))
+    @property
+    def folder(self) -> Path:
+        """Of its logs, relative to the run folder."""
+        return Path(contract.JOBS, self.id)
+
+    def write(self, run: Path) -> None:
+        files.write_json(run / self.folder / contract.JOB, {**asdict(self), "logs": str(self.folder)})
 
 
 def read_status(run: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -20,7 +19,7 @@ from job.errors import JobError, Refused
 from job.run import folder as run_folder
 from job.run import lock
 from job.run.folder import RunFolder
-from job.runtime import contract, files
+from job.runtime import contract
 from launch import records
 from launch.records import Record
 from launch.slurm import client, worker
@@ -51,10 +50,21 @@ def submit(request: Request, plan: Callable[[Request], Submission], flags: Seque
             run_folder.refuse_others(RunFolder(request.run), request.config)
         submission, made = _make_folders(request, plan)
         answer = _queue(submission, made)
-        folder = submission.run / contract.JOBS / answer.id
-        cluster, time = answer.cluster or socket.gethostname(), files.utc_now()
-        Record(answer.id, "slurm", cluster, time, list(flags), request.nodes).write(folder)
+        _record(submission, answer, request, flags).write(submission.run)
         return submission, answer
+
+
+def _record(submission: Submission, answer: Answer, request: Request, flags: Sequence[str]) -> Record:
+    return Record(
+        "slurm",
+        answer.id,
+        list(flags),
+        config=str((submission.folder / "config.yaml").relative_to(submission.run)),
+        directory=str(submission.plan.directory),
+        nodes=request.nodes,
+        tasks=request.gpus or request.tasks or 1,
+        cluster=answer.cluster,
+    )
 
 
 def _refuse_if_busy(run: Path) -> None:
