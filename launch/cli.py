@@ -153,6 +153,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _local(arguments: argparse.Namespace, job: list[str]) -> int:
+    environment.refuse_unjoined_tasks(os.environ)
     environment.load_dotenv()
     words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
     settings = config.parse(words)

@@ -37,24 +37,31 @@ def of_job(words: Sequence[str], settings: Config, directory: Path) -> tuple[Pat
 def with_links(paths: Iterable[Path]) -> tuple[Path, ...]:
     """`paths` and all that links at them, above them and inside them lead to."""
     found: dict[Path, None] = {}
-    waiting = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (resolve() would follow links)
+    waiting = list(paths)
     while waiting:
-        path = waiting.pop(0)
-        if path in found:
-            continue
-        found[path] = None
-        waiting += _targets(path)
-        if path.is_dir() and not path.is_symlink():
-            for folder, folders, names in os.walk(path):
-                links = (Path(folder, name) for name in (*folders, *names))
-                waiting += [target for link in links if link.is_symlink() for target in _targets(link)]
+        for path in real_places([waiting.pop(0)]):
+            if path not in found:
+                found[path] = None
+                waiting += _links_inside(path)
     return tuple(found)
 
 
-def _targets(path: Path) -> Iterator[Path]:
-    """Where `path` is in truth, if that is elsewhere; each step of a chain of links is needed."""
-    real = Path(os.path.realpath(path))
-    if real != path and real.exists():
-        yield real
-    if path.is_symlink():
-        yield Path(os.path.abspath(path.parent / os.readlink(path)))  # noqa: PTH100, PTH115
+def real_places(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """`paths` and where they are in truth: each step of a chain of links is needed to follow it."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        step = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow the links)
+        while step not in found:
+            found[step] = None
+            if step.is_symlink():
+                step = Path(os.path.abspath(step.parent / step.readlink()))  # noqa: PTH100
+        real = step.resolve()
+        if real.exists():
+            found[real] = None
+    return tuple(found)
+
+
+def _links_inside(folder: Path) -> Iterator[Path]:
+    if folder.is_dir() and not folder.is_symlink():
+        for at, folders, names in os.walk(folder):
+            yield from (path for name in (*folders, *names) if (path := Path(at, name)).is_symlink())

@@ -107,7 +107,9 @@ def make_new(name: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise Refused(f"{path} cannot be written: {error.strerror}: choose another --output_dir") from None
+            raise Refused(
+                f"{path.parent} cannot be written: {error.strerror}; choose a place with --output_dir"
+            ) from None
         return path
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from job.errors import Refused
 from job.runtime import contract
+from job.runtime.console import say
 from job.runtime.signals import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +29,8 @@ QUIET = {
 }
 BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 """In a log file a bar is thousands of carriage returns."""
+TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Number of tasks that srun or mpirun started."""
 TRUE = {"1", "true", "yes", "on"}
 ALLOCATOR = ":".join(
     f"glibc.malloc.{name}={value}"
@@ -60,6 +64,7 @@ def prepare() -> None:
     Idempotent; to be called before torch, transformers, datasets or evaluate are imported.
     """
     from_file = load_dotenv()
+    provide_home()
     _go_offline_together()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -92,6 +97,23 @@ def load_dotenv() -> dict[str, str]:
     return given
 
 
+def provide_home() -> None:
+    """Where HOME cannot be written, as on some nodes, put one into TMPDIR: libraries keep their caches there."""
+    home = os.environ.get("HOME", "")
+    if home and os.access(home, os.W_OK | os.X_OK):
+        return
+    found = Path(tempfile.gettempdir(), f"muster-home-{os.getuid()}")
+    try:
+        found.mkdir(mode=0o700, exist_ok=True)
+        if found.stat().st_uid != os.getuid():
+            found = Path(tempfile.mkdtemp(prefix="muster-home-"))
+    except OSError:
+        return  # what needs a home says so itself
+    os.environ["HOME"] = str(found)
+    if os.environ.get("RANK", "0") == "0":
+        say(f"note: HOME {f'({home}) cannot be written' if home else 'is not set'}: {found} is used instead")
+
+
 def _go_offline_together() -> None:
     """One switch for all: half offline, each library would fail in its own way, some after long retries."""
     if any(os.environ.get(name, "").lower() in TRUE for name in OFFLINE):
@@ -110,6 +132,19 @@ def refuse_launcher_plans(environ: Mapping[str, str]) -> None:
     if int(environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" not in environ:
         raise Refused("WORLD_SIZE is set but LOCAL_RANK is not: each process would train alone; start them with "
                       "accelerate launch, torchrun or a launcher that sets LOCAL_RANK")  # fmt: skip
+    refuse_unjoined_tasks(environ)
+
+
+def refuse_unjoined_tasks(environ: Mapping[str, str]) -> None:
+    """Refused where several tasks were started but nothing joined them: each would train alone, into one folder.
+
+    Slurm's number of tasks is the step's: in a batch script SLURM_NTASKS rightly holds those of the whole job.
+    """
+    for name in TASKS if "LOCAL_RANK" not in environ else ():
+        if environ.get(name, "").isdigit() and int(environ[name]) > 1:
+            raise Refused(f"{environ[name]} tasks were started ({name}), and each would train alone: "
+                          "start one and let accelerate launch, torchrun or `make submit` start the rest; if the "
+                          "variable was left over by something else, unset it")  # fmt: skip
 
 
 def threads(environ: Mapping[str, str], launcher: Mapping[str, str] | None) -> int:

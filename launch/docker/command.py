@@ -25,12 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from job import config
 from job.config import Config
-from job.data import readers
 from job.errors import Refused
 from job.runtime import contract
-from job.runtime.files import is_pattern
+from launch import caches, reads
 from launch.local import command as local
 from launch.plan import Plan
 
@@ -40,13 +38,9 @@ STOP_SECONDS = 300
 SHARED_MEMORY = "8g"
 """A limit, not a reservation: NCCL needs more than docker's 64 MB. With --ipc=host a killed job would leave its own."""
 """For the run's manifest; its value is looked up when the plan is carried out."""
-CACHE = re.compile(r"HF_\w*_CACHE")
-"""Variables that name folders beside HF_HOME."""
 FILES = ("HF_TOKEN_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-FILE_SETTINGS = ("train_file", "validation_file", "test_file")
-"""Settings of the job that may be patterns."""
 PASSED = re.compile(
-    rf"(HF|MLFLOW|NCCL|TOKENIZERS|TORCH|WANDB)_\w+|OMP_NUM_THREADS|(?i:HTTPS?|NO)_(?i:PROXY)|{'|'.join(FILES)}"
+    rf"(CUDA|GLOO|HF|MLFLOW|NCCL|PYTORCH|TOKENIZERS|TORCH|TRITON|UCX|WANDB)_\w+|OMP_NUM_THREADS|(?i:HTTPS?|NO)_(?i:PROXY)|{'|'.join(FILES)}"
 )
 OF_THE_HOST = re.compile(
     r"PATH|HOME|USER|LOGNAME|TMPDIR|VIRTUAL_ENV|(CUDA|NVIDIA)_VISIBLE_DEVICES|(PYTHON|LD_|DOCKER_|MUSTER_)\w*"
@@ -91,9 +85,6 @@ def look(environ: Mapping[str, str], dotenv: Iterable[str]) -> Machine:
     """This machine; `dotenv` names what .env sets, all of which is meant for the job."""
     devices = local.named_gpus(environ)
     passed = {name for name in environ if PASSED.fullmatch(name)} | set(dotenv)
-    cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    home = Path(environ.get("HF_HOME") or cache).expanduser().absolute()
-    others = (Path(value).expanduser().absolute() for name, value in environ.items() if CACHE.fullmatch(name) and value)
     named = (Path(environ[name]).absolute() for name in FILES if environ.get(name))
     return Machine(
         gpus=local.look(environ).gpus,
@@ -101,22 +92,16 @@ def look(environ: Mapping[str, str], dotenv: Iterable[str]) -> Machine:
         user=f"{os.getuid()}:{os.getgid()}",
         host=socket.gethostname(),
         variables=tuple(sorted(name for name in passed if not OF_THE_HOST.fullmatch(name))),
-        caches=(home, *sorted(others)),
+        caches=caches.all_folders(environ),
         files=tuple(path for path in named if path.is_file()),
     )
 
 
 def request(words: tuple[str, ...], settings: Config, gpus: int | None, image: str, directory: Path) -> Request:
     """What `words`, parsed to `settings`, ask for in `directory`: the paths among them that exist are to be read."""
-    values = config.as_dict(settings)
-    run = values.pop("output_dir")
-    patterns = [values.pop(name) for name in FILE_SETTINGS if values[name] and is_pattern(values[name])]
-    files = [file for pattern in patterns for file in readers.files(pattern)]
-    others = [name for value in values.values() for name in (value if isinstance(value, list) else [value])]
-    paths = [name for name in others if isinstance(name, str) and "/" in name]
-    recipe = [word for word in words[:1] if word.endswith((".yaml", ".yml"))]
-    reads = (directory / path for path in (*recipe, *paths, *files))
-    return Request(words, gpus, image, run and directory / run, tuple(path for path in reads if path.exists()))
+    run = settings.run.output_dir
+    read = reads.with_links(reads.of_job(words, settings, directory))
+    return Request(words, gpus, image, directory / run if run else None, read)
 
 
 def plan(request: Request, machine: Machine, directory: Path) -> Plan:

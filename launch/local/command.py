@@ -127,12 +127,16 @@ def _visible_gpus(environ: Mapping[str, str]) -> int:
     """GPUs that CUDA would show."""
     named = named_gpus(environ)
     if named is not None:
-        return len(named)
+        return min(len(named), 1) if any(name.startswith("MIG-") for name in named) else len(named)
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    lines = listed.stdout.splitlines()
+    # CUDA shows a process one MIG device, whatever number there is, and beside it no whole GPU.
+    return (
+        1 if any(line.lstrip().startswith("MIG ") for line in lines) else sum(line.startswith("GPU ") for line in lines)
+    )
 
 
 def named_gpus(environ: Mapping[str, str]) -> tuple[str, ...] | None:

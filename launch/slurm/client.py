@@ -17,6 +17,8 @@ from job.errors import Refused
 from launch.plan import Plan
 
 SECONDS = 120
+UNAVAILABLE = re.compile(r"(down|drain|drng|drained|fail|failg|maint|resv|reboot|unk|inval|npc|no_respond)|.*[*$@^]$")
+"""How sinfo marks a node that does not start jobs now: by its state, or a sign behind it."""
 FORMAT = "%A|%T|%r|%k"
 
 
@@ -87,6 +89,24 @@ def test(plan: Plan) -> str:
     """
     done = _run([*plan.argv, "--test-only"], plan)
     return said(done.stderr) if done.returncode else ""
+
+
+def unavailable(partition: str) -> str:
+    """The nodes that cannot start jobs now, with their states; empty if there are none, or Slurm does not say.
+
+    A partition that is not up counts too.
+    """
+    words = ["sinfo", "--noheader", "--Node", "--format=%N|%t|%P|%a"]
+    done = _run([*words, *([f"--partition={partition}"] if partition else [])])
+    rows = (line.strip().split("|") for line in done.stdout.splitlines())
+    states: dict[str, str] = {}
+    for row in rows:
+        if len(row) == 4 and (partition or row[2].endswith("*")):
+            if row[3] != "up":
+                states[f"partition {row[2].rstrip('*')}"] = row[3]
+            elif UNAVAILABLE.match(row[1]):
+                states[row[0]] = row[1]
+    return ", ".join(f"{name} {state}" for name, state in states.items())
 
 
 def said(stderr: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -16,16 +15,11 @@ from job.run import folder as run_folder
 from job.runtime import environment
 from launch import sites
 from launch.console import warn
+from launch.runs import words as in_words
 from launch.slurm import client, filesystems, offline, queueing, script, snapshot
 from launch.slurm import submission as slurm
 from launch.slurm.client import Answer
 from launch.slurm.submission import Request, Submission
-
-NEVER = re.compile(
-    r"PartitionTimeLimit|PartitionNodeLimit|BadConstraints|DependencyNeverSatisfied|Invalid(Account|QOS)|JobHeldAdmin"
-    r"|(Account|QOS)NotAllowed|Reservation(Deleted|Invalid)|(Assoc|QOS)(Max|Min)\w*Per(Job|Node)\w*|QOSMin\w+"
-)
-"""Reasons for which Slurm keeps a job pending until somebody changes the job or the cluster."""
 
 
 def submit(arguments: argparse.Namespace, job: list[str], flags: Sequence[str]) -> int:
@@ -86,9 +80,9 @@ def _warn_if_never(answer: Answer) -> None:
     except Refused:
         return  # the job is queued, which is what was asked for
     for job in jobs:
-        if job.state == "PENDING" and NEVER.fullmatch(job.reason):
-            warn(f"job {job.id} will not start as it is: Slurm keeps it pending for {job.reason}; cancel it with "
-                          f"scancel {job.id} and submit it within the limits of the site")  # fmt: skip
+        pending = in_words.pending(job.reason)
+        if job.state == "PENDING" and pending.never_starts and job.reason != "JobHeldUser":
+            warn(f"job {job.id} {pending} ({job.reason})")
 
 
 def _some(names: Sequence[str]) -> str:

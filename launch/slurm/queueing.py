@@ -8,6 +8,7 @@ process made is removed again if something fails; once it has been started nothi
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,11 +22,17 @@ from job.run import lock
 from job.run.folder import RunFolder
 from job.runtime import contract
 from launch import records
+from launch.console import warn
 from launch.records import Record
 from launch.slurm import client, worker
 from launch.slurm.client import Answer
 from launch.slurm.snapshot import take
 from launch.slurm.submission import Request, Submission
+
+NOT_NOW = re.compile(
+    "node configuration is not available|nodes? (are )?(not available|busy)|partition not available", re.I
+)
+"""Objections that nodes or partitions raise which are only unavailable for a time, but not only those."""
 
 
 def submit(request: Request, plan: Callable[[Request], Submission], flags: Sequence[str]) -> tuple[Submission, Answer]:
@@ -43,15 +50,30 @@ def submit(request: Request, plan: Callable[[Request], Submission], flags: Seque
     if not (shutil.which("sbatch") and shutil.which("srun")):
         raise Refused("no Slurm here (sbatch and srun are not on PATH): submit on a login node, or look with --dry_run")
     with _outside_any_job():
-        if objection := client.test(plan(request).plan):
-            raise Refused(f"Slurm does not take the job: {objection}")
+        _ask_slurm(plan(request))
         if not request.is_new:
             _refuse_if_busy(request.run)
             run_folder.refuse_others(RunFolder(request.run), request.config)
         submission, made = _make_folders(request, plan)
+        _make_caches(submission)
         answer = _queue(submission, made)
         _record(submission, answer, request, flags).write(submission.run)
         return submission, answer
+
+
+def _ask_slurm(submission: Submission) -> None:
+    """Refused for what Slurm will never start, before anything is written.
+
+    `sbatch --test-only` also objects where nodes are only down or drained now. sbatch itself tells that apart, and
+    queues the job or not.
+    """
+    objection = client.test(submission.plan)
+    if not objection:
+        return
+    missing = client.unavailable(submission.parameters.get("partition", "")) if NOT_NOW.search(objection) else ""
+    if not missing:
+        raise Refused(f"Slurm does not take the job: {objection}")
+    warn(f"the job cannot start now ({objection}): {missing}")
 
 
 def _record(submission: Submission, answer: Answer, request: Request, flags: Sequence[str]) -> Record:
@@ -97,6 +119,14 @@ def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tu
             raise Refused(f"{submission.run} cannot be written: {error.strerror}") from None
         return submission, made
     raise AssertionError
+
+
+def _make_caches(submission: Submission) -> None:
+    for path in submission.caches:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            warn(f"the cache {path} cannot be made ({error.strerror}): the container will not see it")
 
 
 def _discard(folder: Path, made: Sequence[Path]) -> None:

@@ -27,10 +27,18 @@ SECONDS = 600
 CONNECT_SECONDS = 60
 
 
-def join(rank: JobEnvironment, restarts: int) -> Any:
-    """Tell torch and accelerate which rank this is and where they meet.
+def name_rank(rank: JobEnvironment) -> None:
+    """Tell torch and accelerate which rank this is. GPUs are not masked: a rank names its own by its local rank."""
+    os.environ.update(
+        RANK=str(rank.global_rank),
+        WORLD_SIZE=str(rank.num_tasks),
+        LOCAL_RANK=str(rank.local_rank),
+        LOCAL_WORLD_SIZE=str(rank.num_tasks // rank.num_nodes),
+    )
 
-    GPUs are not masked: a rank names its own by its local rank.
+
+def join(rank: JobEnvironment, restarts: int) -> Any:
+    """Tell torch where the ranks meet.
 
     Returns:
         On rank 0 the store, which lives as long as this object.
@@ -54,10 +62,6 @@ def join(rank: JobEnvironment, restarts: int) -> Any:
     os.environ.update(
         MASTER_ADDR="127.0.0.1" if rank.global_rank == 0 else address,
         MASTER_PORT=str(port),
-        RANK=str(rank.global_rank),
-        WORLD_SIZE=str(rank.num_tasks),
-        LOCAL_RANK=str(rank.local_rank),
-        LOCAL_WORLD_SIZE=str(rank.num_tasks // rank.num_nodes),
         TORCHELASTIC_USE_AGENT_STORE="True",  # torch: the store is there already
     )
     return store

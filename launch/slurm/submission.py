@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from job import config as configuration
 from job.config import Config
 from job.runtime import contract
-from launch import sites
+from launch import caches, reads, sites
 from launch.plan import Plan
 from launch.sites import Site
 from launch.slurm import containers, script
@@ -72,6 +71,8 @@ class Submission:
     folder: Path
     """This submission's own: code/ and config.yaml."""
     code: Snapshot
+    caches: tuple[Path, ...]
+    """Folders to make: a container runtime binds only what is there."""
     token: str
     """In the job's comment, and in no other job's."""
 
@@ -96,7 +97,7 @@ def plan(request: Request, at: Site, environ: Mapping[str, str], directory: Path
         at.container,
         at.image,
         python=sys.executable,
-        mounts=[directory, run, *_local_paths(request.config, environ)],
+        mounts=_mounts(request, environ, directory) if at.container != "none" else [],
         directory=sites.safe_path("the working directory", directory),
         gpus=request.gpus > 0,
     )
@@ -124,8 +125,9 @@ def plan(request: Request, at: Site, environ: Mapping[str, str], directory: Path
         },
     }
     argv = (str(folder / "config.yaml"), *(() if request.is_new else ("--output_dir", str(run))))
+    made = caches.all_folders(environ) if at.container != "none" else ()
     sbatch = Plan(("sbatch",), (), directory, script.text(parameters, python, run))
-    return Submission(sbatch, parameters, python, argv, request.config, run, folder, code, token)
+    return Submission(sbatch, parameters, python, argv, request.config, run, folder, code, made, token)
 
 
 def _told(request: Request, at: Site, environ: Mapping[str, str]) -> dict[str, str]:
@@ -136,14 +138,13 @@ def _told(request: Request, at: Site, environ: Mapping[str, str]) -> dict[str, s
         "ACCELERATE_MIXED_PRECISION": request.config.training.mixed_precision or "no",
         contract.THREADS: users if re.fullmatch("[1-9][0-9]*", users) else at.cpus_per_task,
         contract.MASTER_ADDR: at.master_addr,
+        **({"HF_HOME": str(caches.home(environ))} if at.container != "none" else {}),
         contract.RUN_FOLDER: str(request.run) if request.is_new else "",
     }
 
 
-def _local_paths(config: Config, environ: Mapping[str, str]) -> list[Path]:
-    """Folders outside the run folder that the job reads or writes: data, model, caches."""
-    values = configuration.as_dict(config)
-    files = [values[name] for name in ("train_file", "validation_file", "test_file") if values[name]]
-    folders = [values[name] for name in ("dataset_name", "model_name_or_path", "tokenizer_name") if values[name]]
-    caches = [environ[name] for name in ("HF_HOME", "HF_HUB_CACHE") if environ.get(name)]
-    return [Path(name).parent for name in files] + [Path(name) for name in folders + caches if Path(name).is_dir()]
+def _mounts(request: Request, environ: Mapping[str, str], directory: Path) -> list[Path]:
+    """What a container must see: folders, since a file may be replaced while the job waits."""
+    read = reads.with_links(reads.of_job((), request.config, directory))
+    folders = [path if path.is_dir() else path.parent for path in read]
+    return [directory, *reads.real_places([request.run, *caches.all_folders(environ)]), *folders]

@@ -99,6 +99,7 @@ def _train(rank: JobEnvironment, restarts: int, argv: Sequence[str]) -> int:
         leave_marker(rank.paths.folder, restarts)
         train.say_stopped(stop)
 
+    rendezvous.name_rank(rank)
     try:
         environment.prepare()
         with signals.leaving(leave):

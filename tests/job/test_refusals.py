@@ -78,6 +78,10 @@ def output_dir(words: str) -> None:
     run_folder.claim(run_folder.RunFolder(Path(str(asked.run.output_dir)).absolute()), asked)
 
 
+def new_run(name: str) -> None:
+    run_folder.make_new(name)
+
+
 def full_disk(weights: str) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
@@ -252,6 +256,8 @@ CASES = [
     Case("--dataset_name damaged", act=training_data),
     Case("--dataset_name several", act=training_data),
     # The environment
+    Case("SLURM_STEP_NUM_TASKS=2", act=launched_with),
+    Case("OMPI_COMM_WORLD_SIZE=4 SLURM_STEP_NUM_TASKS=1", act=launched_with),
     Case("ACCELERATE_USE_FSDP=true", act=launched_with),
     Case("ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4", act=launched_with),
     Case("WORLD_SIZE=2", act=launched_with),
@@ -262,6 +268,7 @@ CASES = [
     Case("--output_dir run", {"run/notes.txt": ""}, output_dir),
     Case("--output_dir run", {"run/config.yaml": "another: program\n"}, output_dir),
     Case("--output_dir run", {"run/config.yaml": "seed: 1\n", "run/results.json": "{}"}, output_dir),
+    Case("demo", {"runs": "a file"}, new_run),
     Case("2000000000", act=full_disk),
 ]
 

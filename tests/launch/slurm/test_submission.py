@@ -55,9 +55,13 @@ PLANS = {
     "cpu": (replace(DEMO, gpus=0, tasks=2), Site(), {"OMP_NUM_THREADS": "3", "HF_TOKEN": "canary"}),
     "everything": (DEMO, EVERYTHING, {}),
     "quoted": (replace(DEMO, run=Path("""/my runs/it's; $(touch X) "a" `b` #c""")), Site(), {}),
-    "apptainer": (replace(DEMO, config=DATA), APPTAINER, {"HF_HOME": "/tmp"}),
-    "apptainer_cpu": (replace(DEMO, gpus=0), APPTAINER, {}),
-    "pyxis": (replace(DEMO, config=DATA), PYXIS, {}),
+    "apptainer": (
+        replace(DEMO, config=DATA),
+        APPTAINER,
+        {"HF_HOME": "/cache", "HF_DATASETS_CACHE": "/prepared"},
+    ),
+    "apptainer_cpu": (replace(DEMO, gpus=0), APPTAINER, {"HF_HOME": "/cache"}),
+    "pyxis": (replace(DEMO, config=DATA), PYXIS, {"XDG_CACHE_HOME": "/xdg"}),
 }
 
 
@@ -95,10 +99,13 @@ def test_names_of_folders_stay_names(run: str, image: str) -> None:
     if path.name in ("", "..", "."):
         return
     try:
-        submission = plan(replace(DEMO, run=path), Site(container="pyxis", image=image))
+        submission = plan(replace(DEMO, run=path), Site(container="pyxis", image=image), {"HF_HOME": "/cache"})
     except Refused:
         return
-    script, plain = submission.plan.script.splitlines(), plan(DEMO, PYXIS).plan.script.splitlines()
+    script, plain = (
+        submission.plan.script.splitlines(),
+        plan(DEMO, PYXIS, {"HF_HOME": "/cache"}).plan.script.splitlines(),
+    )
     assert len(script) == len(plain)
     words = shlex.split(next(line for line in script if line.startswith("srun ")))
     assert f"--container-image={image}" in words

@@ -50,11 +50,12 @@ cd /somewhere || fail 1 "the working directory is not on this node" "$(hostname)
 export ACCELERATE_USE_CPU=true
 export ACCELERATE_MIXED_PRECISION=no
 export MUSTER_THREADS=4
+export HF_HOME=/cache
 unset PYTHONPATH PYTHONHOME
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/demo/jobs/%j/%j_%t_log.out --error /runs/demo/jobs/%j/%j_%t_log.err --kill-on-bad-exit=1 --wait=60 --cpus-per-task=4 sh -c 'trap "" TERM USR2; exec "$@"' sh apptainer exec --bind /runs/demo,/somewhere --pwd /somewhere --env PYTHONNOUSERSITE=1 '/images/muster image.sif' python -u -P /runs/demo/jobs/submitted-now/code/launch/slurm/worker.py -u -m submitit.core._submit /runs/demo/jobs/%j
+srun --unbuffered --output /runs/demo/jobs/%j/%j_%t_log.out --error /runs/demo/jobs/%j/%j_%t_log.err --kill-on-bad-exit=1 --wait=60 --cpus-per-task=4 sh -c 'trap "" TERM USR2; exec "$@"' sh apptainer exec --bind /cache,/runs/demo,/somewhere --pwd /somewhere --env PYTHONNOUSERSITE=1 '/images/muster image.sif' python -u -P /runs/demo/jobs/submitted-now/code/launch/slurm/worker.py -u -m submitit.core._submit /runs/demo/jobs/%j
 
 
 # teardown

@@ -51,12 +51,13 @@ cd /somewhere || fail 1 "the working directory is not on this node" "$(hostname)
 export ACCELERATE_USE_CPU=false
 export ACCELERATE_MIXED_PRECISION=no
 export MUSTER_THREADS=4
+export HF_HOME=/xdg/huggingface
 unset PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE=1
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/demo/jobs/%j/%j_%t_log.out --error /runs/demo/jobs/%j/%j_%t_log.err --kill-on-bad-exit=1 --wait=60 --cpus-per-task=4 '--container-image=registry#team/muster:1.0' --container-mounts=/data:/data,/runs/demo:/runs/demo,/somewhere:/somewhere --container-workdir=/somewhere --no-container-mount-home sh -c 'trap "" TERM USR2; exec "$@"' sh python -u -P /runs/demo/jobs/submitted-now/code/launch/slurm/worker.py -u -m submitit.core._submit /runs/demo/jobs/%j
+srun --unbuffered --output /runs/demo/jobs/%j/%j_%t_log.out --error /runs/demo/jobs/%j/%j_%t_log.err --kill-on-bad-exit=1 --wait=60 --cpus-per-task=4 '--container-image=registry#team/muster:1.0' --container-mounts=/runs/demo:/runs/demo,/somewhere:/somewhere,/xdg/huggingface:/xdg/huggingface --container-workdir=/somewhere --no-container-mount-home sh -c 'trap "" TERM USR2; exec "$@"' sh python -u -P /runs/demo/jobs/submitted-now/code/launch/slurm/worker.py -u -m submitit.core._submit /runs/demo/jobs/%j
 
 
 # teardown
