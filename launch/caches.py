@@ -1,4 +1,4 @@
-"""Where the Hugging Face libraries keep what they download and prepare, as they work it out themselves."""
+"""Where libraries keep what they download, prepare and compile, as they work it out themselves."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-NAMED = re.compile(r"HF_\w*_CACHE")
-"""Variables that name a folder that need not be in HF_HOME."""
+NAMED = re.compile(
+    r"HF_\w*_CACHE|HUGGINGFACE_HUB_CACHE|TORCH_HOME|TORCHINDUCTOR_CACHE_DIR|TRITON_(CACHE_DIR|HOME)|CUDA_CACHE_PATH"
+)
+"""Variables that name a cache folder, which need not be in HF_HOME."""
 
 
 def home(environ: Mapping[str, str]) -> Path:

@@ -90,7 +90,9 @@ def test_processes_share_the_cores(cores: int, tasks: int) -> None:
         ("-1", 0),
         ("0,-1,1", 1),
         ("NoDevFiles", 0),
-        ("GPU-8f6d-00,MIG-1/2/3", 2),
+        ("GPU-8f6d-00,GPU-9", 2),
+        ("MIG-1/2/3,MIG-1/2/4", 1),
+        ("GPU-8f6d-00,MIG-1/2/3", 1),
     ],
 )
 def test_visible_gpus_as_cuda_counts_them(named: str, count: int) -> None:
@@ -98,7 +100,12 @@ def test_visible_gpus_as_cuda_counts_them(named: str, count: int) -> None:
 
 
 SMI = {
-    "two": ("echo 'GPU 0: H200 (UUID: GPU-1)'; echo '  MIG 1g.18gb  Device  0: (UUID: MIG-1)'; echo 'GPU 1: H200'", 2),
+    "two": ("echo 'GPU 0: H200 (UUID: GPU-1)'; echo 'GPU 1: H200 (UUID: GPU-2)'", 2),
+    "MIG: one device, and no whole GPU beside it": (
+        "echo 'GPU 0: H200 (UUID: GPU-1)'; echo '  MIG 1g.18gb  Device  0: (UUID: MIG-1)'; "
+        "echo '  MIG 1g.18gb  Device  1: (UUID: MIG-2)'; echo 'GPU 1: H200'",
+        1,
+    ),
     "none": ("echo 'No devices found.'", 0),
     "broken": ("echo 'GPU access blocked'; exit 9", 0),
 }
