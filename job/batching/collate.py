@@ -1,22 +1,21 @@
-"""Rows of a micro-batch -> padded tensors; and their way to the device.
+"""Rows of a micro-batch -> tensors, padded or packed; and their way to the device.
 
-They are made on the host, where a thread can do it ahead of time (job/batching/prefetch.py), and moved when they are
-needed: what waits for its step takes no memory of the GPU.
+They are made on the host, where a thread can do it ahead of time, and moved when they are needed: what waits for its
+step takes no memory of the GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import recursively_apply
 
 from job.data.dataset import Split
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from job.model.packed_attention import Layout
 
 Tensors = tuple[dict[str, Any], torch.Tensor | None]
 """Model inputs, and labels or None."""
@@ -37,27 +36,99 @@ def moved(tensors: Tensors, device: torch.device) -> Tensors:
     return recursively_apply(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"), tensors)
 
 
-def padded(split: Split, tokenizer: PreTrainedTokenizerBase, indices: np.ndarray) -> Tensors:
-    """Model inputs and labels of some examples.
+@dataclass(frozen=True)
+class Padding:
+    """How rows are padded.
+
+    Attributes:
+        token_id, type_id: in input_ids and token_type_ids.
+        left: before the row instead of behind it.
+    """
+
+    token_id: int
+    type_id: int = 0
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class PackedFormat:
+    """How rows are packed for a model on a device.
+
+    Attributes:
+        pad_token_id: of the tokens that fill up a micro-batch.
+        padding_position: token and position of padding, behind which positions start; None where they start at 0.
+        round_to: the number of tokens is a multiple of this.
+        longest: tokens of the longest row of the run.
+        with_lengths: hand over the lengths of the rows as Python numbers too, which the CPU kernel wants.
+    """
+
+    pad_token_id: int
+    padding_position: int | None
+    round_to: int
+    longest: int
+    with_lengths: bool
+
+
+def padded(split: Split, padding: Padding, indices: np.ndarray) -> Tensors:
+    """Model inputs and labels of some examples, one a row.
 
     Returns:
         input_ids, attention_mask and, where the model has them, token_type_ids: int64[b, longest of these examples];
         labels: int64[b] classes, float32[b] numbers or float32[b, C]; None where the split has none.
     """
     rows = split.rows(indices)
-    lengths = split.lengths[indices]
-    width = split.width or int(lengths.max())
-    mask = np.arange(width)[None, :] < lengths[:, None]
-    left = tokenizer.padding_side == "left"
-    mask = mask[:, ::-1] if left else mask
-    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    mask = _mask(split.lengths[indices], split.width)
+    mask = mask[:, ::-1] if padding.left else mask
+    fill = {"input_ids": padding.token_id, "token_type_ids": padding.type_id}
     inputs = {"attention_mask": mask.astype(np.int64)}
     for name, values in rows.items():
-        table = np.full((len(indices), width), fill[name], dtype=np.int64)
+        table = np.full(mask.shape, fill[name], dtype=np.int64)
         table[mask] = np.concatenate(values)
         inputs[name] = table
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in inputs.items()}
-    return tensors, labels(split, indices)
+    return {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in inputs.items()}, labels(split, indices)
+
+
+def packed(split: Split, form: PackedFormat, indices: np.ndarray) -> Tensors:
+    """Model inputs and labels of some examples, laid end to end and rounded up.
+
+    Returns:
+        input_ids, position_ids and, where the model has them, token_type_ids: int64[1, T]; packed: Layout; labels as
+        in `padded`.
+    """
+    lengths = split.lengths[indices]
+    rows = {name: np.concatenate(values).astype(np.int64) for name, values in split.rows(indices).items()}
+    bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    rows["position_ids"] = positions(rows["input_ids"], bounds, form.padding_position)
+    fill = {"input_ids": form.pad_token_id, "position_ids": form.padding_position or 0}
+    unused = -int(bounds[-1]) % form.round_to
+    inputs: dict[str, Any] = {
+        name: torch.from_numpy(np.pad(row, (0, unused), constant_values=fill.get(name, 0)))[None]
+        for name, row in rows.items()
+    }
+    mask = _mask(lengths, None)
+    inputs["packed"] = Layout(
+        tuple(lengths.tolist()) if form.with_lengths else (),
+        torch.from_numpy(bounds),
+        form.longest,
+        torch.from_numpy(mask.astype(np.int64)),
+        torch.from_numpy(np.flatnonzero(mask)),
+    )
+    return inputs, labels(split, indices)
+
+
+def positions(ids: np.ndarray, bounds: np.ndarray, padding_position: int | None) -> np.ndarray:
+    """int64[T], from 0 in each row; RoBERTa's: from behind the padding token, which a text may hold too."""
+    lengths = np.diff(bounds)
+    if padding_position is None:
+        return np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
+    real = ids != padding_position
+    before = np.concatenate([[0], np.cumsum(real)])
+    return np.where(real, before[1:] - np.repeat(before[bounds[:-1]], lengths), 0) + padding_position
+
+
+def _mask(lengths: np.ndarray, width: int | None) -> np.ndarray:
+    """bool[b, width], True where a row has a token; as wide as the longest row if `width` is None."""
+    return np.arange(width or int(lengths.max()))[None, :] < lengths[:, None]
 
 
 def labels(split: Split, indices: np.ndarray) -> torch.Tensor | None:

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from job.batching import planner
 from job.batching.collate import Collate, Tensors, pinned
-from job.batching.planner import MicroBatch
+from job.batching.planner import MicroBatch, Shape
 from job.data.dataset import Split
 
 Ready = tuple[MicroBatch, Tensors]
@@ -43,9 +43,8 @@ class Prepared:
 class Preparation:
     """What the steps of a run have in common before they reach the device."""
 
-    def __init__(self, split: Split, collate: Collate, overhead: int, multiple: int, accelerator: Accelerator) -> None:
-        """`multiple`: of which the tokens of a packed micro-batch are; 0 where they are padded."""
-        self._split, self._collate, self._multiple, self._overhead = split, collate, multiple, overhead
+    def __init__(self, split: Split, collate: Collate, overhead: int, shape: Shape, accelerator: Accelerator) -> None:
+        self._split, self._collate, self._shape, self._overhead = split, collate, shape, overhead
         self._computed, self._accelerator = split.computed, accelerator
         self.longest = int(self._computed.max())
 
@@ -53,9 +52,9 @@ class Preparation:
         """A global batch under a limit of tokens."""
         accelerator = self._accelerator
         hands = planner.plan_step(
-            examples, self._computed, limit, accelerator.num_processes, self._overhead, self._multiple
+            examples, self._computed, limit, accelerator.num_processes, self._overhead, self._shape
         )
-        tokens = planner.tokens_of(list(chain(*hands)), self._split.lengths, self._computed, self._multiple)
+        tokens = planner.tokens_of(list(chain(*hands)), self._split.lengths, self._computed, self._shape)
         mine = hands[accelerator.process_index]
         return Prepared(examples, limit, ready(mine, self._collate, accelerator.device), tokens)
 

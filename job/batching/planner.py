@@ -9,7 +9,7 @@ padding under T, dealt to the processes so that all finish together. Sampling by
 saves the same padding but makes every batch a biased sample.
 
 Packed micro-batches (job/model/packing.py) hold no padding: what they cost is the sum of their tokens, and they are
-cut into as few as fit, of equal sums.
+cut into as few as fit, of equal sums. Models that read their padding get micro-batches of rows of one length.
 
 Every process has the same number of micro-batches in a step, because the last one of each ends in a collective.
 """
@@ -20,8 +20,25 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the rows of a micro-batch become tensors.
+
+    Attributes:
+        kind: packed: [1, T]; padded: [b, longest]; equal: [b, L], rows of one length only.
+        round_to: the number of tokens of a packed micro-batch is a multiple of this.
+    """
+
+    kind: Literal["packed", "padded", "equal"]
+    round_to: int = 1
+
+
+PADDED, EQUAL = Shape("padded"), Shape("equal")
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,7 @@ def global_batches(size: int, batch_size: int, seed: int, steps: int, start: int
 
 
 def plan_step(
-    indices: np.ndarray, lengths: np.ndarray, max_tokens: int, world: int, overhead: int, multiple: int = 0
+    indices: np.ndarray, lengths: np.ndarray, max_tokens: int, world: int, overhead: int, shape: Shape = PADDED
 ) -> list[list[MicroBatch]]:
     """The micro-batches of each process for one global batch.
 
@@ -79,8 +96,7 @@ def plan_step(
         world: W.
         overhead: tokens that could be computed in the fixed time of one more micro-batch; as much padding is put up
             with before a micro-batch is cut.
-        multiple: 0: the sequences of a micro-batch are padded. Else they are laid end to end and filled up to a
-            multiple of so many tokens, above T only where the longest example alone would be.
+        shape: of the micro-batches. Packed ones are rounded up, above T only where the longest example alone would be.
 
     Returns:
         W lists of equal length. Each example is in exactly one micro-batch of weight 1.
@@ -92,11 +108,13 @@ def plan_step(
     sizes = lengths[order].tolist()
     if sizes[0] > max_tokens:
         raise ValueError(f"an example of {sizes[0]} tokens does not fit into max_tokens_per_device {max_tokens}")
-    if multiple:
-        return _plan_packed(order, sizes, max(max_tokens // multiple * multiple, sizes[0]), world)
-    bounds = _cut_by_padding(sizes, max_tokens, overhead)
+    if shape.kind == "packed":
+        return _plan_packed(order, sizes, max(max_tokens // shape.round_to * shape.round_to, sizes[0]), world)
+    equal = shape.kind == "equal"
+    bounds = _cut_by_length(sizes, max_tokens) if equal else _cut_by_padding(sizes, max_tokens, overhead)
     if world > 1:
-        bounds = _balanced_cut(sizes, max_tokens, -(-(len(bounds) - 1) // world) * world)
+        wanted = min(len(sizes), -(-(len(bounds) - 1) // world) * world)
+        bounds = _split_widest(bounds, sizes, wanted) if equal else _balanced_cut(sizes, max_tokens, wanted)
     micro = [MicroBatch(order[start:stop]) for start, stop in pairwise(bounds)]
     costs = [sizes[start] * (stop - start) for start, stop in pairwise(bounds)]
     while len(micro) % world:
@@ -105,33 +123,38 @@ def plan_step(
     return _deal(micro, costs, world)
 
 
-def plan_evaluation(lengths: np.ndarray, max_tokens: int, world: int, multiple: int = 0) -> list[list[np.ndarray]]:
+def plan_evaluation(lengths: np.ndarray, max_tokens: int, world: int, shape: Shape = PADDED) -> list[list[np.ndarray]]:
     """The micro-batches of each process for a whole evaluation set, each example once.
 
     Cut before they are dealt, so that the shapes computed, and with them every probability, do not depend on the
-    number of processes. The lists may differ in length, and be empty: no collective runs between them. For
-    `multiple` see `plan_step`.
+    number of processes. The lists may differ in length, and be empty: no collective runs between them.
     """
     order = np.argsort(-lengths, kind="stable")
     sizes = lengths[order].tolist()
-    bounds = _cut_by_sum(sizes, max_tokens // multiple * multiple) if multiple else _cut(sizes, max_tokens)
+    if shape.kind == "packed":
+        bounds = _cut_by_sum(sizes, max_tokens // shape.round_to * shape.round_to)
+    elif shape.kind == "equal":
+        bounds = _cut_by_length(sizes, max_tokens)
+    else:
+        bounds = _cut(sizes, max_tokens)
     micro = [order[start:stop] for start, stop in pairwise(bounds)]
     return [micro[rank::world] for rank in range(world)]
 
 
 def tokens_of(
-    micro_batches: Sequence[MicroBatch], lengths: np.ndarray, widths: np.ndarray, multiple: int = 0
+    micro_batches: Sequence[MicroBatch], lengths: np.ndarray, widths: np.ndarray, shape: Shape = PADDED
 ) -> tuple[int, int]:
     """(real tokens, computed tokens) of micro-batches.
 
     Args:
         micro_batches: of all processes.
         lengths, widths: tokens of each example, and what the micro-batches were planned by.
-        multiple: of which the tokens of a packed micro-batch are; 0: they are padded.
+        shape: that they were planned for.
     """
     real = sum(int(lengths[m.indices].sum()) for m in micro_batches if m.weight)
-    if multiple:
-        return real, sum(-(-int(lengths[m.indices].sum()) // multiple) * multiple for m in micro_batches)
+    if shape.kind == "packed":
+        sums = (int(lengths[m.indices].sum()) for m in micro_batches)
+        return real, sum(-(-tokens // shape.round_to) * shape.round_to for tokens in sums)
     computed = sum(int(widths[m.indices].max()) * len(m.indices) for m in micro_batches)
     return real, computed
 
@@ -143,6 +166,15 @@ def _cut(sizes: Sequence[int], max_tokens: int) -> list[int]:
         longest = sizes[bounds[-1]]
         bounds.append(min(len(sizes), bounds[-1] + max(1, max_tokens // max(1, longest))))
     return bounds
+
+
+def _cut_by_length(sizes: Sequence[int], max_tokens: int) -> list[int]:
+    """Bounds of the fewest runs of one length each that fit into `max_tokens`."""
+    bounds = [0]
+    for i, size in enumerate(sizes):
+        if i > bounds[-1] and (size != sizes[bounds[-1]] or (i + 1 - bounds[-1]) * size > max_tokens):
+            bounds.append(i)
+    return [*bounds, len(sizes)]
 
 
 def _cut_by_sum(sizes: Sequence[int], max_tokens: int) -> list[int]:
@@ -193,8 +225,7 @@ def _cut_by_padding(sizes: Sequence[int], max_tokens: int, overhead: int) -> lis
 
 
 def _balanced_cut(sizes: Sequence[int], max_tokens: int, wanted: int) -> list[int]:
-    """Bounds of `wanted` runs, or as many as there are rows, whose costliest is cheapest; more where T asks for it."""
-    wanted = min(len(sizes), wanted)
+    """Bounds of `wanted` runs whose costliest is cheapest; more where T asks for it."""
     low, high = sizes[0], max_tokens
     while low < high:
         middle = (low + high) // 2

@@ -78,6 +78,11 @@ class Data:
     fingerprint: str
     description: Mapping[str, Any]
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Those that there are."""
+        return tuple(split for split in (self.train, self.evaluation, self.test) if split is not None)
+
 
 def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task | None, max_length: int) -> Data:
     """Read, label and tokenise the data of a run.

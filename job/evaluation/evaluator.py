@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from job import distributed
+from job.batching.forms import Form
 from job.config import Config
 from job.config.metrics import METRICS
 from job.config.tasks import Kind
@@ -16,7 +17,6 @@ from job.data.dataset import Split
 from job.errors import Refused
 from job.evaluation import metrics
 from job.evaluation.prediction import Predictions, predict
-from job.model.packing import Form
 
 
 def max_tokens(asked: int | None, accelerator: Accelerator, cpu: int, gpu: int, lengths: Any) -> int:
@@ -51,9 +51,9 @@ class Evaluator:
 
     def __call__(self, split: Split) -> tuple[Predictions, dict[str, float]]:
         """The scores are empty for a split without labels."""
-        batch, multiple = self._form.collate(split), self._form.multiple
+        batch, shape = self._form.collate(split), self._form.shape
         limit = max_tokens(self._asked, self._accelerator, 4096, 65536, split.computed)
-        predictions = predict(self._model, self._kind, split, batch, self._accelerator, limit, multiple, self._between)
+        predictions = predict(self._model, self._kind, split, batch, self._accelerator, limit, shape, self._between)
         if split.labels is None:
             return predictions, {}
         return predictions, distributed.from_main(self._accelerator, lambda: self._scores(predictions))

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 
 from job.batching import planner
 from job.batching.collate import Collate, moved, pinned
+from job.batching.planner import PADDED, Shape
 from job.batching.prefetch import one_ahead
 from job.config.tasks import Kind
 from job.data.dataset import Split
@@ -63,12 +64,10 @@ def predict(
     collate: Collate,
     accelerator: Accelerator,
     max_tokens: int,
-    multiple: int = 0,
+    shape: Shape = PADDED,
     between: Callable[[], object] = lambda: None,
 ) -> Predictions:
     """Logits of every example of `split`, computed by all processes together.
-
-    `multiple` is that of the tokens of packed micro-batches, 0 for padded ones.
 
     `between` is called before each micro-batch, by every process the same number of times: what it raises ends the
     evaluation everywhere.
@@ -77,7 +76,7 @@ def predict(
         NonFiniteOutput: on every process.
         RuntimeError: the gathered rows are not each example once (a fault of the program, never of the data).
     """
-    plan = planner.plan_evaluation(split.computed, max_tokens, accelerator.num_processes, multiple)
+    plan = planner.plan_evaluation(split.computed, max_tokens, accelerator.num_processes, shape)
     mine = plan[accelerator.process_index]
     alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have nothing left
     alone.eval()

@@ -1,11 +1,13 @@
-"""Attention over sequences laid end to end, each within itself: what the libraries have no good CPU kernel for.
+"""Attention over the sequences of a packed micro-batch on a CPU, each within itself.
 
-Sequences of about one length are computed together, in blocks of scores that stay in a core's cache. PyTorch's fused
-CPU kernel takes no dropout, and in bf16 its backward pass costs several times the products it is made of. Here the
-probabilities are kept for the backward pass, with the sign bit for what dropout drops: that memory, an element for each
-pair of tokens of a sequence, is paid for not computing them twice.
+`attend_plainly` is the definition; `attend` computes the same, faster. PyTorch's fused CPU kernel takes no dropout, and
+its backward pass in bf16 costs several times the matrix products it consists of. It is used in fp32 without dropout.
+Otherwise neighbouring sequences of about one length are computed together, in blocks of scores that fit into a core's
+cache. The probabilities are kept for the backward pass, dropped ones with a minus sign: that takes memory for each pair
+of tokens of a sequence and saves computing them twice.
 
-    T  tokens of all sequences     L  tokens of one     H  heads     D  channels of a head     N  sequences x heads
+    T  tokens of all sequences     L  tokens of one     H  heads (Hkv: of keys and values)     D  channels of a head
+    N  sequences of a group x heads
 """
 
 from __future__ import annotations
@@ -19,134 +21,195 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from job.model.cpu_dropout import Draws
+from job.model.cpu_dropout import DropoutSampler
 
 BLOCK = 2**19
 """Scores computed at a time: two such matrices in fp32 fit into a core's cache."""
 
-IN_VAIN, MASKING = 12_000, 10
-"""How many scores of a head cost as much as a call, and how many times more than their masking: what decides whether
-sequences of different lengths are computed together."""
+CALL_COST, MASK_COST = 12_000, 0.1
+"""What a call costs, in scores of a head, and what masking a score costs, compared with computing it. They decide
+whether sequences of different lengths are computed together."""
 
-MULTIPLE = 32
-"""Of which numbers of tokens should be in bf16 on a CPU: oneDNN compiles its matrix products for each shape, in
-milliseconds, and keeps up to a thousand of them, half a megabyte each. Many shapes are a fifth of a step's time."""
+BF16_MULTIPLE = 32
+"""In bf16 numbers of tokens are rounded up to a multiple of this: oneDNN compiles matrix products for each shape, in
+milliseconds, and keeps up to a thousand of them, half a megabyte each. Many shapes cost a fifth of a step's time."""
 
-BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Bytes of a floating-point number -> the integers of its size."""
+SIGNED = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Bytes of a floating-point number -> the integer type of its size."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """Neighbouring sequences that are computed together.
-
-    Attributes:
-        count: how many.
-        asked: their rows of the queries.
-        rows: their rows of the keys and values.
-        real: bool[count, width], where a sequence has a token; None where it has one everywhere.
-        places: int64[tokens], the numbers of these places; None likewise.
-    """
-
-    count: int
-    asked: slice
-    rows: slice
-    real: torch.Tensor | None = None
-    places: torch.Tensor | None = None
+def attend_plainly(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], dropout: float, scale: float,
+    causal: bool = False, window: int | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """What `attend` computes, one sequence at a time: tests compare the two."""
+    key, value = _repeat_heads(query, key, value)
+    attended = []
+    queries = query.split([1] * len(lengths) if len(query) != len(key) else list(lengths))
+    for q, k, v in zip(queries, key.split(list(lengths)), value.split(list(lengths)), strict=True):
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+        hidden = _hidden(len(k), causal, window)
+        if hidden is not None:
+            scores = scores.masked_fill(hidden, -torch.inf)
+        weights = F.dropout(scores.softmax(dim=-1), dropout)
+        attended.append(torch.einsum("hqk,khd->qhd", weights, v))
+    return torch.cat(attended)
 
 
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], dropout: float, scale: float
-) -> torch.Tensor:
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], dropout: float, scale: float,
+    causal: bool = False, window: int | None = None,
+) -> torch.Tensor:  # fmt: skip
     """softmax(Q K' scale) V of every sequence, with dropout of the probabilities.
 
     Args:
         query: [T, H, D] or, for the first token of each sequence alone, [len(lengths), H, D].
-        key, value: [T, H, D].
+        key, value: [T, Hkv, D]; H is a multiple of Hkv.
         lengths: of the sequences, in their order; they sum to T or less.
         dropout: probability, 0.0 in evaluation.
         scale: of the scores.
+        causal: a token attends to those before it and to itself.
+        window: largest distance of two tokens that attend to each other; None: no limit.
 
     Returns:
         Like query; zeros for the tokens behind the last sequence.
+
+    Raises:
+        NotImplementedError: first tokens alone with a mask, or values of another width than the keys.
     """
+    if len(query) != len(key) and (causal or window is not None):
+        raise NotImplementedError("attention of first tokens alone takes no mask")
+    if query.shape[-1] != value.shape[-1]:
+        raise NotImplementedError("values of another width than the keys")
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, a norm may have made them fp32
+    key, value = _repeat_heads(query, key, value)
     fused = dropout == 0.0 and query.element_size() >= 4
-    multiple = MULTIPLE if query.element_size() == 2 else 1
-    runs = plan_runs(tuple(lengths), len(query) != len(key), 0 if fused else IN_VAIN, multiple)
+    multiple = BF16_MULTIPLE if query.element_size() == 2 else 1
+    groups = plan_groups(tuple(lengths), len(query) != len(key), 0 if fused else CALL_COST, multiple)
     if fused:
-        return _fused(query, key, value, runs, scale)
-    attended: torch.Tensor = _Attention.apply(query, key, value, runs, dropout, scale)
+        return _fused(query, key, value, groups, scale, causal, window)
+    attended: torch.Tensor = _Attention.apply(query, key, value, groups, dropout, scale, causal, window)
     return attended
 
 
+def _repeat_heads(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Keys and values [T, H, D], each head repeated for the query heads that share it."""
+    shared = query.shape[1] // key.shape[1]
+    if shared == 1:
+        return key, value
+    return key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
+
+
+def _hidden(length: int, causal: bool, window: int | None) -> torch.Tensor | None:
+    """bool[L, L], True where a token (row) does not attend to another (column); None if it attends to all."""
+    if not causal and (window is None or window >= length - 1):
+        return None
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    hidden = distance < 0 if causal else torch.zeros_like(distance, dtype=torch.bool)
+    return hidden if window is None else hidden | (distance.abs() > window)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Groups of sequences
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring sequences that are computed together, padded to the longest of them.
+
+    Attributes:
+        count: number of sequences.
+        queries: their rows of the queries.
+        keys: their rows of the keys and values.
+        mask: bool[count, width], True where a sequence has a token; None where there is no padding.
+        places: int64[tokens], the places of the tokens in the flattened mask; None likewise.
+    """
+
+    count: int
+    queries: slice
+    keys: slice
+    mask: torch.Tensor | None = None
+    places: torch.Tensor | None = None
+
+
 @lru_cache(maxsize=4)  # the layers of a model ask in turn
-def plan_runs(lengths: tuple[int, ...], first_only: bool, in_vain: int, multiple: int) -> tuple[Run, ...]:
-    """Neighbours of one length together, those of several while no more than `in_vain` scores are for nothing.
+def plan_groups(
+    lengths: tuple[int, ...], first_only: bool, call_cost: int, multiple: int
+) -> tuple[Group, ...]:  # fmt: skip
+    """Sequences of one length in a group; those of several, while what is computed for nothing costs less than a call.
 
     Each length counts as the next multiple of `multiple`.
     """
     widths = [-(-length // multiple) * multiple for length in lengths]
-    runs, begin, row = [], 0, 0
+    groups, begin, row = [], 0, 0
     while begin < len(lengths):
         longest, squares, end = 0, 0, begin
         for length in widths[begin:]:
             longest, squares = max(longest, length), squares + length**2
             scores = (end + 1 - begin) * longest**2
-            if scores > squares and scores - squares + scores // MASKING > in_vain:
+            if scores > squares and scores - squares + int(scores * MASK_COST) > call_cost:
                 break
             end += 1
         together = lengths[begin:end]
         rows = slice(row, row + sum(together))
-        runs.append(_run(together, max(widths[begin:end]), slice(begin, end) if first_only else rows, rows))
+        groups.append(_group(together, max(widths[begin:end]), slice(begin, end) if first_only else rows, rows))
         begin, row = end, rows.stop
-    return tuple(runs)
+    return tuple(groups)
 
 
-def _run(lengths: Sequence[int], width: int, asked: slice, rows: slice) -> Run:
+def _group(lengths: Sequence[int], width: int, queries: slice, keys: slice) -> Group:
     if set(lengths) == {width}:
-        return Run(len(lengths), asked, rows)
-    real = torch.arange(width) < torch.tensor(lengths)[:, None]
-    return Run(len(lengths), asked, rows, real, real.flatten().nonzero()[:, 0])
+        return Group(len(lengths), queries, keys)
+    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+    return Group(len(lengths), queries, keys, mask, mask.flatten().nonzero()[:, 0])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# PyTorch's kernel: the faster one in fp32 without dropout
 
 
 def _fused(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, runs: Sequence[Run], scale: float
-) -> torch.Tensor:
-    """PyTorch's kernel, the faster one without dropout in fp32, for runs of one length each."""
-    asked, rows = (
-        [_size(part) for part in parts] for parts in zip(*((run.asked, run.rows) for run in runs), strict=True)
-    )
-    behind = len(query) - sum(asked), len(key) - sum(rows)
-    parts = query.split([*asked, behind[0]]), key.split([*rows, behind[1]]), value.split([*rows, behind[1]])
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Sequence[Group], scale: float,
+    causal: bool, window: int | None,
+) -> torch.Tensor:  # fmt: skip
+    """For groups of one length each."""
+    of_queries, of_keys = ([_size(rows) for rows in (getattr(g, name) for g in groups)] for name in ("queries", "keys"))
+    unused = len(query) - sum(of_queries), len(key) - sum(of_keys)
+    parts = query.split([*of_queries, unused[0]]), key.split([*of_keys, unused[1]]), value.split([*of_keys, unused[1]])
     attended = []
-    for run, *qkv in zip(runs, *parts, strict=False):  # what is behind has no run
-        q, k, v = (x.unflatten(0, (run.count, -1)).transpose(1, 2) for x in qkv)
-        attended.append(F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1))
-    return torch.cat([*attended, query.new_zeros(behind[0], *query.shape[1:])])
+    for group, *qkv in zip(groups, *parts, strict=False):  # the unused rows have no group
+        q, k, v = (x.unflatten(0, (group.count, -1)).transpose(1, 2) for x in qkv)
+        hidden = None if window is None else _hidden(k.shape[2], causal, window)
+        mask = None if hidden is None else ~hidden
+        found = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal and mask is None, scale=scale)
+        attended.append(found.transpose(1, 2).flatten(0, 1))
+    return torch.cat([*attended, query.new_zeros(unused[0], *query.shape[1:])])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Our own, with dropout
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        runs: Sequence[Run],
-        dropout: float,
-        scale: float,
-    ) -> torch.Tensor:
-        draws = Draws(dropout) if dropout else None
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Sequence[Group],
+        dropout: float, scale: float, causal: bool, window: int | None,
+    ) -> torch.Tensor:  # fmt: skip
+        sampler = DropoutSampler(dropout) if dropout else None
         keep = any(ctx.needs_input_grad)
-        output = _empty(query, len(query), runs[-1].asked.stop)
-        ctx.runs, ctx.scale, ctx.draws, ctx.tokens = runs, scale, draws, len(key)
-        ctx.whole = whole = len(query) == len(key)
+        output = _empty(query, len(query), groups[-1].queries.stop)
+        ctx.groups, ctx.scale, ctx.sampler, ctx.tokens = groups, scale, sampler, len(key)
+        ctx.all_queries = all_queries = len(query) == len(key)
         kept = []
-        for run in runs:
-            q = _heads_first(query[run.asked], run, whole)
-            k, v = (_heads_first(x[run.rows], run) for x in (key, value))
-            attended, weights = _forward(q * scale, k, v, _hidden(run, q), draws, keep)
-            _put(attended, output[run.asked], run, whole)
+        for group in groups:
+            q = _heads_first(query[group.queries], group, all_queries)
+            k, v = (_heads_first(x[group.keys], group) for x in (key, value))
+            biases = _padding_bias(group, q), _mask_bias(k, causal, window)
+            attended, weights = _forward(q * scale, k, v, biases, sampler, keep)
+            _write(attended, output[group.queries], group, all_queries)
             kept += [q, k, v, weights]
         if keep:
             ctx.save_for_backward(output, *kept)
@@ -156,17 +219,17 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         output, *kept = ctx.saved_tensors
-        last = ctx.runs[-1]
-        d_query = _empty(output, len(output), last.asked.stop)
-        d_key, d_value = (_empty(output, ctx.tokens, last.rows.stop) for _ in range(2))
+        last = ctx.groups[-1]
+        d_query = _empty(output, len(output), last.queries.stop)
+        d_key, d_value = (_empty(output, ctx.tokens, last.keys.stop) for _ in range(2))
         mean = (gradient * output).sum(dim=-1, keepdim=True)
-        for run, q, k, v, weights in zip(ctx.runs, *(kept[i::4] for i in range(4)), strict=True):
-            g, m = (_heads_first(x[run.asked], run, ctx.whole) for x in (gradient, mean))
-            d_q, d_k, d_v = _backward(q * ctx.scale, k, v, weights, g, m, ctx.draws)
-            _put(d_q.mul_(ctx.scale), d_query[run.asked], run, ctx.whole)
-            _put(d_k, d_key[run.rows], run)
-            _put(d_v, d_value[run.rows], run)
-        return d_query, d_key, d_value, None, None, None
+        for group, q, k, v, weights in zip(ctx.groups, *(kept[i::4] for i in range(4)), strict=True):
+            g, m = (_heads_first(x[group.queries], group, ctx.all_queries) for x in (gradient, mean))
+            d_q, d_k, d_v = _backward(q * ctx.scale, k, v, weights, g, m, ctx.sampler)
+            _write(d_q.mul_(ctx.scale), d_query[group.queries], group, ctx.all_queries)
+            _write(d_k, d_key[group.keys], group)
+            _write(d_v, d_value[group.keys], group)
+        return d_query, d_key, d_value, None, None, None, None, None
 
 
 def _empty(like: torch.Tensor, tokens: int, end: int) -> torch.Tensor:
@@ -176,74 +239,81 @@ def _empty(like: torch.Tensor, tokens: int, end: int) -> torch.Tensor:
     return rows
 
 
-def _heads_first(x: torch.Tensor, run: Run, whole: bool = True) -> torch.Tensor:
-    """[tokens, H, D] -> [N, L, D], zeros behind the shorter sequences; with one row a sequence, L = 1."""
-    if whole and run.real is not None and run.places is not None:
-        x = x.new_zeros(run.real.numel(), *x.shape[1:]).index_copy_(0, run.places, x)
-    return x.unflatten(0, (run.count, -1)).transpose(1, 2).flatten(0, 1)
+def _heads_first(x: torch.Tensor, group: Group, padded: bool = True) -> torch.Tensor:
+    """[tokens, H, D] -> [N, L, D], zeros behind the shorter sequences; L = 1 for one row a sequence, never padded."""
+    if padded and group.mask is not None and group.places is not None:
+        x = x.new_zeros(group.mask.numel(), *x.shape[1:]).index_copy_(0, group.places, x)
+    return x.unflatten(0, (group.count, -1)).transpose(1, 2).flatten(0, 1)
 
 
-def _put(x: torch.Tensor, rows: torch.Tensor, run: Run, whole: bool = True) -> None:
+def _write(x: torch.Tensor, rows: torch.Tensor, group: Group, padded: bool = True) -> None:
     """[N, L, D] -> rows: [tokens, H, D]."""
-    tokens = x.unflatten(0, (run.count, -1)).transpose(1, 2)
-    if whole and run.places is not None:
-        tokens = tokens.flatten(0, 1)[run.places]
+    tokens = x.unflatten(0, (group.count, -1)).transpose(1, 2)
+    if padded and group.places is not None:
+        tokens = tokens.flatten(0, 1)[group.places]
     rows.view(tokens.shape).copy_(tokens)
 
 
-def _hidden(run: Run, q: torch.Tensor) -> torch.Tensor | None:
-    """[N, 1, L], to be added to scores: minus infinity behind the shorter sequences; None where there are none."""
-    if run.real is None:
+def _padding_bias(group: Group, q: torch.Tensor) -> torch.Tensor | None:
+    """[N, 1, L] to be added to scores: minus infinity behind the shorter sequences; None without padding."""
+    if group.mask is None:
         return None
-    bias = torch.zeros(run.real.shape, dtype=q.dtype).masked_fill_(~run.real, -torch.inf)
-    return bias.repeat_interleave(len(q) // run.count, dim=0)[:, None]
+    bias = torch.zeros(group.mask.shape, dtype=q.dtype).masked_fill_(~group.mask, -torch.inf)
+    return bias.repeat_interleave(len(q) // group.count, dim=0)[:, None]
+
+
+def _mask_bias(k: torch.Tensor, causal: bool, window: int | None) -> torch.Tensor | None:
+    """[L, L] to be added to scores. Finite: padding whose whole window is padding must not become NaN."""
+    hidden = _hidden(k.shape[1], causal, window)
+    if hidden is None:
+        return None
+    return torch.zeros(hidden.shape, dtype=k.dtype).masked_fill_(hidden, torch.finfo(k.dtype).min)
 
 
 def _forward(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tensor | None, draws: Draws | None, keep: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, biases: tuple[torch.Tensor | None, torch.Tensor | None],
+    sampler: DropoutSampler | None, keep: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
     """([N, L, D] attended; the probabilities [N, L, L], those dropped with a minus, if they are to be kept)."""
+    padding, mask = biases
     shape = (len(q), q.shape[1], k.shape[1])
     scores = q.new_empty(_step(shape), *shape[1:])
     weights = q.new_empty(shape) if keep else torch.empty_like(scores)
-    signs = torch.empty_like(scores, dtype=BITS[q.element_size()])
+    signs = torch.empty_like(scores, dtype=SIGNED[q.element_size()])
     attended = torch.empty_like(q)
-    value = v * draws.up if draws else v
+    value = v * sampler.scale if sampler else v
     for part in _blocks(shape):
         s, sign = (x[: part.stop - part.start] for x in (scores, signs))
         w = weights[part] if keep else weights[: len(s)]
         torch.bmm(q[part], k[part].mT, out=s)
-        if hidden is not None:
-            s.add_(hidden[part])
+        if mask is not None:
+            s.add_(mask)
+        if padding is not None:
+            s.add_(padding[part])
         torch.softmax(s, dim=-1, out=w)
-        if draws:
-            draws.dropped(sign)
+        if sampler:
+            sampler.dropped(sign)
             w.view(sign.dtype).bitwise_or_(sign.bitwise_left_shift_(8 * sign.element_size() - 1))
             torch.clamp_min(w, 0, out=s)
-        torch.bmm(s if draws else w, value[part], out=attended[part])
+        torch.bmm(s if sampler else w, value[part], out=attended[part])
     return attended, weights if keep else None
 
 
 def _backward(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    weights: torch.Tensor,
-    g: torch.Tensor,
-    mean: torch.Tensor,
-    draws: Draws | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, weights: torch.Tensor, g: torch.Tensor, mean: torch.Tensor,
+    sampler: DropoutSampler | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Gradients of q, k and v from that of the output; `mean`: [N, L, 1], of the gradients of the scores."""
     d_q, d_k, d_v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     scores, scratch = (q.new_empty(_step(weights.shape), *weights.shape[1:]) for _ in range(2))
-    if draws:
-        g = g * draws.up
+    if sampler:
+        g = g * sampler.scale
     for part in _blocks(weights.shape):
         s, w = (x[: part.stop - part.start] for x in (scores, scratch))
-        w = torch.clamp_min(weights[part], 0, out=w) if draws else weights[part]
+        w = torch.clamp_min(weights[part], 0, out=w) if sampler else weights[part]
         torch.bmm(w.mT, g[part], out=d_v[part])
         torch.bmm(g[part], v[part].mT, out=s)
-        if draws:
+        if sampler:
             s.mul_(w).addcmul_(torch.abs(weights[part], out=w), mean[part], value=-1)
         else:
             s.sub_(mean[part]).mul_(w)

@@ -11,16 +11,17 @@ import torch
 from accelerate import Accelerator
 
 from job import distributed
-from job.batching import planner
+from job.batching import forms, planner
 from job.config import Config
 from job.data.dataset import Data
 from job.errors import Stopped
 from job.evaluation.evaluator import Evaluator, max_tokens
-from job.model import cpu_dropout, packing
+from job.model import cpu_dropout
 from job.run import checkpoints, manifest
 from job.run.folder import RunFolder
 from job.run.status import Status
 from job.run.tracking import Tracker
+from job.runtime.console import say
 from job.training import loop, state
 from job.training import optimizer as optim
 from job.training.loop import Trainee
@@ -44,11 +45,9 @@ def evaluate_only(
     folder: RunFolder,
 ) -> Outcome:
     """The model as it is, on the evaluation set and the test set, or the one of them that there is."""
+    form = forms.choose(config, model, tokenizer, data.splits, accelerator)
+    _announce(form, accelerator, folder)
     model = accelerator.prepare_model(model, evaluation_mode=True)
-    first = data.test if data.evaluation is None else data.evaluation
-    assert first is not None
-    form = packing.choose(config, model, tokenizer, first, accelerator)
-    packing.keep(form, accelerator, folder)
     boundary = Boundary(config.run, accelerator)
     evaluate = Evaluator(config, model, form, data.task.kind, accelerator, boundary.cross)
     try:
@@ -81,13 +80,13 @@ def finetune(
     assert data.train is not None
     training = config.training
     steps = optim.total_steps(training, len(data.train))
+    form = forms.choose(config, model, tokenizer, data.splits, accelerator)
+    _announce(form, accelerator, folder)
+    if not config.model.torch_compile:  # whose graph it would cut at every layer
+        cpu_dropout.replace_dropout(model)
     optimizer = optim.optimizer(model, training)
     schedule = optim.schedule(optimizer, training, steps)
     wrapped, prepared = accelerator.prepare(model, optimizer)
-    form = packing.choose(config, wrapped, tokenizer, data.train, accelerator)
-    packing.keep(form, accelerator, folder)
-    if not config.model.torch_compile:  # whose graph it would cut at every layer
-        cpu_dropout.speed_up(wrapped)
     torch.manual_seed(training.seed + accelerator.process_index)  # dropout differs between processes
     trainee = Trainee(wrapped, prepared, schedule)
     collated = form.collate(data.train)
@@ -115,11 +114,18 @@ def finetune(
     try:
         if not keeper.catch_up():
             loop.train(trainee, data.train, collated, training, steps, limit, overhead, accelerator, data.task.kind,
-                       tracker, keeper.after_step, form.multiple, halved)  # fmt: skip
+                       tracker, keeper.after_step, form.shape, halved)  # fmt: skip
         return keeper.outcome(lambda: _train_numbers(tracker, accelerator))
     finally:
         keeper.close()
         tracker.close()
+
+
+def _announce(form: forms.Form, accelerator: Accelerator, folder: RunFolder) -> None:
+    """Print the form of the run's forward passes and write it into the manifest."""
+    if accelerator.is_main_process:
+        say(f"forward  {form}")
+        manifest.amend(folder, forward=str(form))
 
 
 def _resume(path: Path, trainee: Trainee, accelerator: Accelerator) -> Mapping[str, Any]:

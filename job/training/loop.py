@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from job.batching import planner
 from job.batching.collate import Collate, Tensors, moved
 from job.batching.loader import Preparation, Prepared, Ready, ready
-from job.batching.planner import MicroBatch
+from job.batching.planner import MicroBatch, Shape
 from job.batching.prefetch import one_ahead
 from job.config import Training
 from job.config.tasks import SINGLE_LABEL, Kind
@@ -118,19 +118,19 @@ def train(
     kind: Kind,
     tracker: Tracker,
     after_step: AfterStep,
-    multiple: int,
+    shape: Shape,
     halved: Callable[[int], None],
 ) -> None:
     """Run the optimizer steps from `tracker.step` to `steps`, calling `after_step` after each.
 
-    `multiple` is that of the tokens of packed micro-batches, 0 for padded ones; `halved` is told a new limit of tokens
+    `shape` is that of the micro-batches; `halved` is told a new limit of tokens
     where a step did not fit into memory.
 
     Raises:
         NonFiniteLoss: on every process, at most one step after the loss was infinite or not a number.
         OutOfMemory: on every process.
     """
-    prepare = Preparation(split, collate, overhead, multiple, accelerator)
+    prepare = Preparation(split, collate, overhead, shape, accelerator)
     per_epoch = planner.steps_per_epoch(len(split), training.train_batch_size)
     start, before = tracker.step, None
     order = planner.global_batches(len(split), training.train_batch_size, training.seed, steps, start)

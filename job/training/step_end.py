@@ -18,12 +18,12 @@ from accelerate import Accelerator
 from job import config as configuration
 from job import distributed
 from job.batching import planner
+from job.batching.forms import Form
 from job.config import Config
 from job.data.dataset import Data, Split
 from job.errors import JobError, Stopped
 from job.evaluation.evaluator import Evaluator
 from job.evaluation.prediction import Predictions
-from job.model.packing import Form
 from job.run import checkpoints
 from job.run import folder as run_folder
 from job.run.checkpoints import Snapshot

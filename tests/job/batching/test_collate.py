@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 
 from job.batching import collate
+from job.batching.collate import PackedFormat, Padding
 from job.data.dataset import Split
 from tests.support.tiny import tiny_tokenizer
 
@@ -42,7 +43,8 @@ def test_padding_is_the_tokenizers_own(
     side: str, indices: list[int], columns: dict[str, list[list[int]]], tokenizer_folder: Path
 ) -> None:
     tokenizer = load(tokenizer_folder, padding_side=side)
-    inputs, labels = collate.padded(split(**columns), tokenizer, np.array(indices))
+    padding = Padding(tokenizer.pad_token_id, tokenizer.pad_token_type_id, left=side == "left")
+    inputs, labels = collate.padded(split(**columns), padding, np.array(indices))
     chosen = {name: [rows[i] for i in indices] for name, rows in columns.items()}
     expected = tokenizer.pad(chosen, return_tensors="pt")
     assert set(inputs) == set(expected)
@@ -52,10 +54,33 @@ def test_padding_is_the_tokenizers_own(
     assert labels.tolist() == [LABELS[i] for i in indices]
 
 
-def test_the_tokenizers_own_padding_ids_are_used(tokenizer_folder: Path) -> None:
-    tokenizer = load(tokenizer_folder)
-    tokenizer.pad_token, tokenizer._pad_token_type_id = "[MASK]", 1
+def test_rows_are_padded_with_the_ids_that_are_given() -> None:
     columns = split(input_ids=ROWS, token_type_ids=KINDS)
-    inputs, _ = collate.padded(columns, tokenizer, np.array([0, 3]))
-    assert inputs["input_ids"][0].tolist() == [2, 5, 3, tokenizer.mask_token_id]
+    inputs, _ = collate.padded(columns, Padding(token_id=4, type_id=1), np.array([0, 3]))
+    assert inputs["input_ids"][0].tolist() == [2, 5, 3, 4]
     assert inputs["token_type_ids"][0].tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("indices", [[1, 3, 0], [2], [0, 0]], ids=str)
+@pytest.mark.parametrize("round_to", [1, 8])
+def test_packed_rows_are_end_to_end_and_the_layout_says_where(indices: list[int], round_to: int) -> None:
+    form = PackedFormat(pad_token_id=4, padding_position=None, round_to=round_to, longest=6, with_lengths=True)
+    inputs, labels = collate.packed(split(input_ids=ROWS, token_type_ids=KINDS), form, np.array(indices))
+    layout, rows = inputs["packed"], [ROWS[i] for i in indices]
+    tokens = [token for row in rows for token in row]
+    assert inputs["input_ids"].shape[1] % round_to == 0
+    assert inputs["input_ids"][0].tolist() == tokens + [4] * (inputs["input_ids"].shape[1] - len(tokens))
+    assert inputs["position_ids"][0, : len(tokens)].tolist() == [i for row in rows for i in range(len(row))]
+    assert layout.lengths == tuple(map(len, rows)) and layout.longest == 6
+    assert layout.bounds.tolist() == [0, *np.cumsum([len(row) for row in rows])]
+    padded, _ = collate.padded(split(input_ids=ROWS, token_type_ids=KINDS), Padding(4), np.array(indices))
+    assert torch.equal(layout.mask, padded["attention_mask"])
+    assert torch.equal(layout.pad(inputs["input_ids"][0], 4), padded["input_ids"])
+    assert torch.equal(layout.pad(inputs["token_type_ids"][0]), padded["token_type_ids"])
+    assert labels is not None and labels.tolist() == [LABELS[i] for i in indices]
+
+
+def test_no_python_lengths_reach_a_compiled_graph() -> None:
+    form = PackedFormat(4, None, 1, longest=6, with_lengths=False)
+    layouts = [collate.packed(split(input_ids=ROWS), form, np.array(i))[0]["packed"] for i in ([0, 1], [2])]
+    assert [(layout.lengths, layout.longest) for layout in layouts] == [((), 6), ((), 6)]

@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.batching import planner
-from job.batching.planner import MicroBatch
+from job.batching.planner import EQUAL, PADDED, MicroBatch, Shape
 
 Plan = list[list[MicroBatch]]
+PACKED = Shape("packed")
+SHAPES = st.sampled_from([PADDED, EQUAL, PACKED, Shape("packed", 32)])
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,15 @@ class Step:
     max_tokens: int
     world: int
     overhead: int = 64
-    packed: bool = False
+    shape: Shape = PADDED
 
     def plan(self) -> Plan:
-        return planner.plan_step(self.indices, self.lengths, self.max_tokens, self.world, self.overhead, self.packed)
+        return planner.plan_step(self.indices, self.lengths, self.max_tokens, self.world, self.overhead, self.shape)
 
     def cost(self, micro: MicroBatch | np.ndarray) -> int:
         """Tokens computed, padding included."""
         indices = micro.indices if isinstance(micro, MicroBatch) else micro
-        if self.packed:
+        if self.shape.kind == "packed":
             return int(self.lengths[indices].sum())
         return int(self.lengths[indices].max()) * len(indices)
 
@@ -48,8 +50,8 @@ def steps(draw: st.DrawFn) -> Step:
     size = draw(st.integers(1, len(lengths)))
     indices = np.random.default_rng(draw(st.integers(0, 99))).permutation(len(lengths))[:size]
     max_tokens = int(lengths.max()) + draw(st.integers(0, 500))
-    world, overhead, packed = draw(st.integers(1, 9)), draw(st.integers(0, 500)), draw(st.booleans())
-    return Step(indices, lengths, max_tokens, world, overhead, packed)
+    world, overhead, shape = draw(st.integers(1, 9)), draw(st.integers(0, 500)), draw(SHAPES)
+    return Step(indices, lengths, max_tokens, world, overhead, shape)
 
 
 LONG_AND_SHORT = Step(np.arange(10), np.array([64, 50, 40, 30, 20, 9, 8, 7, 6, 5], dtype=np.int32), 64, 2)
@@ -93,7 +95,11 @@ def no_process_waits_longer_than_one_micro_batch(step: Step, plan: Plan) -> None
 def packed_micro_batches_differ_by_one_example_at_most(step: Step, plan: Plan) -> None:
     """Each example goes to the emptiest, so no micro-batch is ahead of another by more than what it got last."""
     totals = [step.cost(m) if m.weight else 0 for m in chain(*plan)]
-    assert not step.packed or max(totals) - min(totals) <= step.lengths[step.indices].max()
+    assert step.shape != PACKED or max(totals) - min(totals) <= step.lengths[step.indices].max()
+
+
+def rows_of_one_length_where_they_are_asked_for(step: Step, plan: Plan) -> None:
+    assert step.shape != EQUAL or all(len(set(step.lengths[m.indices])) == 1 for m in chain(*plan))
 
 
 PROMISES = [
@@ -103,6 +109,7 @@ PROMISES = [
     weights_sum_to_the_global_batch,
     no_process_waits_longer_than_one_micro_batch,
     packed_micro_batches_differ_by_one_example_at_most,
+    rows_of_one_length_where_they_are_asked_for,
 ]
 
 
@@ -153,17 +160,17 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(
-    ("broken", "promise", "packed"),
+    ("broken", "promise", "shape"),
     [
-        *((broken, promise, packed) for broken, promise in BROKEN for packed in (False, True)),
+        *((broken, promise, shape) for broken, promise in BROKEN for shape in (PADDED, PACKED, EQUAL)),
         # Packed ones are of equal cost, in whatever order they are dealt.
-        (dealt_in_order_of_length, no_process_waits_longer_than_one_micro_batch, False),
+        (dealt_in_order_of_length, no_process_waits_longer_than_one_micro_batch, PADDED),
     ],
 )
 def test_a_broken_plan_is_noticed(
-    broken: Callable[[Plan], Plan], promise: Callable[[Step, Plan], None], packed: bool
+    broken: Callable[[Plan], Plan], promise: Callable[[Step, Plan], None], shape: Shape
 ) -> None:
-    step = replace(LONG_AND_SHORT, packed=packed)
+    step = replace(LONG_AND_SHORT, shape=shape)
     plan = step.plan()
     promise(step, plan)
     with pytest.raises(AssertionError):
@@ -171,7 +178,7 @@ def test_a_broken_plan_is_noticed(
 
 
 def test_micro_batches_cut_in_order_of_length_would_differ_by_more_than_an_example() -> None:
-    step = replace(LONG_AND_SHORT, packed=True, max_tokens=500)
+    step = replace(LONG_AND_SHORT, shape=PACKED, max_tokens=500)
     unequal = [[MicroBatch(np.arange(4))], [MicroBatch(np.arange(4, 10))]]
     with pytest.raises(AssertionError):
         packed_micro_batches_differ_by_one_example_at_most(step, unequal)
@@ -179,10 +186,10 @@ def test_micro_batches_cut_in_order_of_length_would_differ_by_more_than_an_examp
 
 @given(steps())
 def test_packed_micro_batches_are_few_and_compute_no_padding(step: Step) -> None:
-    step = replace(step, packed=True)
+    step = replace(step, shape=PACKED)
     plan = step.plan()
     total = int(step.lengths[step.indices].sum())
-    real, computed = planner.tokens_of([m for m in chain(*plan) if m.weight], step.lengths, step.lengths, multiple=1)
+    real, computed = planner.tokens_of([m for m in chain(*plan) if m.weight], step.lengths, step.lengths, PACKED)
     assert real == computed == total
     # Where a bin does not fit, all are above T less the longest example: at most one round more than these need.
     room = step.max_tokens - int(step.lengths[step.indices].max()) + 1
@@ -190,16 +197,16 @@ def test_packed_micro_batches_are_few_and_compute_no_padding(step: Step) -> None
 
 
 @given(steps(), st.integers(1, 40))
-def test_packed_micro_batches_keep_the_limit_when_they_are_filled_up(step: Step, multiple: int) -> None:
-    plan = planner.plan_step(step.indices, step.lengths, step.max_tokens, step.world, step.overhead, multiple)
+def test_packed_micro_batches_keep_the_limit_when_they_are_rounded_up(step: Step, round_to: int) -> None:
+    plan = replace(step, shape=Shape("packed", round_to)).plan()
     each_example_once(step, plan)
 
-    def filled_up(tokens: int) -> int:
-        return math.ceil(tokens / multiple) * multiple
+    def rounded_up(tokens: int) -> int:
+        return math.ceil(tokens / round_to) * round_to
 
-    longest = filled_up(int(step.lengths[step.indices].max()))
+    longest = rounded_up(int(step.lengths[step.indices].max()))
     for micro in chain(*plan):
-        assert filled_up(int(step.lengths[micro.indices].sum())) <= max(step.max_tokens, longest)
+        assert rounded_up(int(step.lengths[micro.indices].sum())) <= max(step.max_tokens, longest)
 
 
 def test_a_process_without_an_example_takes_part_with_weight_0() -> None:
@@ -234,10 +241,10 @@ def test_a_plan_depends_on_nothing_but_its_arguments(step: Step) -> None:
     assert np.array_equal(indices, step.indices) and np.array_equal(lengths, step.lengths)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_an_example_longer_than_memory_is_an_error(packed: bool) -> None:
+@pytest.mark.parametrize("shape", [PADDED, PACKED, EQUAL], ids=str)
+def test_an_example_longer_than_memory_is_an_error(shape: Shape) -> None:
     with pytest.raises(ValueError, match=r"^an example of 9 tokens does not fit into max_tokens_per_device 8$"):
-        planner.plan_step(np.arange(2), np.array([3, 9]), 8, 2, 64, packed)
+        planner.plan_step(np.arange(2), np.array([3, 9]), 8, 2, 64, shape)
 
 
 @pytest.mark.parametrize(
@@ -271,22 +278,22 @@ def test_packed_on_long_tailed_text_processes_finish_together(
     lengths = np.clip(np.random.default_rng(0).lognormal(4.5, 0.9, 4000).astype(np.int32), 4, 512)
     ratios = []
     for indices in planner.global_batches(4000, 32, seed=0, steps=60):
-        step = Step(indices, lengths, max_tokens, world, packed=True)
+        step = Step(indices, lengths, max_tokens, world, shape=PACKED)
         loads = [sum(map(step.cost, hand)) for hand in step.plan()]
         ratios.append(max(loads) / np.mean(loads))
     assert np.mean(ratios) <= slowest_over_mean
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
-def test_a_step_of_a_million_examples_is_planned_in_the_memory_of_one_of_ten_thousand(packed: bool) -> None:
+@pytest.mark.parametrize("shape", [PADDED, PACKED, EQUAL], ids=str)
+def test_a_step_of_a_million_examples_is_planned_in_the_memory_of_one_of_ten_thousand(shape: Shape) -> None:
     few = np.random.default_rng(0).integers(4, 65, 10_000, dtype=np.int32)
     indices = np.random.default_rng(1).permutation(10_000)[:256]
 
     def most(lengths: np.ndarray) -> int:
         tracemalloc.start()
         try:
-            plan = planner.plan_step(indices, lengths, 2048, 2, 64, packed)
-            planner.tokens_of([*chain(*plan)], lengths, lengths, packed)
+            plan = planner.plan_step(indices, lengths, 2048, 2, 64, shape)
+            planner.tokens_of([*chain(*plan)], lengths, lengths, shape)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -300,8 +307,8 @@ def test_tokens_of_counts_a_repeated_row_as_computed_but_not_as_real() -> None:
     lengths = np.array([5, 3, 2])
     micro = [MicroBatch(np.array([0, 1])), MicroBatch(np.array([2]), weight=0.0)]
     assert planner.tokens_of(micro, lengths, lengths) == (8, 12)
-    assert planner.tokens_of(micro, lengths, lengths, multiple=1) == (8, 10)
-    assert planner.tokens_of(micro, lengths, lengths, multiple=4) == (8, 12)
+    assert planner.tokens_of(micro, lengths, lengths, PACKED) == (8, 10)
+    assert planner.tokens_of(micro, lengths, lengths, Shape("packed", 4)) == (8, 12)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -369,25 +376,26 @@ def shapes(plan: list[list[np.ndarray]]) -> list[tuple[int, ...]]:
     return sorted(tuple(indices.tolist()) for hand in plan for indices in hand)
 
 
-@given(LENGTHS, st.integers(1, 300), st.integers(1, 9), st.sampled_from([0, 1, 32]))
+@given(LENGTHS, st.integers(1, 300), st.integers(1, 9), SHAPES)
 def test_evaluation_takes_each_example_once_within_memory(
-    lengths: np.ndarray, max_tokens: int, world: int, multiple: int
+    lengths: np.ndarray, max_tokens: int, world: int, shape: Shape
 ) -> None:
-    plan = planner.plan_evaluation(lengths, max_tokens, world, multiple)
+    plan = planner.plan_evaluation(lengths, max_tokens, world, shape)
     assert len(plan) == world
     assert sorted(chain(*shapes(plan))) == list(range(len(lengths)))
     for indices in chain(*plan):
         total, padded = int(lengths[indices].sum()), int(lengths[indices].max()) * len(indices)
-        cost = math.ceil(total / multiple) * multiple if multiple else padded
+        cost = math.ceil(total / shape.round_to) * shape.round_to if shape.kind == "packed" else padded
+        assert shape != EQUAL or padded == total
         assert len(indices) == 1 or cost <= max_tokens
 
 
-@given(LENGTHS, st.integers(1, 300), st.integers(2, 9), st.booleans())
+@given(LENGTHS, st.integers(1, 300), st.integers(2, 9), SHAPES)
 def test_evaluation_micro_batches_do_not_depend_on_the_number_of_processes(
-    lengths: np.ndarray, max_tokens: int, world: int, packed: bool
+    lengths: np.ndarray, max_tokens: int, world: int, shape: Shape
 ) -> None:
-    one = planner.plan_evaluation(lengths, max_tokens, 1, packed)
-    assert shapes(one) == shapes(planner.plan_evaluation(lengths, max_tokens, world, packed))
+    one = planner.plan_evaluation(lengths, max_tokens, 1, shape)
+    assert shapes(one) == shapes(planner.plan_evaluation(lengths, max_tokens, world, shape))
 
 
 def test_dealing_before_cutting_would_make_them_depend_on_it() -> None:

@@ -2,9 +2,11 @@
 
 import math
 from itertools import accumulate, pairwise
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,41 +24,81 @@ def inputs(
     return [torch.randn(n, heads, channels, dtype=torch.float64, generator=generator, requires_grad=True) for n in rows]
 
 
-def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
-    """[L, H, D] each, one sequence."""
-    scores = torch.einsum("qhd,khd->hqk", q, k) * scale
-    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
+MASKS: list[dict[str, Any]] = [
+    {},
+    {"causal": True},
+    {"window": 0},
+    {"window": 3},
+    {"causal": True, "window": 2},
+    {"causal": True, "window": 50},
+]
 
 
-@pytest.mark.parametrize("in_vain", [0, 30, 12_000])
+def gradients(output: torch.Tensor, of: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view(output.shape)
+    return torch.autograd.grad(output, of, weights)
+
+
+@pytest.mark.parametrize("call_cost", [0, 30, 12_000])
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize("masked", [None, *MASKS], ids=str)
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_each_sequence_attends_to_itself_alone(
-    lengths: list[int], first_only: bool, fused: bool, in_vain: int, monkeypatch: pytest.MonkeyPatch
+def test_it_computes_what_the_plain_form_does(
+    lengths: list[int], masked: dict[str, Any] | None, fused: bool, call_cost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_attention, "IN_VAIN", in_vain)
-    q, k, v = inputs(lengths, len(lengths) if first_only else None)
+    """`masked` None: for first tokens alone."""
+    monkeypatch.setattr(cpu_attention, "CALL_COST", call_cost)
+    qkv = inputs(lengths, len(lengths) if masked is None else None)
     dropout = 0.0 if fused else 1e-9  # rounded to none, by our own kernel
-    found = cpu_attention.attend(q, k, v, lengths, dropout, 0.3)
-    asked = [1] * len(lengths) if first_only else lengths
-    parts = zip(q.split(asked), k.split(lengths), v.split(lengths), strict=True)
-    expected = torch.cat([plain(*part, 0.3) for part in parts])
+    found = cpu_attention.attend(*qkv, lengths, dropout, 0.3, **(masked or {}))
+    expected = cpu_attention.attend_plainly(*qkv, lengths, 0.0, 0.3, **(masked or {}))
     torch.testing.assert_close(found, expected)
-    weights = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view(expected.shape)
-    gradients = [torch.autograd.grad(x, (q, k, v), weights) for x in (found, expected)]
-    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(gradients(found, qkv), gradients(expected, qkv))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1e-9])
+@pytest.mark.parametrize("masked", [{}, {"causal": True, "window": 2}], ids=str)
+def test_query_heads_share_heads_of_keys_and_values(masked: dict[str, Any], dropout: float) -> None:
+    lengths = [9, 4, 4, 1]
+    query, *_ = inputs(lengths, heads=6)
+    _, key, value = inputs(lengths, heads=2)
+    qkv = [query, key, value]
+    found = cpu_attention.attend(*qkv, lengths, dropout, 0.3, **masked)
+    expected = cpu_attention.attend_plainly(*qkv, lengths, 0.0, 0.3, **masked)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients(found, qkv), gradients(expected, qkv))
+
+
+def test_the_plain_form_is_attention_of_each_sequence() -> None:
+    """By PyTorch's own function, whose masks are given as such."""
+    lengths = [5, 3]
+    qkv = inputs(lengths)
+    for masked in MASKS:
+        expected = []
+        for q, k, v in zip(*(x.split(lengths) for x in qkv), strict=True):
+            i, j = torch.meshgrid(*[torch.arange(len(q))] * 2, indexing="ij")
+            seen = (i - j).abs() <= masked.get("window", len(q))
+            seen = seen & (j <= i) if masked.get("causal") else seen
+            q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+            expected.append(F.scaled_dot_product_attention(q, k, v, seen, scale=0.3).transpose(0, 1))
+        torch.testing.assert_close(cpu_attention.attend_plainly(*qkv, lengths, 0.0, 0.3, **masked), torch.cat(expected))
+
+
+@pytest.mark.parametrize("masked", MASKS[1:], ids=str)
+def test_first_tokens_alone_take_no_mask(masked: dict[str, Any]) -> None:
+    with pytest.raises(NotImplementedError, match="takes no mask"):
+        cpu_attention.attend(*inputs([5, 3], 2), [5, 3], 0.0, 0.3, **masked)
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("first_only", [False, True])
-def test_tokens_behind_the_last_sequence_take_no_part(first_only: bool, fused: bool) -> None:
+@pytest.mark.parametrize("masked", [None, *MASKS[:2]], ids=str)
+def test_tokens_behind_the_last_sequence_take_no_part(masked: dict[str, Any] | None, fused: bool) -> None:
     lengths, behind = [9, 4, 4], 5
-    q, k, v = (x.detach() for x in inputs([*lengths, behind], len(lengths) if first_only else None))
+    q, k, v = (x.detach() for x in inputs([*lengths, behind], len(lengths) if masked is None else None))
     filled = [x.clone().requires_grad_() for x in (q, k, v)]
     alone = [x[: sum(lengths)].clone().requires_grad_() for x in (q, k, v)]
     dropout = 0.0 if fused else 1e-9
-    found, expected = (cpu_attention.attend(*qkv, lengths, dropout, 0.3) for qkv in (filled, alone))
+    found, expected = (cpu_attention.attend(*qkv, lengths, dropout, 0.3, **(masked or {})) for qkv in (filled, alone))
     assert found.shape == q.shape
     torch.testing.assert_close(found[: len(expected)], expected)
     assert not found[len(expected) :].any()
@@ -68,38 +110,38 @@ def test_tokens_behind_the_last_sequence_take_no_part(first_only: bool, fused: b
 
 
 @given(st.lists(st.integers(1, 60), min_size=1), st.integers(0, 10_000), st.sampled_from([1, 8]))
-def test_runs_are_all_sequences_in_their_order_with_little_computed_in_vain(
-    lengths: list[int], in_vain: int, multiple: int
+def test_groups_are_all_sequences_in_their_order_with_little_padding(
+    lengths: list[int], call_cost: int, multiple: int
 ) -> None:
-    runs = cpu_attention.plan_runs(tuple(lengths), False, in_vain, multiple)
-    ends = [0, *accumulate(run.count for run in runs)]
+    groups = cpu_attention.plan_groups(tuple(lengths), False, call_cost, multiple)
+    ends = [0, *accumulate(group.count for group in groups)]
     parts = [lengths[a:b] for a, b in pairwise(ends)]
     assert [length for part in parts for length in part] == lengths
-    assert [run.rows for run in runs] == [slice(sum(lengths[:a]), sum(lengths[:b])) for a, b in pairwise(ends)]
-    for run, part in zip(runs, parts, strict=True):
+    assert [group.keys for group in groups] == [slice(sum(lengths[:a]), sum(lengths[:b])) for a, b in pairwise(ends)]
+    for group, part in zip(groups, parts, strict=True):
         widths = [math.ceil(length / multiple) * multiple for length in part]
-        assert (run.real is None) == (set(part) == {max(widths)})
-        if run.real is not None:
-            assert run.real.sum(dim=1).tolist() == part
-            assert run.real.shape[1] == max(widths)
-            assert len(part) * max(widths) ** 2 - sum(width**2 for width in widths) <= in_vain
+        assert (group.mask is None) == (set(part) == {max(widths)})
+        if group.mask is not None:
+            assert group.mask.sum(dim=1).tolist() == part
+            assert group.mask.shape[1] == max(widths)
+            assert len(part) * max(widths) ** 2 - sum(width**2 for width in widths) <= call_cost
 
 
-@pytest.mark.parametrize("in_vain", [0, 12_000])
+@pytest.mark.parametrize("call_cost", [0, 12_000])
 @pytest.mark.parametrize("block", [1, 20, 2**19])
-@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize("masked", [None, {}, {"causal": True}, {"window": 1}], ids=str)
 def test_gradients_with_dropout_are_those_of_the_output(
-    first_only: bool, block: int, in_vain: int, monkeypatch: pytest.MonkeyPatch
+    masked: dict[str, Any] | None, block: int, call_cost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu_attention, "BLOCK", block)
-    monkeypatch.setattr(cpu_attention, "IN_VAIN", in_vain)
+    monkeypatch.setattr(cpu_attention, "CALL_COST", call_cost)
     lengths = [3, 2, 2, 1]
 
     def attend(*qkv: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)
-        return cpu_attention.attend(*qkv, lengths, 0.4, 0.3)
+        return cpu_attention.attend(*qkv, lengths, 0.4, 0.3, **(masked or {}))
 
-    assert torch.autograd.gradcheck(attend, inputs(lengths, len(lengths) if first_only else None, 2, 2))
+    assert torch.autograd.gradcheck(attend, inputs(lengths, len(lengths) if masked is None else None, 2, 2))
 
 
 def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
@@ -114,7 +156,7 @@ def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
 
 
 def test_half_precision_stays_half_and_close() -> None:
-    even = [cpu_attention.MULTIPLE * n for n in (2, 1, 1)]  # for which the same numbers are drawn
+    even = [cpu_attention.BF16_MULTIPLE * n for n in (2, 1, 1)]  # for which the same numbers are drawn
     for dropout, lengths in ((0.0, [9, 4, 4, 1]), (0.0, even), (0.2, even)):
         q, k, v = (x.detach() for x in inputs(lengths))
         found = []

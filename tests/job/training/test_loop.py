@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from job.batching import collate, loader, planner
+from job.batching.collate import PackedFormat, Padding
+from job.batching.planner import PADDED, Shape
 from job.config.tasks import SINGLE_LABEL
 from job.model import packing
 from job.training import loop
-from tests.job.model.test_packing import network, pairs, tokenizer
+from tests.job.model.test_packing import LENGTHS, PAD, network, pairs
 
 NOWHERE = torch.device("meta")
 """A device that computes shapes only: whoever asks it for a value, and would wait for a GPU, gets an error."""
@@ -37,13 +39,14 @@ def on_nowhere() -> Any:
 def test_no_value_is_asked_of_the_device_in_a_step(tmp_path: Path, architecture: str, packed: bool) -> None:
     trained = network(tmp_path, architecture, dropout=0.1).train()
     split = pairs(SINGLE_LABEL, architecture)
-    make = partial(collate.padded, split, tokenizer(tmp_path))
+    make = partial(collate.padded, split, Padding(PAD))
     if packed:
+        form = PackedFormat(PAD, packing.padding_position(trained), 1, longest=max(LENGTHS), with_lengths=False)
         packing.enable(trained)
-        make = partial(packing.packed, split, trained, 1)
-        trained.to(torch.bfloat16)  # of the fp32 kernel's gradient PyTorch cannot tell the shapes
-    trainee = loop.Trainee(trained.to(NOWHERE), torch.optim.AdamW(trained.parameters()), None)  # type: ignore[arg-type]
-    plan = planner.plan_step(np.arange(len(split)), split.lengths, 128, 1, 64, packed)[0]
+        make = partial(collate.packed, split, form)
+    trained.to(NOWHERE, torch.bfloat16 if packed else torch.float32)  # of whose kernel PyTorch knows the shapes
+    trainee = loop.Trainee(trained, torch.optim.AdamW(trained.parameters()), None)  # type: ignore[arg-type]
+    plan = planner.plan_step(np.arange(len(split)), split.lengths, 128, 1, 64, Shape("packed") if packed else PADDED)[0]
     share = loader.ready(plan, make, NOWHERE)
     total, seen = loop.gradients(trainee, share, len(split), on_nowhere(), SINGLE_LABEL)
     norm = torch.nn.utils.clip_grad_norm_(trainee.model.parameters(), 1.0)

@@ -21,11 +21,11 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from job import distributed
-from job.batching import loader, planner
+from job.batching import forms, loader, planner
 from job.config import Config, Model, Training
 from job.config.tasks import SINGLE_LABEL, Task
 from job.evaluation import metrics, prediction
-from job.model import loading, packing, tokenizers
+from job.model import loading, tokenizers
 from job.report import summary
 from job.training import loop
 from job.training import optimizer as optim
@@ -44,15 +44,14 @@ def loaded(config: Config) -> tuple[torch.nn.Module, Any]:
 
 def predict(out: Path, config: Config, sizes: list[int], accelerator: Accelerator) -> None:
     network, tokenizer = loaded(config)
-    network = accelerator.prepare_model(network, evaluation_mode=True)
     wanted = metrics.load(["accuracy"], SINGLE_LABEL) if accelerator.is_main_process else {}
     correct, form = {}, None
     for size in sizes:
         split = split_of(size, classes=3, seed=size)
-        form = form or packing.choose(config, network, tokenizer, split, accelerator)
+        form = form or forms.choose(config, network, tokenizer, [split], accelerator)
         assert form.packed == config.model.packing, str(form)
-        collate, multiple = form.collate(split), form.multiple
-        predictions = prediction.predict(network, SINGLE_LABEL, split, collate, accelerator, 64, multiple)
+        collate, shape = form.collate(split), form.shape
+        predictions = prediction.predict(network, SINGLE_LABEL, split, collate, accelerator, 64, shape)
         if accelerator.is_main_process:
             correct[size] = metrics.scores(predictions, wanted)["correct"]
             summary.write_predictions(predictions, TASK.names, out / f"{size}.parquet")
@@ -63,15 +62,15 @@ def predict(out: Path, config: Config, sizes: list[int], accelerator: Accelerato
 def gradients(out: Path, config: Config, examples: int, limits: list[int], accelerator: Accelerator) -> None:
     network, tokenizer = loaded(config)
     world, training = accelerator.num_processes, Training()
+    split = split_of(examples, classes=3, seed=1)
+    form = forms.choose(config, network, tokenizer, [split], accelerator)
+    assert form.packed == config.model.packing, str(form)
     wrapped, optimizer = accelerator.prepare(network, optim.optimizer(network, training))
     wrapped.train()
-    split = split_of(examples, classes=3, seed=1)
-    form = packing.choose(config, wrapped, tokenizer, split, accelerator)
-    assert form.packed == config.model.packing, str(form)
     batch = form.collate(split)
     for limit in limits:
         optimizer.zero_grad()
-        hands = planner.plan_step(np.arange(examples), split.lengths, limit, world, limit, form.multiple)
+        hands = planner.plan_step(np.arange(examples), split.lengths, limit, world, limit, form.shape)
         plan = hands[accelerator.process_index]
         trainee = loop.Trainee(wrapped, optimizer, optim.schedule(optimizer, training, 1))
         share = loader.ready(plan, batch, accelerator.device)

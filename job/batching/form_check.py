@@ -1,0 +1,234 @@
+"""Whether a form of forward pass gives what rows give alone: hidden states before the head, logits and gradients.
+
+A few rows are compared, the longest of the run among them: a window or a limit of positions shows in no shorter one.
+Errors are measured in fp32. Under mixed precision the form is compared there too, and then the yardstick is how far
+rows alone are from fp32.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from job import distributed
+from job.batching import collate
+from job.batching.collate import Collate, Padding
+from job.data.dataset import Split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
+"""Relative errors that are allowed in fp32, a hundred times what rounding makes."""
+LOGITS_TOLERANCE = 0.05
+"""The same for logits under mixed precision: of a few outputs, rounding is not measured well."""
+NOISE = 4
+"""How much further than rows alone a form may be from fp32."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model gives for some rows, in fp32.
+
+    Attributes:
+        hidden: [tokens, H] of each row, from the base model; of the first token alone where its output has no others.
+        logits: [rows, C].
+        gradient: of every parameter that has one; empty without a backward pass.
+    """
+
+    hidden: tuple[torch.Tensor, ...]
+    logits: torch.Tensor
+    gradient: dict[str, torch.Tensor]
+
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.logits).all()) and all(bool(torch.isfinite(h).all()) for h in self.hidden)
+
+
+class Check:
+    """Compares forms of forward pass with rows computed alone, each of which is computed once."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        padding: Padding,
+        splits: Sequence[Split],
+        accelerator: Accelerator,
+        backward: bool,
+    ) -> None:
+        """`model`: on the device, as it was loaded. Rows alone are computed at once, before a form changes it."""
+        self._model, self._accelerator, self._backward = model, accelerator, backward
+        self._split, self._rows = _sample(splits)
+        self._left = padding.left
+        self._mixed = accelerator.mixed_precision != "no" or accelerator.device.type == "cuda"
+        alone = partial(collate.padded, replace(self._split, width=None), padding)
+        single = [self._rows[i : i + 1] for i in range(len(self._rows))]
+        self._exact = self._compute(alone, single, exactly=True, seed=0)
+        self._usual = self._compute(alone, single, exactly=False, seed=0) if self._mixed else self._exact
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether there is something to compare with: all outputs are finite."""
+        return self._exact.finite() and self._usual.finite()
+
+    def disagreement(self, make: Callable[[Split], Collate], kind: Literal["packed", "padded", "equal"]) -> str | None:
+        """What is wrong with a form, in words, the same on every process; None if nothing.
+
+        Args:
+            make: the form's collate of a split; the model takes these inputs.
+            kind: of the form.
+        """
+        batches = [self._rows] if kind != "equal" else self._pairs()
+        found = self._compared(make(self._split), batches, kind)
+        return distributed.first_told(self._accelerator, found)
+
+    def _compared(self, make: Collate, batches: Sequence[np.ndarray], kind: str) -> str | None:
+        on_cpu = self._accelerator.device.type == "cpu"
+        try:
+            if on_cpu or not self._mixed:  # a GPU has other kernels for fp32
+                error = _difference(self._compute(make, batches, exactly=True, seed=1), self._exact, self._exact)
+                if error is not None:
+                    return f"{kind} rows differ from rows computed alone: {error}"
+            if self._mixed:
+                error = _difference(self._compute(make, batches, exactly=False, seed=1), self._exact, self._usual)
+                if error is not None:
+                    return f"{kind} rows differ from rows computed alone: {error}"
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as raised:  # a foreign model's
+            return f"the {kind} forward pass fails ({' '.join(str(raised).split())[:200]})"
+        return None
+
+    def _pairs(self) -> list[np.ndarray]:
+        """Each of the rows, with another of its length where there is one, else with itself."""
+        pairs = []
+        for row in self._rows:
+            same = np.flatnonzero(self._split.lengths == self._split.lengths[row])
+            pairs.append(np.array([row, next((other for other in same if other != row), row)]))
+        return pairs
+
+    def _compute(self, make: Collate, batches: Sequence[np.ndarray], exactly: bool, seed: int) -> Outputs:
+        """The outputs of the sample's rows: the first ones of each batch, the whole batch if there is one only."""
+        model, device = self._model, self._accelerator.device
+        hidden: list[torch.Tensor] = []
+        logits: list[torch.Tensor] = []
+        with _as_it_was(model, device), _captured_hidden_states(model) as captured, ExitStack() as precision:
+            torch.manual_seed(seed)
+            precision.enter_context(torch.set_grad_enabled(self._backward))
+            precision.enter_context(_exact_products() if exactly else self._accelerator.autocast())
+            for rows in batches:
+                counted = len(rows) if len(batches) == 1 else 1
+                inputs = collate.moved(make(rows), device)[0]
+                found = model._call_impl(**inputs).logits[:counted].float()  # not by way of torch.compile
+                if self._backward:
+                    (found * _weights(found)).sum().backward()
+                logits.append(found.detach())
+                if captured:
+                    mask = inputs["packed"].mask if "packed" in inputs else inputs["attention_mask"]
+                    lengths = self._split.lengths[rows[:counted]].tolist()
+                    hidden += _rows_of(captured.pop(), lengths, mask.shape[1], self._left)
+            gradient = {n: p.grad.float() for n, p in model.named_parameters() if p.grad is not None}
+        return Outputs(tuple(hidden), torch.cat(logits), gradient)
+
+
+def _sample(splits: Sequence[Split]) -> tuple[Split, np.ndarray]:
+    """The split with the longest row; int64[<= 3], that row between two short ones."""
+    split = max(splits, key=lambda split: int(split.lengths.max()))
+    order = np.argsort(split.lengths, kind="stable")
+    rows = [order[len(order) // 4], order[-1], order[0]]
+    return split, np.array(list(dict.fromkeys(rows)))
+
+
+def _rows_of(hidden: torch.Tensor, lengths: Sequence[int], width: int, left: bool) -> list[torch.Tensor]:
+    """The tokens of each row of [b, width, H]; the first place alone of an output of another width."""
+    if hidden.shape[1] != width:
+        return list(hidden[: len(lengths), :1])
+    return [row[-n:] if left else row[:n] for row, n in zip(hidden, lengths, strict=False)]
+
+
+def _weights(logits: torch.Tensor) -> torch.Tensor:
+    """[C], of the sum whose gradient is compared: linear in the logits, and not the same for each."""
+    return torch.arange(logits.shape[1], device=logits.device).cos()
+
+
+def _difference(found: Outputs, exact: Outputs, usual: Outputs) -> str | None:
+    """What of `found` is further from `exact` than rounding explains; `usual` shows what rounding does."""
+    rounded = usual is not exact
+    for row, true, near in zip(found.hidden, exact.hidden, usual.hidden, strict=True):
+        n = min(len(row), len(true))
+        if (error := _excess([row[:n]], [true[:n]], [near[:n]], TOLERANCE)) is not None:
+            return f"hidden states by {error:.2g} of their size"
+    tolerance = LOGITS_TOLERANCE if rounded else TOLERANCE
+    if (error := _excess([found.logits], [exact.logits], [usual.logits], tolerance)) is not None:
+        return f"logits by {error:.2g} of their size"
+    if found.gradient.keys() != exact.gradient.keys():
+        return f"parameters with a gradient: {sorted(found.gradient.keys() ^ exact.gradient.keys())[:2]}"
+    of_found, of_exact, of_usual = ([o.gradient[name] for name in exact.gradient] for o in (found, exact, usual))
+    if (error := _excess(of_found, of_exact, of_usual, GRADIENT_TOLERANCE)) is not None:
+        return f"gradients by {error:.2g} of their size"
+    return None
+
+
+def _excess(
+    found: Sequence[torch.Tensor], exact: Sequence[torch.Tensor], usual: Sequence[torch.Tensor], tolerance: float
+) -> float | None:
+    """The relative error of some tensors taken together, if it is too large or not a number; else None."""
+    size = _norm(exact)
+    error = _norm([f - e for f, e in zip(found, exact, strict=True)])
+    noise = _norm([u - e for u, e in zip(usual, exact, strict=True)])
+    return None if error <= NOISE * noise + tolerance * size else error / max(size, 1e-30)
+
+
+def _norm(tensors: Sequence[torch.Tensor]) -> float:
+    if not tensors:
+        return 0.0
+    return float(torch.stack([torch.linalg.vector_norm(tensor.float()) for tensor in tensors]).norm())
+
+
+@contextmanager
+def _captured_hidden_states(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
+    """What the base model gives to the head [b, L, H], added to the list in each forward pass."""
+    captured: list[torch.Tensor] = []
+
+    def capture(base: Any, args: Any, output: Any) -> None:
+        hidden = getattr(output, "last_hidden_state", None)
+        hidden = output[0] if hidden is None else hidden
+        if isinstance(hidden, torch.Tensor) and hidden.dim() == 3:
+            captured.append(hidden.detach().float())
+
+    hook = model.base_model.register_forward_hook(capture)
+    try:
+        yield captured
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _as_it_was(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
+    """In evaluation mode; behind it mode, gradients and random states are what they were before."""
+    was_training, states = model.training, (random.getstate(), np.random.get_state())
+    model.eval()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        model.train(was_training)
+        model.zero_grad(set_to_none=True)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Without TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

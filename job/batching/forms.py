@@ -1,0 +1,150 @@
+"""The form of a run's forward passes: rows packed, padded, or of one length a micro-batch.
+
+A row's prediction must not depend on the rows it is batched with. Whether it does is a property of the model that no
+class tells reliably. So the start of a run computes a few rows alone, without any padding, and takes the first form
+that gives the same: packed, padded, micro-batches of rows of one length. A model for which none does is rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from accelerate import Accelerator
+
+from job.batching import collate, form_check
+from job.batching.collate import Collate, PackedFormat, Padding
+from job.batching.planner import EQUAL, PADDED, Shape
+from job.config import Config
+from job.data.dataset import Split
+from job.errors import Refused
+from job.model import packing
+from job.model.cpu_attention import BF16_MULTIPLE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PADDED_LEFT = ("xlnet",)
+"""Model types that want padding before the text; all others want it behind, whatever their tokenizer says."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How micro-batches are laid out in this run.
+
+    Attributes:
+        shape: of the tensors.
+        packing: where they are packed.
+        padding: where they are not.
+        reason: why they are not packed; None where they are.
+    """
+
+    shape: Shape
+    packing: PackedFormat
+    padding: Padding
+    reason: str | None = None
+
+    @property
+    def packed(self) -> bool:
+        return self.shape.kind == "packed"
+
+    def collate(self, split: Split) -> Collate:
+        """What makes tensors of this split's rows."""
+        if self.packed:
+            return partial(collate.packed, split, self.packing)
+        return partial(collate.padded, split, self.padding)
+
+    def __str__(self) -> str:
+        name = "rows of one length in a micro-batch" if self.shape.kind == "equal" else self.shape.kind
+        return name if self.reason is None else f"{name}: {self.reason}"
+
+
+def choose(
+    config: Config,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: Sequence[Split],
+    accelerator: Accelerator,
+) -> Form:
+    """The first form that gives what rows give alone; the same on every process.
+
+    It moves the model to the device and, where it is to be packed, prepares it for that. Nothing else of it changes, no
+    gradient is left and no random number is drawn. The tokenizer's padding side is set to the one that is used.
+
+    Args:
+        config: of the run.
+        model: before `accelerator.prepare`.
+        tokenizer: of the model.
+        splits: all that will be computed.
+        accelerator: of the run.
+
+    Raises:
+        Refused: on every process: no form does, or --pad_to_max_length asks for one that does not.
+    """
+    model.to(accelerator.device)
+    form = _packed_form(model, tokenizer, splits, accelerator)
+    tokenizer.padding_side = "left" if form.padding.left else "right"
+    reason = _against_packing(config, splits, accelerator) or packing.obstacle(model)
+    check = form_check.Check(model, form.padding, splits, accelerator, backward=config.training.do_train)
+    if not check.conclusive:
+        return replace(form, shape=PADDED, reason="the model's outputs are not finite")
+    if reason is None:
+        disable = packing.enable(model)
+        reason = check.disagreement(form.collate, "packed")
+        if reason is None:
+            return form
+        disable()
+    padded = replace(form, shape=PADDED, reason=reason)
+    found = check.disagreement(padded.collate, "padded")
+    if found is None:
+        return padded
+    name = type(model).__name__
+    if any(split.width is not None for split in splits):
+        raise Refused(f"--pad_to_max_length: padding changes what {name} computes; leave it out")
+    equal = replace(form, shape=EQUAL, reason=f"padding changes what {name} computes")
+    if check.disagreement(equal.collate, "equal") is not None:
+        raise Refused(f"{name}: what it computes for a row depends on chance or on other rows ({found}), so its "
+                      "predictions cannot be repeated: choose another model")  # fmt: skip
+    return equal
+
+
+def _packed_form(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, splits: Sequence[Split], accelerator: Accelerator
+) -> Form:
+    on_cpu = accelerator.device.type == "cpu"
+    padding = Padding(
+        token_id=_required(tokenizer.pad_token_id),
+        type_id=tokenizer.pad_token_type_id,
+        left=model.config.model_type in PADDED_LEFT,
+    )
+    packed = PackedFormat(
+        pad_token_id=padding.token_id,
+        padding_position=packing.padding_position(model),
+        round_to=BF16_MULTIPLE if on_cpu and accelerator.mixed_precision == "bf16" else 1,
+        longest=max(int(split.lengths.max()) for split in splits),
+        with_lengths=on_cpu,
+    )
+    return Form(Shape("packed", packed.round_to), packed, padding)
+
+
+def _required(pad_token_id: int | None) -> int:
+    assert pad_token_id is not None  # job/model/loading.py gives the tokenizer one
+    return pad_token_id
+
+
+def _against_packing(config: Config, splits: Sequence[Split], accelerator: Accelerator) -> str | None:
+    """Why the request rules packing out; None if it does not."""
+    device = accelerator.device.type
+    if not config.model.packing:
+        return "--no_packing"
+    if any(split.width is not None for split in splits):
+        return "--pad_to_max_length"
+    if config.model.attn_implementation is not None:
+        return f"--attn_implementation {config.model.attn_implementation}"
+    if config.model.torch_compile and device == "cpu":
+        return "--torch_compile would recompile for every batch shape on a CPU"
+    if device not in ("cpu", "cuda"):
+        return f"there is no kernel for {device}"
+    return None

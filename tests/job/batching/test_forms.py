@@ -1,0 +1,244 @@
+"""A run has the first form that gives what rows give alone; a model that draws random numbers is rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+
+from job.batching import collate, form_check, forms
+from job.batching.planner import EQUAL, PADDED
+from job.config import Config, Model
+from job.config.tasks import SINGLE_LABEL
+from job.data.dataset import Split
+from job.errors import Refused
+from job.model import loading, packed_attention, tokenizers
+from job.model.packed_attention import Layout
+from tests.job.model.test_packing import LENGTHS, network, pairs
+
+
+def tokenizer(folder: Path) -> Any:
+    asked = Model(model_name_or_path=str(folder))
+    return tokenizers.load(asked, loading.load_config(asked))
+
+
+def chosen(trained: Any, folder: Path, splits: Sequence[Split] | None = None, **changes: Any) -> forms.Form:
+    config = Config(model=replace(Config().model, **changes))
+    return forms.choose(config, trained, tokenizer(folder), splits or [pairs(SINGLE_LABEL)], Accelerator(cpu=True))
+
+
+def test_a_model_is_packed_and_prepared_for_it(tmp_path: Path) -> None:
+    trained = network(tmp_path)
+    form = chosen(trained, tmp_path)
+    assert form.packed and str(form) == "packed"
+    inputs = form.collate(pairs(SINGLE_LABEL))(np.arange(2))[0]
+    assert "packed" in inputs and inputs["input_ids"].shape == (1, sum(LENGTHS[:2]))
+    assert trained(**inputs).logits.shape == (2, 3)
+
+
+def test_in_bf16_on_a_cpu_token_counts_are_rounded_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "mixed_precision", "bf16")
+    form = chosen(network(tmp_path), tmp_path)
+    inputs = form.collate(pairs(SINGLE_LABEL))(np.arange(4, 7))[0]
+    assert form.shape.round_to == 32
+    assert inputs["input_ids"].shape == inputs["position_ids"].shape == (1, 32)
+    assert inputs["packed"].lengths == tuple(LENGTHS[4:7])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"packing": False}, "--no_packing"),
+        ({"attn_implementation": "eager"}, "--attn_implementation eager"),
+        ({"torch_compile": True}, "--torch_compile would recompile for every batch shape on a CPU"),
+    ],
+)
+def test_flags_rule_packing_out(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    form = chosen(network(tmp_path), tmp_path, **changes)
+    assert form.shape == PADDED and str(form) == f"padded: {reason}"
+    assert "attention_mask" in form.collate(pairs(SINGLE_LABEL))(np.arange(2))[0]
+
+
+def test_fixed_widths_are_padded(tmp_path: Path) -> None:
+    form = chosen(network(tmp_path), tmp_path, [replace(pairs(SINGLE_LABEL), width=64)])
+    assert str(form) == "padded: --pad_to_max_length"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Packed forms that are wrong: the check finds each
+
+
+def sequences_see_each_other(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, dropout: float, *more: Any
+) -> torch.Tensor:
+    scores = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5
+    return torch.einsum("hqk,khd->qhd", scores.softmax(-1).to(v.dtype), v)
+
+
+def window_of_long_rows(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, dropout: float, *more: Any
+) -> torch.Tensor:
+    """Right for all rows but the longest."""
+    window = None if max(layout.lengths) < max(LENGTHS) else max(LENGTHS) - 3
+    q_all = q if len(q) == len(k) else k.new_zeros(k.shape).index_copy(0, layout.bounds[:-1].long(), q)
+    found = packed_attention.cpu_attention.attend(q_all, k, v, layout.lengths, 0.0, q.shape[-1] ** -0.5, False, window)
+    return found if len(q) == len(k) else found[layout.bounds[:-1].long()]
+
+
+class _WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return 1.1 * gradient
+
+
+def wrong_gradient(*args: Any) -> torch.Tensor:
+    return _WrongGradient.apply(ATTEND(*args))
+
+
+ATTEND = packed_attention.attend
+
+
+def positions_run_on(ids: np.ndarray, bounds: np.ndarray, padding_position: int | None) -> np.ndarray:
+    return np.arange(bounds[-1]) % 64
+
+
+def break_attention(monkeypatch: pytest.MonkeyPatch, attend: Callable[..., torch.Tensor]) -> None:
+    from job.model import last_layer
+
+    monkeypatch.setattr(packed_attention, "attend", attend)
+    monkeypatch.setattr(last_layer, "attend", attend)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("broken", [sequences_see_each_other, window_of_long_rows, wrong_gradient, "positions"])
+def test_a_wrong_packed_form_is_found_and_the_model_is_left_as_it_was(
+    tmp_path: Path, broken: Any, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accelerator, "mixed_precision", precision)
+    trained = network(tmp_path)
+    if broken == "positions":
+        monkeypatch.setattr(collate, "positions", positions_run_on)
+    else:
+        break_attention(monkeypatch, broken)
+    form = chosen(trained, tmp_path)
+    assert str(form).startswith("padded: packed rows differ from rows computed alone: ")
+    assert ("gradients" in str(form)) == (broken is wrong_gradient)
+    assert trained.config._attn_implementation == "sdpa"
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in trained.modules())
+
+
+def test_a_kernel_that_fails_is_a_reason_to_pad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any) -> torch.Tensor:
+        raise RuntimeError("head size 7\nis not supported")
+
+    break_attention(monkeypatch, fails)
+    form = chosen(network(tmp_path), tmp_path)
+    assert str(form) == "padded: the packed forward pass fails (head size 7 is not supported)"
+
+
+def test_the_longest_row_of_all_splits_is_among_those_compared() -> None:
+    short = pairs(SINGLE_LABEL)
+    cut = Split(short.tokens.select([4, 5]), short.lengths[4:6], None, np.arange(2))
+    split, rows = form_check._sample([cut, short])
+    assert split is short and max(LENGTHS) in split.lengths[rows]
+
+
+def test_the_check_leaves_no_gradient_no_random_number_and_the_mode(tmp_path: Path) -> None:
+    trained = network(tmp_path, dropout=0.5).train()
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    chosen(trained, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before[0]) and np.random.get_state()[1].tolist() == before[1]
+    assert trained.training and all(p.grad is None for p in trained.parameters())
+
+
+def test_outputs_that_are_no_numbers_are_not_compared(tmp_path: Path) -> None:
+    trained = network(tmp_path)
+    with torch.no_grad():
+        trained.classifier.bias[0] = float("nan")
+    assert str(chosen(trained, tmp_path)) == "padded: the model's outputs are not finite"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Models that read their padding, and one that draws
+
+
+def fnet(folder: Path) -> Any:
+    from transformers import FNetConfig, FNetForSequenceClassification
+
+    network(folder)  # the tokenizer
+    torch.manual_seed(3)
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32}
+    return FNetForSequenceClassification(FNetConfig(vocab_size=200, num_labels=3, pad_token_id=0, **small))
+
+
+def test_a_model_that_reads_its_padding_gets_rows_of_one_length(tmp_path: Path) -> None:
+    form = chosen(fnet(tmp_path), tmp_path)
+    said = "rows of one length in a micro-batch: padding changes what FNetForSequenceClassification computes"
+    assert form.shape == EQUAL and str(form) == said
+
+
+def test_it_takes_no_fixed_width(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="--pad_to_max_length: padding changes what FNetForSequenceClassification"):
+        chosen(fnet(tmp_path), tmp_path, [replace(pairs(SINGLE_LABEL), width=64)])
+
+
+def test_a_model_that_draws_numbers_is_rejected(tmp_path: Path) -> None:
+    trained = network(tmp_path)
+    trained.classifier.register_forward_pre_hook(lambda module, args: args[0] + torch.rand_like(args[0]))
+    with pytest.raises(Refused, match="BertForSequenceClassification: what it computes for a row depends on chance"):
+        chosen(trained, tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The padding side
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("changes", [{}, {"packing": False}], ids=str)
+def test_the_tokenizers_padding_side_does_not_decide_and_the_one_used_is_saved(
+    tmp_path: Path, side: str, changes: dict[str, Any]
+) -> None:
+    trained, own = network(tmp_path), tokenizer(tmp_path)
+    own.padding_side = side
+    config = Config(model=replace(Config().model, **changes))
+    form = forms.choose(config, trained, own, [pairs(SINGLE_LABEL)], Accelerator(cpu=True))
+    assert not form.padding.left and form.packed == (not changes)
+    own.save_pretrained(tmp_path / "saved")
+    assert tokenizer_of(tmp_path / "saved").padding_side == "right"
+
+
+def test_xlnet_is_padded_on_the_left(tmp_path: Path) -> None:
+    from transformers import XLNetConfig, XLNetForSequenceClassification
+
+    network(tmp_path)
+    torch.manual_seed(3)
+    config = XLNetConfig(vocab_size=200, d_model=16, n_layer=2, n_head=2, d_inner=32, num_labels=3, pad_token_id=0)
+    own = tokenizer(tmp_path)
+    split = pairs(SINGLE_LABEL, "distilbert")
+    form = forms.choose(Config(), XLNetForSequenceClassification(config), own, [split], Accelerator(cpu=True))
+    assert form.shape == PADDED and form.padding.left and own.padding_side == "left"
+    mask = form.collate(split)(np.array([0, 6]))[0]["attention_mask"]
+    assert mask[1].tolist() == [0] * 61 + [1] * 3
+
+
+def tokenizer_of(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def test_rows_of_a_table_without_segments_are_packed_too(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"input_ids": [[2, 5, 3], [2, 6, 7, 3]]}).with_format("numpy")
+    split = Split(rows, np.array([3, 4], dtype=np.int32), None, np.arange(2))
+    assert chosen(network(tmp_path), tmp_path, [split]).packed
