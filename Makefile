@@ -11,6 +11,7 @@ TASKS ?=
 ARGS ?=
 DRY_RUN ?=
 FOLLOW ?=
+BY ?=
 NODES ?=
 TIME ?=
 PARTITION ?=
@@ -19,6 +20,7 @@ BASE_IMAGE ?=
 BUILD_FLAGS ?=
 RUN ?=
 FOLLOW ?=
+BY ?=
 override RECIPE := $(value RECIPE)
 override GPUS := $(value GPUS)
 override TASKS := $(value TASKS)
@@ -32,10 +34,11 @@ override BASE_IMAGE := $(value BASE_IMAGE)
 override BUILD_FLAGS := $(value BUILD_FLAGS)
 override RUN := $(value RUN)
 override FOLLOW := $(value FOLLOW)
-export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN FOLLOW
+override BY := $(value BY)
+export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN FOLLOW BY
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup train submit docker-run recipes status logs cancel rerun image sif sbom audit
+.PHONY: help setup train submit docker-run recipes status logs cancel rerun results image sif sbom audit
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format lock clean
 
 help: ## list the targets
@@ -76,6 +79,9 @@ cancel: setup ## save and end runs: RUN="name ..."
 
 rerun: setup ## the same settings and launcher flags again: RUN=name TIME=8h ARGS="changed job flags"
 	@$(VENV)/bin/python -m launch.make rerun
+
+results: setup ## the finished runs, best first: RUN=folder BY=f1_macro
+	@$(VENV)/bin/python -m launch.make results
 
 test: setup check ## run all checks and tests
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --ignore tests/cluster --ignore tests/image

@@ -70,6 +70,11 @@ def rerun_argv(environ: Mapping[str, str]) -> list[str]:
     return ["rerun", *runs, *given, *dry_run, "--", *_words(environ.get("ARGS", ""))]
 
 
+def results_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch results [FOLDER]`."""
+    return ["results", *_runs(environ), f"--by={environ.get('BY', '')}"]
+
+
 def _runs(environ: Mapping[str, str]) -> list[str]:
     """The runs that RUN names."""
     named = _words(environ.get("RUN", ""), "RUN")
@@ -109,6 +114,7 @@ TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
     "logs": logs_argv,
     "cancel": cancel_argv,
     "rerun": rerun_argv,
+    "results": results_argv,
 }
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from job.errors import Refused
@@ -19,7 +20,7 @@ LAUNCHER_FLAGS = ("gpus", "nodes", "tasks", *(known.name for known in fields(sit
 
 def add(verbs: Any) -> None:
     """Add the verbs to the launcher's parser."""
-    for add_one in (_add_status, _add_logs, _add_cancel, _add_rerun):
+    for add_one in (_add_status, _add_logs, _add_cancel, _add_rerun, _add_results):
         add_one(verbs)
 
 
@@ -115,15 +116,37 @@ def _rerun(arguments: argparse.Namespace, job: list[str]) -> int:
     return cli.main([made.verb, str(made.settings), *flags, "--", *made.job()])
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# results
+
+
+def _add_results(verbs: Any) -> None:
+    parser = _add(verbs, "results", "the finished runs, best first", "[FOLDER] [--by NUMBER] [--csv | --json]")
+    parser.add_argument("folder", nargs="?", help=f"a folder of runs (default: {folders.RUNS})")
+    parser.add_argument("--by", metavar="NUMBER", help="sort by this number, as f1_macro (default: what decided)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_const", const="csv", dest="form", help="print CSV, unrounded")
+    form.add_argument("--json", action="store_const", const="json", dest="form", help="print JSON")
+
+
+def _results(arguments: argparse.Namespace, job: list[str]) -> int:
+    from launch.runs import results
+
+    _no_job_flags("results", job)
+    return results.show(Path(arguments.folder or folders.RUNS), arguments.by or None, arguments.form or "table")
+
+
 VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "status": _status,
     "logs": _logs,
     "cancel": _cancel,
     "rerun": _rerun,
+    "results": _results,
 }
 OWN_FLAGS = {
     "status": ("--watch", "--json"),
     "logs": ("--follow", "--rank"),
     "cancel": ("--queued",),
     "rerun": (*(f"--{name}" for name in LAUNCHER_FLAGS), "--dry_run"),
+    "results": ("--by", "--csv", "--json"),
 }

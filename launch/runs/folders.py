@@ -177,7 +177,7 @@ def read(path: Path) -> RunState:
     folder = RunFolder(path)
     status, manifest = read_json(folder.status), read_json(folder.manifest)
     results = read_json(folder.results)
-    settings = _settings(folder.config)
+    settings = read_settings(folder.config)
     records = _records(folder.metrics)
     job = newest_job(path)
     return RunState(
@@ -224,6 +224,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return {}
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a config.yaml; empty where there are none to read."""
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+        text = path.read_text(encoding="utf-8")
+        if NESTED.search(text):
+            return {}
+        value = yaml.load(text, Loader=YAML)
+        return {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
+    return {}
+
+
 def seconds(time: str) -> float | None:
     """An ISO 8601 time as seconds since the epoch; None for other text. Without a zone it is UTC."""
     try:
@@ -240,16 +251,6 @@ def chosen_score(scores: Mapping[str, Any], metric: str | None) -> Score | None:
         if name in numbers:
             return Score(name, numbers[name])
     return None
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-        text = path.read_text(encoding="utf-8")
-        if NESTED.search(text):
-            return {}
-        value = yaml.load(text, Loader=YAML)
-        return {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
-    return {}
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

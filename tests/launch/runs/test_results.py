@@ -1,0 +1,112 @@
+"""`results`: means over seeds, sorted; only what differs is a column."""
+
+import csv
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import cli, make
+from tests.launch.runs import synthetic
+
+
+def printed(capfd: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> tuple[str, str]:
+    assert cli.main(["results", *argv]) == code
+    out, err = capfd.readouterr()
+    return out, err
+
+
+def sweep(runs: Path) -> None:
+    """Two learning rates, three seeds of one of them; and a run that goes on."""
+    for name, seed, rate, accuracy in (
+        ("a1", 1, 1e-5, 0.80),
+        ("a2", 2, 1e-5, 0.84),
+        ("a10", 10, 1e-5, 0.82),
+        ("b1", 1, 3e-5, 0.90),
+    ):
+        settings = {"seed": seed, "learning_rate": rate, "max_tokens_per_device": 1000 * seed}
+        scores = {"accuracy": accuracy, "correct": 80, "f1_macro": 1 - accuracy}
+        synthetic.finished(runs / name, scores, settings=settings)
+    synthetic.run(runs / "going-on", settings={"train_batch_size": 7})
+
+
+def test_seeds_are_one_row_with_mean_and_deviation(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sweep(runs)
+    assert printed(capfd)[0] == (
+        "run            accuracy     std  runs  seeds   learning_rate\n"
+        "b1               0.9000             1  1       3e-05\n"
+        "a2 and 2 more    0.8200  0.0200     3  1 2 10  1e-05\n"
+    )
+
+
+def test_by_another_number_and_its_direction(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sweep(runs)
+    names = [line.split()[0] for line in printed(capfd, "--by", "f1_macro")[0].splitlines()[1:]]
+    assert names == ["a1", "b1"]
+    for name, loss in (("a1", 0.3), ("a2", 0.2), ("a10", 0.7), ("b1", 0.5)):
+        path = runs / name / "results.json"
+        values = json.loads(path.read_text())
+        synthetic.write(path, {**values, "eval": {**values["eval"], "loss": loss}})
+    rows = printed(capfd, "--by", "loss", "--csv")[0].splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["a2", "b1"], "less is better"
+
+
+def test_csv_and_json_are_not_rounded(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sweep(runs)
+    rows = list(csv.DictReader(printed(capfd, "--csv")[0].splitlines()))
+    assert [row["run"] for row in rows] == ["b1", "a2"]
+    assert float(rows[1]["accuracy"]) == statistics.fmean([0.80, 0.84, 0.82])
+    assert float(rows[1]["std"]) == statistics.stdev([0.80, 0.84, 0.82])
+    assert (rows[1]["seeds"], rows[1]["learning_rate"], rows[0]["std"]) == ("1 2 10", "1e-05", "")
+    found: list[dict[str, Any]] = json.loads(printed(capfd, "--json")[0])
+    assert found[1]["mean"] == float(rows[1]["accuracy"])
+    assert {run["run"]: run["scores"]["correct"] for run in found[1]["runs"]} == {"a1": 80, "a2": 80, "a10": 80}
+    assert found[1]["settings"]["learning_rate"] == 1e-5 and "seed" not in found[1]["settings"]
+
+
+def test_a_seed_given_twice_or_other_data_is_told_apart(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for number, data in enumerate(("one", "one", "two")):
+        path = synthetic.finished(runs / f"a{number}", {"accuracy": 0.8 + number / 100})
+        synthetic.write(path / "manifest.json", {"dataset_fingerprint": data})
+    rows = list(csv.DictReader(printed(capfd, "--csv")[0].splitlines()))
+    assert [(row["run"], row["runs"], row["data"]) for row in rows] == [("a2", "1", "two"), ("a1", "2", "one")]
+
+
+def test_runs_without_settings_are_not_taken_for_the_same(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        (synthetic.finished(runs / name, {"accuracy": 0.8}) / "config.yaml").unlink()
+    assert len(printed(capfd)[0].splitlines()) == 3
+
+
+def test_without_the_number_a_run_is_named_and_left_out(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    synthetic.finished(runs / "a", {"accuracy": 0.8})
+    synthetic.finished(runs / "b", {"accuracy": None})
+    synthetic.finished(runs / "broken", {"accuracy": 0.9})
+    (runs / "broken" / "results.json").write_text("{")
+    out, err = printed(capfd, "--by", "accuracy")
+    assert [line.split()[0] for line in out.splitlines()] == ["run", "a"]
+    assert err == "without accuracy: b\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("--by f1", "--by f1: the runs have loss, accuracy, rmse"),
+        ("", "the runs go by accuracy and rmse: choose one with --by"),
+        ("nowhere", "nowhere cannot be read"),
+        ("empty", "no finished run in empty/"),
+        ("--csv --json", "--json: not allowed with argument --csv"),
+    ],
+)
+def test_refused(argv: str, said: str, runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    synthetic.finished(runs / "a", {"accuracy": 0.8})
+    synthetic.finished(runs / "b", {"rmse": 0.8})
+    Path("empty").mkdir()
+    err = printed(capfd, *argv.split(), code=2)[1]
+    assert err.startswith("error: ") and said.removeprefix("--json: ") in err
+
+
+def test_make_names_folder_and_number() -> None:
+    assert make.results_argv({"RUN": "sweeps/a", "BY": "f1_macro"}) == ["results", "sweeps/a", "--by=f1_macro"]
