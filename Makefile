@@ -39,7 +39,8 @@ export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUIL
 export DOCKER_BUILDKIT := 1
 
 .PHONY: help setup train submit docker-run recipes status logs cancel rerun results image sif sbom audit
-.PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format lock clean
+.PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format
+.PHONY: test-gpu hooks lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -83,29 +84,30 @@ rerun: setup ## the same settings and launcher flags again: RUN=name TIME=8h ARG
 results: setup ## the finished runs, best first: RUN=folder BY=f1_macro
 	@$(VENV)/bin/python -m launch.make results
 
-test: setup check ## run all checks and tests
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --ignore tests/cluster --ignore tests/image
+PYTEST = $(VENV)/bin/python -m pytest
+
+test: setup check ## all checks, and the tests that take six minutes on two cores
+	@$(PYTEST) -n 2 --dist worksteal
 
 test-image: setup ## build the image and test it, with a real Docker daemon; about ten minutes, as root (image-packages)
-	@$(VENV)/bin/python -m pytest -n 0 --timeout 1800 --durations 8 tests/image
+	@$(PYTEST) -n 0 --timeout 1800 --durations 8 tests/image
 
 test-cluster: setup ## tests on a real Slurm started for them; skipped where it is not installed (make cluster-packages)
-	@$(VENV)/bin/python -m pytest --durations 0 tests/cluster
+	@$(PYTEST) --durations 0 tests/cluster
 
 cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as root
 	@apt-get update -qq
 	@DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends \
 	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server > /dev/null
 
-.PHONY: test-gpu
 test-gpu: setup ## what only a CUDA GPU can show, with a table: 8 minutes at most; offline: tests/gpu/offline.sh
 	@$(VENV)/bin/python -m tests.gpu
 
-test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m 'slow or not slow' --timeout 3600 tests/job/test_faults.py tests/job/test_resume.py
+test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches; SHORT=1: fewer
+	@$(PYTEST) -n 2 --dist worksteal -m $(if $(value SHORT),faults,'faults or slow') --timeout 3600
 
-fuzz: setup ## odd tables by the thousand: exactly their rows are used, or one line refuses them
-	@FUZZ_EXAMPLES=3000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 tests/job/test_fuzz.py
+fuzz: setup ## all property tests, with a thousand examples each; SHORT=1: a hundred
+	@$(PYTEST) -n 2 --dist worksteal -m hypothesis --hypothesis-profile $(if $(value SHORT),short,fuzz) --timeout 3600
 
 bench: setup ## ours against the tutorial, the Trainer and an Accelerate loop, side by side on the CPU: half an hour, alone
 	@$(VENV)/bin/python -m tests.bench cpu
@@ -113,14 +115,19 @@ bench: setup ## ours against the tutorial, the Trainer and an Accelerate loop, s
 bench-gpu: setup ## ours against the Trainer on one CUDA GPU: six minutes at most
 	@$(VENV)/bin/python -m tests.bench.gpu --output tests/bench
 
-check: setup ## lint, format and types, without changing anything
+check: setup ## lint, format, spelling, the direction of imports and types, without changing anything
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/codespell
+	@$(VENV)/bin/lint-imports --cache-dir .import_linter_cache
 	@$(VENV)/bin/mypy
 
 format: setup ## put the code into the house format
 	@$(VENV)/bin/ruff check --fix --quiet .
 	@$(VENV)/bin/ruff format .
+
+hooks: setup ## run `make check` before each commit
+	@$(VENV)/bin/pre-commit install
 
 # pip's own variables, where they are set, say where packages come from (docs/image.md).
 BUILD = docker build --file docker/Dockerfile $${BASE_IMAGE:+--build-arg BASE_IMAGE} \
@@ -152,4 +159,4 @@ lock: setup ## write requirements.lock from what is installed
 	@mv requirements.lock.new requirements.lock
 
 clean: ## remove the environment and caches, never a run
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

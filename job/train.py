@@ -62,7 +62,7 @@ def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None
         if os.environ.get("RANK", "0") == "0":  # all ranks raise the same: said once
             say(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}")
         code = error.exit_code
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the last resort: shown as a traceback
         if _lost_another(error):
             say("error: another process of this job ended; the same command goes on from the newest checkpoint")
         else:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.bench import conductor, plan, plot, report
 
@@ -27,13 +28,18 @@ def main(argv: list[str]) -> int:
     if asked.tiny:
         wanted = plan.tiny(wanted)
     facts = hardware(wanted.device)
-    cache = Path(facts.pop("cache"))
+    cache = Path(str(facts.pop("cache")))
     if wanted.device == "cuda" and not facts["gpu"]:
         print("error: no CUDA GPU here: `make bench` measures on the CPU", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C: the contestants are ended first
     begun = time.monotonic()
-    results = {"plan": wanted.name, "date": time.strftime("%Y-%m-%d"), "hardware": facts, "size": wanted.size}
+    results: dict[str, Any] = {
+        "plan": wanted.name,
+        "date": time.strftime("%Y-%m-%d"),
+        "hardware": facts,
+        "size": wanted.size,
+    }
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as scratch:
         for number, workload in enumerate(wanted.workloads):
             folder = Path(scratch, str(number))

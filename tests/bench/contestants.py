@@ -94,7 +94,7 @@ def trainer_tuned(work: Work, turns: Turns, device_batch: int, bf16: bool, atten
     class Spread(Trainer):
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             train_dataset = self.train_dataset if train_dataset is None else train_dataset
-            order = np.array(list(super()._get_train_sampler(train_dataset)))
+            order = np.array(list(super()._get_train_sampler(train_dataset) or ()))
             whole = order[: len(order) // work.batch * work.batch].reshape(-1, work.batch)
             lengths = np.array([len(ids) for ids in train_dataset["input_ids"]])
             costs = models.forward_flops(self.model.config, lengths)[0][whole].sum(axis=1)
@@ -266,7 +266,7 @@ def _timed_evaluations(turns: Turns) -> Iterator[None]:
         turns.evaluated(len(predictions.logits), spent[0] + turns.clock() - begun)
         return found
 
-    evaluator.predict, metrics.scores = timed_predict, timed_scores
+    evaluator.predict, metrics.scores = timed_predict, timed_scores  # type: ignore[assignment]
     yield
     evaluator.predict, metrics.scores = predict, scores
 

@@ -156,7 +156,7 @@ def run(chosen: Sequence[Row], work: Any, rounds: int, until: float) -> list[dic
             begun = time.monotonic()
             try:
                 measured = measure(row, work, watched)
-            except Exception as error:  # the others are still worth measuring
+            except Exception as error:  # noqa: BLE001  the others are still worth measuring
                 result["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
                 say(f"{row.name}, batch {row.batch}: {result['error']}")
                 continue

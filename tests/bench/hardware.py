@@ -19,7 +19,12 @@ def facts(device: str) -> dict[str, str | int]:
 
     gpu = graphics() if device == "cuda" else ""
     versions = {name: metadata.version(name) for name in VERSIONS}
-    machine = {"cpu": processor(), "cores": environment.cores(), "gpu": gpu, "python": platform.python_version()}
+    machine: dict[str, str | int] = {
+        "cpu": processor(),
+        "cores": environment.cores(),
+        "gpu": gpu,
+        "python": platform.python_version(),
+    }
     return {**machine, **versions, "cache": str(datasets.config.HF_DATASETS_CACHE)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 Shape = tuple[int, int, int]
 
@@ -18,7 +19,7 @@ def flops_per_second(shapes: Sequence[Shape], precision: str, device: str, secon
     import torch
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    draw = {"dtype": dtype, "device": device}
+    draw: dict[str, Any] = {"dtype": dtype, "device": device}
     factors = [(torch.randn(rows, a, **draw), torch.randn(b, a, **draw)) for rows, a, b in shapes]
 
     repeats = 50 if device == "cuda" else 1  # a GPU is waited for once in many products

@@ -28,7 +28,10 @@ def make(size: str, classes: Sequence[str], texts: Iterable[str], folder: Path) 
 
     from job.model import loading as job_model
 
-    labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
+    labels: dict[str, Any] = {
+        "id2label": dict(enumerate(classes)),
+        "label2id": {name: i for i, name in enumerate(classes)},
+    }
     torch.manual_seed(0)
     if size in SHAPES:
         tokenizer = _tokenizer(texts, SHAPES[size]["vocab_size"])

@@ -113,29 +113,29 @@ class Plan:
     together: bool = False
 
 
-def ours(name: str, *flags: str, settings: str = "", **numbers: int) -> Entry:
+def ours(name: str, *flags: str, settings: str = "", **numbers: Any) -> Entry:
     bf16 = "bf16" in flags
     words = settings or " ".join(flags).replace("--", "") or "defaults"
     return Entry(name, "ours", {"flags": list(flags)}, words, "bf16" if bf16 else "fp32", **numbers)
 
 
-def tuned(device_batch: int, bf16: bool, attention: str = "sdpa", workers: int = 0, **numbers: int) -> Entry:
+def tuned(device_batch: int, bf16: bool, attention: str = "sdpa", workers: int = 0, **numbers: Any) -> Entry:
     """One combination that a clever user of the Trainer would try."""
     options = {"device_batch": device_batch, "bf16": bf16, "attention": attention, "workers": workers}
     words = f"group_by_length, {device_batch} a device, {'bf16' if bf16 else 'fp32'}, {attention}, {workers} workers"
     return Entry(TUNED, "trainer_tuned", options, words, "bf16" if bf16 else "fp32", **numbers)
 
 
-def tutorial(**numbers: int) -> Entry:
+def tutorial(**numbers: Any) -> Entry:
     return Entry(TUTORIAL, "tutorial", {}, "padded to max_length, fp32", **numbers)
 
 
-def trainer(bf16: bool = False, **numbers: int) -> Entry:
+def trainer(bf16: bool = False, **numbers: Any) -> Entry:
     words = "defaults: dynamic padding, " + ("bf16" if bf16 else "fp32")
     return Entry(TRAINER, "trainer_defaults", {"bf16": bf16}, words, "bf16" if bf16 else "fp32", **numbers)
 
 
-def loop(bf16: bool = False, **numbers: int) -> Entry:
+def loop(bf16: bool = False, **numbers: Any) -> Entry:
     words = "dynamic padding, shuffled, " + ("bf16" if bf16 else "fp32")
     return Entry(LOOP, "accelerate_loop", {"bf16": bf16}, words, "bf16" if bf16 else "fp32", **numbers)
 
@@ -146,14 +146,15 @@ def machine(tokens: int, rounds: int) -> Entry:
 
 def curve(steps: int) -> tuple[Entry, Entry]:
     """Two runs without dropout, whose losses are compared; they take part in no round."""
-    numbers = {"steps": steps, "rounds": 0, "evaluations": 0}
+    numbers: dict[str, Any] = {"steps": steps, "rounds": 0, "evaluations": 0}
     mine = Entry(CURVE[0], "ours", {"flags": list(EVERY_LOSS), "dropout": False}, "fp32", **numbers)
     return mine, Entry(CURVE[1], "accelerate_loop", {"bf16": False, "dropout": False}, "fp32", **numbers)
 
 
 def levers() -> tuple[Entry, ...]:
     """Ours as it is, and with one lever changed."""
-    numbers, bf16 = {"steps": 4, "rounds": 2, "evaluations": 0}, ("--mixed_precision", "bf16")
+    numbers: dict[str, Any] = {"steps": 4, "rounds": 2, "evaluations": 0}
+    bf16 = ("--mixed_precision", "bf16")
     return (
         ours(OURS, **numbers),
         ours(PADDED, "--no_packing", **numbers),
@@ -166,7 +167,8 @@ def levers() -> tuple[Entry, ...]:
 
 def cpu() -> Plan:
     """Two cores and the MiniLM weights: a, b and d do a single step in their one round, which takes them a minute."""
-    fast, slow = {"steps": 4, "rounds": 5}, {"steps": 1, "rounds": 1, "evaluations": 1, "trimmed": True}
+    fast: dict[str, Any] = {"steps": 4, "rounds": 5}
+    slow: dict[str, Any] = {"steps": 1, "rounds": 1, "evaluations": 1, "trimmed": True}
     bf16 = ("--mixed_precision", "bf16")
     long = (
         machine(2048, 5),
@@ -179,7 +181,7 @@ def cpu() -> Plan:
         trainer(**slow),
         loop(**slow),
     )
-    brief = {"steps": 10, "evaluations": 1}
+    brief: dict[str, Any] = {"steps": 10, "evaluations": 1}
     short = (
         machine(2048, 3),
         ours(OURS, **brief),
@@ -188,7 +190,7 @@ def cpu() -> Plan:
         tuned(32, True, "eager", **brief),
         trainer(**brief),
     )
-    pair = {"steps": 4, "evaluations": 1}
+    pair: dict[str, Any] = {"steps": 4, "evaluations": 1}
     pairs = (
         machine(2048, 3),
         ours(OURS, **pair),
@@ -208,7 +210,7 @@ def cpu() -> Plan:
 
 def gpu() -> Plan:
     """One GPU and BERT-base's shape; b, c and d in bf16 like ours, so that the ratio is of the method."""
-    numbers = {"steps": 30}
+    numbers: dict[str, Any] = {"steps": 30}
     bf16 = ("--mixed_precision", "bf16")
     without = ("--attention_dropout", "0")
     packed = ours(UNDROPPED, *bf16, *without, **numbers)

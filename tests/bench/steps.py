@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tests.bench.turns import Turns
@@ -36,7 +36,8 @@ class Steps:
         self.seconds = self.host_seconds = self.device_seconds = self.evaluated_seconds = 0.0
         self.real = self.computed = self.evaluated_examples = self.kernels = 0
         self._begin, self._end, self._profiled = 1 + warmup, 1 + warmup + steps, profiled
-        self._done, self._mark, self._profiler = 0, (0.0, 0, 0), None
+        self._done, self._mark = 0, (0.0, 0, 0)
+        self._profiler: Any = None
         self._computed, self._real = 0, torch.zeros((), dtype=torch.int64)
         self._hook = register_optimizer_step_post_hook(self._stepped)
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The plan for the GPU, run with a toy model on the CPU: its output folder and results."""
     folder = tmp_path_factory.mktemp("bench")
     done = bench("gpu", "--tiny", "--output", str(folder))
@@ -32,7 +33,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     return folder, results["workloads"][plan.LONG]
 
 
-def test_every_kind_of_contestant_trains_and_evaluates(measured: tuple[Path, dict]) -> None:
+def test_every_kind_of_contestant_trains_and_evaluates(measured: tuple[Path, dict[str, Any]]) -> None:
     rows = measured[1]["rows"]
     assert set(rows) == {plan.OURS, plan.TUNED, plan.TUTORIAL, plan.LOOP}
     for row in rows.values():
@@ -41,19 +42,19 @@ def test_every_kind_of_contestant_trains_and_evaluates(measured: tuple[Path, dic
         assert row["first_step_seconds"] > 0 and row["peak_bytes"] > 1e8 and min(row["machine"]) > 0
 
 
-def test_contestants_in_the_common_order_see_the_same_examples(measured: tuple[Path, dict]) -> None:
+def test_contestants_in_the_common_order_see_the_same_examples(measured: tuple[Path, dict[str, Any]]) -> None:
     entries = measured[1]["entries"]
     seen = {name: entries[name]["rounds"][0]["real"] for name in (plan.OURS, plan.TUTORIAL, plan.LOOP)}
     assert len(set(seen.values())) == 1, seen
 
 
-def test_losses_equal_those_of_a_plain_loop_step_by_step(measured: tuple[Path, dict]) -> None:
+def test_losses_equal_those_of_a_plain_loop_step_by_step(measured: tuple[Path, dict[str, Any]]) -> None:
     curve = measured[1]["curve"]
     assert curve["steps"] >= 4
     assert curve["ours"] == pytest.approx(curve["reference"], abs=report.CURVE_TOLERANCE)
 
 
-def test_a_table_and_a_picture_are_written(measured: tuple[Path, dict]) -> None:
+def test_a_table_and_a_picture_are_written(measured: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = measured
     text = (folder / "RESULTS.md").read_text()
     assert all(f"| {name} |" in text for name in (plan.OURS, plan.TUNED, plan.TUTORIAL, plan.LOOP))

@@ -53,12 +53,12 @@ class Turns:
 
     def watch(self, model: torch.nn.Module) -> None:
         """Count the tokens that the model's embedding is given in training, and how many of them are no padding."""
-        padding = model.config.pad_token_id
+        padding: int = model.config.pad_token_id  # type: ignore[union-attr,assignment]
 
         def count(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
             if module.training:
                 self._computed += given[0].numel()
-                self._real = self._real.to(given[0].device) + (given[0] != padding).sum()
+                self._real = self._real.to(given[0].device) + given[0].ne(padding).sum()
 
         model.get_input_embeddings().register_forward_pre_hook(count)
 

@@ -32,14 +32,14 @@ def watch_loaded_models(watch: Callable[[Any], None]) -> None:
     """Show `watch` whatever model is loaded: it counts the tokens."""
     from transformers import PreTrainedModel
 
-    load = PreTrainedModel.from_pretrained.__func__
+    load: Any = PreTrainedModel.__dict__["from_pretrained"].__func__
 
     def watched(cls: type, *args: Any, **options: Any) -> Any:
         loaded = load(cls, *args, **options)
         watch(loaded[0] if isinstance(loaded, tuple) else loaded)  # a pair where its weights are asked about
         return loaded
 
-    PreTrainedModel.from_pretrained = classmethod(watched)
+    PreTrainedModel.from_pretrained = classmethod(watched)  # type: ignore[assignment]
 
 
 def peak_memory() -> int:

@@ -155,7 +155,6 @@ def test_a_job_timed_out_twice_ends_like_one_that_never_was(
     train_until_the_time_limit(cluster, job, run, start=0)
     train_until_the_time_limit(cluster, job, run, start=1)
     ends_the_same(cluster, job, run, uninterrupted)
-    print(jobs.log(run, job))
     assert cluster.restarts(job) >= 2
     assert jobs.log(run, job).count("stopped by SIGUSR2: requeued") == cluster.restarts(job)
 
@@ -262,9 +261,12 @@ def test_a_job_stopped_in_its_first_moments_is_not_lost_and_three_times_in_vain_
         def is_importing(start: int = start) -> bool:
             return cluster.restarts(job) == start and cluster.ranks(job) != []
 
+        def has_stopped(start: int = start) -> bool:
+            return cluster.restarts(job) > start or cluster.state(job) in slurm.ENDED
+
         cluster.wait(job, is_importing)
         cluster.run("scancel", "--signal=USR2", job)
-        cluster.wait(job, lambda start=start: cluster.restarts(job) > start or cluster.state(job) in slurm.ENDED)
+        cluster.wait(job, has_stopped)
     assert cluster.end(job) == "FAILED", cluster.told(job)
     assert (cluster.show(job)["ExitCode"], cluster.restarts(job)) == ("75:0", 3)
     assert "3 restarts made no progress beyond step 0: not requeued" in jobs.log(run, job)

@@ -68,7 +68,7 @@ def check(form: Form, generator: torch.Generator) -> float:
         torch.cuda.set_rng_state(state)
         again = attend(form, *low)
         assert torch.equal(output, again), f"{form}: the same random state drops something else"
-    expected = reference(form, *exact, kept)
+    expected = reference(form, exact[0], exact[1], exact[2], kept)
     gradient = torch.randn(output.shape, generator=generator, dtype=torch.float64)
     output.backward(gradient.to("cuda", form.dtype))
     expected.backward(gradient)
@@ -153,6 +153,7 @@ def check_that_wrong_bounds_are_seen(generator: torch.Generator) -> None:
     form = Form(torch.bfloat16)
     q, k, v = (torch.randn(TOKENS, HEADS, form.channels, generator=generator) for _ in range(3))
     right = reference(form, q.double(), k.double(), v.double(), None)
-    wrong = attend(form, *(x.to("cuda", form.dtype) for x in (q, k, v)), shift=1).double().cpu()
+    on_gpu = [x.to("cuda", form.dtype) for x in (q, k, v)]
+    wrong = attend(form, on_gpu[0], on_gpu[1], on_gpu[2], shift=1).double().cpu()
     error = float((wrong - right).norm() / right.norm())
     assert error > 5 * TOLERANCE[form.dtype], f"sequences cut one token late are only {error:.1e} off"

@@ -97,7 +97,7 @@ def pip_settings(folder: Path) -> dict[str, str]:
     found = dict(line.split("=", 1) for line in listed.stdout.splitlines())
     value = {name.rsplit(".", 1)[-1]: text.strip("'") for name, text in found.items()}
     config = configparser.RawConfigParser()
-    kept = {name: value[name] for name in ("index-url", "trusted-host") if name in value}
+    kept: dict[str, str] = {name: value[name] for name in ("index-url", "trusted-host") if name in value}
     config["global"] = {**kept, "extra-index-url": _remote(value.get("extra-index-url", ""))}
     with open(folder / "pip.conf", "w", encoding="ascii") as file:
         file.write(f"# {CANARY}-pip\n")

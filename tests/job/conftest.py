@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from job.runtime.environment import OFFLINE
 
 COUNTED = ("trials", "resumes", "mismatches")
 os.environ.update(dict.fromkeys(OFFLINE, "1"))  # the libraries read these once, at their import
-settings.register_profile("job", deadline=None)  # a first example may import a library
-settings.load_profile("job")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -239,7 +240,7 @@ def test_a_launcher_that_dies_leaves_no_orphan_and_a_checkpoint(
 @slow
 def test_a_second_interrupt_ends_at_once(world: World) -> None:
     out = world.folder / "twice"
-    changes = {"num_train_epochs": 100_000, "early_stopping_patience": 10**6}
+    changes: dict[str, Any] = {"num_train_epochs": 100_000, "early_stopping_patience": 10**6}
     going = world.start(out, faults="0:begin:8:HANG", **changes).until_step(6)
     going.until(lambda: list((out / "checkpoints").glob(".new-step-00000008*")))
     going.signal(signal.SIGINT)
@@ -287,7 +288,7 @@ def fill(place: Path) -> Path:
     return filler
 
 
-LONG = {"num_train_epochs": 12, "early_stopping_patience": 10**6, "eval_steps": 50}
+LONG: dict[str, Any] = {"num_train_epochs": 12, "early_stopping_patience": 10**6, "eval_steps": 50}
 
 
 @needs_root

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from tests.support.launch import TRAIN, cold_torchrun, environment
 from tests.support.tiny import tiny_model

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tasks")
     untrained(folder / "model")
     rng = random.Random(0)
-    stars, tagged, unlabelled = ["text,score"], [], []
+    stars, tagged, unlabelled = ["text,score"], list[Any](), list[Any]()
     for number in range(200):
         good, text = opinion(rng, 9)
         stars.append(f"{text},{good + 0.25}")
@@ -43,7 +44,7 @@ def train(world: Path, out: str, processes: int = 1, more: Sequence[str] = (), *
     return torchrun(processes, TRAIN, *words, env=env, cwd=world).expect(0)
 
 
-def results(world: Path, out: str) -> dict[str, dict[str, float]]:
+def results(world: Path, out: str) -> dict[str, Any]:
     return json.loads((world / out / "results.json").read_text())
 
 
@@ -85,7 +86,7 @@ def test_the_test_set_is_predicted_by_the_best_weights_on_every_process(world: P
 
 
 def test_padding_to_the_full_length_changes_shapes_but_not_the_result(world: Path) -> None:
-    values = {"train_file": "stars.csv", "label_column_name": "score", "validation_file": "stars.csv",
+    values: dict[str, Any] = {"train_file": "stars.csv", "label_column_name": "score", "validation_file": "stars.csv",
               "max_seq_length": 32, "max_steps": 6, "logging_steps": 1}  # fmt: skip
     train(world, "short", **values)
     train(world, "padded", more=["--pad_to_max_length"], **values)

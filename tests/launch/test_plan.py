@@ -22,7 +22,7 @@ def test_text_is_read_back_as_the_same_words(words: list[str], value: str) -> No
     assert tuple(command) == plan.argv
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(WORDS, WORDS)
 def test_a_shell_runs_exactly_the_words(word: str, value: str) -> None:
     show = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ['NAME']]))"

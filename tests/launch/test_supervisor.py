@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,7 +183,7 @@ def test_orphans_that_do_not_end_are_killed(end: str, code: int, tmp_path: Path)
 def test_nohup_is_respected(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", SUPERVISE, "30", *job("saves")]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    nowhere = dict.fromkeys(["stdin", "stdout", "stderr"], subprocess.DEVNULL)
+    nowhere: dict[str, Any] = dict.fromkeys(["stdin", "stdout", "stderr"], subprocess.DEVNULL)
     with subprocess.Popen(["nohup", *argv], cwd=tmp_path, env=environ, **nowhere) as run:
         wait_until((tmp_path / "ready-a").exists)
         run.send_signal(signal.SIGHUP)

@@ -98,7 +98,7 @@ class Going:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"still running:\n{self.log.read_text()[-4000:]}") from None
-        return Finished(self.process.returncode, "", self.log.read_text())
+        return Finished(self.process.wait(), "", self.log.read_text())
 
     def until(self, condition: Callable[[], object], seconds: float = 200) -> Going:
         """Wait for `condition`; fails if the run ends first."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.support.interrupted import World, differences, make_world
-from tests.support.launch import TRAIN, alone, cold, cold_torchrun, environment, torchrun
+from tests.support.launch import TRAIN, Finished, alone, cold, cold_torchrun, environment, torchrun
 
 OWN = {"started", "ended", "command"}
 """What the manifests of two runs differ in."""
@@ -22,12 +24,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_cold_and_a_forked_run_give_the_same_bytes(world: World, processes: int) -> None:
-    starts = (cold, alone) if processes == 1 else (cold_torchrun, torchrun)
-    outs = [world.folder / f"{start.__name__}{processes}" for start in starts]
-    said = []
-    for start, out in zip(starts, outs, strict=True):
-        count = () if processes == 1 else (processes,)
-        done = start(*count, TRAIN, *world.words(out, {}), env=world.environment(), cwd=world.folder).expect(0)
+    starts: dict[str, Callable[..., Finished]] = {"cold": cold, "forked": alone}
+    if processes > 1:
+        starts = {"cold": partial(cold_torchrun, processes), "forked": partial(torchrun, processes)}
+    outs, said = [world.folder / f"{name}{processes}" for name in starts], []
+    for start, out in zip(starts.values(), outs, strict=True):
+        done = start(TRAIN, *world.words(out, {}), env=world.environment(), cwd=world.folder).expect(0)
         assert "terminate called" not in done.stderr
         said.append((done.stdout, done.stderr.count("\n")))
     assert differences(*outs) == []

@@ -83,7 +83,7 @@ def _bert_like(architecture: str, shared: dict[str, Any], layers: int, hidden: i
     }
     if architecture not in classes:
         raise ValueError(f"unknown architecture {architecture!r}: expected distilbert or one of {', '.join(classes)}")
-    own = {"embedding_size": hidden} if architecture == "electra" else {}
+    own: dict[str, Any] = {"embedding_size": hidden} if architecture == "electra" else {}
     return classes[architecture](
         **own,
         hidden_size=hidden,

@@ -21,7 +21,7 @@ from job.data.dataset import Split
 from job.errors import Refused
 from job.model import loading, packed_attention, tokenizers
 from job.model.packed_attention import Layout
-from tests.job.model.test_packing import LENGTHS, network, pairs
+from tests.support.pairs import LENGTHS, network, pairs
 
 
 def tokenizer(folder: Path) -> Any:

@@ -14,7 +14,8 @@ import torch
 from job.batching.collate import Tensors
 from job.batching.loader import Preparation
 from job.batching.planner import EQUAL, PADDED, Shape
-from tests.job.model.test_packing import LENGTHS, SINGLE_LABEL, pairs
+from job.config.tasks import SINGLE_LABEL
+from tests.support.pairs import LENGTHS, pairs
 
 
 def first_tokens(indices: np.ndarray) -> Tensors:

@@ -12,7 +12,6 @@ import pytest
 from job import config
 from job.config.tasks import SINGLE_LABEL, Task
 from job.data import dataset, tokenization
-from job.data.dataset import Data
 from job.errors import Refused
 from tests.support.tiny import tiny_tokenizer
 
@@ -45,7 +44,7 @@ def write(path: Path, **columns: list[str]) -> str:
     return str(path)
 
 
-def prepared(path: str, tokenizer: Any, max_length: int = MAX_LENGTH, **settings: Any) -> Data:
+def prepared(path: str, tokenizer: Any, max_length: int = MAX_LENGTH, **settings: Any) -> Any:
     given = config.from_dict({"train_file": path, "validation_file": path, **settings})
     return dataset.prepare(given, tokenizer, None, max_length)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -109,7 +110,7 @@ def test_a_configuration_with_pairs_is_read_by_name(served: tuple[Hub, Path]) ->
     ],
 )  # fmt: skip
 def test_what_the_hub_does_not_have_is_refused_by_name(
-    served: tuple[Hub, Path], changes: dict[str, object], words: str
+    served: tuple[Hub, Path], changes: dict[str, Any], words: str
 ) -> None:
     done = train(served, "refused", **changes).expect(2)
     assert len(done.errors) == 1

@@ -220,7 +220,7 @@ def test_a_pair_has_text_if_one_of_it_does(ending: str, tmp_path: Path) -> None:
 
 
 def test_a_null_label_is_left_to_the_labels(tmp_path: Path) -> None:
-    rows = [{"text": "x", "label": None}, {"text": "y", "label": 1}]
+    rows: list[dict[str, Any]] = [{"text": "x", "label": None}, {"text": "y", "label": 1}]
     for ending in (".jsonl", ".parquet"):
         assert content(one(train_file=write(tmp_path / f"a{ending}", rows))) == [("x", None), ("y", 1)]
     (tmp_path / "nan.jsonl").write_text('{"text": "x", "label": NaN}\n')
@@ -255,7 +255,7 @@ def test_a_pattern_means_the_same_files_from_another_folder(tmp_path: Path, monk
 
 
 def test_preflight_reads_the_columns_of_a_hundred_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_at = []
+    looked_at: list[Any] = []
     columns = readers.columns
     monkeypatch.setattr(readers, "columns", lambda path, quoting: looked_at.append(path) or columns(path, quoting))
     for number in range(120):
@@ -476,7 +476,7 @@ def test_the_types_that_a_folder_declares_are_those_of_its_labels(tmp_path: Path
             f"dataset_info:\n  features:\n  - {{name: text, dtype: string}}\n  - {{name: label, dtype: {dtype}}}\n",
         )
         read = one(dataset_name=str(folder))
-        assert content(read) == [("NA", label) for label in expected], dtype
+        assert content(read) == [("NA", label) for label in expected], dtype  # type: ignore[attr-defined]
         assert read.labels is not None and read.labels.untyped == untyped
 
 

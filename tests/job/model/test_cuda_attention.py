@@ -43,7 +43,8 @@ def call(
     inputs = [torch.empty(shape, dtype=dtype, device="meta", requires_grad=True) for shape in shapes]
     bounds = torch.empty(B + 1, dtype=torch.int32, device="meta")
     with Calls() as calls:
-        output = cuda_attention.attend(*inputs, bounds, LONGEST, options.pop("dropout", 0.1), 0.25, **options)
+        query, key, value = inputs
+        output = cuda_attention.attend(query, key, value, bounds, LONGEST, options.pop("dropout", 0.1), 0.25, **options)
         output.backward(torch.empty_like(output))
     gradients = [x.grad for x in inputs if x.grad is not None]
     return output, gradients, calls.seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "m"
 
 
-def load(folder: Path, task: Task = TASK) -> torch.nn.Module:
+def load(folder: Path, task: Task = TASK) -> Any:
     asked = Model(model_name_or_path=str(folder))
     return loading.load(asked, loading.load_config(asked), task, 0)
 

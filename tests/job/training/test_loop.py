@@ -18,7 +18,7 @@ from job.batching.planner import PADDED, Shape
 from job.config.tasks import SINGLE_LABEL
 from job.model import packing
 from job.training import loop
-from tests.job.model.test_packing import LENGTHS, PAD, network, pairs
+from tests.support.pairs import LENGTHS, PAD, network, pairs
 
 NOWHERE = torch.device("meta")
 """A device that computes shapes only: whoever asks it for a value, and would wait for a GPU, gets an error."""

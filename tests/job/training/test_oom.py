@@ -79,7 +79,7 @@ def test_one_example_that_does_not_fit_ends_the_job_in_one_line(world: Path, tmp
 
 def test_gradients_and_random_state_of_a_failed_attempt_are_dropped() -> None:
     torch.manual_seed(1)
-    expected, forgotten, told = torch.rand(3), [], []
+    expected, forgotten, told = torch.rand(3), list[int](), list[int]()
 
     def attempt(limit: int) -> torch.Tensor:
         drawn = torch.rand(3)

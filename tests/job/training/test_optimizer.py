@@ -19,7 +19,7 @@ def rates(steps: int, **settings: Any) -> list[float]:
     schedule = optim.schedule(optimizer, training, steps)
     found = []
     for _ in range(steps):
-        found.append(schedule.get_last_lr()[0])
+        found.append(float(schedule.get_last_lr()[0]))
         optimizer.step()
         schedule.step()
     return found

@@ -34,7 +34,7 @@ from tests.support.examples import split_of
 TASK = Task(SINGLE_LABEL, ("red", "green", "blue"))
 
 
-def loaded(config: Config) -> tuple[torch.nn.Module, Any]:
+def loaded(config: Config) -> tuple[Any, Any]:
     """The model, with a head that is the same on every process, and its tokenizer."""
     pretrained = loading.load_config(config.model)
     tokenizer = tokenizers.load(config.model, pretrained)

@@ -83,10 +83,11 @@ def counted(*args: Any) -> Any:
         batches += 1
         args[-1]()
 
-    return predict(*args[:-1], between)
+    call: Any = predict
+    return call(*args[:-1], between)
 
 
-prediction.predict = counted
+prediction.predict = counted  # type: ignore[assignment]
 
 if __name__ == "__main__":
     code = train.main(sys.argv[1:])

@@ -43,7 +43,8 @@ def collate(indices: np.ndarray) -> tuple[dict[str, torch.Tensor], torch.Tensor]
 def steps(accelerator: Accelerator) -> None:
     network = Network()
     network, optimizer = accelerator.prepare(network, torch.optim.AdamW(network.parameters()))
-    trainee = loop.Trainee(network, optimizer, None)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    trainee = loop.Trainee(network, optimizer, schedule)
     for indices in planner.global_batches(40, 12, 0, 6):
         plan = planner.plan_step(indices, np.full(40, 8), 32, accelerator.num_processes, 64)[accelerator.process_index]
         share = loader.ready(plan, collate, accelerator.device)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def printed(capfd: pytest.CaptureFixture[str], *argv: str) -> str:
 def test_the_runs_of_a_folder(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
     stand_ins.squeue("8|PENDING|0:00|1:00:00||Resources", "9|RUNNING|1:00|59:00|n1|None")
     synthetic.run(runs / "waits", "QUEUED", job="8", submitted=10)
-    more = {"step": 30, "steps": 100, "scores": [SCORE], "submitted": 20}
+    more: dict[str, Any] = {"step": 30, "steps": 100, "scores": [SCORE], "submitted": 20}
     synthetic.run(runs / "trains", job="9", settings={"learning_rate": 2e-5}, **more)
     synthetic.run(runs / "failed", "FAILED", reason="ValueError: no", step=3, submitted=30)
     synthetic.finished(runs / "done", SCORE, submitted=40, step=100, steps=100)

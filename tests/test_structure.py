@@ -1,0 +1,25 @@
+"""The tests' own order: helpers live in tests/support, and no test module is one."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def imported(path: Path) -> set[str]:
+    """The dotted names that a module imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_no_module_imports_a_test_module() -> None:
+    there = [path for folder in ("job", "launch", "tests") for path in (ROOT / folder).rglob("*.py")]
+    wrong = [(path, name) for path in there for name in imported(path) if name.split(".")[-1].startswith("test_")]
+    assert wrong == []
