@@ -13,7 +13,7 @@ import os
 import shlex
 from pathlib import Path
 
-from job.config import Config, metrics
+from job.config import Config, fields, metrics
 from job.data import columns, readers
 from job.data.columns import Columns
 from job.errors import Refused
@@ -24,48 +24,19 @@ FILES_CHECKED = 100
 
 def check(config: Config) -> None:
     """Raise Refused for the first thing that cannot work, naming it and the remedy."""
-    _check_numbers(config)
+    _check_bounds(config)
     _check_choices(config)
     _check_model(config)
     _check_sources(config)
     _check_files(config)
 
 
-def _check_numbers(config: Config) -> None:
-    data, training, evaluation, run = config.data, config.training, config.evaluation, config.run
-    positive = {
-        "train_batch_size": training.train_batch_size,
-        "max_steps": training.max_steps,
-        "num_train_epochs": training.num_train_epochs,
-        "max_seq_length": data.max_seq_length,
-        "max_train_samples": data.max_train_samples,
-        "max_eval_samples": data.max_eval_samples,
-        "max_predict_samples": data.max_predict_samples,
-        "preprocessing_num_workers": data.preprocessing_num_workers,
-        "max_tokens_per_device": training.max_tokens_per_device,
-        "eval_max_tokens_per_device": evaluation.eval_max_tokens_per_device,
-        "eval_steps": evaluation.eval_steps,
-        "early_stopping_patience": evaluation.early_stopping_patience,
-        "logging_steps": run.logging_steps,
-        "save_steps": run.save_steps,
-        "save_minutes": run.save_minutes,
-        "save_total_limit": run.save_total_limit,
-        "max_minutes": run.max_minutes,
-        "learning_rate": training.learning_rate,
-    }
-    for name, value in positive.items():
-        if value is not None and not value > 0:
-            raise Refused(f"--{name} must be above 0, not {value}")
-        if value is not None and not math.isfinite(value):
-            raise Refused(f"--{name} must be a finite number, not {value}")
-    for name in ("weight_decay", "warmup_ratio", "warmup_steps", "max_grad_norm", "label_smoothing_factor", "seed"):
-        value = getattr(training, name)
-        if value is not None and not value >= 0:
-            raise Refused(f"--{name} must not be below 0, is {value}")
-        if value is not None and not math.isfinite(value):
-            raise Refused(f"--{name} must be a finite number, not {value}")
-    if not 0 <= run.step_timeout_minutes <= 1e6:
-        raise Refused(f"--step_timeout_minutes is minutes, or 0 to wait for ever, not {run.step_timeout_minutes}")
+def _check_bounds(config: Config) -> None:
+    """Every number is within the bounds that its setting declares."""
+    for name, (group, declared) in fields().items():
+        value, bounds = getattr(getattr(config, group), name), declared.metadata["bounds"]
+        if bounds is not None and value is not None and not bounds.hold(value):
+            raise Refused(f"--{name} must be {bounds if math.isfinite(value) else 'a finite number'}, not {value}")
 
 
 def _check_choices(config: Config) -> None:
@@ -83,12 +54,6 @@ def _check_choices(config: Config) -> None:
         raise Refused(f"--eval_steps needs --eval_strategy steps, not {evaluation.eval_strategy}")
     if evaluation.early_stopping_patience is not None and evaluation.eval_strategy == "no":
         raise Refused("--early_stopping_patience needs --eval_strategy epoch or steps")
-    for name in ("warmup_ratio", "label_smoothing_factor"):
-        if getattr(config.training, name) >= 1:
-            raise Refused(f"--{name} is a share and must be below 1, not {getattr(config.training, name)}")
-    dropout = config.model.attention_dropout
-    if dropout is not None and not 0 <= dropout < 1:
-        raise Refused(f"--attention_dropout is a share from 0 to below 1, not {dropout}")
     _check_best_metric(config)
     _check_token_limits(config)
 

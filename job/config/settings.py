@@ -4,9 +4,9 @@ The command line, the recipes, `config.yaml` and the launcher all read these dat
 place. Torch is not imported: a login node parses and refuses flags with the same code in tenths of a second. The
 alternative, a parser inherited from TrainingArguments, brings some 150 flags, most without meaning here.
 
-Where a Transformers example script has a flag for a thing, the field has that name. Each field says whether it changes
-the result: `setting` does, `hardware` (how and where it runs, what is shown) does not. A run folder is continued only
-by a configuration that agrees in every `setting`.
+Where a Transformers example script has a flag for a thing, the field has that name. Each field declares the numbers it
+takes and whether it changes the result: `setting` does, `hardware` (how and where it runs, what is shown) does not. A
+run folder is resumed only by a configuration that agrees in every `setting`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -26,14 +27,43 @@ import yaml
 from job.errors import Refused
 
 
-def setting(default: Any) -> Any:
-    """A field that changes the result: another value is another run."""
-    return field(default=default, metadata={"changes_result": True})
+@dataclass(frozen=True)
+class Bounds:
+    """The values that a numeric setting may have, besides being finite; None where there is no bound."""
+
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+
+    def hold(self, value: float) -> bool:
+        """Whether `value` is finite and within the bounds."""
+        return (
+            math.isfinite(value)
+            and (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+        )
+
+    def __str__(self) -> str:
+        named = {"above": self.above, "at least": self.at_least, "below": self.below, "at most": self.at_most}
+        return " and ".join(f"{name} {bound:g}" for name, bound in named.items() if bound is not None)
 
 
-def hardware(default: Any) -> Any:
-    """A field about where and how it runs or what is shown: a run may go on with another value."""
-    return field(default=default, metadata={"changes_result": False})
+def setting(default: Any, **bounds: float) -> Any:
+    """A field that changes the result: another value is another run. `bounds` are those of Bounds."""
+    return _field(default, True, bounds)
+
+
+def hardware(default: Any, **bounds: float) -> Any:
+    """A field about where and how it runs or what is shown: a run may be resumed with another value."""
+    return _field(default, False, bounds)
+
+
+def _field(default: Any, changes_result: bool, bounds: Mapping[str, float]) -> Any:
+    metadata = {"changes_result": changes_result, "bounds": Bounds(**bounds) if bounds else None}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -50,7 +80,7 @@ class Model:
     """Run Python code that the model's or data set's repository brings. Off: such a repository is refused."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] | None = hardware(None)
     """Attention kernel; unset: the library's choice."""
-    attention_dropout: float | None = setting(None)
+    attention_dropout: float | None = setting(None, at_least=0, below=1)
     """Dropout of attention probabilities; unset: the checkpoint's. 0 is faster."""
     packing: bool = hardware(True)
     """Lay the sequences of a forward pass end to end instead of padding them, where the model allows it."""
@@ -95,17 +125,17 @@ class Data:
         None
     )
     """What the labels are. Unset: recognised by their values; a guess is noted."""
-    max_seq_length: int | None = setting(None)
+    max_seq_length: int | None = setting(None, above=0)
     """Tokens kept of an example; longer text is cut at the end. Unset: the model's limit, 512 at most."""
-    max_train_samples: int | None = setting(None)
+    max_train_samples: int | None = setting(None, above=0)
     """Train on so many rows, drawn at random, the same whatever the seed."""
-    max_eval_samples: int | None = setting(None)
+    max_eval_samples: int | None = setting(None, above=0)
     """Evaluate on so many rows, drawn likewise."""
-    max_predict_samples: int | None = setting(None)
+    max_predict_samples: int | None = setting(None, above=0)
     """Predict so many rows of the test set, drawn likewise."""
     pad_to_max_length: bool = hardware(False)
     """Pad every example to max_seq_length, for accelerators that want fixed shapes; wasteful on any other."""
-    preprocessing_num_workers: int = hardware(1)
+    preprocessing_num_workers: int = hardware(1, above=0)
     """Processes that tokenise."""
 
 
@@ -117,34 +147,34 @@ class Training:
     """Train. With --no_do_train the model is evaluated as it is."""
     do_eval: bool = setting(True)
     """Evaluate. With --no_do_train --no_do_eval, the recipe `predict`, test data is predicted and nothing else done."""
-    num_train_epochs: float = setting(3.0)
+    num_train_epochs: float = setting(3.0, above=0)
     """Passes over the training data; may be a fraction."""
-    max_steps: int | None = setting(None)
+    max_steps: int | None = setting(None, above=0)
     """Optimizer steps; overrides num_train_epochs."""
-    train_batch_size: int = setting(32)
+    train_batch_size: int = setting(32, above=0)
     """Global batch of an optimizer step, in examples, over all processes."""
-    learning_rate: float = setting(5e-5)
+    learning_rate: float = setting(5e-5, above=0)
     """Peak learning rate of AdamW."""
-    weight_decay: float = setting(0.01)
+    weight_decay: float = setting(0.01, at_least=0)
     """Decoupled weight decay of matrices; biases and norms have none."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"] = setting(
         "linear"
     )
     """Shape of the learning rate after warm-up."""
-    warmup_ratio: float = setting(0.1)
+    warmup_ratio: float = setting(0.1, at_least=0, below=1)
     """Share of the steps over which the learning rate rises from 0."""
-    warmup_steps: int | None = setting(None)
+    warmup_steps: int | None = setting(None, at_least=0)
     """Steps of warm-up; overrides warmup_ratio."""
-    max_grad_norm: float = setting(1.0)
+    max_grad_norm: float = setting(1.0, at_least=0)
     """Gradients are scaled down to this norm; 0: never."""
-    label_smoothing_factor: float = setting(0.0)
+    label_smoothing_factor: float = setting(0.0, at_least=0, below=1)
     """Probability mass spread over all classes in the training loss."""
-    seed: int = setting(42)
+    seed: int = setting(42, at_least=0)
     """Of the order of examples, the new head and dropout."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = setting(None)
     """Precision of forward and backward; weights stay fp32. Unset: the launcher's (accelerate launch). On a GPU,
     matrix products in fp32 are computed as TF32."""
-    max_tokens_per_device: int | None = hardware(None)
+    max_tokens_per_device: int | None = hardware(None, above=0)
     """Tokens, padding included, that one process holds in one forward pass: memory. Unset: 4096 on a CPU,
     16384 on a GPU. Changes neither the examples of a step nor its gradient."""
 
@@ -155,7 +185,7 @@ class Evaluation:
 
     eval_strategy: Literal["epoch", "steps", "no"] = setting("epoch")
     """Evaluate after each epoch, every eval_steps, or only at the end."""
-    eval_steps: int | None = setting(None)
+    eval_steps: int | None = setting(None, above=0)
     """Optimizer steps between evaluations, for --eval_strategy steps."""
     metrics: tuple[str, ...] = setting(())
     """Of accuracy, f1, matthews_correlation; rmse, pearsonr, spearmanr; or a folder or hub name of an `evaluate`
@@ -165,9 +195,9 @@ class Evaluation:
     labels a row; rmse for regression."""
     greater_is_better: bool | None = setting(None)
     """Direction of metric_for_best_model. Unset: greater, but for losses and errors."""
-    early_stopping_patience: int | None = setting(None)
+    early_stopping_patience: int | None = setting(None, above=0)
     """Stop after so many evaluations in a row without a new best."""
-    eval_max_tokens_per_device: int | None = hardware(None)
+    eval_max_tokens_per_device: int | None = hardware(None, above=0)
     """Like max_tokens_per_device, for evaluation. Unset: 4096 on a CPU, 65536 on a GPU."""
 
 
@@ -179,19 +209,19 @@ class Run:
     """Run folder. Unset: a new runs/<recipe>-<time>; runs/latest points to the newest that trains."""
     overwrite_output_dir: bool = hardware(False)
     """Start anew in a run folder that holds another run; its files are deleted."""
-    logging_steps: int = hardware(10)
+    logging_steps: int = hardware(10, above=0)
     """Optimizer steps between two lines of metrics.jsonl."""
-    save_steps: int | None = hardware(None)
+    save_steps: int | None = hardware(None, above=0)
     """Optimizer steps between checkpoints; there is one at each evaluation, by --save_minutes and on a stop as well."""
-    save_minutes: float | None = hardware(10.0)
+    save_minutes: float | None = hardware(10.0, above=0)
     """Minutes between checkpoints, at most: what a crash can cost."""
-    save_total_limit: int | None = hardware(None)
+    save_total_limit: int | None = hardware(None, above=0)
     """Checkpoints to keep, the newest ones; the best is kept too. Unset: two, and none once the run has finished."""
     resume_from_checkpoint: str = hardware("auto")
     """auto: go on from the newest whole checkpoint in output_dir, if there is one; or the path of one of them."""
-    max_minutes: float | None = hardware(None)
+    max_minutes: float | None = hardware(None, above=0)
     """Stop with a checkpoint, exit code 75, before so many minutes have passed since the start."""
-    step_timeout_minutes: float = hardware(30.0)
+    step_timeout_minutes: float = hardware(30.0, at_least=0, at_most=1e6)
     """End the job with a dump of its stacks when a step takes longer: a process hangs; 0: wait for ever."""
     report_to: tuple[str, ...] = hardware(())
     """Trackers that Accelerate knows: tensorboard, wandb, mlflow, ..."""

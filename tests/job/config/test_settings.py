@@ -248,3 +248,11 @@ def test_a_login_node_needs_no_library_of_training() -> None:
     loaded = {name.partition(".")[0] for name in json.loads(shown.stdout)}
     assert "tyro" in loaded
     assert loaded & {"torch", "transformers", "datasets", "evaluate", "accelerate", "numpy", "pyarrow"} == set()
+
+
+def test_every_number_declares_its_bounds_and_keeps_to_them() -> None:
+    for name, (_, declared) in config.fields().items():
+        numeric = {"int", "float"} & set(re.findall(r"\w+", str(declared.type)))
+        bounds = declared.metadata["bounds"]
+        assert bool(numeric) == (bounds is not None), name
+        assert bounds is None or declared.default is None or bounds.hold(declared.default), name
