@@ -60,6 +60,11 @@ def _set_precision(mixed: str, device: torch.device, main: bool) -> None:
             "slower than --mixed_precision no")  # fmt: skip
 
 
+def device_class(accelerator: Accelerator) -> str:
+    """ "cpu" or "gpu": what defaults depend on."""
+    return "cpu" if accelerator.device.type == "cpu" else "gpu"
+
+
 def stop(accelerator: Accelerator) -> None:
     """Leave the process group. The DDP model must be gone: gloo aborts when its hooks outlive the group."""
     gc.collect()

@@ -36,11 +36,9 @@ from job.runtime import console, contract
 from job.runtime.console import say
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from job.data.dataset import Data
+    from job.run.context import RunContext
     from job.run.folder import RunFolder
-    from job.run.status import Status
 
     Leave = Callable[[Stopped], object]
 
@@ -90,6 +88,7 @@ def train(config: Config, name: str = "run", leave: Leave | None = None) -> dict
     from job import distributed
     from job.run import folder as run_folder
     from job.run import lock
+    from job.run.context import RunContext
     from job.run.status import Status
 
     with signals.leaving(leave or say_stopped):
@@ -104,7 +103,7 @@ def train(config: Config, name: str = "run", leave: Leave | None = None) -> dict
         else:
             status = Status(folder, accelerator.is_main_process)
             with status.kept():
-                results = run(config, accelerator, folder, status)
+                results = run(RunContext(config, accelerator, folder, status))
     except Stopped as stop:
         stopped = str(stop)  # not the exception: its traceback holds the model, which must be gone before the group
     except Refused:
@@ -119,7 +118,7 @@ def train(config: Config, name: str = "run", leave: Leave | None = None) -> dict
     return results
 
 
-def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Status) -> dict[str, Any]:
+def run(context: RunContext) -> dict[str, Any]:
     """The run itself, from the data to the published model; returns what results.json holds."""
     from accelerate.utils import set_seed
 
@@ -131,6 +130,7 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Sta
     from job.run import tracking
     from job.training import finetune
 
+    config, accelerator, folder = context.config, context.accelerator, context.folder
     trained = not config.training.do_train
     resumed = distributed.from_main(accelerator, lambda: resume_point(config, folder))
     with distributed.agreed(accelerator):
@@ -146,7 +146,7 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Sta
         accelerator, signals.at_once(lambda: dataset.prepare(config, tokenizer, task, length))
     )
     distributed.from_main(accelerator, lambda: refuse_other_data(resumed, read))
-    summary.begin(config, read, task, accelerator, folder, resumed)
+    summary.begin(context, read, task, resumed)
 
     set_seed(config.training.seed)
     with distributed.agreed(accelerator):
@@ -156,9 +156,9 @@ def run(config: Config, accelerator: Accelerator, folder: RunFolder, status: Sta
     if config.training.do_train:
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
         distributed.from_main(accelerator, lambda: run_folder.require_space(folder, weights))
-        outcome = finetune.finetune(config, network, tokenizer, read, accelerator, folder, status, resumed)
+        outcome = finetune.finetune(context, network, tokenizer, read, resumed)
     else:
-        outcome = finetune.evaluate_only(config, network, tokenizer, read, accelerator, folder)
+        outcome = finetune.evaluate_only(context, network, tokenizer, read)
 
     def publish() -> dict[str, Any]:
         with run_folder.needing_room(folder):

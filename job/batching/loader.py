@@ -1,31 +1,42 @@
-"""A global batch -> what this process computes of it, ready on the host: the part of a step that needs no device.
+"""The batches of a split, as one process computes them: planned, collated on the host, one piece ahead of the device.
 
-All of it is a function of the examples and the token limit. Nothing is drawn, so a thread may do it ahead of time
-(job/batching/prefetch.py), and do it again for a lower limit.
+All of it is a function of the examples and a token limit. Nothing is drawn at random, so a thread may do it ahead of
+time, and do it again for a lower limit. One thread and one piece ahead are enough: a step's plan and its tensors take a
+hundredth of the time of the step. Worker processes, as a DataLoader has, would copy every tensor; they are made for
+slow transforms of each row, and tokenising was done once, before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 
 from job.batching import planner
-from job.batching.collate import Collate, Tensors, pinned
-from job.batching.planner import MicroBatch, Shape
+from job.batching.collate import Tensors, pinned
+from job.batching.planner import MicroBatch
 from job.data.dataset import Split
+from job.errors import Refused
 
-Ready = tuple[MicroBatch, Tensors]
+if TYPE_CHECKING:
+    from job.batching.forms import Form
+
+T = TypeVar("T")
+_END = object()
+
+Collated = tuple[MicroBatch, Tensors]
 """A micro-batch and its tensors, on the host; pinned where the device is a GPU."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """One step, as this process takes part in it.
+class StepBatch:
+    """One global batch, as this process takes part in it.
 
     Attributes:
         examples: int32[B], those of the global batch, on all processes.
@@ -36,29 +47,73 @@ class Prepared:
 
     examples: np.ndarray
     limit: int
-    mine: tuple[Ready, ...]
+    mine: tuple[Collated, ...]
     tokens: tuple[int, int]
 
 
-class Preparation:
-    """What the steps of a run have in common before they reach the device."""
+class BatchLoader:
+    """The batches of one split."""
 
-    def __init__(self, split: Split, collate: Collate, overhead: int, shape: Shape, accelerator: Accelerator) -> None:
-        self._split, self._collate, self._shape, self._overhead = split, collate, shape, overhead
-        self._computed, self._accelerator = split.computed, accelerator
-        self.longest = int(self._computed.max())
+    def __init__(self, split: Split, form: Form, accelerator: Accelerator, overhead: int = 0) -> None:
+        """`overhead`: tokens computed in the fixed time of a forward and backward pass."""
+        self.split, self.accelerator = split, accelerator
+        self.longest = int(split.computed.max())
+        self._form, self._collate, self._overhead = form, form.collate(split), overhead
 
-    def __call__(self, examples: np.ndarray, limit: int) -> Prepared:
-        """A global batch under a limit of tokens."""
-        accelerator = self._accelerator
-        hands = planner.plan_step(
-            examples, self._computed, limit, accelerator.num_processes, self._overhead, self._shape
-        )
-        tokens = planner.tokens_of(list(chain(*hands)), self._split.lengths, self._computed, self._shape)
-        mine = hands[accelerator.process_index]
-        return Prepared(examples, limit, ready(mine, self._collate, accelerator.device), tokens)
+    def token_limit(self, asked: int | None, default: int) -> int:
+        """Tokens of a forward pass: as asked, else the default, or the longest example if that is more.
+
+        Raises:
+            Refused: the longest example has more tokens than were asked for.
+        """
+        if asked is not None and asked < self.longest:
+            raise Refused(f"an example has {self.longest} tokens: raise --max_tokens_per_device {asked} or lower "
+                          "--max_seq_length")  # fmt: skip
+        return asked or max(default, self.longest)
+
+    @contextmanager
+    def steps(self, batches: Iterable[np.ndarray], limit: int) -> Iterator[Iterator[StepBatch]]:
+        """The global `batches` under a limit of tokens, each prepared while the one before is computed."""
+        with one_ahead(self.step(examples, limit) for examples in batches) as ready:
+            yield ready
+
+    def step(self, examples: np.ndarray, limit: int) -> StepBatch:
+        """One global batch under a limit of tokens."""
+        computed, shape, world = self.split.computed, self._form.shape, self.accelerator.num_processes
+        shares = planner.plan_step(examples, computed, limit, world, self._overhead, shape)
+        tokens = planner.tokens_of(list(chain(*shares)), self.split.lengths, computed, shape)
+        return StepBatch(examples, limit, self.collated(shares[self.accelerator.process_index]), tokens)
+
+    def plan_evaluation(self, limit: int) -> list[list[np.ndarray]]:
+        """The micro-batches of every process, as numbers of examples; each example is in one of them."""
+        computed, shape, world = self.split.computed, self._form.shape, self.accelerator.num_processes
+        return planner.plan_evaluation(computed, limit, world, shape)
+
+    @contextmanager
+    def tensors(self, micro_batches: Iterable[np.ndarray]) -> Iterator[Iterator[Tensors]]:
+        """The tensors of each micro-batch, made while the one before is computed."""
+        device = self.accelerator.device
+        with one_ahead(pinned(self._collate(indices), device) for indices in micro_batches) as ready:
+            yield ready
+
+    def collated(self, plan: Sequence[MicroBatch]) -> tuple[Collated, ...]:
+        """The tensors of each micro-batch."""
+        device = self.accelerator.device
+        return tuple((micro, pinned(self._collate(micro.indices), device)) for micro in plan)
 
 
-def ready(plan: Sequence[MicroBatch], collate: Collate, device: torch.device) -> tuple[Ready, ...]:
-    """The tensors of each micro-batch."""
-    return tuple((micro, pinned(collate(micro.indices), device)) for micro in plan)
+@contextmanager
+def one_ahead(items: Iterator[T]) -> Iterator[Iterator[T]]:
+    """The `items`, in their order; what `items` raises is raised in place of the one that it was raised for.
+
+    `items` is only ever run by the thread, which has ended when the context is left.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as thread:
+
+        def each() -> Iterator[T]:
+            coming = thread.submit(next, items, _END)
+            while (item := coming.result()) is not _END:
+                coming = thread.submit(next, items, _END)
+                yield cast(T, item)
+
+        yield each()

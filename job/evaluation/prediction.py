@@ -14,12 +14,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from job.batching import planner
-from job.batching.collate import Collate, moved, pinned
-from job.batching.planner import PADDED, Shape
-from job.batching.prefetch import one_ahead
+from job.batching.collate import moved
+from job.batching.loader import BatchLoader
 from job.config.tasks import Kind
-from job.data.dataset import Split
 from job.errors import NonFiniteOutput
 from job.model.outputs import outputs_of
 
@@ -60,14 +57,11 @@ class Predictions:
 def predict(
     model: torch.nn.Module,
     kind: Kind,
-    split: Split,
-    collate: Collate,
-    accelerator: Accelerator,
+    loader: BatchLoader,
     max_tokens: int,
-    shape: Shape = PADDED,
     between: Callable[[], object] = lambda: None,
 ) -> Predictions:
-    """Logits of every example of `split`, computed by all processes together.
+    """Logits of every example of the loader's split, computed by all processes together.
 
     `between` is called before each micro-batch, by every process the same number of times: what it raises ends the
     evaluation everywhere.
@@ -76,18 +70,19 @@ def predict(
         NonFiniteOutput: on every process.
         RuntimeError: the gathered rows are not each example once (a fault of the program, never of the data).
     """
-    plan = planner.plan_evaluation(split.computed, max_tokens, accelerator.num_processes, shape)
+    accelerator, split = loader.accelerator, loader.split
+    plan = loader.plan_evaluation(max_tokens)
     mine = plan[accelerator.process_index]
     alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have nothing left
     alone.eval()
-    device, outputs = accelerator.device, []
-    with one_ahead(pinned(collate(indices), device) for indices in mine) as ready:
+    outputs = []
+    with loader.tensors(mine) as ready:
         for turn in range(max(map(len, plan))):
             between()
             if turn < len(mine):
                 with torch.inference_mode():
-                    outputs.append(alone(**moved(next(ready), device)[0]).logits.float())
-    longest = max(sum(map(len, hand)) for hand in plan)
+                    outputs.append(alone(**moved(next(ready), accelerator.device)[0]).logits.float())
+    longest = max(sum(map(len, share)) for share in plan)
     logits = _gathered(outputs, mine, longest, alone.config.num_labels, len(split), accelerator)
     _check_finite(logits, split.index)
     return Predictions(kind, split.index, logits, split.labels)

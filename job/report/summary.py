@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from job.config import Config
 from job.config.tasks import Task
@@ -26,6 +25,7 @@ from job.evaluation.prediction import Predictions
 from job.model import loading
 from job.run import folder as run_folder
 from job.run import manifest
+from job.run.context import RunContext
 from job.run.folder import RunFolder
 from job.runtime import files
 from job.runtime.console import say
@@ -37,10 +37,9 @@ if TYPE_CHECKING:
 LISTED_CLASSES = 30
 
 
-def begin(
-    config: Config, data: Data, of_model: Task | None, accelerator: Accelerator, folder: RunFolder, resumed: Path | None
-) -> None:
+def begin(context: RunContext, data: Data, of_model: Task | None, resumed: Path | None) -> None:
     """Say what will be run, and from which checkpoint on, and write the manifest."""
+    config, accelerator, folder = context.config, context.accelerator, context.folder
     if not accelerator.is_main_process:
         return
     world, device = accelerator.num_processes, device_name(accelerator.device)

@@ -20,9 +20,9 @@ from accelerate.tracking import filter_trackers
 from tqdm import tqdm
 
 from job.errors import Refused
+from job.run.context import RunContext
 from job.run.folder import RunFolder
 from job.run.records import Records
-from job.run.status import Status
 from job.runtime.console import say
 
 
@@ -58,25 +58,19 @@ class Window:
 class Tracker:
     """The record of a run. Only the main process writes and shows; on the others every call does nothing."""
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        status: Status,
-        accelerator: Accelerator,
-        steps: int,
-        every: int,
-        resumed: Mapping[str, Any] | None = None,
-    ) -> None:
-        """`resumed` is what `state` gave before the interruption; metrics.jsonl is cut back to that moment."""
-        self._accelerator, self._status, self._every, self._steps = accelerator, status, every, steps
-        self._main = accelerator.is_main_process
+    def __init__(self, context: RunContext, steps: int, resumed: Mapping[str, Any] | None = None) -> None:
+        """`steps`: of the whole run. `resumed`: what `state` gave before the interruption; metrics.jsonl is cut back to
+        that moment."""
+        self._accelerator, self._status = context.accelerator, context.status
+        self._every, self.steps = context.config.run.logging_steps, steps
+        self._main = context.accelerator.is_main_process
         self._window = Window(started=time.monotonic())
         self.step, self.examples, self.tokens, self.seconds, self.stall = 0, 0, 0, 0.0, 0.0
         if resumed is not None:
             self._resume(resumed)
-        self._records = Records(folder.metrics, resumed and resumed["records"]) if self._main else None
+        self._records = Records(context.folder.metrics, resumed and resumed["records"]) if self._main else None
         self._bar = _bar(steps, self.step) if self._main and _has_width() else None
-        status.step, status.steps = self.step, steps
+        self._status.step, self._status.steps = self.step, steps
 
     def _resume(self, state: Mapping[str, Any]) -> None:
         self.step, self.examples, self.tokens = state["step"], state["examples"], state["tokens"]
@@ -135,7 +129,7 @@ class Tracker:
         self.tokens += tokens[0]
         if self._bar is not None:
             self._bar.update()
-        if self.step % self._every == 0 or self.step == self._steps:
+        if self.step % self._every == 0 or self.step == self.steps:
             self._flush_window(grad_norm, learning_rate, epoch)
 
     def _flush_window(self, grad_norm: torch.Tensor, learning_rate: float, epoch: float) -> None:
@@ -202,7 +196,7 @@ class Tracker:
         if values["split"] == "train" and self._bar is not None:
             self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['examples_per_second']:.1f} examples/s")
         else:
-            self.say(line(values, self._steps))
+            self.say(line(values, self.steps))
 
 
 def line(values: Mapping[str, Any], steps: int) -> str:

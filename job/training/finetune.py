@@ -6,25 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
 from job import distributed
-from job.batching import forms, planner
-from job.config import Config
+from job.batching import forms
+from job.batching.loader import BatchLoader
 from job.data.dataset import Data
 from job.errors import Stopped
-from job.evaluation.evaluator import Evaluator, max_tokens
+from job.evaluation.evaluator import Evaluator
 from job.model import cpu_dropout
 from job.run import checkpoints, manifest
-from job.run.folder import RunFolder
-from job.run.status import Status
+from job.run.context import RunContext
 from job.run.tracking import Tracker
 from job.runtime.console import say
-from job.training import loop, state
+from job.training import loop
 from job.training import optimizer as optim
-from job.training.loop import Trainee
+from job.training.state import TrainState, restore
 from job.training.step_end import Keeper, Outcome
 from job.training.stopping import Boundary
 
@@ -34,22 +32,20 @@ if TYPE_CHECKING:
 
 OVERHEAD = {"cpu": 64, "gpu": 4096}
 """Tokens computed in the fixed time of a forward and backward pass: measured on two cores, estimated for a GPU."""
+DEFAULT_TOKENS = {"cpu": 4096, "gpu": 16384}
+"""Tokens of a forward pass where --max_tokens_per_device is unset."""
 
 
 def evaluate_only(
-    config: Config,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: Data,
-    accelerator: Accelerator,
-    folder: RunFolder,
+    context: RunContext, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Data
 ) -> Outcome:
     """The model as it is, on the evaluation set and the test set, or the one of them that there is."""
-    form = forms.choose(config, model, tokenizer, data.splits, accelerator)
-    _announce(form, accelerator, folder)
+    accelerator = context.accelerator
+    form = forms.choose(context.config, model, tokenizer, data.splits, accelerator)
+    _announce(form, context)
     model = accelerator.prepare_model(model, evaluation_mode=True)
-    boundary = Boundary(config.run, accelerator)
-    evaluate = Evaluator(config, model, form, data.task.kind, accelerator, boundary.cross)
+    boundary = Boundary(context.config.run, accelerator)
+    evaluate = Evaluator(context, model, form, data.task.kind, boundary.cross)
     try:
         evaluated, test = (None if split is None else evaluate(split) for split in (data.evaluation, data.test))
     except Stopped as stop:
@@ -60,82 +56,73 @@ def evaluate_only(
 
 
 def finetune(
-    config: Config,
+    context: RunContext,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     data: Data,
-    accelerator: Accelerator,
-    folder: RunFolder,
-    status: Status,
     resumed: Path | None = None,
 ) -> Outcome:
     """Train, evaluate when due and after the last step, save checkpoints, and keep the best.
 
-    `resumed` is the checkpoint to go on from; the main process alone reads it.
+    `resumed` is the checkpoint to resume from; the main process alone reads it.
 
     Raises:
         Refused, NonFiniteLoss: on every process.
         Stopped: on every process, after a checkpoint.
     """
     assert data.train is not None
-    training = config.training
-    steps = optim.total_steps(training, len(data.train))
-    form = forms.choose(config, model, tokenizer, data.splits, accelerator)
-    _announce(form, accelerator, folder)
-    if not config.model.torch_compile:  # whose graph it would cut at every layer
+    accelerator, kind = context.accelerator, data.task.kind
+    form = forms.choose(context.config, model, tokenizer, data.splits, accelerator)
+    _announce(form, context)
+    if not context.config.model.torch_compile:  # whose graph it would cut at every layer
         cpu_dropout.replace_dropout(model)
-    optimizer = optim.optimizer(model, training)
-    schedule = optim.schedule(optimizer, training, steps)
-    wrapped, prepared = accelerator.prepare(model, optimizer)
-    torch.manual_seed(training.seed + accelerator.process_index)  # dropout differs between processes
-    trainee = Trainee(wrapped, prepared, schedule)
-    collated = form.collate(data.train)
-    limit = max_tokens(training.max_tokens_per_device, accelerator, 4096, 16384, data.train.computed)
-    limit = distributed.from_main(accelerator, lambda: manifest.token_limit(folder, limit))
-    overhead = OVERHEAD["cpu" if accelerator.device.type == "cpu" else "gpu"]
+    state, steps = _prepared(context, model, len(data.train))
+    torch.manual_seed(context.config.training.seed + accelerator.process_index)  # dropout differs between processes
+    device = distributed.device_class(accelerator)
+    loader = BatchLoader(data.train, form, accelerator, OVERHEAD[device])
+    limit = loader.token_limit(context.config.training.max_tokens_per_device, DEFAULT_TOKENS[device])
+    limit = distributed.from_main(accelerator, lambda: manifest.token_limit(context.folder, limit))
 
     so_far = None
     if resumed is not None:
-        if accelerator.num_processes > 1:
-            few = planner.plan_step(np.arange(1), data.train.computed, limit, accelerator.num_processes, overhead)
-            loop.settle_gradient_buckets(trainee, collated, few[accelerator.process_index], accelerator, data.task.kind)
-        so_far = _resume(resumed, trainee, accelerator)
-    tracker = Tracker(
-        folder, status, accelerator, steps, config.run.logging_steps, None if so_far is None else so_far["tracker"]
-    )
-    keeper = Keeper(config, trainee, form, data, accelerator, folder, tracker, steps, so_far)
-
-    def halved(limit: int) -> None:
-        step = tracker.step + 1
-        tracker.say(f"out of memory in step {step}: from here on {limit} tokens a forward pass, on the same examples")
-        if accelerator.is_main_process:
-            manifest.amend(folder, **{manifest.TOKEN_LIMIT: limit})
-
+        loop.settle_gradient_buckets(state, loader, loop.example_losses(kind, context.config.training))
+        so_far = _resume(resumed, state, accelerator)
+    tracker = Tracker(context, steps, None if so_far is None else so_far["tracker"])
+    keeper = Keeper(context, state, form, data, tracker, so_far)
     try:
         if not keeper.catch_up():
-            loop.train(trainee, data.train, collated, training, steps, limit, overhead, accelerator, data.task.kind,
-                       tracker, keeper.after_step, form.shape, halved)  # fmt: skip
+            loop.train(context, state, loader, kind, limit, tracker, keeper.after_step)
         return keeper.outcome(lambda: _train_numbers(tracker, accelerator))
     finally:
         keeper.close()
         tracker.close()
 
 
-def _announce(form: forms.Form, accelerator: Accelerator, folder: RunFolder) -> None:
-    """Print the form of the run's forward passes and write it into the manifest."""
-    if accelerator.is_main_process:
+def _announce(form: forms.Form, context: RunContext) -> None:
+    """Log the form of the run's forward passes and write it into the manifest."""
+    if context.accelerator.is_main_process:
         say(f"forward  {form}")
-        manifest.amend(folder, forward=str(form))
+        manifest.amend(context.folder, forward=str(form))
 
 
-def _resume(path: Path, trainee: Trainee, accelerator: Accelerator) -> Mapping[str, Any]:
-    """Put the state of a checkpoint back on every process; what else it says, for tracker and keeper."""
+def _prepared(context: RunContext, model: PreTrainedModel, examples: int) -> tuple[TrainState, int]:
+    """What training starts from, on the device, and the number of steps."""
+    training = context.config.training
+    steps = optim.total_steps(training, examples)
+    optimizer = optim.optimizer(model, training)
+    schedule = optim.schedule(optimizer, training, steps)
+    wrapped, prepared = context.accelerator.prepare(model, optimizer)
+    return TrainState(wrapped, prepared, schedule), steps
+
+
+def _resume(path: Path, state: TrainState, accelerator: Accelerator) -> Mapping[str, Any]:
+    """Restore a checkpoint on every process; what else it says, for the tracker and the step end."""
     main = accelerator.is_main_process
     snapshot = None
     if main:
         checkpoints.begin_attempt(path)
         snapshot = checkpoints.read(path)
-    state.put_back(snapshot, trainee, accelerator)
+    restore(snapshot, state, accelerator)
     if main:
         checkpoints.end_attempt(path)
     return distributed.from_main(accelerator, lambda: None if snapshot is None else dict(snapshot.state))

@@ -1,4 +1,4 @@
-"""What a run is in the middle of: taken down for a checkpoint, and put back.
+"""The state of training: what a checkpoint captures, and a resumed run restores.
 
 Weights, optimizer, schedule, gradient scaler and the random states of every process. The order of the examples needs no
 state: it is a function of seed and epoch. The main process alone reads and writes, and tells the others over the
@@ -8,46 +8,56 @@ process group: a run folder need not be shared by all machines, and no file can 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch.optim.lr_scheduler import LRScheduler
 
 from job import distributed
 from job.run.checkpoints import Snapshot, Tensors
-from job.training.loop import Trainee
 
 MODEL, OPTIMIZER, RNG = "model", "optimizer", "rng"
 VALUES = ("groups", "schedule", "scaler", "processes")
 
 
-def take(trainee: Trainee, accelerator: Accelerator) -> tuple[dict[str, Tensors], dict[str, Any]]:
+@dataclass(frozen=True)
+class TrainState:
+    """What a step changes: the prepared model (DDP where there are several processes), optimizer, and schedule."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: LRScheduler
+
+
+def capture(training: TrainState, accelerator: Accelerator) -> tuple[dict[str, Tensors], dict[str, Any]]:
     """(tensors by file, plain values) of what training changes; copies, on the CPU. To be called on every process."""
     told = gather_object([_random_states()]) if accelerator.num_processes > 1 else [_random_states()]
     if not accelerator.is_main_process:
         return {}, {}
-    optimizer = trainee.optimizer.state_dict()
+    optimizer = training.optimizer.state_dict()
     moments = {
         f"{number}.{key}": _copy(value) for number, kept in optimizer["state"].items() for key, value in kept.items()
     }
     states = {f"{rank}.{key}": value for rank, mine in enumerate(told) for key, value in mine.items()}
     tensors: dict[str, Tensors] = {
-        MODEL: weights(accelerator.unwrap_model(trainee.model)),
+        MODEL: weights(accelerator.unwrap_model(training.model)),
         OPTIMIZER: moments,
         RNG: states,
     }
     values = {
         "groups": optimizer["param_groups"],
-        "schedule": trainee.schedule.state_dict(),
+        "schedule": training.schedule.state_dict(),
         "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
         "processes": accelerator.num_processes,
     }
     return tensors, values
 
 
-def put_back(snapshot: Snapshot | None, trainee: Trainee, accelerator: Accelerator) -> None:
+def restore(snapshot: Snapshot | None, training: TrainState, accelerator: Accelerator) -> None:
     """Set everything that training changes to what `snapshot` holds; None on all but the main process.
 
     On another number of processes than it was taken on the random states cannot be dealt out again: each process then
@@ -59,13 +69,13 @@ def put_back(snapshot: Snapshot | None, trainee: Trainee, accelerator: Accelerat
         file: distributed.tensors_from_main(accelerator, None if snapshot is None else snapshot.tensors[file])
         for file in (MODEL, OPTIMIZER, RNG)
     }
-    load_weights(accelerator.unwrap_model(trainee.model), kept[MODEL])
+    load_weights(accelerator.unwrap_model(training.model), kept[MODEL])
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in kept[OPTIMIZER].items():
         number, _, key = name.partition(".")
         moments.setdefault(int(number), {})[key] = tensor if tensor.dim() else tensor.cpu()  # AdamW counts there
-    trainee.optimizer.load_state_dict({"state": moments, "param_groups": values["groups"]})
-    trainee.schedule.load_state_dict(values["schedule"])
+    training.optimizer.load_state_dict({"state": moments, "param_groups": values["groups"]})
+    training.schedule.load_state_dict(values["schedule"])
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(values["scaler"])
     if values["processes"] == accelerator.num_processes:

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from accelerate import Accelerator
 
 from job import config as configuration
 from job import distributed
 from job.batching import planner
 from job.batching.forms import Form
-from job.config import Config
 from job.data.dataset import Data, Split
 from job.errors import JobError, Stopped
 from job.evaluation.evaluator import Evaluator
@@ -27,10 +25,11 @@ from job.evaluation.prediction import Predictions
 from job.run import checkpoints
 from job.run import folder as run_folder
 from job.run.checkpoints import Snapshot
-from job.run.folder import RunFolder
+from job.run.context import RunContext
 from job.run.tracking import Tracker
-from job.training import best_model, loop, state
-from job.training.loop import StepLoss, Trainee
+from job.training import best_model, state
+from job.training.state import TrainState
+from job.training.step_loss import StepLoss, reject_non_finite
 from job.training.stopping import Boundary
 
 if TYPE_CHECKING:
@@ -66,23 +65,21 @@ class Keeper:
 
     def __init__(
         self,
-        config: Config,
-        trainee: Trainee,
+        context: RunContext,
+        trainee: TrainState,
         form: Form,
         data: Data,
-        accelerator: Accelerator,
-        folder: RunFolder,
         tracker: Tracker,
-        steps: int,
         so_far: Mapping[str, Any] | None,
     ) -> None:
         assert data.train is not None and data.evaluation is not None
-        self._config, self._trainee, self._accelerator, self._data = config, trainee, accelerator, data
+        config, folder = context.config, context.folder
+        self._config, self._trainee, self._accelerator, self._data = config, trainee, context.accelerator, data
         self._evaluation = data.evaluation
-        self._folder, self._tracker, self._steps = folder, tracker, steps
+        self._folder, self._tracker, self._steps = folder, tracker, tracker.steps
         self._per_epoch = planner.steps_per_epoch(len(data.train), config.training.train_batch_size)
-        self._boundary = Boundary(config.run, accelerator)
-        self._evaluate = Evaluator(config, trainee.model, form, data.task.kind, accelerator, self._boundary.cross)
+        self._boundary = Boundary(config.run, context.accelerator)
+        self._evaluate = Evaluator(context, trainee.model, form, data.task.kind, self._boundary.cross)
         self._writer = checkpoints.Writer(folder.checkpoints, config.run.save_total_limit or KEPT, tracker.say)
         self._selection = best_model.selection(config.evaluation, data.task.kind)
         self._best: tuple[Predictions, dict[str, float]] | None = None
@@ -153,9 +150,9 @@ class Keeper:
 
     def _save(self, loss: StepLoss | None = None) -> None:
         """Copy the state, and let it be written in the background. A loss that is not finite is never saved."""
-        loop.refuse_non_finite(loss, cast(Split, self._data.train), self._accelerator)
+        reject_non_finite(loss, cast(Split, self._data.train), self._accelerator)
         begun = time.monotonic()
-        tensors, values = state.take(self._trainee, self._accelerator)
+        tensors, values = state.capture(self._trainee, self._accelerator)
         if self._accelerator.is_main_process:
             self._writer.save(self._snapshot(tensors, values))
         seconds = time.monotonic() - begun

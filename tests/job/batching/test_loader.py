@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections.abc import Iterator
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +14,13 @@ import pytest
 import torch
 
 from job.batching.collate import Tensors
-from job.batching.loader import Preparation
+from job.batching.loader import BatchLoader, one_ahead
 from job.batching.planner import EQUAL, PADDED, Shape
 from job.config.tasks import SINGLE_LABEL
 from tests.support.pairs import LENGTHS, pairs
+
+WAIT = 30
+"""Seconds after which a test that would hang fails."""
 
 
 def first_tokens(indices: np.ndarray) -> Tensors:
@@ -24,7 +29,8 @@ def first_tokens(indices: np.ndarray) -> Tensors:
 
 def prepared(rank: int, limit: int, shape: Shape, world: int = 2) -> Any:
     here = SimpleNamespace(num_processes=world, process_index=rank, device=torch.device("cpu"))
-    return Preparation(pairs(SINGLE_LABEL), first_tokens, 16, shape, here)(np.arange(len(LENGTHS)), limit)  # type: ignore[arg-type]
+    form = SimpleNamespace(shape=shape, collate=lambda split: first_tokens)
+    return BatchLoader(pairs(SINGLE_LABEL), form, here, 16).step(np.arange(len(LENGTHS)), limit)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [PADDED, EQUAL, Shape("packed"), Shape("packed", 16)], ids=str)
@@ -49,3 +55,62 @@ def test_nothing_is_drawn() -> None:
     prepared(0, 64, Shape("packed"))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[2], random.getstate()) == before[1:]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One piece ahead
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_items_come_in_order_and_to_the_last() -> None:
+    with one_ahead(iter(range(100))) as items:
+        assert list(items) == list(range(100))
+
+
+def test_the_next_is_made_while_this_one_is_worked_on_and_no_more_than_the_next() -> None:
+    made = [threading.Event() for _ in range(4)]
+
+    def items() -> Iterator[int]:
+        for number, event in enumerate(made):
+            event.set()
+            yield number
+
+    with one_ahead(items()) as ahead:
+        assert next(ahead) == 0
+        assert made[1].wait(WAIT)
+        assert not made[2].wait(0.05)
+        assert next(ahead) == 1
+        assert made[2].wait(WAIT)
+
+
+def test_it_is_made_by_another_thread() -> None:
+    with one_ahead(threading.current_thread() for _ in range(3)) as items:
+        assert threading.main_thread() not in set(items)
+
+
+def test_an_error_comes_in_place_of_the_item_that_it_was_raised_for() -> None:
+    def items() -> Iterator[int]:
+        yield 0
+        yield 1
+        raise ValueError("third")
+
+    with one_ahead(items()) as ahead:
+        assert [next(ahead), next(ahead)] == [0, 1]
+        with pytest.raises(ValueError, match=r"^third$"):
+            next(ahead)
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_the_thread_ends_with_the_context(error: type[BaseException]) -> None:
+    def works() -> None:
+        with one_ahead(iter(range(9))) as items:
+            next(items)
+            assert threads()
+            raise error
+
+    with pytest.raises(error):
+        works()
+    assert not threads()

@@ -1,6 +1,5 @@
 """Every example counts once, and the numbers are those of the libraries everyone knows."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
-from job.batching import collate
 from job.batching.collate import Padding
+from job.batching.forms import Form
+from job.batching.loader import BatchLoader
+from job.batching.planner import PADDED
 from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from job.data.dataset import Split
 from job.errors import Refused
@@ -95,8 +96,8 @@ def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int,
     split = Split(Dataset.from_dict({"input_ids": rows}).with_format("numpy"), lengths, labels, np.arange(7) * 5)
 
     accelerator = Accelerator(cpu=True)
-    make = partial(collate.padded, split, Padding(tokenizer.pad_token_id))
-    made = prediction.predict(model, SINGLE_LABEL, split, make, accelerator, max_tokens)
+    form = Form(PADDED, None, Padding(tokenizer.pad_token_id))
+    made = prediction.predict(model, SINGLE_LABEL, BatchLoader(split, form, accelerator), max_tokens)
     with torch.inference_mode():
         alone = torch.cat([model.eval()(input_ids=torch.tensor([row])).logits for row in rows])
     np.testing.assert_allclose(made.logits, alone.numpy(), atol=1e-6)

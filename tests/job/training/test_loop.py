@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from job.batching import collate, loader, planner
+from job.batching import collate, planner
 from job.batching.collate import PackedFormat, Padding
 from job.batching.planner import PADDED, Shape
+from job.config import Training
 from job.config.tasks import SINGLE_LABEL
 from job.model import packing
 from job.training import loop
+from job.training.state import TrainState
+from job.training.step_loss import async_bool
 from tests.support.pairs import LENGTHS, PAD, network, pairs
 
 NOWHERE = torch.device("meta")
@@ -45,11 +48,12 @@ def test_no_value_is_asked_of_the_device_in_a_step(tmp_path: Path, architecture:
         packing.enable(trained)
         make = partial(collate.packed, split, form)
     trained.to(NOWHERE, torch.bfloat16 if packed else torch.float32)  # of whose kernel PyTorch knows the shapes
-    trainee = loop.Trainee(trained, torch.optim.AdamW(trained.parameters()), None)  # type: ignore[arg-type]
+    state = TrainState(trained, torch.optim.AdamW(trained.parameters()), None)  # type: ignore[arg-type]
     plan = planner.plan_step(np.arange(len(split)), split.lengths, 128, 1, 64, Shape("packed") if packed else PADDED)[0]
-    share = loader.ready(plan, make, NOWHERE)
-    total, seen = loop.gradients(trainee, share, len(split), on_nowhere(), SINGLE_LABEL)
-    norm = torch.nn.utils.clip_grad_norm_(trainee.model.parameters(), 1.0)
+    share = [(micro, make(micro.indices)) for micro in plan]
+    losses_of = loop.example_losses(SINGLE_LABEL, Training())
+    total, seen = loop.gradients(state, share, len(split), on_nowhere(), losses_of)
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     assert len(plan) > 1 and len(seen) == len(plan)
     assert {total.device, norm.device, *(losses.device for _, losses in seen)} == {NOWHERE}
 
@@ -60,5 +64,5 @@ def test_one_that_is_asked_is_noticed() -> None:
 
 
 def test_whether_a_loss_is_finite_is_told() -> None:
-    assert loop.told_later(torch.isfinite(torch.tensor(1.0)))()
-    assert not loop.told_later(torch.isfinite(torch.tensor(float("nan"))))()
+    assert async_bool(torch.isfinite(torch.tensor(1.0)))()
+    assert not async_bool(torch.isfinite(torch.tensor(float("nan"))))()

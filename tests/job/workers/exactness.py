@@ -21,7 +21,8 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from job import distributed
-from job.batching import forms, loader, planner
+from job.batching import forms
+from job.batching.loader import BatchLoader
 from job.config import Config, Model, Training
 from job.config.tasks import SINGLE_LABEL, Task
 from job.evaluation import metrics, prediction
@@ -29,6 +30,7 @@ from job.model import loading, tokenizers
 from job.report import summary
 from job.training import loop
 from job.training import optimizer as optim
+from job.training.state import TrainState
 from tests.support.examples import split_of
 
 TASK = Task(SINGLE_LABEL, ("red", "green", "blue"))
@@ -50,8 +52,7 @@ def predict(out: Path, config: Config, sizes: list[int], accelerator: Accelerato
         split = split_of(size, classes=3, seed=size)
         form = form or forms.choose(config, network, tokenizer, [split], accelerator)
         assert form.packed == config.model.packing, str(form)
-        collate, shape = form.collate(split), form.shape
-        predictions = prediction.predict(network, SINGLE_LABEL, split, collate, accelerator, 64, shape)
+        predictions = prediction.predict(network, SINGLE_LABEL, BatchLoader(split, form, accelerator), 64)
         if accelerator.is_main_process:
             correct[size] = metrics.scores(predictions, wanted)["correct"]
             summary.write_predictions(predictions, TASK.names, out / f"{size}.parquet")
@@ -61,20 +62,18 @@ def predict(out: Path, config: Config, sizes: list[int], accelerator: Accelerato
 
 def gradients(out: Path, config: Config, examples: int, limits: list[int], accelerator: Accelerator) -> None:
     network, tokenizer = loaded(config)
-    world, training = accelerator.num_processes, Training()
+    training = Training()
     split = split_of(examples, classes=3, seed=1)
     form = forms.choose(config, network, tokenizer, [split], accelerator)
     assert form.packed == config.model.packing, str(form)
     wrapped, optimizer = accelerator.prepare(network, optim.optimizer(network, training))
     wrapped.train()
-    batch = form.collate(split)
+    losses_of = loop.example_losses(SINGLE_LABEL, training)
+    state = TrainState(wrapped, optimizer, optim.schedule(optimizer, training, 1))
     for limit in limits:
         optimizer.zero_grad()
-        hands = planner.plan_step(np.arange(examples), split.lengths, limit, world, limit, form.shape)
-        plan = hands[accelerator.process_index]
-        trainee = loop.Trainee(wrapped, optimizer, optim.schedule(optimizer, training, 1))
-        share = loader.ready(plan, batch, accelerator.device)
-        mine, _ = loop.gradients(trainee, share, examples, accelerator)
+        batch = BatchLoader(split, form, accelerator, overhead=limit).step(np.arange(examples), limit)
+        mine, _ = loop.gradients(state, batch.mine, examples, accelerator, losses_of)
         total = accelerator.reduce(mine, "sum") / examples
         if accelerator.is_main_process:
             found = {name: p.grad.clone() for name, p in accelerator.unwrap_model(wrapped).named_parameters()}

@@ -18,9 +18,11 @@ import torch
 from accelerate import Accelerator
 
 from job import distributed
-from job.batching import loader, planner
-from job.config import Config
+from job.batching import planner
+from job.config import Config, Training
+from job.config.tasks import SINGLE_LABEL
 from job.training import loop
+from job.training.state import TrainState
 
 
 class Network(torch.nn.Module):
@@ -44,11 +46,12 @@ def steps(accelerator: Accelerator) -> None:
     network = Network()
     network, optimizer = accelerator.prepare(network, torch.optim.AdamW(network.parameters()))
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    trainee = loop.Trainee(network, optimizer, schedule)
+    state = TrainState(network, optimizer, schedule)
+    losses_of = loop.example_losses(SINGLE_LABEL, Training())
     for indices in planner.global_batches(40, 12, 0, 6):
         plan = planner.plan_step(indices, np.full(40, 8), 32, accelerator.num_processes, 64)[accelerator.process_index]
-        share = loader.ready(plan, collate, accelerator.device)
-        loss, _ = loop.gradients(trainee, share, len(indices), accelerator)
+        share = [(micro, collate(micro.indices)) for micro in plan]
+        loss, _ = loop.gradients(state, share, len(indices), accelerator, losses_of)
         assert torch.isfinite(accelerator.reduce(loss, "sum"))
         optimizer.step()
         optimizer.zero_grad()

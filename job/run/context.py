@@ -1,0 +1,30 @@
+"""What every part of a run needs: its settings, its processes, and where its results go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from job.config import Config
+from job.run.folder import RunFolder
+from job.run.status import Status
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Made once, when the run folder has been opened.
+
+    Attributes:
+        config: all settings.
+        accelerator: of this process.
+        folder: of the run.
+        status: status.json, for the step that the run has reached.
+    """
+
+    config: Config
+    accelerator: Accelerator
+    folder: RunFolder
+    status: Status
