@@ -61,7 +61,7 @@ def _set_precision(mixed: str, device: torch.device, main: bool) -> None:
 
 
 def device_class(accelerator: Accelerator) -> str:
-    """ "cpu" or "gpu": what defaults depend on."""
+    """What defaults depend on: "cpu" or "gpu"."""
     return "cpu" if accelerator.device.type == "cpu" else "gpu"
 
 
