@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
+from job import devices
 from job.config import Config
 from job.errors import JobError, Refused
 from job.runtime.console import say
@@ -30,15 +31,18 @@ def start(config: Config) -> Accelerator:
     """The Accelerator of this process, joined with the others.
 
     Raises:
-        Refused: the processes were started so that each would train alone, or the precision is not supported.
+        Refused: the processes were started so that each would train alone, there are GPUs but not one for each, or
+            the precision is not supported.
     """
+    devices.check()
     if not torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # without it, each process would believe it is alone
     try:
         accelerator = Accelerator(mixed_precision=config.training.mixed_precision)
     except (ValueError, ImportError) as error:
         raise Refused(" ".join(str(error).split())) from error
-    _set_precision(accelerator.mixed_precision, accelerator.device, accelerator.is_main_process)
+    with agreed(accelerator):
+        _set_precision(accelerator.mixed_precision, accelerator.device, accelerator.is_main_process)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise Refused(f"{world} processes were started but this one sees {accelerator.num_processes}: start them with "

@@ -1,0 +1,157 @@
+"""Whether this machine's GPUs are what the processes started on it need: found out before they join.
+
+Without this, a GPU that PyTorch cannot use is passed over in silence and the job trains on the CPU for days, and
+processes without a GPU of their own fail with CUDA's "invalid device ordinal".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from job.errors import Refused
+from job.runtime.environment import TRUE
+
+NVIDIA_DRIVERS = Path("/proc/driver/nvidia")
+OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
+"""CUDA's major version -> the oldest branch of NVIDIA's driver that runs it."""
+NO_DEVICE = re.compile(r"\s*(-1|NoDevFiles|void|none)?\s*")
+"""A CUDA_VISIBLE_DEVICES with which a CPU is asked for."""
+CPU_INSTEAD = "to train on the CPU set ACCELERATE_USE_CPU=true"
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What is known of a machine's GPUs.
+
+    Attributes:
+        processes: of this job, on this machine.
+        visible: GPUs that torch can use.
+        present: GPUs that the driver lists, whether or not they are hidden from this process.
+        mask: CUDA_VISIBLE_DEVICES; None where it is not set.
+        driver: version of NVIDIA's driver; empty where there is none.
+        torch: its version.
+        cuda: version of CUDA that torch was built for; None for a build without.
+        capability: of the first visible GPU, as (7, 5).
+        oldest_capability: that torch was built for.
+    """
+
+    processes: int = 1
+    visible: int = 0
+    present: int = 0
+    mask: str | None = None
+    driver: str = ""
+    torch: str = ""
+    cuda: str | None = None
+    capability: tuple[int, int] = (0, 0)
+    oldest_capability: tuple[int, int] = (0, 0)
+
+
+def check() -> None:
+    """Refused if the job's processes on this machine would not get the GPUs that it has; a CPU can be asked for."""
+    if not cpu_is_asked_for(os.environ):
+        reason = problem(look())
+        if reason is not None:
+            raise Refused(reason)
+
+
+def cpu_is_asked_for(environ: Mapping[str, str]) -> bool:
+    """Whether GPUs are not to be used, by Accelerate's variable or an empty CUDA_VISIBLE_DEVICES."""
+    mask = environ.get("CUDA_VISIBLE_DEVICES")
+    hidden = mask is not None and NO_DEVICE.fullmatch(mask) is not None
+    return environ.get("ACCELERATE_USE_CPU", "").lower() in TRUE or hidden
+
+
+def problem(devices: Devices) -> str | None:
+    """Why the processes cannot have a GPU each, in one line; None if they can, or if there is no GPU at all."""
+    if devices.visible == 0:
+        return _unusable(devices) if devices.present else None
+    if devices.capability < devices.oldest_capability:
+        return (f"this GPU has compute capability {_dotted(devices.capability)}, but torch {devices.torch} is built "
+                f"for {_dotted(devices.oldest_capability)} and newer: install a torch built for an older CUDA, or "
+                f"{CPU_INSTEAD}")  # fmt: skip
+    if devices.processes > devices.visible:
+        hidden = f" (CUDA_VISIBLE_DEVICES={devices.mask})" if devices.mask is not None else ""
+        return (f"{devices.processes} processes on this machine see {devices.visible} GPU(s){hidden}: start one for "
+                "each GPU, and let each process see all of them (no --gpus-per-task, no --gpu-bind)")  # fmt: skip
+    return None
+
+
+def _unusable(devices: Devices) -> str:
+    there = f"this machine has {devices.present} GPU(s)"
+    if devices.cuda is None:
+        return (f"{there}, but torch {devices.torch} is built without CUDA: install one that is built with it, or "
+                f"{CPU_INSTEAD}")  # fmt: skip
+    major, oldest = int(devices.cuda.split(".")[0]), OLDEST_DRIVER.get(int(devices.cuda.split(".")[0]), 0)
+    if devices.driver and int(devices.driver.split(".")[0]) < oldest:
+        return (f"{there}, but NVIDIA driver {devices.driver} is too old for torch {devices.torch}, built for CUDA "
+                f"{major}: it needs driver {oldest} or newer, or install a torch built for CUDA {major - 1}; "
+                f"{CPU_INSTEAD}")  # fmt: skip
+    if devices.mask is not None:
+        return f"{there}, and CUDA_VISIBLE_DEVICES={devices.mask} shows none of them: correct it, or {CPU_INSTEAD}"
+    return (f"{there}, but torch {devices.torch} cannot use them: see what python -c 'import torch; torch.cuda.init()' "
+            f"says, or {CPU_INSTEAD}")  # fmt: skip
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The facts
+
+
+def look() -> Devices:
+    """The facts of this machine. NVIDIA's tools are asked only where torch sees no GPU."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a driver that is too old: said in our own line
+        visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Devices(
+        processes=processes,
+        visible=visible,
+        present=visible or _present(),
+        mask=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        driver="" if visible else _driver(),
+        torch=torch.__version__,
+        cuda=torch.version.cuda,
+        capability=torch.cuda.get_device_capability() if visible else (0, 0),
+        oldest_capability=_oldest_capability() if visible else (0, 0),
+    )
+
+
+def _nvidia_smi(*arguments: str) -> list[str]:
+    """The lines it prints; none where it is not there or fails, as it does without a driver."""
+    try:
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.splitlines()
+
+
+def _present() -> int:
+    listed = sum(line.startswith("GPU ") for line in _nvidia_smi("-L"))
+    folder = NVIDIA_DRIVERS / "gpus"
+    return listed or (len(list(folder.iterdir())) if folder.is_dir() else 0)
+
+
+def _driver() -> str:
+    told = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
+    if told:
+        return told[0].strip()
+    version = NVIDIA_DRIVERS / "version"
+    found = re.search(r"Module\s+(\d[\d.]*)", version.read_text()) if version.is_file() else None
+    return found[1] if found else ""
+
+
+def _oldest_capability() -> tuple[int, int]:
+    """Of the GPUs that torch has code for; (0, 0) where it is not known, as for AMD's."""
+    known = [re.fullmatch(r"(?:sm|compute)_(\d+)(\d)[a-z]?", name) for name in torch.cuda.get_arch_list()]
+    return min(((int(match[1]), int(match[2])) for match in known if match), default=(0, 0))
