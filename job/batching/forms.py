@@ -20,8 +20,9 @@ from job.batching.planner import EQUAL, PADDED, Shape
 from job.config import Config
 from job.data.dataset import Split
 from job.errors import Refused
-from job.model import packing
+from job.model import cuda_attention, packing
 from job.model.cpu_attention import BF16_MULTIPLE
+from job.model.loading import attention_dropout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -86,7 +87,7 @@ def choose(
     model.to(accelerator.device)
     form = _packed_form(model, tokenizer, splits, accelerator)
     tokenizer.padding_side = "left" if form.padding.left else "right"
-    reason = _against_packing(config, splits, accelerator) or packing.obstacle(model)
+    reason = _against_packing(config, model, splits, accelerator) or packing.obstacle(model)
     check = form_check.Check(model, form.padding, splits, accelerator, backward=config.training.do_train)
     if not check.conclusive:
         return replace(form, shape=PADDED, reason="the model's outputs are not finite")
@@ -134,7 +135,9 @@ def _required(pad_token_id: int | None) -> int:
     return pad_token_id
 
 
-def _against_packing(config: Config, splits: Sequence[Split], accelerator: Accelerator) -> str | None:
+def _against_packing(
+    config: Config, model: PreTrainedModel, splits: Sequence[Split], accelerator: Accelerator
+) -> str | None:
     """Why the request rules packing out; None if it does not."""
     device = accelerator.device.type
     if not config.model.packing:
@@ -147,4 +150,7 @@ def _against_packing(config: Config, splits: Sequence[Split], accelerator: Accel
         return "--torch_compile would recompile for every batch shape on a CPU"
     if device not in ("cpu", "cuda"):
         return f"there is no kernel for {device}"
+    in_fp32 = device == "cuda" and accelerator.mixed_precision == "no"
+    if in_fp32 and config.training.do_train and attention_dropout(model.config):
+        return cuda_attention.NO_DROPOUT
     return None

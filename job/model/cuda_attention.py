@@ -1,8 +1,9 @@
-"""Attention over sequences laid end to end on a CUDA GPU: each within itself, with dropout, without padding.
+"""Attention over sequences laid end to end on a CUDA GPU: each within itself, without padding.
 
 Both kernels come with PyTorch, which calls them in this form for its nested tensors. FlashAttention computes bf16 and
-fp16. The memory-efficient kernel computes fp32 (its products in TF32, three of them for the precision of one in fp32).
-torch.nn.attention.varlen_attn is not used: it has no dropout.
+fp16, with dropout; torch.nn.attention.varlen_attn, which calls it too, has no dropout. The memory-efficient kernel
+computes fp32. Its dropout is wrong in this form: the forward pass gives all heads of all sequences one mask, and the
+backward pass another one (seen with torch 2.11; tests/gpu looks whether it still is so).
 
 Nothing here makes the host wait for the device.
 
@@ -24,6 +25,10 @@ ALIGNMENT = 8
 
 NO_MASK, CAUSAL_FROM_BOTTOM_RIGHT = 0, 2
 """Mask types of the memory-efficient kernel."""
+
+NO_DROPOUT = (
+    "attention dropout in fp32 has no packed kernel on a GPU: use --mixed_precision bf16 or --attention_dropout 0"
+)
 
 
 class Mask(NamedTuple):
@@ -54,7 +59,7 @@ def attend(
         bounds: int32[b + 1] on the device, where each sequence begins and the last one ends. They must cover all T
             tokens: the kernels leave the output of others uninitialized.
         longest: at least the length of the longest sequence. A constant of the run lets a compiled graph be reused.
-        dropout: probability, 0.0 in evaluation.
+        dropout: probability, 0.0 in evaluation and in fp32.
         scale: of the scores.
         causal: whether a token attends only to itself and those before it.
         window: largest distance of a token that is attended to; None for no limit.
@@ -63,7 +68,7 @@ def attend(
         Like query, in the dtype that was computed in.
 
     Raises:
-        RuntimeError: the kernel does not support the GPU, the head dimension or the window.
+        RuntimeError: the kernel does not support the GPU, the head dimension, the window or the dropout.
     """
     one_each = len(query) != len(key)
     if window is not None and window >= longest - 1:
@@ -109,12 +114,14 @@ def _memory_efficient(
     """The CUTLASS kernel. It has no two-sided windows, and PyTorch's gradient of it forgets a window to one side."""
     if mask.window is not None:
         raise NotImplementedError("windowed attention in fp32 has no kernel: use --mixed_precision bf16")
+    if dropout:
+        raise NotImplementedError(NO_DROPOUT)
     shared = query.shape[1] // key.shape[1]
     if shared > 1:
         key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
     differentiated = any(x.requires_grad for x in (query, key, value))
     return torch.ops.aten._efficient_attention_forward(
-        query[None], key[None], value[None], None, *ends, dropout,
+        query[None], key[None], value[None], None, *ends, 0.0,
         CAUSAL_FROM_BOTTOM_RIGHT if mask.causal else NO_MASK, differentiated,
         scale=scale,
     )[0][0]  # fmt: skip

@@ -74,8 +74,14 @@ def _no_checkpointing(pretrained: PreTrainedConfig) -> Refused:
                    "--max_tokens_per_device to save memory")  # fmt: skip
 
 
+def attention_dropout(pretrained: PreTrainedConfig) -> float:
+    """The dropout of attention probabilities; 0.0 for an architecture that has none."""
+    name = _attention_dropout_name(pretrained)
+    return float(getattr(pretrained.get_text_config(), name)) if name else 0.0
+
+
 def _attention_dropout_name(pretrained: PreTrainedConfig) -> str | None:
-    names = ("attention_probs_dropout_prob", "attention_dropout")
+    names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
     return next((name for name in names if hasattr(pretrained.get_text_config(), name)), None)
 
 

@@ -128,7 +128,6 @@ def losses(setting: Setting) -> None:
             "bf16, padded": (*bf16, "--no_packing"),
             "bf16, cut small": (*bf16, "--max_tokens_per_device", "600"),
             "bf16, recomputed": (*bf16, "--gradient_checkpointing"),
-            "bf16, compiled": (*bf16, "--torch_compile"),
             "fp16": ("--mixed_precision", "fp16"),
         }
     else:
@@ -155,8 +154,22 @@ def losses(setting: Setting) -> None:
     assert not wrong, f"wrong: {wrong}"
 
 
+def compiled(setting: Setting) -> None:
+    bf16 = ("--mixed_precision", "bf16")
+    plain, fast = Job(setting, "plain", *bf16), Job(setting, "compiled", *bf16, "--torch_compile")
+    plain.ends(), fast.ends()
+    off = apart(plain.losses, fast.losses)
+    print(f"{fast.manifest['forward']}; losses {off:.1e} apart")
+    assert off < HALF_TOLERANCE
+
+
 def waits(setting: Setting) -> None:
-    forms = {"bf16": ("bf16",), "padded": ("bf16", "--no_packing"), "fp16": ("fp16",), "tf32": ("no",)}
+    forms = {
+        "bf16": ("bf16",),
+        "padded": ("bf16", "--no_packing"),
+        "fp16": ("fp16",),
+        "tf32": ("no", "--attention_dropout", "0"),
+    }
     dropout = ("--model_name_or_path", str(setting.world / "model"), "--logging_steps", "100")
     started = {
         name: Job(setting, name, *dropout, "--mixed_precision", *flags, watch=["waits"])

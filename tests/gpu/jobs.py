@@ -81,7 +81,7 @@ class Job(Run):
         launcher = (*TORCHRUN, str(processes)) if processes else ()
         given = [*_flags(setting), "--output_dir", str(self.folder), *flags]
         self._log = setting.work / f"{name}.log"
-        self.process = _start(setting, self._log, [*launcher, *WATCH, *watch, "--", *given], env or {})
+        self.process = _start(setting, self._log, [*launcher, *WATCH, *watch, "RUN", *given], env or {})
 
     def ends(self, code: int = 0) -> Job:
         """Wait for it; the exit code must be this one."""
@@ -102,7 +102,7 @@ class Series:
         self._folder, self._log = setting.work / name, setting.work / f"{name}.log"
         command = list(WATCH)
         for run, flags in runs.items():
-            command += ["--", *_flags(setting), "--output_dir", str(self._folder / run), *flags]
+            command += ["RUN", *_flags(setting), "--output_dir", str(self._folder / run), *flags]
         self._process = _start(setting, self._log, command, {})
 
     def ended_well(self) -> bool:

@@ -50,7 +50,7 @@ def forms() -> list[Form]:
     windows += [Form(dtype, one_each=True, causal=True, window=5) for dtype in half]
     dropped = [
         Form(dtype, channels, one_each=one_each, causal=causal, dropout=0.1)
-        for dtype, channels, one_each, causal in product(half + whole, (64, 128), (False, True), (False, True))
+        for dtype, channels, one_each, causal in product(half, (64, 128), (False, True), (False, True))
     ]
     return [*plain, *masks, *windows, *dropped]
 
@@ -73,7 +73,7 @@ def check(form: Form, generator: torch.Generator) -> float:
     output.backward(gradient.to("cuda", form.dtype))
     expected.backward(gradient)
     pairs = [(output, expected), *((a.grad, b.grad) for a, b in zip(low, exact, strict=True))]
-    error = max(float((a.double().cpu() - b).norm() / b.norm()) for a, b in pairs)
+    error = max(float((a.detach().double().cpu() - b.detach()).norm() / b.detach().norm()) for a, b in pairs)
     assert error < TOLERANCE[form.dtype], f"{form}: error {error:.1e}"
     return error
 
@@ -146,6 +146,22 @@ def check_all() -> None:
             print("WRONG", failed[-1])
     assert not failed, f"{len(failed)} forms are wrong"
     check_that_wrong_bounds_are_seen(generator)
+    look_at_fp32_dropout()
+
+
+def look_at_fp32_dropout() -> None:
+    """Whether PyTorch's kernel for fp32 still gives every head the same mask, for which the job does not use it."""
+    query, key = (torch.randn(1, TOKENS, HEADS, 64, device="cuda") for _ in range(2))
+    value = torch.zeros(TOKENS, HEADS, 64)
+    for begin, end in pairwise(BOUNDS.tolist()):
+        value[begin:end] = torch.eye(end - begin, 64)[:, None]
+    bounds = BOUNDS.cuda()
+    kept = torch.ops.aten._efficient_attention_forward(
+        query, key, value.cuda()[None], None, bounds, bounds, LONGEST, LONGEST, 0.1, 0, True
+    )[0][0, : LENGTHS[0]].ne(0)
+    alike = float((kept == kept[:, :1]).float().mean())
+    print(f"fp32 dropout: {alike:.0%} of a sequence's probabilities are kept or dropped alike in all heads "
+          f"({'as known' if alike > 0.99 else 'mended: packing may use it'})")  # fmt: skip
 
 
 def check_that_wrong_bounds_are_seen(generator: torch.Generator) -> None:

@@ -32,6 +32,7 @@ CASES = (
     Case("kernels", "attention of every mask, dtype and head size is that of fp64, its dropout is dropout"),
     Case("families", "packed = padded: losses and predictions of each family, bf16, fp16 and TF32", needs_gpu=False),
     Case("losses", "24 steps on the GPU follow those of the CPU, in every precision and form", needs_gpu=False),
+    Case("compiled", "packed and compiled, losses are those of the plain model", 240),
     Case("waits", "no step waits for the device"),
     Case("overflow", "fp16: steps that overflow change nothing and are counted"),
     Case("memory", "out of memory anywhere in a step or an evaluation: smaller passes, the same losses"),

@@ -1,4 +1,4 @@
-"""job/train.py with something watched or changed: `python -m tests.gpu.watch [WHAT ...] -- FLAGS [-- FLAGS ...]`.
+"""job/train.py with something watched or changed: `python -m tests.gpu.watch [WHAT ...] RUN FLAGS [RUN FLAGS ...]`.
 
 Several lists of flags are as many runs, one after the other; the first that fails is the last. WHAT is of
 
@@ -21,6 +21,8 @@ from job import train as job
 from job.runtime import environment
 
 FIRST, LAST = 3, 20
+RUN = "RUN"
+"""Between lists of flags; torchrun drops a `--`."""
 
 
 def gib(amount: str) -> None:
@@ -85,7 +87,7 @@ CHANGES: dict[str, Callable[..., None]] = {
 def _split(argv: list[str]) -> list[list[str]]:
     parts: list[list[str]] = [[]]
     for word in argv:
-        if word == "--":
+        if word == RUN:
             parts.append([])
         else:
             parts[-1].append(word)

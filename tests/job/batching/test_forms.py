@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,21 @@ def test_a_kernel_that_fails_is_a_reason_to_pad(tmp_path: Path, monkeypatch: pyt
     break_attention(monkeypatch, fails)
     form = chosen(network(tmp_path), tmp_path)
     assert str(form) == "padded: the packed forward pass fails (head size 7 is not supported)"
+
+
+@pytest.mark.parametrize(
+    ("precision", "dropout", "training", "packed"),
+    [("no", 0.1, True, False), ("no", 0.1, False, True), ("no", 0.0, True, True), ("bf16", 0.1, True, True)],
+)
+def test_on_a_gpu_attention_dropout_in_fp32_is_padded(
+    tmp_path: Path, precision: str, dropout: float, training: bool, packed: bool
+) -> None:
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), mixed_precision=precision)
+    config = replace(Config(), training=replace(Config().training, do_train=training))
+    trained = network(tmp_path, dropout=dropout)
+    reason = forms._against_packing(config, trained, [pairs(SINGLE_LABEL)], on_gpu)  # type: ignore[arg-type]
+    assert (reason is None) == packed
+    assert packed or "--mixed_precision bf16 or --attention_dropout 0" in str(reason)
 
 
 def test_the_longest_row_of_all_splits_is_among_those_compared() -> None:

@@ -15,6 +15,7 @@ from job.model import cuda_attention
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 FLASH, EFFICIENT = "_flash_attention_forward", "_efficient_attention_forward"
 EFFICIENT_BACKWARD = "_efficient_attention_backward"
+DROPOUT = {BF16: 0.1, FP16: 0.1, FP32: 0.0}
 T, B, LONGEST, HEADS = 100, 5, 64, 4
 
 
@@ -44,7 +45,7 @@ def call(
     bounds = torch.empty(B + 1, dtype=torch.int32, device="meta")
     with Calls() as calls:
         query, key, value = inputs
-        output = cuda_attention.attend(query, key, value, bounds, LONGEST, options.pop("dropout", 0.1), 0.25, **options)
+        output = cuda_attention.attend(query, key, value, bounds, LONGEST, DROPOUT[dtype], 0.25, **options)
         output.backward(torch.empty_like(output))
     gradients = [x.grad for x in inputs if x.grad is not None]
     return output, gradients, calls.seen
@@ -68,7 +69,7 @@ def test_the_longest_query_is_1_where_each_sequence_has_one(
 ) -> None:
     _, _, [(_, asked), _] = call(dtype, queries)
     assert tuple(asked[name] for name in longest) == expected
-    assert (asked["dropout_p"], asked["scale"]) == (0.1, 0.25)
+    assert (asked["dropout_p"], asked["scale"]) == (DROPOUT[dtype], 0.25)
 
 
 @pytest.mark.parametrize(
@@ -118,3 +119,10 @@ def test_autocast_decides_the_kernel() -> None:
     with autocast(BF16), Calls() as calls:
         assert cuda_attention.attend(q, k, v, bounds, LONGEST, 0.0, 1.0).dtype == BF16
     assert [name for name, _ in calls.seen] == [FLASH]
+
+
+def test_dropout_in_fp32_is_an_error_and_not_a_wrong_gradient() -> None:
+    q, k, v = (torch.empty(T, HEADS, 32, device="meta") for _ in range(3))
+    bounds = torch.empty(B + 1, dtype=torch.int32, device="meta")
+    with pytest.raises(NotImplementedError, match="use --mixed_precision bf16 or --attention_dropout 0"):
+        cuda_attention.attend(q, k, v, bounds, LONGEST, 0.1, 1.0)
