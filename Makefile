@@ -38,7 +38,7 @@ override BY := $(value BY)
 export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN FOLLOW BY
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup train submit docker-run recipes status logs cancel rerun results image sif sbom audit
+.PHONY: help setup train submit docker-run recipes status logs cancel rerun results compare image sif sbom audit
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format
 .PHONY: test-gpu hooks lock clean
 
@@ -83,6 +83,9 @@ rerun: setup ## the same settings and launcher flags again: RUN=name TIME=8h ARG
 
 results: setup ## the finished runs, best first: RUN=folder BY=f1_macro
 	@$(VENV)/bin/python -m launch.make results
+
+compare: setup ## two runs on the same rows: RUN="a b" BY=f1_macro
+	@$(VENV)/bin/python -m launch.make compare
 
 PYTEST = $(VENV)/bin/python -m pytest
 

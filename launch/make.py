@@ -75,6 +75,14 @@ def results_argv(environ: Mapping[str, str]) -> list[str]:
     return ["results", *_runs(environ), f"--by={environ.get('BY', '')}"]
 
 
+def compare_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch compare A B`."""
+    runs = _runs(environ)
+    if len(runs) != 2:
+        raise Refused(f'RUN is two runs, as RUN="a b", not {environ.get("RUN", "")!r}')
+    return ["compare", *runs, f"--by={environ.get('BY', '')}"]
+
+
 def _runs(environ: Mapping[str, str]) -> list[str]:
     """The runs that RUN names."""
     named = _words(environ.get("RUN", ""), "RUN")
@@ -115,6 +123,7 @@ TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
     "cancel": cancel_argv,
     "rerun": rerun_argv,
     "results": results_argv,
+    "compare": compare_argv,
 }
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ LAUNCHER_FLAGS = ("gpus", "nodes", "tasks", *(known.name for known in fields(sit
 
 def add(verbs: Any) -> None:
     """Add the verbs to the launcher's parser."""
-    for add_one in (_add_status, _add_logs, _add_cancel, _add_rerun, _add_results):
+    for add_one in (_add_status, _add_logs, _add_cancel, _add_rerun, _add_results, _add_compare):
         add_one(verbs)
 
 
@@ -136,12 +136,34 @@ def _results(arguments: argparse.Namespace, job: list[str]) -> int:
     return results.show(Path(arguments.folder or folders.RUNS), arguments.by or None, arguments.form or "table")
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# compare
+
+
+def _add_compare(verbs: Any) -> None:
+    parser = _add(
+        verbs, "compare", "two runs on the same rows, and the rows that changed", "A B [--by NUMBER] [--json]"
+    )
+    parser.add_argument("a", metavar="A", help=RUN)
+    parser.add_argument("b", metavar="B", help="another")
+    parser.add_argument("--by", metavar="NUMBER", help="compare by this number (default: what decided)")
+    parser.add_argument("--json", action="store_true", help="print JSON, with every row that changed")
+
+
+def _compare(arguments: argparse.Namespace, job: list[str]) -> int:
+    from launch.runs import compare
+
+    _no_job_flags("compare", job)
+    return compare.show(arguments.a, arguments.b, arguments.by or None, as_json=arguments.json)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "status": _status,
     "logs": _logs,
     "cancel": _cancel,
     "rerun": _rerun,
     "results": _results,
+    "compare": _compare,
 }
 OWN_FLAGS = {
     "status": ("--watch", "--json"),
@@ -149,4 +171,5 @@ OWN_FLAGS = {
     "cancel": ("--queued",),
     "rerun": (*(f"--{name}" for name in LAUNCHER_FLAGS), "--dry_run"),
     "results": ("--by", "--csv", "--json"),
+    "compare": ("--by", "--json"),
 }

@@ -1,0 +1,283 @@
+"""`compare A B`: two runs on the same evaluation rows, and the rows on which they differ, with their text.
+
+Needs the training environment, where numpy, pyarrow and the data are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+
+from job import config
+from job.config import Config
+from job.errors import Refused
+from job.run.folder import RunFolder
+from launch.runs import folders, tables
+
+if TYPE_CHECKING:
+    from launch.runs.paired import Answers, Difference, McNemar
+
+NEEDED = ("numpy", "pyarrow", "scipy")
+PREFIX = "probability_"
+MOST_ROWS = 20
+"""Rows printed; --json has all."""
+MOST_CHARACTERS = 160
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two runs."""
+
+    name: str
+    path: Path
+    split: str
+    """validation or test."""
+    index: list[int]
+    labels: list[Any]
+    predictions: list[Any]
+    classes: tuple[str, ...]
+    """Empty for regression."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A row to which the two give different answers."""
+
+    row: int
+    """0-based, in the source."""
+    label: Any
+    a: Any
+    b: Any
+    text: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What there is to say about two runs."""
+
+    a: Side
+    b: Side
+    metric: str
+    difference: Difference
+    mcnemar: McNemar | None
+    changed: list[Changed]
+    untold: str
+    """Why there are no texts; empty where there are."""
+
+
+def show(one: str, other: str, by: str | None, *, as_json: bool) -> int:
+    """Compare two runs and print how they differ; exit code 0."""
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise Refused(f"compare needs {', '.join(missing)}: run it in the training environment (make setup, or "
+                      "pip install -e '.[train]')")  # fmt: skip
+    found = compare(folders.find(one), folders.find(other), by)
+    if as_json:
+        tables.write(json.dumps(as_dict(found), indent=2, ensure_ascii=False))
+    else:
+        tables.show(_shown(found))
+    return 0
+
+
+def compare(one: Path, other: Path, by: str | None) -> Comparison:
+    """Compare the runs in two folders by the number `by`, or by the one that decided.
+
+    Raises:
+        Refused: a run without predictions, rows that are not the same, or a number that cannot be compared.
+    """
+    from launch.runs import paired
+
+    split = _common_split(one, other)
+    a, b = _side(one, split), _side(other, split)
+    _refuse_other_rows(a, b)
+    known = _comparable(a)
+    metric = by or _deciding(one, tuple(known))
+    if metric not in known:
+        raise Refused(f"--by {metric}: these runs can be compared by {', '.join(known)}")
+    answers_a, answers_b = _answers(a, a.classes), _answers(b, a.classes)
+    texts, untold = _texts(a, b)
+    return Comparison(
+        a=a,
+        b=b,
+        metric=metric,
+        difference=paired.difference(answers_a, answers_b, known[metric]),
+        mcnemar=paired.mcnemar(answers_a, answers_b) if a.classes else None,
+        changed=_changed(a, b, texts),
+        untold=untold,
+    )
+
+
+def as_dict(found: Comparison) -> dict[str, Any]:
+    """The comparison for programs; every row that changed."""
+    difference = found.difference
+    return {
+        "a": str(found.a.path),
+        "b": str(found.b.path),
+        "split": found.a.split,
+        "rows": len(found.a.index),
+        "metric": found.metric,
+        "value_a": difference.a,
+        "value_b": difference.b,
+        "difference": difference.b - difference.a,
+        "interval": [difference.low, difference.high],
+        "mcnemar": None if found.mcnemar is None else vars(found.mcnemar),
+        "changed": [vars(row) for row in found.changed],
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def _common_split(one: Path, other: Path) -> str:
+    for split, name in (("validation", "predictions"), ("test", "test_predictions")):
+        if all(getattr(RunFolder(path), name).is_file() for path in (one, other)):
+            return split
+    without = next((path for path in (one, other) if not RunFolder(path).is_finished()), one)
+    raise Refused(f"{without.name} has no predictions to compare: it is not finished, or predicts another split")
+
+
+def _side(path: Path, split: str) -> Side:
+    import pyarrow.parquet
+
+    folder = RunFolder(path)
+    file = folder.predictions if split == "validation" else folder.test_predictions
+    try:
+        table = pyarrow.parquet.read_table(file)
+        columns = {name: table.column(name).to_pylist() for name in ("index", "label", "prediction")}
+    except (OSError, KeyError, pyarrow.ArrowException) as error:
+        raise Refused(f"{file} cannot be read: {' '.join(str(error).split())[:120]}") from None
+    if None in columns["label"]:
+        raise Refused(f"{path.name} has predictions without labels: there is nothing to compare them with")
+    classes = tuple(name.removeprefix(PREFIX) for name in table.column_names if name.startswith(PREFIX))
+    return Side(path.name, path, split, columns["index"], columns["label"], columns["prediction"], classes)
+
+
+def _refuse_other_rows(a: Side, b: Side) -> None:
+    if a.index != b.index:
+        common = len(set(a.index) & set(b.index))
+        raise Refused(
+            f"{a.name} and {b.name} were evaluated on other rows: {len(a.index)} and {len(b.index)}, {common} of them "
+            "with the same number"
+        )
+    if a.labels != b.labels or set(a.classes) != set(b.classes):
+        raise Refused(f"{a.name} and {b.name} were evaluated with other labels: they did not read the same data")
+
+
+def _deciding(path: Path, known: Sequence[str]) -> str:
+    """The number that decided which model of a run is the best, if it can be compared, else the first that can."""
+    results = folders.read_json(RunFolder(path).results)
+    settings = folders.read_settings(RunFolder(path).config)
+    score = folders.chosen_score(
+        results.get("eval") or results.get("test") or {}, settings.get("metric_for_best_model")
+    )
+    return score.name if score and score.name in known else known[0]
+
+
+def _comparable(side: Side) -> dict[str, str]:
+    """The numbers that runs of this kind of task are compared by -> their names in paired.METRICS."""
+    from launch.runs import paired
+
+    if not side.classes:
+        return paired.NUMBERS
+    if side.labels and isinstance(side.labels[0], list):
+        return paired.SEVERAL_LABELS
+    return paired.TWO_CLASSES if len(side.classes) == 2 else paired.ONE_LABEL
+
+
+def _answers(side: Side, classes: Sequence[str]) -> Answers:
+    import numpy as np
+
+    from launch.runs.paired import Answers, indicators
+
+    if not classes:
+        return Answers(np.array(side.labels, np.float64), np.array(side.predictions, np.float64))
+    return Answers(indicators(side.labels, classes), indicators(side.predictions, classes))
+
+
+def _texts(a: Side, b: Side) -> tuple[dict[int, str], str]:
+    """Row -> text, of the rows that changed; and why there are none.
+
+    Raises:
+        Refused: the two runs read different texts under the same row numbers.
+    """
+    rows = [row for row, one, other in zip(a.index, a.predictions, b.predictions, strict=True) if one != other]
+    try:
+        one, other = (config.load_recipe(str(RunFolder(side.path).config)) for side in (a, b))
+        texts = _read_texts(one, a.split, rows)
+        others = texts if one.data == other.data else _read_texts(other, b.split, rows)
+    except Refused as error:
+        return {}, str(error)
+    if texts != others:
+        raise Refused(f"{a.name} and {b.name} read other texts under the same row numbers: they cannot be compared")
+    return texts, ""
+
+
+def _read_texts(settings: Config, split: str, rows: Sequence[int]) -> dict[int, str]:
+    """Row -> text, read as the job does. An evaluation set that was cut off is numbered by the training data's rows."""
+    if importlib.util.find_spec("datasets") is None:
+        raise Refused("the package `datasets` is missing")
+    from job.data import sources
+
+    read = sources.read(settings.data, (split,))
+    source = read[split] if split in read else sources.read(settings.data, ("train",))["train"]
+    if rows and max(rows) >= len(source.table):
+        raise Refused(f"{source.origin} has fewer rows than when the runs were evaluated")
+    found = source.table.select(rows) if rows else []
+    return {
+        row: " | ".join(str(values[name]) for name in source.columns.text)
+        for row, values in zip(rows, found, strict=True)
+    }
+
+
+def _changed(a: Side, b: Side, texts: dict[int, str]) -> list[Changed]:
+    """The rows that changed: those that B gets wrong first, then those that it gets right, then the rest."""
+    made = [
+        Changed(row, label, one, other, texts.get(row, ""))
+        for row, label, one, other in zip(a.index, a.labels, a.predictions, b.predictions, strict=True)
+        if one != other
+    ]
+    return sorted(made, key=lambda row: (row.a != row.label, row.b != row.label))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Showing
+
+
+def _shown(found: Comparison) -> Group:
+    difference, test = found.difference, found.mcnemar
+    facts = {
+        "A": f"{found.a.path}  {found.metric} {difference.a:.4f}",
+        "B": f"{found.b.path}  {found.metric} {difference.b:.4f}",
+        "rows": f"{len(found.a.index):,} of the {found.a.split} set, the same in both",
+        "B - A": f"{difference.b - difference.a:+.4f}, 95 % interval {difference.low:+.4f} to {difference.high:+.4f} "
+        "(paired bootstrap)",
+        "McNemar": "" if test is None else f"p = {test.p:.4g} (exact): right in A only: {test.only_a} rows, "
+        f"in B only: {test.only_b}",
+    }  # fmt: skip
+    rows = [[str(row.row), *map(_cell, (row.label, row.a, row.b)), _short(row.text)] for row in found.changed]
+    changed = f"\nrows with another prediction: {len(found.changed)}"
+    parts: list[Any] = [tables.page(facts), changed]
+    if rows:
+        parts.append(tables.table(["row", "label", "A", "B", "text"], rows[:MOST_ROWS], right=("row",)))
+    if len(rows) > MOST_ROWS:
+        parts.append(f"and {len(rows) - MOST_ROWS} more: --json has all")
+    if found.untold and rows:
+        parts.append(f"without their texts: {found.untold}")
+    return Group(*parts)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(value) or "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 3]}..."

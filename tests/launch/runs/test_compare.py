@@ -1,0 +1,223 @@
+"""`compare`: the metrics are scikit-learn's, the interval is that of plain resampling, the rows are the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy.stats import binomtest, pearsonr
+from sklearn import metrics
+
+from job import config
+from launch import cli, make
+from launch.runs import compare, paired
+from launch.runs.paired import Answers, indicators
+from tests.launch.runs import synthetic
+
+NAMES = ("no", "yes", "maybe")
+ROWS = 300
+
+
+def noisy(rng: np.random.Generator, labels: np.ndarray, classes: int, share: float) -> np.ndarray:
+    """`labels`, of which a share is drawn anew."""
+    return np.where(rng.random(len(labels)) < share, rng.integers(0, classes, len(labels)), labels)
+
+
+@pytest.fixture
+def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Class numbers of ROWS rows: labels and two models' answers; the last class is rare."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, ROWS, p=[0.5, 0.48, 0.02])
+    return labels, noisy(rng, labels, 2, 0.4), noisy(rng, labels, 3, 0.3)
+
+
+def one_hot(numbers: np.ndarray) -> np.ndarray:
+    return np.eye(3, dtype=bool)[numbers]
+
+
+SKLEARN = {
+    "accuracy": metrics.accuracy_score,
+    "f1_macro": lambda y, p: metrics.f1_score(y, p, average="macro", zero_division=0),
+    "f1_weighted": lambda y, p: metrics.f1_score(y, p, average="weighted", zero_division=0),
+    "matthews_correlation": metrics.matthews_corrcoef,
+}
+
+
+@pytest.mark.parametrize("name", SKLEARN)
+def test_the_numbers_are_scikit_learns(name: str, drawn: Any) -> None:
+    labels, a, b = drawn
+    one, other = Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b))
+    found = paired.difference(one, other, paired.ONE_LABEL[name])
+    assert (found.a, found.b) == pytest.approx((SKLEARN[name](labels, a), SKLEARN[name](labels, b)), abs=1e-12)
+    assert found.low < found.b - found.a < found.high
+
+
+def test_the_interval_is_that_of_resampled_rows(drawn: Any) -> None:
+    labels, a, b = drawn
+    found = paired.difference(Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b)), "accuracy")
+    rows = np.random.default_rng(1).integers(0, ROWS, (4000, ROWS))
+    plain = (b == labels)[rows].mean(axis=1) - (a == labels)[rows].mean(axis=1)
+    low, high = np.quantile(plain, [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+
+
+def test_pairing_counts(drawn: Any) -> None:
+    """A twin that resamples the two models independently has a wider interval."""
+    labels, a, _ = drawn
+    nearly = a.copy()
+    nearly[:3] = labels[:3]
+    one, other = Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(nearly))
+    found = paired.difference(one, other, "accuracy")
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, ROWS, (2, 400, ROWS))
+    twin = (nearly == labels)[rows[0]].mean(axis=1) - (a == labels)[rows[1]].mean(axis=1)
+    assert found.high - found.low < 0.3 * np.ptp(np.quantile(twin, [0.025, 0.975]))
+
+
+def test_several_labels_and_numbers_too() -> None:
+    rng = np.random.default_rng(0)
+    labels, a = rng.random((2, ROWS, 3)) < 0.3
+    labels[:, 2] = a[:, 2] = False
+    of = Answers(labels, a)
+    for name, average in (("f1_micro", "micro"), ("f1_macro", "macro")):
+        found = paired.difference(of, of, paired.SEVERAL_LABELS[name])
+        assert found.a == pytest.approx(metrics.f1_score(labels, a, average=average, zero_division=0))
+        assert (found.low, found.high) == (0, 0)
+    assert paired.difference(of, of, "accuracy").a == pytest.approx(metrics.accuracy_score(labels, a))
+    x, y = rng.normal(size=(2, ROWS)) + 100
+    numbers = Answers(x, x + y)
+    assert paired.difference(numbers, numbers, "rmse").a == pytest.approx(metrics.root_mean_squared_error(x, x + y))
+    assert paired.difference(numbers, numbers, "pearsonr").a == pytest.approx(pearsonr(x, x + y).statistic)
+    two = Answers(indicators(["no", "yes", "yes"], NAMES[:2]), indicators(["yes", "yes", "no"], NAMES[:2]))
+    assert paired.difference(two, two, "f1").a == metrics.f1_score([0, 1, 1], [1, 1, 0])
+
+
+def test_mcnemar_is_exact(drawn: Any) -> None:
+    labels, a, b = drawn
+    found = paired.mcnemar(Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b)))
+    only_a, only_b = ((a == labels) & (b != labels)).sum(), ((b == labels) & (a != labels)).sum()
+    assert (found.only_a, found.only_b) == (only_a, only_b)
+    assert found.p == binomtest(only_a, only_a + only_b).pvalue
+    same = Answers(one_hot(labels), one_hot(a))
+    assert paired.mcnemar(same, same).p == 1.0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs
+
+
+def predicted(run: Path, labels: list[Any], answers: list[Any], index: list[int] | None = None) -> None:
+    columns = {"index": index or list(range(len(labels))), "label": labels, "prediction": answers}
+    odds = {f"probability_{name}": [0.5] * len(labels) for name in NAMES[:2]} if isinstance(labels[0], str) else {}
+    pq.write_table(pa.table({**columns, **odds}), run / "predictions.parquet")
+
+
+@pytest.fixture
+def pair(runs: Path) -> tuple[Path, Path]:
+    """Two runs on four rows: A is right in three of them, B in two; on one row both are wrong alike."""
+    Path("data").mkdir()
+    for name, texts in (("train", "tuvw"), ("validation", "abcd")):
+        lines = [json.dumps({"text": f"the {text} film", "label": "yes"}) for text in texts]
+        Path(f"data/{name}.jsonl").write_text("\n".join(lines) + "\n")
+    files = {f"{name}_file": str(Path(f"data/{name}.jsonl").absolute()) for name in ("train", "validation")}
+    labels = ["yes", "no", "yes", "no"]
+    made = []
+    for name, answers in (("A", ["yes", "no", "yes", "yes"]), ("B", ["no", "no", "yes", "yes"])):
+        run = synthetic.finished(runs / name, {"accuracy": 0.5}, settings=files)
+        predicted(run, labels, answers)
+        made.append(run)
+    return made[0], made[1]
+
+
+def printed(capfd: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> str:
+    assert cli.main(["compare", *argv]) == code
+    out, err = capfd.readouterr()
+    return err if code else out
+
+
+def test_two_runs_and_the_rows_that_changed_with_their_text(
+    pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = printed(capfd, "A", "B").splitlines()
+    assert lines[0] == "A        runs/A  accuracy 0.7500"
+    assert lines[1] == "B        runs/B  accuracy 0.5000"
+    assert lines[2] == "rows     4 of the validation set, the same in both"
+    assert lines[3].startswith("B - A    -0.2500, 95 % interval -0.7500 to +0.0000")
+    assert lines[4] == "McNemar  p = 1 (exact): right in A only: 1 rows, in B only: 0"
+    assert lines[6:] == [
+        "rows with another prediction: 1",
+        "row  label  A    B   text",
+        "  0  yes    yes  no  the a film",
+    ]
+
+
+def test_json_has_every_row(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(printed(capfd, "A", "B", "--by", "f1", "--json"))
+    assert found["metric"] == "f1"
+    assert found["difference"] == pytest.approx(
+        metrics.f1_score([1, 0, 1, 0], [0, 0, 1, 1]) - metrics.f1_score([1, 0, 1, 0], [1, 0, 1, 1])
+    )
+    assert found["changed"] == [{"row": 0, "label": "yes", "a": "yes", "b": "no", "text": "the a film"}]
+
+
+def test_what_got_worse_comes_first(pair: tuple[Path, Path]) -> None:
+    a, b = pair
+    predicted(a, ["yes", "no", "yes", "no"], ["no", "no", "yes", "no"])
+    predicted(b, ["yes", "no", "yes", "no"], ["yes", "no", "no", "no"])
+    assert [row.row for row in compare.compare(a, b, None).changed] == [2, 0]
+
+
+def test_text_that_is_gone_is_said(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    Path("data/validation.jsonl").unlink()
+    assert "without their texts: no file " in printed(capfd, "A", "B")
+
+
+def test_other_text_under_the_same_numbers_is_refused(
+    pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = Path("data/other.jsonl").absolute()
+    other.write_text(Path("data/validation.jsonl").read_text().replace("the a", "an a"))
+    settings = config.load_recipe(str(pair[1] / "config.yaml"))
+    changed = config.to_yaml(config.from_dict({"validation_file": str(other)}, base=settings))
+    (pair[1] / "config.yaml").write_text(changed)
+    assert "A and B read other texts under the same row numbers" in printed(capfd, "A", "B", code=2)
+
+
+REFUSED = {
+    "other rows": (
+        lambda b: predicted(b, ["yes", "no"], ["no", "no"], [0, 7]),
+        "4 and 2, 1 of them with the same number",
+    ),
+    "other labels": (lambda b: predicted(b, ["no"] * 4, ["no"] * 4), "evaluated with other labels"),
+    "numbers": (lambda b: predicted(b, [1.5] * 4, [2.0] * 4), "evaluated with other labels"),
+    "no predictions": (lambda b: (b / "predictions.parquet").unlink(), "has no predictions to compare"),
+    "no parquet": (lambda b: (b / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet cannot be read"),
+    "no labels": (lambda b: predicted(b, ["yes", None], ["no", "no"]), "has predictions without labels"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_compared_is_refused(
+    case: str, pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    damage, said = REFUSED[case]
+    damage(pair[1])
+    assert said in printed(capfd, "A", "B", code=2)
+
+
+def test_another_number_and_a_missing_environment_are_refused(
+    pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = printed(capfd, "A", "B", "--by", "rmse", code=2)
+    assert said == ("error: --by rmse: these runs can be compared by accuracy, f1_macro, f1_weighted, "
+                    "matthews_correlation, f1\n")  # fmt: skip
+    monkeypatch.setattr(compare, "NEEDED", ("numpy", "no_such_package"))
+    assert "compare needs no_such_package: run it in the training environment" in printed(capfd, "A", "B", code=2)
+
+
+def test_make_names_two() -> None:
+    assert make.compare_argv({"RUN": "a b", "BY": "f1"}) == ["compare", "a", "b", "--by=f1"]
+    assert make.main({"RUN": "a"}, "compare") == 2
