@@ -20,7 +20,7 @@ from job.run import checkpoints, manifest
 from job.run.context import RunContext
 from job.run.tracking import Tracker
 from job.runtime.console import say
-from job.training import loop
+from job.training import loop, unused_parameters
 from job.training import optimizer as optim
 from job.training.state import TrainState, restore
 from job.training.step_end import Keeper, Outcome
@@ -72,6 +72,7 @@ def finetune(
     """
     assert data.train is not None
     accelerator, kind = context.accelerator, data.task.kind
+    unused_parameters.settle(model, tokenizer, data.train, accelerator)
     form = forms.choose(context.config, model, tokenizer, data.splits, accelerator)
     _announce(form, context)
     if not context.config.model.torch_compile:  # whose graph it would cut at every layer

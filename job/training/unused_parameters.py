@@ -1,0 +1,42 @@
+"""Before DDP is made: parameters that no row of the training data uses (job/model/unused.py) are frozen or looked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from job import distributed
+from job.batching import collate
+from job.data.dataset import Split
+from job.model import unused
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PROBED_ROWS = 4
+"""Rows of the shorter half that are computed, besides the longest row."""
+
+
+def settle(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, accelerator: Accelerator
+) -> None:
+    """Freeze what no row uses, on any number of processes alike, or let DDP look for it in every step."""
+    model.to(accelerator.device)
+    by_length = np.argsort(split.lengths, kind="stable")
+    shorter = np.linspace(0, len(by_length) // 2, PROBED_ROWS).astype(np.int64)
+    chosen = by_length[np.unique([*shorter, len(by_length) - 1])]
+    padding = collate.Padding(tokenizer.pad_token_id)
+
+    def find() -> tuple[frozenset[str], bool]:
+        rows = [collate.moved(collate.padded(split, padding, one), accelerator.device)[0] for one in chosen[:, None]]
+        with accelerator.autocast():
+            return unused.find(model, rows)
+
+    names, varies = distributed.from_main(accelerator, find)
+    if not varies:
+        unused.freeze(model, names)
+    elif accelerator.num_processes > 1:
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
