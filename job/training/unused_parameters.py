@@ -1,4 +1,4 @@
-"""Before DDP is made: parameters that no row of the training data uses (job/model/unused.py) are frozen or looked for."""
+"""What is done about parameters that no row of the training data uses (job/model/unused.py), before DDP is made."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ PROBED_ROWS = 4
 """Rows of the shorter half that are computed, besides the longest row."""
 
 
-def settle(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, accelerator: Accelerator
-) -> None:
+def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, accelerator: Accelerator) -> None:
     """Freeze what no row uses, on any number of processes alike, or let DDP look for it in every step."""
     model.to(accelerator.device)
     by_length = np.argsort(split.lengths, kind="stable")
