@@ -20,6 +20,8 @@ from job.errors import Refused
 from job.runtime import contract
 
 FILES_CHECKED = 100
+ANSWERS = (".csv", ".jsonl", ".parquet")
+"""Formats of --output_file."""
 
 
 def check(config: Config) -> None:
@@ -29,6 +31,7 @@ def check(config: Config) -> None:
     _check_model(config)
     _check_sources(config)
     _check_files(config)
+    _check_output_file(config)
 
 
 def _check_bounds(config: Config) -> None:
@@ -157,3 +160,28 @@ def _check_file(config: Config, split: str, name: str, trained: Columns | None =
         return None
     asked = columns.request(config.data, split, trained)
     return readers.choose(paths[:FILES_CHECKED], asked, config.data.csv_quoting)
+
+
+def _check_output_file(config: Config) -> None:
+    """The answers can be written, and overwrite no data."""
+    data, name = config.data, config.run.output_file
+    if name is None:
+        if config.run.top_k is not None:
+            raise Refused("--top_k is about the answers to test data: give --output_file")
+        return
+    path = Path(name).absolute()
+    if path.suffix.lower() not in ANSWERS:
+        raise Refused(f"--output_file {name}: the name must end in {', '.join(ANSWERS)}")
+    if not (data.test_file or data.test_split_name):
+        raise Refused("--output_file is for answers to test data: give --test_file, or --dataset_name and "
+                      "--test_split_name")  # fmt: skip
+    if path.is_dir():
+        raise Refused(f"--output_file {name} is a folder: name a file in it")
+    for given in filter(None, (data.train_file, data.validation_file, data.test_file)):
+        if readers.matches(str(path), given):
+            raise Refused(f"--output_file {name} is one of the files that are read ({given}): choose another name")
+    if data.dataset_name and Path(data.dataset_name).is_dir() and Path(data.dataset_name).absolute() in path.parents:
+        raise Refused(f"--output_file {name} is in the folder of --dataset_name: choose another folder")
+    parent = next(folder for folder in path.parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise Refused(f"--output_file {name} cannot be written: {parent} is no folder that this user can write to")

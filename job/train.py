@@ -99,7 +99,7 @@ def train(config: Config, name: str = "run", leave: Leave | None = None) -> dict
     results, stopped = {}, ""
     try:
         if distributed.from_main(accelerator, lambda: run_folder.claim(folder, config)):
-            results = distributed.from_main(accelerator, lambda: read_finished(folder))
+            results = distributed.from_main(accelerator, lambda: read_finished(config, folder))
         else:
             status = Status(folder, accelerator.is_main_process)
             with status.kept():
@@ -200,9 +200,16 @@ def _lost_another(error: Exception) -> bool:
     return distributed.lost_another(error)
 
 
-def read_finished(folder: RunFolder) -> dict[str, Any]:
-    """The results of a run that was complete before this start."""
+def read_finished(config: Config, folder: RunFolder) -> dict[str, Any]:
+    """The results of a run that was complete before this start; its answers are written where they are asked for."""
+    from job.data import dataset
+    from job.report import answers
+
     say(f"{folder.path} holds this very run, finished: nothing to do")
+    inputs = dataset.read_test_inputs(config) if config.run.output_file else None
+    if config.run.output_file and inputs is not None:
+        answers.write(Path(config.run.output_file), inputs, folder.test_predictions, config.run.top_k)
+        say(f"answers  {config.run.output_file}")
     return json.loads(folder.results.read_text(encoding="utf-8"))
 
 

@@ -80,6 +80,8 @@ def _with_absolute_paths(config: Config) -> Config:
     local = (*files, "dataset_name", "model_name_or_path", "tokenizer_name", "output_dir")
     there = {name: values[name] for name in local if values[name] and os.path.exists(values[name])}  # noqa: PTH110
     changes = {name: str(Path(value).absolute()) for name, value in there.items() if value not in OWN_NAMES}
+    if values["output_file"]:  # there is none yet
+        changes["output_file"] = str(Path(values["output_file"]).absolute())
     patterns = {name: values[name] for name in files if values[name] and is_pattern(values[name])}
     # Only what the user typed is a pattern, not a [ in the name of the folder it was typed in.
     changes |= {name: str(Path(glob.escape(str(Path.cwd())), value)) for name, value in patterns.items()}

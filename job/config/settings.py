@@ -207,6 +207,10 @@ class Run:
 
     output_dir: str | None = hardware(None)
     """Run folder. Unset: a new runs/<recipe>-<time>; runs/latest points to the newest that trains."""
+    output_file: str | None = hardware(None)
+    """Answers to the test data as .csv, .jsonl or .parquet: all its columns, then `prediction` and `score`."""
+    top_k: int | None = hardware(None, above=0)
+    """Write this many of the best classes to output_file, with their scores."""
     overwrite_output_dir: bool = hardware(False)
     """Start anew in a run folder that holds another run; its files are deleted."""
     logging_steps: int = hardware(10, above=0)

@@ -12,6 +12,7 @@ import numpy as np
 from job.config import Config
 from job.config.tasks import KINDS, Task
 from job.data import labels, sources, statistics, texts, tokenization
+from job.data.inputs import Inputs
 from job.data.labels import Reading
 from job.data.sources import EVALUATION, TEST, Source
 from job.errors import Refused
@@ -65,6 +66,7 @@ class Data:
         cut: whether the evaluation set was cut from the training data.
         remarks: how the files were read, for the line that describes the data.
         description: what the data looks like, as job.data.statistics says it.
+        test_inputs: all columns of the test set.
     """
 
     train: Split | None
@@ -77,6 +79,7 @@ class Data:
     remarks: tuple[str, ...]
     fingerprint: str
     description: Mapping[str, Any]
+    test_inputs: Inputs | None = None
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -101,6 +104,8 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     _refuse_nothing(read, wanted)
     reading = _read_labels(config, read, of_model)
     task = reading.task
+    if config.run.top_k is not None and not task.kind.has_classes:
+        raise Refused("--top_k: the task is regression, which has no classes")
     encoded = {split: _encoded(source, reading, split) for split, source in read.items()}
     index = _parts(config, read, encoded)
     made: dict[str, Split] = {}
@@ -125,7 +130,14 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
         remarks=tuple(dict.fromkeys(remark for source in read.values() for remark in source.remarks)),
         fingerprint=files.digest({split: source.fingerprint for split, source in read.items()})[:32],
         description=description,
+        test_inputs=read[TEST].inputs if TEST in read else None,
     )
+
+
+def read_test_inputs(config: Config) -> Inputs | None:
+    """All columns of the test set, without tokenising anything; None without one."""
+    splits = tuple(split for split in _wanted(config) if split != EVALUATION)
+    return sources.read(config.data, splits)[TEST].inputs if TEST in splits else None
 
 
 def _notes(read: Iterable[Source]) -> Iterator[str]:

@@ -91,7 +91,7 @@ def read_task_of_model(of_model: Task, evaluated: Source | None, asked: Kind | N
     task = Task(kind, of_model.names)
     if kind != MULTI_LABEL or evaluated is None or _width_of_indicators(_labels(evaluated)) != len(task.names):
         return Reading(task)
-    return Reading(task, indicators=True, notes=(_indicator_note(evaluated, task.names),))
+    return Reading(task, indicators=True, notes=(_indicator_note(task.names),))
 
 
 def are_placeholders(names: Sequence[str]) -> bool:
@@ -167,7 +167,7 @@ def _recognise(train: Source) -> tuple[Kind, str | None]:
     labels = _labels(train)
     if labels.declared:
         return SINGLE_LABEL, None
-    where = f"{train.origin}: the labels are"
+    where = "the labels are"
     numbers = [_as_number(value, labels.untyped) for value in labels.values]
     if any(number is None for number in numbers):
         _reject_odd_among_numbers(train, numbers)
@@ -202,10 +202,11 @@ def _reject_odd_among_numbers(train: Source, numbers: Sequence[float | None]) ->
     if labels.counts[alike].sum() >= MOSTLY_NUMBERS * len(labels.codes):
         # What is no number in any way comes first: a missing value says more than a decimal comma.
         odd = min((code for code, number in enumerate(numbers) if number is None), key=lambda code: (alike[code], code))
-        remedy = "write it without unit and with a decimal point" if alike[odd] else "correct it or remove the row"
         place, value = train.place(labels.first_row(odd)), _shown(labels.values[odd])
-        raise Refused(f"{place}: label {value} is not a number and nearly all others are: {remedy}; "
-                      f"if the labels are classes, add {AS_CLASSES}")  # fmt: skip
+        why = "is not a number and nearly all others are: correct it or remove the row"
+        if alike[odd]:
+            why = "is a number only without its unit or decimal comma: write it so that it is one"
+        raise Refused(f"{place}: label {value} {why}; if the labels are classes, add {AS_CLASSES}")
     measure = labels.first(lambda value: isinstance(value, float))
     if measure is not None:
         place = train.place(labels.first_row(measure))
@@ -241,7 +242,9 @@ def _class(value: Any, numbers: dict[str, int], source: Source, whole: Any = Non
     name = _class_name(value, source, whole)
     if name not in numbers:
         place = _place_of(value if whole is None else whole, source)
-        remedy = "remove these rows" + ("" if source.to_predict else ", or train on data that has them")
+        remedy = "remove these rows, or train on data that has them"
+        if source.to_predict:
+            remedy = f"remove these rows, or add --no_label if {source.columns.label} is not the label"
         classes = list(numbers)[: len(set(numbers.values()))]
         raise Refused(f"{place}: label {_shown(name)} is not among the {len(classes)} classes ({_few(classes)}): "
                       f"{remedy}")  # fmt: skip
@@ -280,7 +283,7 @@ def _read_lists(train: Source, asked: Kind | None) -> Reading:
     if width:
         fitting = labels.declared if len(labels.declared) == width else ()
         names = fitting or tuple(map(str, range(width)))
-        return Reading(Task(MULTI_LABEL, names), indicators=True, notes=(_indicator_note(train, names),))
+        return Reading(Task(MULTI_LABEL, names), indicators=True, notes=(_indicator_note(names),))
     parts = {_class_name(_named(part, train), train, value) for value in labels.values for part in value}
     names = labels.declared or _ordered(parts)
     return Reading(Task(MULTI_LABEL, names), notes=tuple(_notes_on_names(names, train)))
@@ -309,9 +312,9 @@ def _indicators(value: list[Any], width: int, source: Source) -> list[int]:
     return [int(v) for v in value]
 
 
-def _indicator_note(source: Source, names: Sequence[str]) -> str:
+def _indicator_note(names: Sequence[str]) -> str:
     return (
-        f"{source.origin}: the labels are lists of {len(names)} numbers, read as a 0 or 1 for each of the classes "
+        f"the labels are lists of {len(names)} numbers, read as a 0 or 1 for each of the classes "
         f"{_few(names)}; lists of the classes that apply are read where they are written as text"
     )
 
@@ -336,7 +339,7 @@ def _notes_on_names(names: Sequence[str], source: Source) -> list[str]:
     """Class names that look as if they meant something else; declared ones are meant as they are."""
     if _labels(source).declared:
         return []
-    return [f"{source.origin}: {note}" for note in label_notes.notes(names)]
+    return list(label_notes.notes(names))
 
 
 def _labels(source: Source) -> LabelColumn:
@@ -348,7 +351,7 @@ def _require_labels(source: Source) -> None:
     missing = _labels(source).first(lambda value: value is None)
     if missing is not None:
         place = source.place(_labels(source).first_row(missing))
-        remedy = "label every row or none" if source.to_predict else "add it or remove the row"
+        remedy = "label every row, or add --no_label" if source.to_predict else "add it or remove the row"
         raise Refused(f"{place}: no label in column {source.columns.label}: {remedy}")
 
 

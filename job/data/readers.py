@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fnmatch
 import gzip
 import json
 import stat
@@ -96,6 +97,14 @@ def _matching(name: str) -> list[str]:
     if not found:
         raise Refused(f"no file matches {name}{'' if path.is_absolute() else f' in {Path.cwd()}'}")
     return found
+
+
+def matches(path: str, name: str) -> bool:
+    """Whether `path` is, or would be if it existed, among the files that `name` means."""
+    if not is_pattern(name):
+        return Path(path).resolve() == Path(name).resolve()
+    depth_fits = "**" in name or path.count("/") == str(Path(name).absolute()).count("/")
+    return depth_fits and fnmatch.fnmatchcase(path, str(Path(name).absolute()))
 
 
 def choose(paths: Sequence[str], asked: Request, quoting: Quoting = None) -> Columns:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from job import config
 from job.data import columns, demo, hub, label_column, parquet_tables, readers, text_tables, texts
 from job.data.columns import Columns, Request
+from job.data.inputs import Inputs, ParquetInputs, TableInputs, TextInputs
 from job.data.label_column import LabelColumn
 from job.data.library_errors import loading_errors, one_line
 from job.data.text_tables import TextFiles
@@ -44,6 +45,7 @@ class Source:
         origin: what messages call it.
         labels: None without a label column.
         to_predict: whether it is a test set, where rows may lack text and all labels may be missing.
+        inputs: all columns of a test set.
         place_of: row (0-based) -> what messages call it, where that is not its number in `origin`.
         remarks: what the line that describes the data says of how it was read.
         notes: what a user may not expect.
@@ -55,6 +57,7 @@ class Source:
     fingerprint: str
     labels: LabelColumn | None = None
     to_predict: bool = False
+    inputs: Inputs | None = None
     place_of: Callable[[int], str] | None = None
     remarks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -168,12 +171,14 @@ def _read_files(paths: Sequence[str], wanted: Wanted, origin: str, declared: Any
     chosen = readers.choose(paths, wanted.columns, wanted.quoting)
     notes = columns.notes(readers.columns(paths[0], wanted.quoting), wanted.columns, chosen, origin)
     # The names are left out, for moved files are the same data; not the formats, for the same bytes may mean others.
-    content = [[readers.kind(path), runtime_files.sha256(Path(path))] for path in paths]
+    digests = tuple(runtime_files.sha256(Path(path)) for path in paths)
+    content = [[readers.kind(path), digest] for path, digest in zip(paths, digests, strict=True)]
     if readers.kind(paths[0]) == readers.PARQUET:
         table = parquet_tables.read(paths, chosen, origin)
         fingerprint = _digest(content, chosen.text, chosen.label)
         source = _checked(table, chosen, origin, fingerprint, wanted, functools.partial(parquet_tables.place, paths))
-        return dataclasses.replace(source, notes=tuple(notes))
+        inputs: Inputs = ParquetInputs(tuple(paths), digests)
+        return dataclasses.replace(source, notes=tuple(notes), inputs=inputs)
     fingerprint = _digest(content, chosen.text, chosen.label, readers.VERSION, wanted.quoting)
     files = TextFiles(tuple(paths), chosen, wanted.to_predict, wanted.quoting)
     table = text_tables.read(files, fingerprint)
@@ -182,7 +187,10 @@ def _read_files(paths: Sequence[str], wanted: Wanted, origin: str, declared: Any
         labels = label_column.from_table(table, chosen.label, as_json=True, untyped=files.are_untyped)
         labels = label_column.as_declared(labels, (declared or {}).get(chosen.label))
     remarks, table = tuple(text_tables.remarks(table, files)), table.select_columns(list(chosen.all))
-    return Source(table, chosen, origin, fingerprint, labels, wanted.to_predict, files.place, remarks, tuple(notes))
+    inputs = TextInputs(tuple(paths), digests, wanted.quoting)
+    return Source(
+        table, chosen, origin, fingerprint, labels, wanted.to_predict, inputs, files.place, remarks, tuple(notes)
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -314,7 +322,7 @@ def _from_table(table: Dataset, origin: str, fingerprint: str, wanted: Wanted) -
     notes = columns.notes(table.column_names, wanted.columns, chosen, origin)
     fingerprint = _digest(fingerprint, chosen.text, chosen.label)
     source = _checked(table.select_columns(list(chosen.all)), chosen, origin, fingerprint, wanted)
-    return dataclasses.replace(source, notes=tuple(notes))
+    return dataclasses.replace(source, notes=tuple(notes), inputs=TableInputs(table))
 
 
 def _checked(
@@ -327,7 +335,7 @@ def _checked(
 ) -> Source:
     """The source that a typed table is, if its texts are text."""
     labels = label_column.from_table(table, chosen.label) if chosen.label else None
-    source = Source(table, chosen, origin, fingerprint, labels, wanted.to_predict, place_of)
+    source = Source(table, chosen, origin, fingerprint, labels, wanted.to_predict, place_of=place_of)
     texts.check_table(table, chosen.text, origin, source.place, wanted.to_predict)
     return source
 

@@ -23,6 +23,7 @@ from job.data.dataset import Data
 from job.evaluation import metrics
 from job.evaluation.prediction import Predictions
 from job.model import loading
+from job.report import answers
 from job.run import folder as run_folder
 from job.run import manifest
 from job.run.context import RunContext
@@ -109,6 +110,8 @@ def publish(
     for found, path in ((outcome.evaluated, folder.predictions), (outcome.test, folder.test_predictions)):
         if found:
             files.publish(path, functools.partial(write_predictions, found[0], names))
+    if config.run.output_file and data.test_inputs is not None:
+        answers.write(Path(config.run.output_file), data.test_inputs, folder.test_predictions, config.run.top_k)
     if outcome.train is not None:
         card = model_card(config, results, data.task)
         files.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, card, aside))
@@ -116,7 +119,7 @@ def publish(
     files.write_json(folder.results, results)
     if config.run.save_total_limit is None:
         files.remove(folder.checkpoints)
-    say(summary(results, folder))
+    say(summary(results, folder, config.run.output_file))
     return results
 
 
@@ -170,7 +173,7 @@ def _column(values: np.ndarray, names: Sequence[str]) -> Any:
     return pa.array(values, pa.float64()) if values.dtype.kind == "f" else pa.array(table[values], pa.string())
 
 
-def summary(results: Mapping[str, Any], folder: RunFolder) -> str:
+def summary(results: Mapping[str, Any], folder: RunFolder, output_file: str | None = None) -> str:
     """The last lines of a run: how good, where the model is, what to type next."""
     shown = _shown(folder.path)
     lines = [""]
@@ -184,6 +187,7 @@ def summary(results: Mapping[str, Any], folder: RunFolder) -> str:
         lines += [f"model    {shown}/model"]
     files = [path.name for path in (folder.results, folder.predictions, folder.test_predictions) if path.exists()]
     lines += [f"results  {shown}/{', '.join(files)}"]
+    lines += [f"answers  {_shown(Path(output_file))}"] if output_file else []
     if results["train"]:
         launch = f"  {_accelerate()} launch job"
         lines += ["", "next, your own data:"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import sys
@@ -89,15 +90,38 @@ def test_a_run_and_its_model_predict_a_file_alike_on_any_number_of_processes(
 ) -> None:
     expected = (trained[task] / "test_predictions.parquet").read_bytes()
     assert table(trained[task])["index"].to_pylist() == [*range(37)]
+    answers = []
     for processes in TASKS[task]:
         out = world / f"{task}-{processes}"
-        predict(world, trained[task] / "model", out.name, processes, label_column_name=task).expect(0)
+        file = world / f"{task}-{processes}.csv"
+        asked = {"label_column_name": task, "output_file": file, **({} if task == "score" else {"top_k": 2})}
+        predict(world, trained[task] / "model", out.name, processes, **asked).expect(0)
+        answers.append(file.read_bytes())
         assert json.loads((out / "manifest.json").read_text())["world_size"] == processes
         assert (out / "test_predictions.parquet").read_bytes() == expected
         assert results(out)["test"] == results(trained[task])["test"]
         assert "eval" not in results(out)
         assert {path.name for path in out.iterdir()} == {".lock", "config.yaml", "manifest.json", "results.json",
                                                          "status.json", "test_predictions.parquet"}  # fmt: skip
+    assert len(set(answers)) == 1
+    _check_answers(world / f"{task}-{TASKS[task][0]}.csv", world / "new.jsonl", table(trained[task]))
+
+
+def _check_answers(answers: Path, new: Path, predictions: pa.Table) -> None:
+    """Fail unless a row is out for a row in, in order, with the answer of the table of predictions."""
+    with open(answers, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    read = [json.loads(line) for line in new.read_text().splitlines()]
+    assert [row["text"] for row in rows] == [row["text"] for row in read]
+    expected = predictions["prediction"].to_pylist()
+    if isinstance(expected[0], float):
+        assert [float(row["prediction"]) for row in rows] == expected
+        assert "score_1" not in rows[0], "a number has no score"
+    elif isinstance(expected[0], list):
+        assert [json.loads(row["prediction"]) for row in rows] == expected
+    else:
+        assert [row["prediction"] for row in rows] == [row["top_1"] for row in rows] == expected
+        assert all(float(row["top_1_score"]) >= float(row["top_2_score"]) for row in rows)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +144,14 @@ def test_rows_without_label_or_text_are_answered_in_their_order(trained: dict[st
         assert len({round(value, 5) for value in one[column].to_pylist()[::EMPTY]}) == 1, "of no text: one answer"
     assert len(set(one["prediction"].to_pylist())) > 1, "an order of equal answers cannot be seen"
     assert results(backward)["test"] == {"examples": 37}
+
+
+def test_answers_are_written_for_a_prediction_that_has_finished(world: Path, classifier: Path, backward: Path) -> None:
+    done = predict(world, classifier, "backward", test_file="bare.jsonl", output_file="backward.jsonl").expect(0)
+    assert "finished: nothing to do" in done.stderr
+    rows = [json.loads(line) for line in (world / "backward.jsonl").read_text().splitlines()]
+    assert [row["prediction"] for row in rows] == table(backward)["prediction"].to_pylist()
+    assert [list(row) for row in rows] == [["text", "id", "prediction", "score"]] * 37
 
 
 def test_a_part_of_the_rows_keeps_their_numbers(world: Path, classifier: Path, backward: Path) -> None:

@@ -295,3 +295,10 @@ def test_how_a_file_was_read_is_said(tmp_path: Path, tokenizer: Any) -> None:
         f"2 rows have a cell in double quotes, read without them, first in {tmp_path}/b.tsv, row 2 "
         "(--csv_quoting none keeps them)",
     )
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_a_number_has_no_best_classes(tmp_path: Path, tokenizer: Any) -> None:
+    path = write(tmp_path / "a.csv", text=["x", "y"], label=["1.5", "2.5"])
+    with pytest.raises(Refused, match="--top_k: the task is regression, which has no classes"):
+        prepared(path, tokenizer, top_k=2)

@@ -17,6 +17,8 @@ from job.data.sources import Source
 from job.errors import Refused
 
 SPLIT = "train.csv"
+MISTAKE = "is not a number and nearly all others are: correct it or remove the row"
+OTHER_FORM = "is a number only without its unit or decimal comma: write it so that it is one"
 
 
 def source(values: list[Any], feature: Any = None, origin: str = SPLIT, to_predict: bool = False) -> Source:
@@ -151,8 +153,7 @@ def test_text_of_a_typed_format_is_a_class_also_where_it_looks_like_a_number(val
         reading = labels.read_task(train)
         assert reading.task == classes(*sorted(values))
         assert reading.notes == (
-            f"{SPLIT}: the labels are text that looks like numbers, read as classes; "
-            "--problem_type regression reads numbers",
+            "the labels are text that looks like numbers, read as classes; --problem_type regression reads numbers",
         )
 
 
@@ -171,8 +172,7 @@ def test_decimal_numbers_of_a_csv_are_regression_which_is_noted(values: list[str
     assert reading.task == Task(REGRESSION, ("score",))
     assert labels.encode(train, reading).tolist() == numbers
     assert reading.notes == (
-        f"{SPLIT}: the labels are decimal numbers, read as numbers; "
-        "--problem_type single_label_classification reads classes",
+        "the labels are decimal numbers, read as numbers; --problem_type single_label_classification reads classes",
     )
 
 
@@ -213,23 +213,23 @@ def test_whole_numbers_are_classes_which_is_noted_from_three_on(values: list[str
 
 
 @pytest.mark.parametrize(
-    ("odd", "remedy"),
+    ("odd", "why"),
     [
-        ("NA", "correct it or remove the row"),
-        ("nan", "correct it or remove the row"),
-        ("inf", "correct it or remove the row"),
-        ("1_0", "correct it or remove the row"),
-        ("2,2", "write it without unit and with a decimal point"),
-        ("0.61%", "write it without unit and with a decimal point"),
-        ("12 %", "write it without unit and with a decimal point"),
-        ("$3.50", "write it without unit and with a decimal point"),
-        ("2.5 kg", "write it without unit and with a decimal point"),
+        ("NA", MISTAKE),
+        ("nan", MISTAKE),
+        ("inf", MISTAKE),
+        ("1_0", MISTAKE),
+        ("2,2", OTHER_FORM),
+        ("0.61%", OTHER_FORM),
+        ("12 %", OTHER_FORM),
+        ("$3.50", OTHER_FORM),
+        ("2.5 kg", OTHER_FORM),
     ],
 )
 @pytest.mark.parametrize("numbers", [["1.5", "2.25", "4"], ["1", "0", "1"]])
-def test_what_is_no_number_among_nine_in_ten_is_rejected_by_its_row(odd: str, remedy: str, numbers: list[str]) -> None:
+def test_what_is_no_number_among_nine_in_ten_is_rejected_by_its_row(odd: str, why: str, numbers: list[str]) -> None:
     assert refusal(from_csv([*numbers * 3, odd])) == (
-        f"{SPLIT}, row 10: label {odd!r} is not a number and nearly all others are: {remedy}; "
+        f"{SPLIT}, row 10: label {odd!r} {why}; "
         "if the labels are classes, add --problem_type single_label_classification"
     )
     assert odd in task_of(from_csv([*numbers * 3, odd]), kind=SINGLE_LABEL).names
@@ -237,7 +237,7 @@ def test_what_is_no_number_among_nine_in_ten_is_rejected_by_its_row(odd: str, re
 
 @pytest.mark.parametrize("values", [["2,2", "1,25", "0,7"], ["0.61%", "3%", "2%"], ["1.5kg", "2.25kg"]])
 def test_numbers_that_no_program_reads_are_rejected_and_no_classes(values: list[str]) -> None:
-    assert refusal(from_csv(values)).startswith(f"{SPLIT}, row 1: label {values[0]!r} is not a number and nearly all")
+    assert refusal(from_csv(values)).startswith(f"{SPLIT}, row 1: label {values[0]!r} {OTHER_FORM}")
 
 
 def test_a_missing_value_is_named_before_a_decimal_comma() -> None:
@@ -305,7 +305,8 @@ def test_a_label_that_is_no_finite_number_is_refused_by_its_row(value: float, ki
         ),
         (
             source([0, 1], ClassLabel(names=["a", "x"]), "hub (test)", to_predict=True),
-            "hub (test), row 2: label 'x' is not among the 3 classes (a, b, c): remove these rows",
+            "hub (test), row 2: label 'x' is not among the 3 classes (a, b, c): "
+            "remove these rows, or add --no_label if label is not the label",
         ),
         (from_csv(["a", ""], "eval.csv"), "eval.csv, row 2: no label in column label: add it or remove the row"),
         (from_csv([" ", "a"], "eval.csv"), "eval.csv, row 1: no label in column label: add it or remove the row"),
@@ -313,7 +314,7 @@ def test_a_label_that_is_no_finite_number_is_refused_by_its_row(value: float, ki
         (source(["a", None]), "train.csv, row 2: no label in column label: add it or remove the row"),
         (
             source(["a", None], to_predict=True),
-            "train.csv, row 2: no label in column label: label every row or none",
+            "train.csv, row 2: no label in column label: label every row, or add --no_label",
         ),
         (
             source([0, -1], ClassLabel(names=["a", "b"])),
@@ -428,7 +429,7 @@ def test_lists_of_0_and_1_of_one_length_are_indicator_vectors(train: Source, nam
     assert (reading.task, reading.indicators) == (several(*names), True)
     assert labels.encode(train, reading).tolist() == VECTORS
     assert reading.notes == (
-        f"{SPLIT}: the labels are lists of 3 numbers, read as a 0 or 1 for each of the classes {', '.join(names)}; "
+        f"the labels are lists of 3 numbers, read as a 0 or 1 for each of the classes {', '.join(names)}; "
         "lists of the classes that apply are read where they are written as text",
     )
 
@@ -531,7 +532,7 @@ def test_a_class_named_minus_one_is_a_label() -> None:
 def test_a_class_that_looks_like_something_else_is_noted(make: Any, values: list[str], note: str) -> None:
     reading = labels.read_task(make(values))
     assert reading.task.names == tuple(sorted(values))
-    assert reading.notes == (f"{SPLIT}: {note}",)
+    assert reading.notes == (note,)
 
 
 @pytest.mark.parametrize("values", [["hard, but fair", "bad"], ["rock/pop", "jazz"], ["C++", "C"], ["a b", "a"]])

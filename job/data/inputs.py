@@ -1,0 +1,197 @@
+"""All columns of a test set as they were read, to be written beside the answers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from job.data import readers
+from job.data.readers import Quoting
+from job.errors import Refused
+from job.runtime import files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+ROWS_AT_ONCE = 10_000
+LARGEST_EXACT = 2**53
+"""Whole numbers up to here are exact as floats too."""
+
+
+class Inputs(Protocol):
+    """The rows of a test set with every column."""
+
+    def columns(self) -> list[str]:
+        """The names of all columns, each once."""
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each row; a column that it does not have is missing."""
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows as Arrow tables of one schema."""
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """Rows of csv, tsv, jsonl and json files.
+
+    Attributes:
+        digests: of the files when they were predicted.
+    """
+
+    paths: tuple[str, ...]
+    digests: tuple[str, ...]
+    quoting: Quoting
+
+    def columns(self) -> list[str]:
+        """Those of the headers, and of all rows in json."""
+        found: dict[str, None] = {}
+        for path in self.paths:
+            if readers.kind(path) in readers.SEPARATORS:
+                header = readers.columns(path, self.quoting)
+                twice = next((name for name in header if header.count(name) > 1), None)
+                if twice is not None:
+                    raise Refused(f"{path} has {header.count(twice)} columns named {twice}: rename all but one")
+                found |= dict.fromkeys(header)
+            else:
+                for row in readers.rows(path):
+                    found |= dict.fromkeys(row.values)
+        return list(found)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Read again, and rejected if a file has changed."""
+        _check_unchanged(self.paths, self.digests)
+        for path in self.paths:
+            for row in readers.rows(path, (), self.quoting):
+                yield row.values
+
+    def tables(self) -> Iterator[pa.Table]:
+        """csv has text; a json column has the type that all its values have, and is JSON text where there is none."""
+        import pyarrow as pa
+
+        schema = self._schema()
+        for rows in _batched(self.rows()):
+            columns = {field.name: [_fitting(row.get(field.name), field.type) for row in rows] for field in schema}
+            yield pa.table(columns, schema=schema)
+
+    def _schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        types: dict[str, set[type]] = {name: set() for name in self.columns()}
+        for row in self.rows():
+            for name, value in row.items():
+                too_long = isinstance(value, int) and abs(value) > LARGEST_EXACT
+                types[name].add(object if too_long else type(value))
+        return pa.schema([(name, _common_type(found - {type(None)})) for name, found in types.items()])
+
+
+@dataclass(frozen=True)
+class ParquetInputs:
+    """Rows of parquet files.
+
+    Attributes:
+        digests: of the files when they were predicted.
+    """
+
+    paths: tuple[str, ...]
+    digests: tuple[str, ...]
+
+    def columns(self) -> list[str]:
+        return list(self._schema().names)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        return _rows_of(self.tables())
+
+    def tables(self) -> Iterator[pa.Table]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        _check_unchanged(self.paths, self.digests)
+        schema = self._schema()
+        for path in self.paths:
+            for batch in pq.ParquetFile(path).iter_batches(ROWS_AT_ONCE):
+                table = pa.Table.from_batches([batch])
+                for name in schema.names:
+                    if name not in table.column_names:
+                        table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
+                yield table.select(schema.names).cast(schema)
+
+    def _schema(self) -> pa.Schema:
+        """The columns of all files; Refused if they store one in types that have nothing in common."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schemas = [pq.read_schema(path).remove_metadata() for path in self.paths]
+        if all(schema.equals(schemas[0]) for schema in schemas):
+            return schemas[0]
+        try:
+            return pa.unify_schemas(schemas, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise Refused(
+                f"{self.paths[0]} and the files beside it store a column in different types: {error}"
+            ) from None
+
+
+@dataclass(frozen=True)
+class TableInputs:
+    """Rows of a data set."""
+
+    table: Dataset
+
+    def columns(self) -> list[str]:
+        return list(self.table.column_names)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        return _rows_of(self.tables())
+
+    def tables(self) -> Iterator[pa.Table]:
+        return (table.replace_schema_metadata(None) for table in self.table.with_format("arrow").iter(ROWS_AT_ONCE))
+
+
+def _batched(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], ...]]:
+    iterator = iter(rows)
+    while some := tuple(itertools.islice(iterator, ROWS_AT_ONCE)):
+        yield some
+
+
+def _rows_of(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
+    for table in tables:
+        yield from table.to_pylist()
+
+
+def _check_unchanged(paths: Sequence[str], digests: Sequence[str]) -> None:
+    for path, digest in zip(paths, digests, strict=True):
+        if files.sha256(Path(path)) != digest:
+            raise Refused(f"{path} was changed while it was predicted: predict it again")
+
+
+def _common_type(types: set[type]) -> Any:
+    import pyarrow as pa
+
+    simple = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+    if types == {int, float}:
+        return pa.float64()
+    return simple.get(next(iter(types)), pa.string()) if len(types) == 1 else pa.string()
+
+
+def _fitting(value: Any, kind: Any) -> Any:
+    """A value of JSON for a column of this type: as JSON text where the column holds values of several types."""
+    import pyarrow as pa
+
+    if value is None or not pa.types.is_string(kind):
+        return value
+    return as_text(value)
+
+
+def as_text(value: Any) -> str:
+    """A value for a cell of text: text as it is, nothing as "", what JSON knows as JSON, a date as it is shown."""
+    if value is None:
+        return ""
+    is_json = isinstance(value, bool | int | float | list | dict)
+    text = json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
+    return text.encode("utf-8", "backslashreplace").decode()  # half a character, in a column that is not predicted

@@ -1,0 +1,167 @@
+"""The answers to a test set as a file for people: every input row with its prediction, as csv, jsonl or parquet.
+
+They are made from the input files and the table of predictions, so that the file can be written again for a run that
+has finished, and does not depend on how many processes predicted.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from job.data.inputs import Inputs, as_text
+from job.errors import Refused
+from job.run.folder import NO_ROOM
+from job.runtime import files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PROBABILITY = "probability_"
+"""What the columns of the table of predictions begin with that hold the classes' probabilities."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is said of each row: columns by name, each of n values, beside the numbers of the rows.
+
+    Attributes:
+        rows: int64[n], ascending, the row of the input (0-based).
+        columns: "prediction", "score" and "top_1", "top_1_score", ...; values are text, numbers or lists of them.
+    """
+
+    rows: np.ndarray
+    columns: dict[str, list[Any]]
+
+
+def write(path: Path, inputs: Inputs, predictions: Path, top_k: int | None) -> None:
+    """Write the rows that were predicted, each with its answer, in the format of the file's name.
+
+    Args:
+        predictions: the run's test_predictions.parquet.
+        top_k: how many of the best classes are written, with their scores; None: none.
+
+    Raises:
+        Refused: the file cannot be written, or the input was changed.
+    """
+    import pyarrow.parquet as pq
+
+    answers = read_answers(pq.read_table(predictions), top_k)
+    names = _free_names(inputs.columns(), answers.columns)
+    how = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix.lower()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.publish(path, lambda temporary: how(temporary, inputs, answers, names))
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        raise Refused(f"--output_file {path} cannot be written: {error.strerror or error}") from None
+
+
+def read_answers(predictions: pa.Table, top_k: int | None) -> Answers:
+    """The columns to add, from the run's table of predictions."""
+    classes = [name for name in predictions.column_names if name.startswith(PROBABILITY)]
+    chosen = predictions.column("prediction").to_pylist()
+    columns: dict[str, list[Any]] = {"prediction": chosen}
+    if classes:
+        names = [name.removeprefix(PROBABILITY) for name in classes]
+        scores = np.stack([predictions.column(name).to_numpy() for name in classes], axis=1)
+        columns |= {"score": _scores(chosen, names, scores), **_best(chosen, names, scores, top_k or 0)}
+    return Answers(predictions.column("index").to_numpy(), columns)
+
+
+def _scores(chosen: Sequence[Any], names: Sequence[str], scores: np.ndarray) -> list[Any]:
+    """The probability of the answer; of each of them, where a row has several."""
+    number = {name: i for i, name in enumerate(names)}
+    if any(isinstance(answer, list) for answer in chosen):
+        return [[_shortest(row[number[name]]) for name in answer] for answer, row in zip(chosen, scores, strict=True)]
+    return [_shortest(row[number[answer]]) for answer, row in zip(chosen, scores, strict=True)]
+
+
+def _best(chosen: Sequence[Any], names: Sequence[str], scores: np.ndarray, top_k: int) -> dict[str, list[Any]]:
+    """The best classes in order; of equal ones those that are predicted, then the first."""
+    predicted = np.array([[name in answer if isinstance(answer, list) else name == answer for name in names]
+                          for answer in chosen]) if top_k else np.zeros_like(scores)  # fmt: skip
+    order = np.lexsort((~predicted.astype(bool), -scores), axis=1)
+    columns = {}
+    for place in range(min(top_k, len(names))):
+        best = order[:, place]
+        columns[f"top_{place + 1}"] = [names[i] for i in best]
+        columns[f"top_{place + 1}_score"] = [_shortest(row[i]) for row, i in zip(scores, best, strict=True)]
+    return columns
+
+
+def _shortest(value: np.float32) -> float:
+    """A float32 as the float with the fewest digits that means it: 0.1, not 0.10000000149011612."""
+    return float(str(value))
+
+
+def _free_names(taken: Sequence[str], wanted: Sequence[str] | dict[str, Any]) -> dict[str, str]:
+    """Names for the new columns: `prediction`, or `prediction_1` where the input has a column of that name."""
+    used, names = set(taken), {}
+    for name in wanted:
+        candidates = (name if number == 0 else f"{name}_{number}" for number in range(len(used) + 1))
+        names[name] = next(candidate for candidate in candidates if candidate not in used)
+        used.add(names[name])
+    return names
+
+
+def _answered(inputs: Inputs, answers: Answers, names: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Each predicted row with its answer."""
+    place = 0
+    for number, row in enumerate(inputs.rows()):
+        if place < len(answers.rows) and number == answers.rows[place]:
+            yield {**row, **{names[name]: values[place] for name, values in answers.columns.items()}}
+            place += 1
+    if place < len(answers.rows):
+        raise RuntimeError(f"{len(answers.rows)} rows were predicted and {place} of them are in the input")
+
+
+def _write_csv(path: Path, inputs: Inputs, answers: Answers, names: dict[str, str]) -> None:
+    columns = [*inputs.columns(), *names.values()]
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        file.write(_csv_line(columns))
+        for row in _answered(inputs, answers, names):
+            file.write(_csv_line([as_text(row.get(name)) for name in columns]))
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    """A line that ends with a line feed only; the csv module quotes both line ends only where it writes both."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _write_jsonl(path: Path, inputs: Inputs, answers: Answers, names: dict[str, str]) -> None:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+        for row in _answered(inputs, answers, names):
+            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+def _write_parquet(path: Path, inputs: Inputs, answers: Answers, names: dict[str, str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    added = pa.table({names[name]: pa.array(values) for name, values in answers.columns.items()})
+    writer, start, place = None, 0, 0
+    try:
+        for table in inputs.tables():
+            end = place + int(np.searchsorted(answers.rows[place:], start + len(table)))
+            rows = table.take(answers.rows[place:end] - start)
+            for name in added.column_names:
+                rows = rows.append_column(name, added.column(name).slice(place, end - place))
+            writer = writer or pq.ParquetWriter(path, rows.schema)
+            writer.write_table(rows)
+            start, place = start + len(table), end
+    finally:
+        if writer is not None:
+            writer.close()
+    if place < len(answers.rows):
+        raise RuntimeError(f"{len(answers.rows)} rows were predicted and {place} of them are in the input")
