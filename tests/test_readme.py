@@ -23,7 +23,7 @@ def listed(folder: str) -> set[str]:
 
 @pytest.mark.parametrize("folder", ["job", "launch"])
 def test_the_tree_lists_every_room_and_no_other(folder: str) -> None:
-    hidden = {"__init__.py", "__main__.py", "__pycache__"}
+    hidden = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
     there = {path.name for path in (ROOT / folder).iterdir()} - hidden
     assert listed(folder) == there
 
