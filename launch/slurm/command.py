@@ -21,6 +21,9 @@ from launch.slurm import submission as slurm
 from launch.slurm.client import Answer
 from launch.slurm.submission import Request, Submission
 
+FIRST_LOOKS = (0.0, 1.0, 2.0)
+"""Seconds before each look at a job that was just queued."""
+
 
 def submit(arguments: argparse.Namespace, job: list[str], flags: Sequence[str]) -> int:
     """Queue the job that the command line asks for, or print it; `flags` are the launcher's own words."""
@@ -75,14 +78,23 @@ def _summary(submission: Submission, answer: Answer) -> str:
 
 def _warn_if_never(answer: Answer) -> None:
     """Say so where the job waits for something that does not come."""
-    try:
-        jobs = [job for job in client.my_jobs(answer.cluster) if job.id == answer.id]
-    except Refused:
-        return  # the job is queued, which is what was asked for
-    for job in jobs:
-        pending = in_words.pending(job.reason)
-        if job.state == "PENDING" and pending.never_starts and job.reason != "JobHeldUser":
-            warn(f"job {job.id} {pending} ({job.reason})")
+    reason = _pending_reason(answer)
+    pending = in_words.pending(reason)
+    if pending.never_starts and reason != "JobHeldUser":
+        warn(f"job {answer.id} {pending} ({reason})")
+
+
+def _pending_reason(answer: Answer) -> str:
+    """Why the job is pending; Slurm may need a moment to say. `None`, as Slurm spells it, where it does not."""
+    for pause in FIRST_LOOKS:
+        time.sleep(pause)
+        try:
+            jobs = [job for job in client.my_jobs(answer.cluster) if job.id == answer.id]
+        except Refused:
+            break  # the job is queued, which is what was asked for
+        if not jobs or jobs[0].state != "PENDING" or jobs[0].reason != "None":
+            return jobs[0].reason if jobs and jobs[0].state == "PENDING" else "None"
+    return "None"
 
 
 def _some(names: Sequence[str]) -> str:

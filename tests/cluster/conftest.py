@@ -24,16 +24,16 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def accounted() -> Iterator[Cluster]:
     """With slurmdbd and MariaDB; and the user's signal, rather than SIGTERM, is what a preempted job hears first."""
-    yield from _cluster(accounting=True, parameters=["SlurmctldParameters=preempt_send_user_signal"])
+    yield from _cluster(accounting=True, parameters=["SlurmctldParameters=preempt_send_user_signal"], enforce="NO")
 
 
-def _cluster(accounting: bool, parameters: list[str] | None = None) -> Iterator[Cluster]:
+def _cluster(accounting: bool, parameters: list[str] | None = None, enforce: str = "ALL") -> Iterator[Cluster]:
     if reason := slurm.missing(accounting):
         tell = pytest.fail if os.environ.get("CI") else pytest.skip
         tell(f"no Slurm can be started: {reason}")
     with (
         tempfile.TemporaryDirectory(prefix="muster-", dir="/tmp") as folder,
-        slurm.cluster(Path(folder), accounting=accounting, parameters=parameters or []) as started,
+        slurm.cluster(Path(folder), accounting=accounting, parameters=parameters or [], enforce=enforce) as started,
     ):
         yield started
 

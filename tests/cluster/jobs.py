@@ -65,10 +65,27 @@ class Work:
     def try_to_submit(
         self, cluster: Cluster, own: str, job: list[str], *, root: Path = ROOT, **environ: str
     ) -> subprocess.CompletedProcess[str]:
+        words, environ = self.command(own, job), self.environ(cluster, root=root, **environ)
+        return subprocess.run(words, env=environ, cwd=self.folder, capture_output=True, text=True, timeout=120)
+
+    def start_submit(self, cluster: Cluster, own: str, job: list[str], **environ: str) -> subprocess.Popen[str]:
+        """The same, started in a process group of its own."""
+        return subprocess.Popen(
+            self.command(own, job),
+            env=self.environ(cluster, **environ),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+
+    def command(self, own: str, job: list[str]) -> list[str]:
+        return [sys.executable, "-m", "launch", "submit", *own.split(), "--", *job]
+
+    def environ(self, cluster: Cluster, *, root: Path = ROOT, **more: str) -> dict[str, str]:
         offline = {"HF_HOME": str(self.folder / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(root)}
-        command = [sys.executable, "-m", "launch", "submit", *own.split(), "--", *job]
-        environ = {**cluster.environ, **offline, **environ}
-        return subprocess.run(command, env=environ, cwd=self.folder, capture_output=True, text=True, timeout=120)
+        return {**cluster.environ, **offline, **more}
 
 
 def status(run: Path) -> dict[str, object]:

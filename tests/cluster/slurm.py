@@ -44,7 +44,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
-EnforcePartLimits=ALL
+EnforcePartLimits={enforce}
 MpiDefault=none
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=2,sched_interval=2,batch_sched_delay=1
@@ -168,13 +168,16 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, *, accounting: bool = False, parameters: Sequence[str] = ()) -> Iterator[Cluster]:
+def cluster(
+    folder: Path, *, accounting: bool = False, parameters: Sequence[str] = (), enforce: str = "ALL"
+) -> Iterator[Cluster]:
     """Start the cluster in `folder` and stop it, with all that still runs on it, at the end.
 
     Args:
         folder: an empty folder with a short path: a socket's may have 107 characters.
         accounting: with slurmdbd and MariaDB.
         parameters: more lines of slurm.conf.
+        enforce: whether a job above its partition's limits is refused (ALL), or kept pending (NO, Slurm's default).
     """
     for name in ("state", "spool/n1", "spool/n2", "log", "gpu"):
         (folder / name).mkdir(parents=True)
@@ -184,7 +187,8 @@ def cluster(folder: Path, *, accounting: bool = False, parameters: Sequence[str]
     folder.chmod(0o755)  # munge wants its socket to be reachable
     ports, host = _free_ports(4), socket.gethostname().split(".")[0]
     more = [*parameters, *([_ACCOUNTING.format(folder=folder, ports=ports)] if accounting else [])]
-    values = {"folder": folder, "host": host, "ports": ports, "more": "\n".join(more), "grace": GRACE}
+    values = {"folder": folder, "host": host, "ports": ports, "more": "\n".join(more), "grace": GRACE,
+              "enforce": enforce}  # fmt: skip
     (folder / "slurm.conf").write_text(CONF.format(**values), encoding="ascii")
     (folder / "slurmdbd.conf").write_text(DBD_CONF.format(**values), encoding="ascii")
     (folder / "slurmdbd.conf").chmod(0o600)
