@@ -23,6 +23,8 @@ from launch.slurm.submission import Request, Submission
 
 FIRST_LOOKS = (0.0, 1.0, 2.0)
 """Seconds before each look at a job that was just queued."""
+UNDECIDED = ("None", "PartitionConfig")
+"""Reasons that Slurm gives before it has looked at the job."""
 
 
 def submit(arguments: argparse.Namespace, job: list[str], flags: Sequence[str]) -> int:
@@ -92,8 +94,10 @@ def _pending_reason(answer: Answer) -> str:
             jobs = [job for job in client.my_jobs(answer.cluster) if job.id == answer.id]
         except Refused:
             break  # the job is queued, which is what was asked for
-        if not jobs or jobs[0].state != "PENDING" or jobs[0].reason != "None":
-            return jobs[0].reason if jobs and jobs[0].state == "PENDING" else "None"
+        if not jobs or jobs[0].state != "PENDING":
+            break
+        if jobs[0].reason not in UNDECIDED:
+            return jobs[0].reason
     return "None"
 
 
