@@ -36,7 +36,6 @@ def test_a_job_stopped_while_its_ranks_join_is_requeued_and_finishes(
     cluster.wait(job, lambda: cluster.restarts(job) == 2)
     assert cluster.end(job) == "COMPLETED", cluster.told(job)
     said = jobs.log(run, job)
-    print(said)
     assert "stopped by SIGTERM: requeued" in said
     assert "stopped by SIGUSR2: requeued" in said
     assert jobs.status(run)["state"] == "DONE"
