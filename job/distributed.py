@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
 
 from job import devices
 from job.config import Config
@@ -25,6 +25,10 @@ from job.runtime.console import say
 BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 """What torch calls the instructions of CPUs (x86, ARM) that compute in bf16."""
 LOST_SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport", "NCCL")
+
+DDP = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+"""No collective in a forward pass: a process that runs out of memory there may do it again. Gradients are not copied
+into the buckets that are exchanged, but computed there."""
 
 
 def start(config: Config) -> Accelerator:
@@ -38,7 +42,7 @@ def start(config: Config) -> Accelerator:
     if not torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # without it, each process would believe it is alone
     try:
-        accelerator = Accelerator(mixed_precision=config.training.mixed_precision)
+        accelerator = Accelerator(mixed_precision=config.training.mixed_precision, kwargs_handlers=[DDP])
     except (ValueError, ImportError) as error:
         raise Refused(" ".join(str(error).split())) from error
     with agreed(accelerator):

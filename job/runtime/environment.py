@@ -38,6 +38,10 @@ ALLOCATOR = ":".join(
 )
 """For glibc: memory in huge pages, and kept when it is freed. As it comes, each step of a training on a CPU asks the
 kernel for all of its memory anew, page by page: a tenth of its time."""
+CUDA_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Settings of torch's allocator for GPUs, by their newer and their older name."""
+EXPANDABLE = "expandable_segments:True"
+"""Each micro-batch has another size: without this, freed memory is in pieces that fit none of the next."""
 PLANNED_ELSEWHERE = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -68,6 +72,7 @@ def prepare() -> None:
     _go_offline_together()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    set_gpu_allocator()
     if not sys.stderr.isatty():
         for name in BARS:
             os.environ.setdefault(name, "1")
@@ -75,6 +80,12 @@ def prepare() -> None:
     launcher = _launcher_environment()
     users = None if launcher is None else {**from_file, **launcher}
     os.environ["OMP_NUM_THREADS"] = str(threads(os.environ, users))
+
+
+def set_gpu_allocator() -> None:
+    """Settings of torch's allocator for GPUs, unless the user has made some."""
+    if not any(name in os.environ for name in CUDA_ALLOCATOR):
+        os.environ[CUDA_ALLOCATOR[0]] = EXPANDABLE
 
 
 def load_dotenv() -> dict[str, str]:

@@ -237,3 +237,13 @@ def test_the_allocator_is_asked_for_by_the_same_command_in_the_same_process(own:
     *pids, last = done.stdout.splitlines()
     assert last == f"{own or environment.ALLOCATOR} ['--text', 'a b']"
     assert len(pids) == (2 if own is None else 1) and len(set(pids)) == 1
+
+
+@pytest.mark.parametrize("users", [{}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, {"PYTORCH_ALLOC_CONF": ""}])
+def test_gpu_memory_is_in_expandable_segments_unless_the_user_says_how(
+    bare: dict[str, str], users: dict[str, str]
+) -> None:
+    bare |= {"HOME": "/", **users}
+    environment.set_gpu_allocator()
+    found = {name: value for name, value in bare.items() if name.startswith("PYTORCH")}
+    assert found == (users or {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
