@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from pathlib import Path
 from job.errors import Refused
 from job.run.folder import RunFolder
 from job.runtime import files
-from launch.runs import folders, processes, slurm, states
+from launch.runs import folders, processes, slurm, states, tables
 from launch.runs.folders import Job, RunState
 from launch.runs.states import View
 
@@ -46,17 +47,21 @@ class Cancellation:
     """Whether a job that did not end by itself was cancelled the hard way."""
 
 
-def cancel(runs: Sequence[str], *, queued: bool) -> int:
-    """End the runs that `runs` names, or all that wait; 0 when every one has ended.
+def cancel(runs: Sequence[str], *, queued: bool, as_json: bool = False) -> int:
+    """End the runs that `runs` names, or all that wait; 0 when every one has ended. JSON: what became of each.
 
     Raises:
         Refused: a run that is not there or cannot be reached from here, or Slurm does not answer; nothing was done.
     """
-    wanted = [planned for view in _chosen(runs, queued) if (planned := _plan(view))]
+    views = _chosen(runs, queued)
+    wanted = [planned for view in views if (planned := _plan(view))]
     begun = [cancellation for cancellation in wanted if _begin(cancellation)]
     left = _wait(begun, time.sleep)
     for cancellation in begun:
         _report(cancellation, cancellation in left)
+    if as_json:
+        ended = [{"run": view.run.name, "path": str(view.run.path), "state": _state(view.run.path)} for view in views]
+        tables.write(json.dumps(ended, indent=2, ensure_ascii=False))
     return 1 if left or len(begun) < len(wanted) else 0
 
 
@@ -167,6 +172,10 @@ def _report(cancellation: Cancellation, unfinished: bool) -> None:
     files.write_json(path, {"step": 0, **status, "state": "CANCELLED", "reason": f"by {_user()}", "heartbeat": now})
     checkpoint = max((p.name for p in RunFolder(run.path).checkpoints.glob("step-*")), default="")
     _say(f"{run.name}: CANCELLED{f', {checkpoint} is kept: `rerun {run.name}` resumes from it' if checkpoint else ''}")
+
+
+def _state(path: Path) -> object:
+    return folders.read_json(RunFolder(path).status).get("state")
 
 
 def _user() -> str:

@@ -56,10 +56,11 @@ def _status(arguments: argparse.Namespace, job: list[str]) -> int:
 
 
 def _add_logs(verbs: Any) -> None:
-    parser = _add(verbs, "logs", "what the ranks of a run wrote", "[RUN] [-f] [--rank N]")
+    parser = _add(verbs, "logs", "what the ranks of a run wrote", "[RUN] [-f] [--rank N] [--json]")
     parser.add_argument("run", nargs="?", help=f"{RUN} (default)")
     parser.add_argument("-f", "--follow", action="store_true", help="print more as it comes, until the run has ended")
     parser.add_argument("--rank", type=_rank, metavar="N", help="only what this rank wrote")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
 
 
 def _rank(text: str) -> int:
@@ -72,7 +73,9 @@ def _logs(arguments: argparse.Namespace, job: list[str]) -> int:
     from launch.runs import logs
 
     _no_job_flags("logs", job)
-    return logs.show(arguments.run or folders.LATEST, rank=arguments.rank, follow=arguments.follow)
+    return logs.show(
+        arguments.run or folders.LATEST, rank=arguments.rank, follow=arguments.follow, as_json=arguments.json
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -80,16 +83,17 @@ def _logs(arguments: argparse.Namespace, job: list[str]) -> int:
 
 
 def _add_cancel(verbs: Any) -> None:
-    parser = _add(verbs, "cancel", "save and end runs", "RUN... | --queued")
+    parser = _add(verbs, "cancel", "save and end runs", "(RUN... | --queued) [--json]")
     parser.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN}, here the newest submission")
     parser.add_argument("--queued", action="store_true", help=f"all runs of {folders.RUNS}/ that wait")
+    parser.add_argument("--json", action="store_true", help="print what became of each as JSON")
 
 
 def _cancel(arguments: argparse.Namespace, job: list[str]) -> int:
     from launch.runs import cancel
 
     _no_job_flags("cancel", job)
-    return cancel.cancel(arguments.runs, queued=arguments.queued)
+    return cancel.cancel(arguments.runs, queued=arguments.queued, as_json=arguments.json)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -167,8 +171,8 @@ VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
 }
 OWN_FLAGS = {
     "status": ("--watch", "--json"),
-    "logs": ("--follow", "--rank"),
-    "cancel": ("--queued",),
+    "logs": ("--follow", "--rank", "--json"),
+    "cancel": ("--queued", "--json"),
     "rerun": (*(f"--{name}" for name in LAUNCHER_FLAGS), "--dry_run"),
     "results": ("--by", "--csv", "--json"),
     "compare": ("--by", "--json"),

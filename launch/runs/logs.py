@@ -7,6 +7,7 @@ job. Lines have no times, so what is there already comes rank by rank; when foll
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,11 +24,11 @@ POLLS_PER_LOOK = 10
 """Polls of the logs between two looks at whether the run has ended."""
 
 
-def show(run: str, *, rank: int | None, follow: bool) -> int:
-    """Print the log of the run that `run` means; exit code 0."""
+def show(run: str, *, rank: int | None, follow: bool, as_json: bool) -> int:
+    """Print the log of the run that `run` means; exit code 0. JSON is an object a line."""
     path = folders.find(run)
     fixed = path / JOBS / run if run and (path / JOBS / run).is_dir() else None  # a job id means that very job
-    log = Log(path, fixed, rank)
+    log = Log(path, fixed, rank, as_json)
     for line in log.new():
         tables.write(line)
     if follow:
@@ -48,6 +49,7 @@ class Log:
     """The folder of the job to show, where that is not simply the newest."""
     rank: int | None
     """The only rank to show."""
+    as_json: bool = False
     files: dict[Path, int] = field(default_factory=dict)
     """Bytes read of each."""
 
@@ -57,7 +59,10 @@ class Log:
         by_rank = self.rank is None and len({rank for rank, _ in found}) > 1
         for rank, path in found:
             for line in self._lines(path, whole):
-                yield f"{rank}: {line}" if by_rank else line
+                if self.as_json:
+                    yield json.dumps({"rank": rank, "file": path.name, "line": line}, ensure_ascii=False)
+                else:
+                    yield f"{rank}: {line}" if by_rank else line
 
     def _files(self) -> list[tuple[int | None, Path]]:
         """Refused where the rank that is asked for has no log while others have."""

@@ -80,7 +80,7 @@ def facts(view: View) -> dict[str, str]:
         "log": str(job.folder) if job else "",
         "step": _step(view),
         "time left": _left(view),
-        "score": f"{run.score}, the best so far" if run.score else "",
+        "score": f"{run.score}{'' if view.state == 'DONE' else ', the best so far'}" if run.score else "",
         "settings": _own_settings(view),
     }
     if error is not None:

@@ -207,6 +207,8 @@ def test_refused(argv: str, said: str, runs: Path, stand_ins: StandIns, capfd: p
 def test_what_has_ended_is_left_as_it_is(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = synthetic.finished(runs / "a", {"accuracy": 0.9}, job="7")
     assert ran(capfd, "a") == "a is DONE: nothing to cancel\n"
+    assert cli.main(["cancel", "a", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == [{"run": "a", "path": "runs/a", "state": "DONE"}]
     assert state(run) == "DONE"
 
 

@@ -1,5 +1,6 @@
 """`logs`: every rank's lines, once and in order, also while they are written."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def test_all_ranks_with_their_numbers_or_one(runs: Path, capfd: pytest.CaptureFi
     out, _ = printed(capfd, "a")
     assert out == [f"{r}: {line}" for r in (0, 2, 10) for line in (f"started {r}", f"step {r}", "bar 2", "no end")]
     assert printed(capfd, "a", "--rank", "2")[0] == ["started 2", "step 2", "bar 2", "no end"]
+    objects = [json.loads(line) for line in printed(capfd, "a", "--json")[0]]
+    assert objects[4] == {"rank": 2, "file": "7_2_log.out", "line": "started 2"}
     said = printed(capfd, "a", "--rank", "11", code=2)[1]
     assert said == "error: no log of rank 11: a has ranks 0 to 10\n"
 
