@@ -66,25 +66,25 @@ def tuned(name: str, device_batch: int, **numbers: Any) -> Row:
 
 def rows() -> tuple[Row, ...]:
     large = {"batch": 256, "warmup": 4, "steps": 12}
-    defaults = Row("(b) Trainer", "trainer_defaults", {"bf16": True})
+    compiled = ("--torch_compile",)
     return (
         ours("ours"),
-        ours("ours, attention dropout 0", *UNDROPPED),
-        ours("ours, no packing", "--no_packing"),
-        tuned("(c) Trainer, tuned", 32),
-        tuned("(c) Trainer, tuned, cuDNN on", 32, cudnn=True),
-        defaults,
         ours("ours", **large),
-        ours("ours, attention dropout 0", *UNDROPPED, **large),
+        tuned("(c) Trainer, tuned", 32),
         tuned("(c) Trainer, tuned, 32 a device", 32, **large),
+        ours("ours, compiled", *compiled),
+        ours("ours, compiled", *compiled, **large),
         tuned("(c) Trainer, tuned, 256 a device", 256, **large),
-        replace(defaults, **large),
+        tuned("(c) Trainer, tuned, cuDNN on", 32, cudnn=True),
+        ours("ours, attention dropout 0", *UNDROPPED),
+        Row("(b) Trainer", "trainer_defaults", {"bf16": True}),
     )
 
 
 def tiny(row: Row) -> Row:
     """The same in seconds on a CPU."""
-    options = {**row.options, **({"device_batch": 4, "workers": 0} if "device_batch" in row.options else {})}
+    changes = {"device_batch": 4, "workers": 0, "flags": [flag for flag in BF16 if flag]}
+    options = {name: changes.get(name, value) for name, value in row.options.items()}
     return replace(row, options=options, batch=8, warmup=1, steps=2)
 
 
@@ -101,6 +101,7 @@ def measure(row: Row, work: Any, watched: list[Any]) -> dict[str, float]:
     from tests.bench.steps import Steps
 
     AcceleratorState._reset_state(reset_partial_state=True)
+    torch.compiler.reset()
     gc.collect()
     cuda = torch.cuda.is_available()
     if cuda:
