@@ -1,7 +1,7 @@
-"""The processes of a job: how they start, agree on errors and do a thing once.
+"""The processes of a job: how they start and stop, and what they tell each other.
 
-An error that only one process sees must end all of them, or the others wait in a collective until a time-out. `agreed`
-is the one place where this is done: the processes tell each other how a chapter went, then all raise or all go on.
+An error that only one process sees must end all of them, or the others wait in a collective until a time-out. In
+`raise_on_all` the processes tell each other how a chapter went, then all raise or all go on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -20,10 +20,11 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 from job import devices
 from job.config import Config
 from job.errors import JobError, Refused
-from job.runtime.console import say
+from job.runtime.console import log
 
 BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 """What torch calls the instructions of CPUs (x86, ARM) that compute in bf16."""
+T = TypeVar("T")
 LOST_SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport", "NCCL")
 
 DDP = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -45,7 +46,7 @@ def start(config: Config) -> Accelerator:
         accelerator = Accelerator(mixed_precision=config.training.mixed_precision, kwargs_handlers=[DDP])
     except (ValueError, ImportError) as error:
         raise Refused(" ".join(str(error).split())) from error
-    with agreed(accelerator):
+    with raise_on_all(accelerator):
         _set_precision(accelerator.mixed_precision, accelerator.device, accelerator.is_main_process)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
@@ -64,8 +65,8 @@ def _set_precision(mixed: str, device: torch.device, main: bool) -> None:
     if device.type == "cpu" and mixed == "fp16":
         raise Refused("--mixed_precision fp16 needs a GPU: on a CPU take bf16 or no")
     if device.type == "cpu" and mixed == "bf16" and main and not any(map(torch.cpu.get_capabilities().get, BF16)):
-        say("note: --mixed_precision bf16: this CPU has neither avx512_bf16 nor amx_bf16 and imitates them: "
-            "slower than --mixed_precision no")  # fmt: skip
+        log.warning("--mixed_precision bf16: this CPU has neither avx512_bf16 nor amx_bf16 and imitates them: "
+                    "slower than --mixed_precision no")  # fmt: skip
 
 
 def device_class(accelerator: Accelerator) -> str:
@@ -85,8 +86,8 @@ def stop(accelerator: Accelerator) -> None:
 
 
 @contextmanager
-def agreed(accelerator: Accelerator) -> Iterator[None]:
-    """Run a chapter on every process; if any was refused, all raise what the first of them said.
+def raise_on_all(accelerator: Accelerator) -> Iterator[None]:
+    """Run a chapter on every process; if it failed with a JobError on any, all raise that of the lowest rank.
 
     The chapter itself must hold no collective that an error could skip.
     """
@@ -95,29 +96,24 @@ def agreed(accelerator: Accelerator) -> Iterator[None]:
         yield
     except JobError as raised:
         error = raised
-    raise_agreed(accelerator, error)
-
-
-def raise_agreed(accelerator: Accelerator, error: JobError | None) -> None:
-    """Raise on every process the error of the lowest rank that has one."""
-    first = first_told(accelerator, error)
+    first = first_error(accelerator, error)
     if first is not None:
         raise first
 
 
-def first_told(accelerator: Accelerator, value: Any) -> Any:
-    """The value of the lowest rank that has one, on every process; None if none has."""
-    told = gather_object([value]) if accelerator.num_processes > 1 else [value]
-    return next((v for v in told if v is not None), None)
+def first_error(accelerator: Accelerator, error: T | None) -> T | None:
+    """The error, or what else is wrong, of the lowest rank that has one; the same on every process."""
+    errors = gather_object([error]) if accelerator.num_processes > 1 else [error]
+    return next((found for found in errors if found is not None), None)
 
 
-def any_of(accelerator: Accelerator, flag: bool) -> bool:
-    """Whether any process says so. Asked over the CPU, so that nobody waits for a GPU."""
+def all_reduce_any(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether `flag` is true on any process. Over the CPU, so that nobody waits for a GPU."""
     if accelerator.num_processes == 1:
         return flag
-    said = torch.tensor(int(flag))
-    torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=cpu_group())
-    return bool(said)
+    flags = torch.tensor(int(flag))
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=cpu_group())
+    return bool(flags)
 
 
 @cache
@@ -126,38 +122,39 @@ def cpu_group() -> torch.distributed.ProcessGroup:
     return torch.distributed.new_group(backend="gloo")
 
 
-def main_first(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
-    """The result of `work` on every process: first on one of each machine, which fills the caches, then on the rest."""
-    result = None
-    with agreed(accelerator):
-        if accelerator.is_local_main_process:
-            result = work()
-    with agreed(accelerator):
-        if not accelerator.is_local_main_process:
-            result = work()
-    return result
+def main_process_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """The result of `work` on every process: first on one of each machine, which fills the caches, then on the rest.
+
+    Accelerate's main_process_first is a context, in which an error on one process leaves the others waiting.
+    """
+    results = []
+    for first in (True, False):
+        with raise_on_all(accelerator):
+            if accelerator.is_local_main_process == first:
+                results.append(work())
+    return results[0]
 
 
-def from_main(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
-    """What `work` returns on the main process, told to all; a refusal there is raised on all."""
-    result = None
-    with agreed(accelerator):
+def broadcast_from_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """What `work` returns on the main process, on every process; a JobError there is raised on all."""
+    result: list[T | None] = [None]
+    with raise_on_all(accelerator):
         if accelerator.is_main_process:
-            result = work()
-    return broadcast_object_list([result])[0] if accelerator.num_processes > 1 else result
+            result = [work()]
+    return cast(T, broadcast_object_list(result)[0] if accelerator.num_processes > 1 else result[0])
 
 
-def tensors_from_main(accelerator: Accelerator, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-    """The tensors that the main process has, on every process; on the device where there are several processes."""
+def broadcast_tensors(accelerator: Accelerator, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+    """The tensors of the main process, on every process; on the device where there are several processes."""
     if accelerator.num_processes == 1:
         return dict(tensors or {})
-    shapes = from_main(accelerator, lambda: [(name, t.shape, t.dtype) for name, t in (tensors or {}).items()])
-    told = {}
+    shapes = broadcast_from_main(accelerator, lambda: [(name, t.shape, t.dtype) for name, t in (tensors or {}).items()])
+    received = {}
     for name, shape, dtype in shapes:
         mine = torch.empty(shape, dtype=dtype, device=accelerator.device)
-        told[name] = mine if tensors is None else tensors[name].to(accelerator.device)
-        torch.distributed.broadcast(told[name], src=0)
-    return told
+        received[name] = mine if tensors is None else tensors[name].to(accelerator.device)
+        torch.distributed.broadcast(received[name], src=0)
+    return received
 
 
 def lost_another(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What ends a job, by whose turn it is: one line for the user, one exit code for the launcher.
+"""Errors that end a job, each with one line for the user and an exit code for the launcher.
 
 Only these kinds are shown without a traceback: the reader can act on the line alone. Everything else is a fault
 of the program, and a traceback is then what helps.
@@ -39,6 +39,19 @@ class NeedsHuman(JobError):
 
 
 class Stopped(JobError):
-    """Ended on request, by a signal or a time limit; the same command goes on where this one left."""
+    """Ended on request, by a signal or a time limit. Raised where the request is noticed, and nowhere else.
+
+    Attributes:
+        reason: what asked for it.
+        progress: how far the job got, and what to do; set by whoever saves a checkpoint on the way out.
+    """
 
     exit_code = 75
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.progress = "before the first step; run the same command to start again"
+
+    def __str__(self) -> str:
+        return f"stopped by {self.reason} {self.progress}"

@@ -11,7 +11,6 @@ typing error is answered in tenths of a second and the environment is made befor
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import traceback
@@ -33,14 +32,16 @@ from job import config as configuration
 from job.config import Config
 from job.errors import JobError, Refused, Stopped
 from job.runtime import console, contract
-from job.runtime.console import say
+from job.runtime.console import log
 
 if TYPE_CHECKING:
     from job.data.dataset import Data
     from job.run.context import RunContext
-    from job.run.folder import RunFolder
+    from job.run.opening import Opened
 
     Leave = Callable[[Stopped], object]
+
+RUN_AGAIN = "run the same command again to resume from the last checkpoint"
 
 
 def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None) -> int:
@@ -54,23 +55,25 @@ def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None
         environment.prepare()
         config = configuration.parse(argv, prog)
         checks.check(config)
-        train(config, configuration.run_name(argv), leave)
+        _start(config, configuration.run_name(argv), leave)
         code = 0
     except JobError as error:
-        if os.environ.get("RANK", "0") == "0":  # all ranks raise the same: said once
-            say(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}")
+        if console.traceback_wanted():
+            log.error(traceback.format_exc().rstrip())
+        if os.environ.get("RANK", "0") == "0":  # all ranks raise the same: printed once
+            console.last_line(f"{'' if isinstance(error, Stopped) else 'error: '}{error}")
         code = error.exit_code
     except Exception as error:  # noqa: BLE001  the last resort: shown as a traceback
         if _lost_another(error):
-            say("error: another process of this job ended; the same command goes on from the newest checkpoint")
+            console.last_line(f"error: another process died; {RUN_AGAIN}")
         else:
-            say(traceback.format_exc().rstrip())  # in one piece: other ranks write too
+            log.error(traceback.format_exc().rstrip())  # in one piece: other ranks write too
         code = 1
     report_exit_code(code)
     return code
 
 
-def train(config: Config, name: str = "run", leave: Leave | None = None) -> dict[str, Any]:
+def train(config: Config, name: str = "run") -> dict[str, Any]:
     """Train and evaluate as configured on this process and those started with it; returns what results.json holds.
 
     To be called from a notebook as `accelerate.notebook_launcher(train, (config,))`.
@@ -78,48 +81,54 @@ def train(config: Config, name: str = "run", leave: Leave | None = None) -> dict
     Args:
         config: all settings.
         name: what a new run folder's name begins with, where config.run.output_dir is unset.
-        leave: called before this process ends because it was stopped while it waited for the others to start.
 
     Raises:
         JobError: on every process: a request that cannot be carried out, or a loss that is not finite.
     """
     environment.prepare()
     checks.check(config)
+    return _start(config, name)
+
+
+def _start(config: Config, name: str, leave: Leave | None = None) -> dict[str, Any]:
+    """Join the processes, open the run folder, run, and leave the processes."""
     from job import distributed
-    from job.run import folder as run_folder
-    from job.run import lock
+    from job.run import opening
     from job.run.context import RunContext
     from job.run.status import Status
 
-    with signals.leaving(leave or say_stopped):
+    with signals.stop_while_waiting_for_peers(leave or say_stopped), console.notice("waiting for the other processes"):
         accelerator = distributed.start(config)
-    path = Path(distributed.from_main(accelerator, lambda: new_run(config, name)))
-    folder = run_folder.RunFolder(path.absolute())
-    config = distributed.from_main(accelerator, lambda: run_folder.as_continued(folder, configuration.settled(config)))
-    results, stopped = {}, ""
+    opened = distributed.broadcast_from_main(accelerator, lambda: opening.open_run(config, name))
+    if opened.results is not None:
+        distributed.broadcast_from_main(accelerator, lambda: write_answers(opened))
+        opening.close_run(opened.folder, opened.config)
+        distributed.stop(accelerator)
+        return opened.results
+    status, ended_by = Status(opened.folder, accelerator.is_main_process), None
+    stopped: Stopped | None = None
     try:
-        if distributed.from_main(accelerator, lambda: run_folder.claim(folder, config)):
-            results = distributed.from_main(accelerator, lambda: read_finished(config, folder))
-        else:
-            status = Status(folder, accelerator.is_main_process)
-            with status.kept():
-                results = run(RunContext(config, accelerator, folder, status))
+        with status.running():
+            results = run(RunContext(opened.config, accelerator, opened.folder, status), opened.resume_from)
     except Stopped as stop:
-        stopped = str(stop)  # not the exception: its traceback holds the model, which must be gone before the group
-    except Refused:
-        if accelerator.is_main_process:
-            run_folder.discard_if_new(folder, config)
+        stopped = stop.with_traceback(None)  # it holds the model, which must be gone before the process group
+    except Exception as error:
+        ended_by = error
         raise
     finally:
-        lock.release(folder.path)
+        if accelerator.is_main_process:
+            opening.close_run(opened.folder, opened.config, ended_by)
     distributed.stop(accelerator)
-    if stopped:
-        raise Stopped(stopped)
+    if stopped is not None:
+        raise stopped
     return results
 
 
-def run(context: RunContext) -> dict[str, Any]:
-    """The run itself, from the data to the published model; returns what results.json holds."""
+def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
+    """The run itself, from the data to the published model; returns what results.json holds.
+
+    `resumed` is the checkpoint to resume from, if there is one.
+    """
     from accelerate.utils import set_seed
 
     from job import distributed
@@ -132,8 +141,7 @@ def run(context: RunContext) -> dict[str, Any]:
 
     config, accelerator, folder = context.config, context.accelerator, context.folder
     trained = not config.training.do_train
-    resumed = distributed.from_main(accelerator, lambda: resume_point(config, folder))
-    with distributed.agreed(accelerator):
+    with distributed.raise_on_all(accelerator), console.notice("loading the model's configuration and tokenizer"):
         tracking.start_trackers(config.run.report_to, accelerator, folder)
         pretrained = loading.load_config(config.model)
         loading.check_settings(config.model, pretrained)
@@ -141,40 +149,31 @@ def run(context: RunContext) -> dict[str, Any]:
         tokenizer = tokenizers.load(config.model, pretrained, trained)
         length = limits.max_length(config.data.max_seq_length, pretrained, tokenizer, trained)
         tokenizer.model_max_length = length  # as it is saved: others then cut texts alike
-        signals.heed()
-    read = distributed.main_first(
-        accelerator, signals.at_once(lambda: dataset.prepare(config, tokenizer, task, length))
-    )
-    distributed.from_main(accelerator, lambda: refuse_other_data(resumed, read))
+        signals.raise_if_stopping()
+    with console.notice("reading and tokenizing the data"):
+        read = distributed.main_process_first(
+            accelerator, signals.interruptible(lambda: dataset.prepare(config, tokenizer, task, length))
+        )
+    distributed.broadcast_from_main(accelerator, lambda: refuse_other_data(resumed, read))
     summary.begin(context, read, task, resumed)
 
     set_seed(config.training.seed)
-    with distributed.agreed(accelerator):
+    with distributed.raise_on_all(accelerator), console.notice("loading the model"):
         readable.check_rows(read, tokenizer, pretrained)
         network = loading.load(config.model, pretrained, read.task, tokenizer.pad_token_id, trained)
-        signals.heed()
+        signals.raise_if_stopping()
     if config.training.do_train:
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
-        distributed.from_main(accelerator, lambda: run_folder.require_space(folder, weights))
+        distributed.broadcast_from_main(accelerator, lambda: run_folder.require_space(folder, weights))
         outcome = finetune.finetune(context, network, tokenizer, read, resumed)
     else:
         outcome = finetune.evaluate_only(context, network, tokenizer, read)
 
     def publish() -> dict[str, Any]:
-        with run_folder.needing_room(folder):
+        with run_folder.needing_room(folder), console.notice("writing the results"):
             return summary.publish(config, outcome, tokenizer, read, folder)
 
-    return distributed.from_main(accelerator, publish)
-
-
-def resume_point(config: Config, folder: RunFolder) -> Path | None:
-    """The checkpoint to go on from, if there is one. NeedsHuman where there are some and none can be used."""
-    from job.run import checkpoints
-
-    asked = config.run.resume_from_checkpoint
-    if asked == "auto":
-        return checkpoints.newest(folder.checkpoints, say)
-    return checkpoints.chosen(folder.checkpoints, Path(asked), say)
+    return distributed.broadcast_from_main(accelerator, publish)
 
 
 def refuse_other_data(resumed: Path | None, read: Data) -> None:
@@ -187,8 +186,8 @@ def refuse_other_data(resumed: Path | None, read: Data) -> None:
     before, now = checkpoints.read_state(resumed)["data"], step_end.fingerprints(read)
     for name, what in {"source": "data", "tokens": "tokenizer"}.items():
         if before[name] != now[name]:
-            raise Refused(f"the {what} is not what it was when {resumed.name} was made: put it back, choose another "
-                          "--output_dir, or begin anew with --overwrite_output_dir")  # fmt: skip
+            raise Refused(f"the {what} is not what it was when {resumed.name} was made: restore it, choose another "
+                          "--output_dir, or start over with --overwrite_output_dir")  # fmt: skip
 
 
 def _lost_another(error: Exception) -> bool:
@@ -200,29 +199,21 @@ def _lost_another(error: Exception) -> bool:
     return distributed.lost_another(error)
 
 
-def read_finished(config: Config, folder: RunFolder) -> dict[str, Any]:
-    """The results of a run that was complete before this start; its answers are written where they are asked for."""
+def write_answers(opened: Opened) -> None:
+    """Write the answers of a run that has finished where they are asked for."""
     from job.data import dataset
     from job.report import answers
 
-    say(f"{folder.path} holds this very run, finished: nothing to do")
-    inputs = dataset.read_test_inputs(config) if config.run.output_file else None
-    if config.run.output_file and inputs is not None:
-        answers.write(Path(config.run.output_file), inputs, folder.test_predictions, config.run.top_k)
-        say(f"answers  {config.run.output_file}")
-    return json.loads(folder.results.read_text(encoding="utf-8"))
-
-
-def new_run(config: Config, name: str) -> str:
-    """The run folder: as set, as chosen by the launcher, or a new one."""
-    from job.run import folder as run_folder
-
-    return config.run.output_dir or os.environ.get(contract.RUN_FOLDER) or str(run_folder.make_new(name))
+    run = opened.config.run
+    inputs = dataset.read_test_inputs(opened.config) if run.output_file else None
+    if run.output_file and inputs is not None:
+        answers.write(Path(run.output_file), inputs, opened.folder.test_predictions, run.top_k)
+        log.info(f"answers  {run.output_file}")
 
 
 def say_stopped(stop: Stopped) -> None:
-    """Last words of a process that ends while it waits for the others."""
-    say(f"stopped: {stop}")
+    """The last line of a process that ends while it waits for the others."""
+    console.last_line(str(stop))
     report_exit_code(stop.exit_code)
 
 

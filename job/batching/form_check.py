@@ -87,7 +87,7 @@ class Check:
         """
         batches = [self._rows] if kind != "equal" else self._pairs()
         found = self._compared(make(self._split), batches, kind)
-        return distributed.first_told(self._accelerator, found)
+        return distributed.first_error(self._accelerator, found)
 
     def _compared(self, make: Collate, batches: Sequence[np.ndarray], kind: str) -> str | None:
         on_cpu = self._accelerator.device.type == "cpu"

@@ -16,6 +16,7 @@ from job.data.dataset import Split
 from job.evaluation import metrics
 from job.evaluation.prediction import Predictions, predict
 from job.run.context import RunContext
+from job.runtime import console
 
 DEFAULT_TOKENS = {"cpu": 4096, "gpu": 65536}
 """Tokens of a forward pass where --eval_max_tokens_per_device is unset."""
@@ -34,21 +35,23 @@ class Evaluator:
         self._names = metrics.chosen(context.config.evaluation.metrics, kind)
         self._metrics: dict[str, Any] = {}
         if not set(self._names) <= set(METRICS):  # a foreign one may not be there
-            distributed.from_main(self._accelerator, self._load_metrics)
+            distributed.broadcast_from_main(self._accelerator, self._load_metrics)
 
     def __call__(self, split: Split) -> tuple[Predictions, dict[str, float]]:
         """The scores are empty for a split without labels."""
         loader = BatchLoader(split, self._form, self._accelerator)
         limit = loader.token_limit(self._asked, DEFAULT_TOKENS[distributed.device_class(self._accelerator)])
-        predictions = predict(self._model, self._kind, loader, limit, self._between)
+        with console.notice(f"evaluating {len(split)} examples"):
+            predictions = predict(self._model, self._kind, loader, limit, self._between)
         if split.labels is None:
             return predictions, {}
-        return predictions, distributed.from_main(self._accelerator, lambda: self._scores(predictions))
+        return predictions, distributed.broadcast_from_main(self._accelerator, lambda: self._scores(predictions))
 
     def _load_metrics(self) -> None:
         self._metrics = metrics.load(self._names, self._kind)
 
     def _scores(self, predictions: Predictions) -> dict[str, float]:
         if not self._metrics:  # `evaluate` takes seconds to import: not before it is needed
-            self._load_metrics()
+            with console.notice("loading the metrics"):
+                self._load_metrics()
         return metrics.scores(predictions, self._metrics)

@@ -29,8 +29,8 @@ from job.run import manifest
 from job.run.context import RunContext
 from job.run.folder import RunFolder
 from job.runtime import files
-from job.runtime.console import say
-from job.training.step_end import Outcome
+from job.runtime.console import log
+from job.training.outcome import Outcome
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,7 +60,7 @@ def begin(context: RunContext, data: Data, of_model: Task | None, resumed: Path 
         f"on       {world_text} on {device}, precision {accelerator.mixed_precision}",
         *([f"resumes  {resumed.name}{_other_world(before, world)}"] if resumed else []),
     ]
-    say("\n".join(shown))
+    log.info("\n".join(shown))
 
 
 def _other_world(before: Mapping[str, Any], world: int) -> str:
@@ -119,7 +119,7 @@ def publish(
     files.write_json(folder.results, results)
     if config.run.save_total_limit is None:
         files.remove(folder.checkpoints)
-    say(summary(results, folder, config.run.output_file))
+    log.info(summary(results, folder, config.run.output_file))
     return results
 
 
@@ -261,7 +261,7 @@ def model_card(config: Config, results: Mapping[str, Any], task: Task) -> str:
             f"| optimizer steps | {results['train']['steps']}, best at {results['best_step']} |",
             f"| seed | {training.seed} |",
             "",
-            "All settings stand in `config.yaml` of the run.",
+            "Full configuration: `config.yaml` of the run.",
             "",
         ]
     )

@@ -6,8 +6,8 @@
 A checkpoint is written aside, flushed to the disk, given a manifest of sizes and checksums, renamed, and only then are
 older ones removed: whatever moment a kill or a full disk chooses, the one before is still there. What is loaded is the
 newest that verifies, so no pointer to it can be wrong. Tensors are safetensors and the rest is JSON: nothing in a
-checkpoint can run code. Accelerate's save_state was refused: it removes old states first, pickles the random states
-and says nothing when they cannot be read.
+checkpoint can run code. Alternative considered: Accelerate's save_state, which removes old states first, pickles
+the random states and is silent when they cannot be read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,12 @@ from safetensors.torch import load_file, save_file
 from job.errors import NeedsHuman, Refused
 from job.run import folder as run_folder
 from job.runtime import files
+from job.runtime.console import log
 
 NAME = re.compile(r"step-(\d{8,})")
 MANIFEST, STATE, CONFIG, ATTEMPTS, QUARANTINE = (
     "manifest.json", "state.json", "config.yaml", "attempts.json", "quarantine")  # fmt: skip
-ASIDE, DOOMED = run_folder.ASIDE, ".old-"
+ASIDE, TRASH_PREFIX = run_folder.ASIDE, ".old-"
 ATTEMPTS_ALLOWED = 2
 
 Tensors = Mapping[str, torch.Tensor]
@@ -106,11 +107,11 @@ def _fill(folder: Path, snapshot: Snapshot) -> int:
 
 def _put_in_place(aside: Path, final: Path) -> None:
     """Rename; one that another start of this run wrote at the same step goes only when the new one is there."""
-    doomed = _doomed(final)
+    trash = _trash_path(final)
     if final.exists():
-        final.rename(doomed)
+        final.rename(trash)
     aside.rename(final)
-    files.remove(doomed)
+    files.remove(trash)
 
 
 def _rotate(parent: Path, keep: int) -> None:
@@ -120,12 +121,12 @@ def _rotate(parent: Path, keep: int) -> None:
     for step in there:
         if step not in kept:
             folder = parent / name(step)
-            files.remove(folder.rename(_doomed(folder)))  # no half of it can be taken for a whole one
+            files.remove(folder.rename(_trash_path(folder)))  # no half of it can be taken for a whole one
 
 
-def _doomed(folder: Path) -> Path:
+def _trash_path(folder: Path) -> Path:
     """Where a checkpoint is moved to be removed: nothing is there."""
-    path = folder.with_name(f"{DOOMED}{folder.name}-{os.getpid()}")
+    path = folder.with_name(f"{TRASH_PREFIX}{folder.name}-{os.getpid()}")
     files.remove(path)
     return path
 
@@ -139,16 +140,16 @@ def _best_step(folder: Path) -> int:
 
 
 class Writer:
-    """Writes snapshots in the background, one at a time; a failure is said and leaves the run going.
+    """Writes snapshots in the background, one at a time; a failure is logged and does not end the run.
 
-    A snapshot of the best evaluation that could not be written is owed: the weights of that step exist nowhere else,
+    A snapshot of the best evaluation that could not be written is retried: the weights of that step exist nowhere else,
     so it is written before any later one, which without it would be of no use.
     """
 
-    def __init__(self, parent: Path, keep: int, say: Callable[[str], None]) -> None:
-        self.owed: Snapshot | None = None
+    def __init__(self, parent: Path, keep: int) -> None:
+        self.pending_retry: Snapshot | None = None
         self.bytes = 0
-        self._parent, self._keep, self._say = parent, keep, say
+        self._parent, self._keep = parent, keep
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._job: Future[int] | None = None
         self._writing: Snapshot | None = None
@@ -157,8 +158,10 @@ class Writer:
     def save(self, snapshot: Snapshot) -> None:
         """Begin to write `snapshot`, once the one before is done."""
         self.wait()
-        if self.owed is not None and (snapshot.best_step != self.owed.step or snapshot.step == self.owed.step):
-            self.owed = None
+        if self.pending_retry is not None and (
+            snapshot.best_step != self.pending_retry.step or snapshot.step == self.pending_retry.step
+        ):
+            self.pending_retry = None
         self._writing = snapshot
         self._job = self._pool.submit(self._write, snapshot)
 
@@ -171,12 +174,12 @@ class Writer:
             self.bytes = job.result()
         except (OSError, SafetensorError, RuntimeError) as error:
             if snapshot.best_step == snapshot.step:
-                self.owed = snapshot
-            self._say_once(f"warning: the checkpoint of step {snapshot.step} could not be written "
+                self.pending_retry = snapshot
+            self._warn_once(f"the checkpoint of step {snapshot.step} could not be written "
                            f"({' '.join(str(error).split())}); older ones are untouched, training goes on")  # fmt: skip
             return False
         if self._failing:
-            self._say(f"note: the checkpoint of step {snapshot.step} could be written again")
+            log.info(f"the checkpoint of step {snapshot.step} could be written again")
         self._failing = False
         return True
 
@@ -187,15 +190,15 @@ class Writer:
         return written
 
     def _write(self, snapshot: Snapshot) -> int:
-        if self.owed is not None:
-            write(self._parent, self.owed, self._keep)
-            self.owed = None
+        if self.pending_retry is not None:
+            write(self._parent, self.pending_retry, self._keep)
+            self.pending_retry = None
         return write(self._parent, snapshot, self._keep)
 
-    def _say_once(self, line: str) -> None:
+    def _warn_once(self, line: str) -> None:
         """A disk stays full for hours, in which each save fails."""
         if not self._failing:
-            self._say(line)
+            log.warning(line)
         self._failing = True
 
 
@@ -209,7 +212,7 @@ def steps(parent: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def newest(parent: Path, say: Callable[[str], None]) -> Path | None:
+def newest(parent: Path) -> Path | None:
     """The newest usable checkpoint, or None where there never was one; clears what killed saves left.
 
     One that does not verify, whose best checkpoint does not, or that twice ended its reader, is moved to quarantine.
@@ -225,14 +228,14 @@ def newest(parent: Path, say: Callable[[str], None]) -> Path | None:
         if fault is None:
             return parent / name(step)
         _quarantine(parent, step)
-        say(f"warning: checkpoint {name(step)} {fault}; moved to {parent / QUARANTINE}, the one before it is used")
+        log.warning(f"checkpoint {name(step)} {fault}; moved to {parent / QUARANTINE}, the one before it is used")
     if found or _quarantined(parent):
         raise NeedsHuman(f"none of the checkpoints of {parent.parent} can be used, see {parent / QUARANTINE}: restore "
                          "one from a backup, or begin anew with --overwrite_output_dir")  # fmt: skip
     return None
 
 
-def chosen(parent: Path, path: Path, say: Callable[[str], None]) -> Path:
+def chosen(parent: Path, path: Path) -> Path:
     """The checkpoint asked for by path; newer ones are moved to quarantine, as the run goes on from before them.
 
     Raises:
@@ -249,7 +252,7 @@ def chosen(parent: Path, path: Path, say: Callable[[str], None]) -> Path:
     for step in steps(parent):
         if step > int(match[1]):
             _quarantine(parent, step)
-            say(f"note: {name(step)} is newer than the checkpoint asked for: moved to {parent / QUARANTINE}")
+            log.info(f"{name(step)} is newer than the checkpoint asked for: moved to {parent / QUARANTINE}")
     return path
 
 
@@ -332,10 +335,10 @@ def _quarantined(parent: Path) -> bool:
 def _clear_debris(parent: Path) -> None:
     """Remove what killed saves left; put back a checkpoint that was about to be replaced by one that never came."""
     for path in list(parent.iterdir()) if parent.is_dir() else ():
-        if path.name.startswith(DOOMED) and _unlike_manifest(path) is None:
-            original = parent / path.name.removeprefix(DOOMED).rpartition("-")[0]
+        if path.name.startswith(TRASH_PREFIX) and _unlike_manifest(path) is None:
+            original = parent / path.name.removeprefix(TRASH_PREFIX).rpartition("-")[0]
             if not original.exists():
                 path.rename(original)
                 continue
-        if path.name.startswith((ASIDE, DOOMED)):
+        if path.name.startswith((ASIDE, TRASH_PREFIX)):
             files.remove(path)

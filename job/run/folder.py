@@ -225,5 +225,7 @@ def needing_room(folder: RunFolder) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         if number not in NO_ROOM and not any(f"os error {n})" in text for n in NO_ROOM):
             raise
-        raise JobError(f"{folder.path} cannot be written ({text}): make room, then start the same command again, which "
-                       "goes on from the newest checkpoint") from error  # fmt: skip
+        raise JobError(
+            f"{folder.path} cannot be written ({text}): make room, then run the same command again to resume from the "
+            "last checkpoint"
+        ) from error

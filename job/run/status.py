@@ -1,7 +1,7 @@
 """status.json: what a run is doing, for people and for the launcher's list.
 
-A thread of its own keeps the heartbeat, so that a long step or a long tokenisation is not taken for a dead run. A full
-disk must not end a run for the sake of its heartbeat: a status that cannot be written is left as it was.
+A thread of its own keeps the heartbeat, so that a long step or a long tokenisation is not taken for a dead run. On a
+full disk the status stays as it was: a heartbeat is no reason to end a run.
 """
 
 from __future__ import annotations
@@ -35,20 +35,24 @@ class Status:
                 files.write_json(self._folder.status, value)
 
     @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         """RUNNING with a heartbeat within; then DONE, or what else it came to, and why."""
         self.write("RUNNING")
         self._thread.start()
         try:
             yield
         except BaseException as error:
-            self._end()
-            self.write(_state(error), _reason(error))
+            self._stop_heartbeat()
+            self.end(error)
             raise
-        self._end()
+        self._stop_heartbeat()
         self.write("DONE")
 
-    def _end(self) -> None:
+    def end(self, error: BaseException) -> None:
+        """What a run came to that did not finish, and why."""
+        self.write(_state(error), _reason(error))
+
+    def _stop_heartbeat(self) -> None:
         self._ended.set()
         self._thread.join()
 

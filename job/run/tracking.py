@@ -23,7 +23,7 @@ from job.errors import Refused
 from job.run.context import RunContext
 from job.run.folder import RunFolder
 from job.run.records import Records
-from job.runtime.console import say
+from job.runtime.console import log
 
 
 def start_trackers(names: Sequence[str], accelerator: Accelerator, folder: RunFolder) -> None:
@@ -163,11 +163,6 @@ class Tracker:
         self._window.started += seconds
         self._record({"step": self.step, "epoch": round(epoch, 4), "split": "eval", **scores, "best": best})
 
-    def say(self, text: str) -> None:
-        """A line for the reader, above the bar."""
-        if self._main:
-            (self._bar.write if self._bar is not None else say)(text)
-
     def finish(self) -> None:
         """Training is over: its time ends here.
 
@@ -196,7 +191,7 @@ class Tracker:
         if values["split"] == "train" and self._bar is not None:
             self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['examples_per_second']:.1f} examples/s")
         else:
-            self.say(line(values, self.steps))
+            log.info(line(values, self.steps))
 
 
 def line(values: Mapping[str, Any], steps: int) -> str:

@@ -1,18 +1,25 @@
-"""Lines for the reader, on stderr. A log that cannot be written must not end a run.
+"""What the reader sees, on stderr: the log, and the last line of a job that could not do what was asked.
 
-The log may lie on the disk that is full, and `2>&1 | tee log` ends with the Ctrl-C that is meant for the job. Libraries
-write there too, so the streams themselves are made patient.
+A log that cannot be written must not end a run: it may lie on the disk that is full, and `2>&1 | tee log` ends with the
+Ctrl-C that is meant for the job. Libraries write there too, so the streams themselves ignore such errors.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
+NOTICE_SECONDS = 5.0
+"""What takes longer says that it has begun."""
 
-class Patient:
-    """A stream like `stream`, on which what cannot be written now is tried again with the next or lost."""
+
+class TolerantStream:
+    """A stream like `stream` on which text that cannot be written is lost."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -30,13 +37,73 @@ class Patient:
         return getattr(self._stream, name)
 
 
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what sys.stderr is at that moment."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A log that cannot be written ends no run."""
+
+
+class _Lines(logging.Formatter):
+    """Time, level and, but for rank 0, the rank in front of each line of a message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        rank = os.environ.get("RANK", "0")
+        level = record.levelname if rank == "0" else f"{record.levelname} rank {rank}"
+        head = f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {level} "
+        return "\n".join(f"{head}{line}".rstrip() for line in super().format(record).split("\n"))
+
+
+def _logger() -> logging.Logger:
+    logger = logging.getLogger("muster")
+    if not logger.handlers:
+        handler = _StderrHandler()
+        handler.setFormatter(_Lines())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    return logger
+
+
+log = _logger()
+"""The job's log."""
+
+
 def install() -> None:
-    """Make stdout and stderr of this process patient; doing it twice is doing it once."""
+    """Make stdout and stderr of this process tolerant. Idempotent."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, Patient):
-            setattr(sys, name, cast(TextIO, Patient(stream)))
+        if stream is not None and not isinstance(stream, TolerantStream):
+            setattr(sys, name, cast(TextIO, TolerantStream(stream)))
 
 
-def say(text: str) -> None:
+def last_line(text: str) -> None:
+    """Why the job ends, without time and level, so that it reads the same in every launcher."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def notice(what: str) -> Iterator[None]:
+    """Log that `what` has begun, if it takes longer than NOTICE_SECONDS; on rank 0."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    timer = threading.Timer(NOTICE_SECONDS, log.info, [f"{what} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def traceback_wanted() -> bool:
+    """Whether MUSTER_TRACEBACK=1 asks for the traceback behind a one-line error."""
+    return os.environ.get("MUSTER_TRACEBACK", "") == "1"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from job.errors import Refused
 from job.runtime import contract
-from job.runtime.console import say
+from job.runtime.console import log
 from job.runtime.signals import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +122,7 @@ def provide_home() -> None:
         return  # what needs a home says so itself
     os.environ["HOME"] = str(found)
     if os.environ.get("RANK", "0") == "0":
-        say(f"note: HOME {f'({home}) cannot be written' if home else 'is not set'}: {found} is used instead")
+        log.warning(f"HOME {f'({home}) cannot be written' if home else 'is not set'}: {found} is used instead")
 
 
 def _go_offline_together() -> None:

@@ -1,11 +1,11 @@
-"""Signals -> a flag. What is done about it is decided elsewhere, at a place where all processes can do the same.
+"""Signals are only recorded here; callers poll `reason()` where all processes can act on it together.
 
 A handler that saves by itself stops one process in the middle of a step while the others wait for it in a collective.
-So SIGTERM, SIGINT and SIGUSR2 only leave word here, in the process that installed the handlers and never in one it
-forked, and `reason` tells it to whoever asks at the end of a step. Standard library only: the handlers stand before
-torch is imported, which takes seconds in which a signal would kill.
+SIGTERM, SIGINT and SIGUSR2 are recorded in the process that installed the handlers, never in one that it forked.
+Standard library only: the handlers are installed before torch is imported, which takes seconds in which a signal would
+kill the process.
 
-A launcher that is gone counts as a signal: `accelerate launch` dies of SIGTERM and leaves its processes to nobody.
+A launcher that died counts as a signal: `accelerate launch` dies of SIGTERM and leaves its processes running.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from job.errors import Stopped
 T = TypeVar("T")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 GRACE_SECONDS = 2.0
-"""In which a process that was only busy gets to where it heeds the signal by itself."""
+"""Time for a process that is only busy to reach the place where it polls by itself."""
 LAUNCHER_GONE = 1000
 TIME_LIMIT = 1001
-REASONS = {LAUNCHER_GONE: "its launcher is gone", TIME_LIMIT: "--max_minutes is about to pass"}
+REASONS = {LAUNCHER_GONE: "the end of its launcher", TIME_LIMIT: "--max_minutes"}
 
 
 @dataclass
-class _Word:
-    """What this process has heard."""
+class _Record:
+    """What this process has received."""
 
     pid: int = 0
     parent: int = 0
@@ -45,36 +45,36 @@ class _Word:
     started: float = field(default_factory=time.monotonic)
 
 
-_word = _Word()
+_record = _Record()
 
 
 def install() -> None:
-    """Take the signals over, in the main thread of the process that trains. Doing it twice is doing it once."""
-    if _word.pid == os.getpid():
+    """Handle the signals, in the main thread of the process that trains. Idempotent."""
+    if _record.pid == os.getpid():
         return
-    _word.pid, _word.parent = os.getpid(), os.getppid()
+    _record.pid, _record.parent = os.getpid(), os.getppid()
     for number in SIGNALS:
-        signal.signal(number, _heard)
+        signal.signal(number, _received)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held back while Python started
-    os.register_at_fork(after_in_child=_leave_to_parent)
+    os.register_at_fork(after_in_child=_restore_in_child)
 
 
 def ignore() -> None:
-    """Nothing is left to stop: from here to its end, where the interpreter drops handlers, a signal must not kill."""
+    """Ignore them: nothing is left to stop, and while the interpreter ends a signal must not kill."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def seconds() -> float:
     """Seconds since this process started to listen; a clock that is set back does not matter."""
-    return time.monotonic() - _word.started
+    return time.monotonic() - _record.started
 
 
 def reason() -> int:
     """Why this process should stop: a signal's number, LAUNCHER_GONE, or 0."""
-    if _word.asked == 0 and _word.pid == os.getpid() and _has_launcher() and os.getppid() != _word.parent:
-        _word.asked = LAUNCHER_GONE
-    return _word.asked
+    if _record.asked == 0 and _record.pid == os.getpid() and _has_launcher() and os.getppid() != _record.parent:
+        _record.asked = LAUNCHER_GONE
+    return _record.asked
 
 
 def in_words(number: int) -> str:
@@ -82,85 +82,83 @@ def in_words(number: int) -> str:
     return REASONS.get(number) or signal.Signals(number).name
 
 
-def at_once(work: Callable[[], T]) -> Callable[[], T]:
+def interruptible(work: Callable[[], T]) -> Callable[[], T]:
     """`work`, ended by a signal where it arrives: for what may take long, holds nothing worth saving and no collective.
 
     It raises Stopped on a signal, and where it fails after one: processes of its own may have died of the same signal.
     """
 
-    def interruptible() -> T:
-        heed()
-        _word.raising = True
+    def run() -> T:
+        raise_if_stopping()
+        _record.raising = True
         try:
             return work()
         except Exception:
-            heed()
+            raise_if_stopping()
             raise
         finally:
-            _word.raising = False
+            _record.raising = False
 
-    return interruptible
+    return run
 
 
 @contextlib.contextmanager
-def leaving(end: Callable[[Stopped], object]) -> Iterator[None]:
+def stop_while_waiting_for_peers(end: Callable[[Stopped], object]) -> Iterator[None]:
     """Within, a stop ends this process, after `end`, even where it waits in a library that hears no signal.
 
-    For the time until the processes have met: one that never comes is waited for until a time-out, and a launcher that
-    died meanwhile would leave the others waiting. There is nothing to save yet.
+    For the time until the processes have met: one that never comes is waited for until a time-out. There is nothing to
+    save yet. A thread does it: the interpreter writes each signal's number into a socket (1), which the thread waits
+    for (2), as it does for the end of the launcher (3); if the processes do not meet within GRACE_SECONDS (4), it ends
+    this one (5).
     """
-    if _word.pid != os.getpid():
+    if _record.pid != os.getpid():
         yield
         return
-    ours, librarys = socket.socketpair()
-    librarys.setblocking(False)
-    before = signal.set_wakeup_fd(librarys.fileno())
+    received, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
+    before = signal.set_wakeup_fd(wakeup.fileno())  # 1
     met = threading.Event()
 
     def watch() -> None:
         while not met.is_set():
-            told = ours.recv(1) if select.select([ours], [], [], 0.5)[0] else b""
-            heard = told[0] if told else reason()
-            if heard and not met.wait(GRACE_SECONDS):
-                end(stopped(heard))
-                os._exit(Stopped.exit_code)
-        ours.close()
+            numbers = received.recv(1) if select.select([received], [], [], 0.5)[0] else b""  # 2
+            number = numbers[0] if numbers else reason()  # 3
+            if number and not met.wait(GRACE_SECONDS):  # 4
+                end(Stopped(in_words(number)))
+                os._exit(Stopped.exit_code)  # 5
+        received.close()
 
-    threading.Thread(target=watch, name="leaving", daemon=True).start()
+    threading.Thread(target=watch, name="wait-for-peers", daemon=True).start()
     try:
         yield
     finally:
         met.set()
         signal.set_wakeup_fd(before)
-        librarys.close()
+        wakeup.close()
 
 
-def heed() -> None:
-    """Raises Stopped if this process is to stop: for a place where there is nothing to save."""
+def raise_if_stopping() -> None:
+    """Raise Stopped if this process is to stop: for a place where there is nothing to save."""
     if reason():
-        raise stopped(reason())
+        raise Stopped(in_words(reason()))
 
 
-def stopped(number: int) -> Stopped:
-    return Stopped(f"{in_words(number)}, before a step was done; the same command starts again")
-
-
-def _heard(number: int, _: FrameType | None) -> None:
-    if os.getpid() != _word.pid:
+def _received(number: int, _: FrameType | None) -> None:
+    if os.getpid() != _record.pid:
         return
-    _word.interrupts += number == signal.SIGINT
-    if _word.interrupts > 1:  # whoever asks twice does not want to wait for a checkpoint
+    _record.interrupts += number == signal.SIGINT
+    if _record.interrupts > 1:  # whoever asks twice does not want to wait for a checkpoint
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
-    _word.asked = _word.asked or number
-    if _word.raising:
-        _word.raising = False
-        raise stopped(number)
+    _record.asked = _record.asked or number
+    if _record.raising:
+        _record.raising = False
+        raise Stopped(in_words(number))
 
 
-def _leave_to_parent() -> None:
+def _restore_in_child() -> None:
     """In a forked child: what is meant for the job is its parent's to act on. SIGTERM is how a pool ends its own."""
-    if os.getppid() == _word.pid:
+    if os.getppid() == _record.pid:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

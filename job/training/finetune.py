@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -17,14 +18,16 @@ from job.errors import Stopped
 from job.evaluation.evaluator import Evaluator
 from job.model import cpu_dropout
 from job.run import checkpoints, manifest
+from job.run.checkpoints import Snapshot
 from job.run.context import RunContext
 from job.run.tracking import Tracker
-from job.runtime.console import say
+from job.runtime.console import log
 from job.training import loop, token_limit, unused_parameters
 from job.training import optimizer as optim
+from job.training.outcome import Outcome
 from job.training.state import TrainState, restore
-from job.training.step_end import Keeper, Outcome
-from job.training.stopping import Boundary
+from job.training.step_end import StepEnd
+from job.training.stopping import StopVote
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,14 +46,15 @@ def evaluate_only(
     form = forms.choose(context.config, model, tokenizer, data.splits, accelerator)
     _announce(form, context)
     model = accelerator.prepare_model(model, evaluation_mode=True)
-    boundary = Boundary(context.config.run, accelerator)
-    evaluate = Evaluator(context, model, form, data.task.kind, boundary.cross)
+    vote = StopVote(context.config.run, accelerator)
+    evaluate = Evaluator(context, model, form, data.task.kind, vote.poll)
     try:
         evaluated, test = (None if split is None else evaluate(split) for split in (data.evaluation, data.test))
     except Stopped as stop:
-        raise Stopped(f"{stop}, during the evaluation; the same command begins it again") from None
+        stop.progress = "during the evaluation; run the same command to start it again"
+        raise
     finally:
-        boundary.close()
+        vote.close()
     return Outcome(accelerator.unwrap_model(model, keep_fp32_wrapper=False), evaluated, test)
 
 
@@ -81,25 +85,26 @@ def finetune(
     loader = BatchLoader(data.train, form, accelerator, OVERHEAD[distributed.device_class(accelerator)])
     limit = _token_limit(context, model, loader)
 
-    so_far = None
+    saved = None
     if resumed is not None:
         loop.settle_gradient_buckets(state, loader, loop.example_losses(kind, context.config.training))
-        so_far = _resume(resumed, state, accelerator)
-    tracker = Tracker(context, steps, None if so_far is None else so_far["tracker"])
-    keeper = Keeper(context, state, form, data, tracker, so_far)
+        saved = _resume(resumed, state, accelerator)
+    tracker = Tracker(context, steps, None if saved is None else saved["tracker"])
+    step_end = StepEnd(context, state, form, data, tracker, saved)
     try:
-        if not keeper.catch_up():
-            loop.train(context, state, loader, kind, limit, tracker, keeper.after_step)
-        return keeper.outcome(lambda: _train_numbers(tracker, accelerator))
+        step_end.finish_interrupted_evaluation()
+        if not step_end.training_is_over:
+            loop.train(context, state, loader, kind, limit, tracker, step_end.after_step)
+        return dataclasses.replace(step_end.outcome(), train=_train_numbers(tracker, accelerator))
     finally:
-        keeper.close()
+        step_end.close()
         tracker.close()
 
 
 def _announce(form: forms.Form, context: RunContext) -> None:
     """Log the form of the run's forward passes and write it into the manifest."""
     if context.accelerator.is_main_process:
-        say(f"forward  {form}")
+        log.info(f"forward  {form}")
         manifest.amend(context.folder, forward=str(form))
 
 
@@ -108,9 +113,9 @@ def _token_limit(context: RunContext, model: PreTrainedModel, loader: BatchLoade
     config, accelerator, folder = context.config, context.accelerator, context.folder
     default = token_limit.default(model, accelerator, config.model.gradient_checkpointing)
     limit = loader.token_limit(config.training.max_tokens_per_device, default)
-    limit = distributed.from_main(accelerator, lambda: manifest.token_limit(folder, limit))
+    limit = distributed.broadcast_from_main(accelerator, lambda: manifest.token_limit(folder, limit))
     if accelerator.is_main_process and accelerator.device.type == "cuda":
-        say(f"tokens   {limit:,} in a forward pass")
+        log.info(f"tokens   {limit:,} in a forward pass")
         manifest.amend(folder, tokens_in_a_pass=limit)
     return limit
 
@@ -135,7 +140,7 @@ def _resume(path: Path, state: TrainState, accelerator: Accelerator) -> Mapping[
     restore(snapshot, state, accelerator)
     if main:
         checkpoints.end_attempt(path)
-    return distributed.from_main(accelerator, lambda: None if snapshot is None else dict(snapshot.state))
+    return distributed.broadcast_from_main(accelerator, lambda: dict(cast(Snapshot, snapshot).state))
 
 
 def _train_numbers(tracker: Tracker, accelerator: Accelerator) -> dict[str, Any]:

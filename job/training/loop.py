@@ -24,6 +24,7 @@ from job.model.outputs import outputs_of
 from job.run import manifest
 from job.run.context import RunContext
 from job.run.tracking import Tracker
+from job.runtime.console import log
 from job.training import oom
 from job.training.state import TrainState
 from job.training.step_loss import Losses, StepLoss, async_bool, reject_non_finite
@@ -156,7 +157,7 @@ def _forget_attempt(state: TrainState, loader: BatchLoader, losses_of: ExampleLo
 
 def _keep_limit(context: RunContext, tracker: Tracker, limit: int) -> None:
     """Say that micro-batches are smaller from here on, and write it down for the next start."""
-    step = tracker.step + 1
-    tracker.say(f"out of memory in step {step}: from here on {limit} tokens a forward pass, on the same examples")
     if context.accelerator.is_main_process:
+        step = tracker.step + 1
+        log.warning(f"out of memory in step {step}: from here on {limit} tokens a forward pass, on the same examples")
         manifest.amend(context.folder, **{manifest.TOKEN_LIMIT: limit})

@@ -36,7 +36,7 @@ def agreed(accelerator: Accelerator, work: Callable[[], T]) -> T:
     done: list[T] = []
     with contextlib.suppress(torch.OutOfMemoryError):  # its traceback, gone below, holds what fills the memory
         done.append(work())
-    if distributed.any_of(accelerator, not done):
+    if distributed.all_reduce_any(accelerator, not done):
         raise Exhausted
     return done[0]
 

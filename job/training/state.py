@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,10 +63,9 @@ def restore(snapshot: Snapshot | None, training: TrainState, accelerator: Accele
     On another number of processes than it was taken on the random states cannot be dealt out again: each process then
     draws from a new stream, the same at every such start.
     """
-    told = None if snapshot is None else (snapshot.step, {k: v for k, v in snapshot.state.items() if k in VALUES})
-    step, values = distributed.from_main(accelerator, lambda: told)
+    step, values = distributed.broadcast_from_main(accelerator, lambda: _plain(cast(Snapshot, snapshot)))
     kept = {
-        file: distributed.tensors_from_main(accelerator, None if snapshot is None else snapshot.tensors[file])
+        file: distributed.broadcast_tensors(accelerator, None if snapshot is None else snapshot.tensors[file])
         for file in (MODEL, OPTIMIZER, RNG)
     }
     load_weights(accelerator.unwrap_model(training.model), kept[MODEL])
@@ -84,6 +83,10 @@ def restore(snapshot: Snapshot | None, training: TrainState, accelerator: Accele
         _set_random_states(mine)
     else:
         torch.manual_seed(int(np.random.SeedSequence([step, accelerator.process_index]).generate_state(1)[0]))
+
+
+def _plain(snapshot: Snapshot) -> tuple[int, dict[str, Any]]:
+    return snapshot.step, {name: value for name, value in snapshot.state.items() if name in VALUES}
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

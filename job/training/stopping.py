@@ -1,8 +1,8 @@
-"""The end of a step, where all processes agree: stop now, save now, or go on.
+"""The vote at the end of a step and before each evaluation batch: stop now, save now, or go on.
 
-A signal may reach one process only, and clocks differ; so each says what it has heard, and the most urgent word counts
-for all. It is told over the CPU: asking the accelerator (check_trigger) would wait for the GPU in
-every step. The same place is passed after every evaluation batch, and by its silence a process that hangs is found.
+A signal may reach one process only, and clocks differ; so each process votes, and the most urgent vote counts for all.
+It goes over the CPU: Accelerate's check_trigger would wait for the GPU in every step. A process that does not come back
+to the next vote hangs, and is ended.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class Pace:
     """Times of the main process, in seconds.
 
     Attributes:
-        passed: when the boundary was last passed.
+        polled: when the vote was last polled.
         saved: when a checkpoint was last begun.
-        longest: the longest time between two boundaries, and what a save took: how long a stop may take.
+        longest: the longest time between two polls, and what a save took: how long a stop may take.
     """
 
-    passed: float
+    polled: float
     saved: float
     longest: float = 0.0
     save: float = 0.0
 
 
-class Boundary:
-    """Passed by every process, the same number of times."""
+class StopVote:
+    """Polled by every process, the same number of times."""
 
     def __init__(self, run: Run, accelerator: Accelerator) -> None:
         self._run, self._main = run, accelerator.is_main_process
@@ -45,7 +45,7 @@ class Boundary:
         self._group = distributed.cpu_group() if several else None
         self._pace = Pace(time.monotonic(), time.monotonic())
 
-    def cross(self) -> bool:
+    def poll(self) -> bool:
         """Whether it is time for a checkpoint; the same answer on every process.
 
         Raises:
@@ -63,17 +63,17 @@ class Boundary:
     def saved(self, seconds: float) -> None:
         """A checkpoint was begun, and held training up for `seconds`."""
         now = time.monotonic()
-        self._pace.saved = self._pace.passed = now
+        self._pace.saved = self._pace.polled = now
         self._pace.save = max(self._pace.save, seconds)
 
     def close(self) -> None:
-        """No more boundaries: what follows may take its time."""
+        """No more polls: what follows may take its time."""
         faulthandler.cancel_dump_traceback_later()
 
     def _note_time(self) -> None:
         now = time.monotonic()
-        self._pace.longest = max(self._pace.longest, now - self._pace.passed)
-        self._pace.passed = now
+        self._pace.longest = max(self._pace.longest, now - self._pace.polled)
+        self._pace.polled = now
         if self._run.step_timeout_minutes:
             faulthandler.dump_traceback_later(60 * self._run.step_timeout_minutes, exit=True, file=2)
 

@@ -33,7 +33,7 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Sp
         with accelerator.autocast():
             return unused.find(model, rows)
 
-    names, varies = distributed.from_main(accelerator, find)
+    names, varies = distributed.broadcast_from_main(accelerator, find)
     if not varies:
         unused.freeze(model, names)
     elif accelerator.num_processes > 1:

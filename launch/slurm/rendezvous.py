@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.errors import JobError, Refused
 from job.runtime import contract
-from job.runtime.signals import heed
+from job.runtime.signals import raise_if_stopping
 
 if TYPE_CHECKING:
     from submitit import JobEnvironment
@@ -89,7 +89,7 @@ def _tell(path: Path, port: int) -> None:
 def _told(path: Path) -> int:
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
-        heed()
+        raise_if_stopping()
         try:
             return int(path.read_text(encoding="ascii"))
         except FileNotFoundError:

@@ -92,7 +92,7 @@ def _train(rank: JobEnvironment, restarts: int, argv: Sequence[str]) -> int:
     from job import train
     from job.errors import JobError, Stopped
     from job.runtime import environment, signals
-    from job.runtime.console import say
+    from job.runtime.console import last_line
     from launch.slurm import rendezvous
 
     def leave(stop: Stopped) -> None:
@@ -102,13 +102,13 @@ def _train(rank: JobEnvironment, restarts: int, argv: Sequence[str]) -> int:
     rendezvous.name_rank(rank)
     try:
         environment.prepare()
-        with signals.leaving(leave):
+        with signals.stop_while_waiting_for_peers(leave):
             store = rendezvous.join(rank, restarts)
     except Stopped as stop:
         leave(stop)
         return 0
     except JobError as error:
-        say(f"error: {error}")
+        last_line(f"error: {error}")
         return error.exit_code
     code = train.main(list(argv), leave=leave)
     del store  # lived until here

@@ -1,12 +1,15 @@
 """For all tests of the job: nothing is fetched, and what is cached is thrown away."""
 
+import logging
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from job.runtime.console import log
 from job.runtime.environment import OFFLINE
 
 COUNTED = ("trials", "resumes", "mismatches")
@@ -35,3 +38,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     width = max(map(len, table))
     for kind, found in table.items() if len(table) > 1 else ():
         terminalreporter.write_line(f"{kind:{width}}  " + "  ".join(f"{found[name]:3} {name}" for name in COUNTED))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """The lines of the job's log, without their time."""
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(f"{record.levelname} {record.getMessage()}")
+
+    handler = Lines()
+    log.addHandler(handler)
+    yield lines
+    log.removeHandler(handler)

@@ -31,7 +31,7 @@ def test_bf16_that_a_cpu_imitates_is_said_once(
     distributed._set_precision("no", CPU, main)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == (main and capability is None)
-    assert all(line.startswith("note: --mixed_precision bf16: this CPU ") for line in said)
+    assert all(" WARNING --mixed_precision bf16: this CPU " in line for line in said)
 
 
 def test_bf16_that_a_gpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

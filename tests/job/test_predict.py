@@ -208,7 +208,7 @@ def test_a_stop_leaves_nothing_half_done_and_the_same_command_predicts(world: Pa
              "eval_max_tokens_per_device": 32}  # fmt: skip
     env = environment(world / "home", FAULTS="0:batch:2:SIGTERM")
     done = alone(WORKER, "predict", *words(flags), env=env, cwd=world).expect(75)
-    assert "stopped: SIGTERM, during the evaluation; the same command begins it again" in done.stderr
+    assert "stopped by SIGTERM during the evaluation; run the same command to start it again" in done.stderr
     assert not list((world / "stopped").glob("*predictions*"))
     alone(PREDICT, *words(flags), env=environment(world / "home"), cwd=world).expect(0)
     assert len(table(world / "stopped")) == 37

@@ -66,7 +66,7 @@ def interrupt(world: World, out: Path, *faults: str, **how: Any) -> None:
     code = 75 if how.get("processes", 1) == 1 else 1  # torchrun makes every failure a 1
     for fault in faults:
         done = world.run(out, faults=fault, **how).expect(code)
-        assert "with a checkpoint; the same command goes on from there" in done.stderr, done.stderr[-3000:]
+        assert "checkpoint saved; run the same command to resume" in done.stderr, done.stderr[-3000:]
         assert status(out)["state"] == "STOPPED"
     world.run(out, **how).expect(0)
     assert status(out)["state"] == "DONE"
@@ -239,5 +239,5 @@ def test_changed_data_or_tokens_are_refused_until_they_are_put_back(
         done = world.run(copied(stopped, f"changed-{what}")).expect(2)
     finally:
         path.write_bytes(before)
-    assert f"the {what} is not what it was when step-00000007 was made: put it back" in done.errors[0]
+    assert f"the {what} is not what it was when step-00000007 was made: restore it" in done.errors[0]
     assert len(done.errors) == 1

@@ -99,7 +99,7 @@ def test_what_is_padded_says_why(world: Path, tmp_path: Path) -> None:
 
 def said_of_the_form(out: Path) -> str:
     """What the run's log and manifest say of its forward pass."""
-    said = re.findall(r"^forward  (.*)$", (out.parent / f"{out.name}.log").read_text(), re.MULTILINE)
+    said = re.findall(r"INFO forward  (.*)$", (out.parent / f"{out.name}.log").read_text(), re.MULTILINE)
     assert said == [json.loads((out / "manifest.json").read_text())["forward"]]
     return said[0]
 

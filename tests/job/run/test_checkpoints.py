@@ -41,8 +41,8 @@ def _run_folder(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def said() -> list[str]:
-    return []
+def said(logged: list[str]) -> list[str]:
+    return logged
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_the_one_before_the_newest_can_always_be_gone_on_from(keep: int, parent:
             copy = parent.with_name(f"copy{step}")
             shutil.copytree(parent, copy)
             (copy / f"step-{step:08d}" / "state.json").write_text("{}")
-            assert checkpoints.newest(copy, said.append) == copy / f"step-{step - 1:08d}"
+            assert checkpoints.newest(copy) == copy / f"step-{step - 1:08d}"
 
 
 def killed_while_writing(parent: Path, made: Snapshot, name: str, turn: int) -> bool:
@@ -126,7 +126,7 @@ def test_a_save_killed_at_any_call_leaves_a_whole_checkpoint_and_debris_that_the
         shutil.rmtree(parent, ignore_errors=True)
         publish(parent, snapshot(1), snapshot(2))
         killed = killed_while_writing(parent, snapshot(step), name, turn)
-        found = checkpoints.newest(parent, said.append)
+        found = checkpoints.newest(parent)
         assert found is not None and checkpoints.read(found).step in {2, step}
         assert not [path.name for path in parent.iterdir() if path.name.startswith(".")]
         if not killed:
@@ -175,16 +175,16 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 def test_a_full_disk_is_said_once_and_when_it_is_over(disk: Disk, parent: Path, said: list[str]) -> None:
-    writer = Writer(parent, 2, said.append)
+    writer = Writer(parent, 2)
     disk.refused = {2, 3}
     for step in (1, 2, 3, 4):
         writer.save(snapshot(step))
         assert writer.wait() == (step not in disk.refused)
     writer.close()
     assert said == [
-        "warning: the checkpoint of step 2 could not be written ([Errno 28] No space left on device); older ones are "
+        "WARNING the checkpoint of step 2 could not be written ([Errno 28] No space left on device); older ones are "
         "untouched, training goes on",
-        "note: the checkpoint of step 4 could be written again",
+        "INFO the checkpoint of step 4 could be written again",
     ]
     assert checkpoints.steps(parent) == [1, 4]
 
@@ -192,21 +192,21 @@ def test_a_full_disk_is_said_once_and_when_it_is_over(disk: Disk, parent: Path, 
 def test_a_best_that_could_not_be_written_is_owed_and_written_before_any_later_one(
     disk: Disk, parent: Path, said: list[str]
 ) -> None:
-    writer = Writer(parent, 1, said.append)
+    writer = Writer(parent, 1)
     disk.refused = {2}
     for made in (snapshot(1, 1), snapshot(2, 2), snapshot(3, 2)):
         writer.save(made)
         writer.wait()
     assert checkpoints.steps(parent) == [1], "3 without 2 would be of no use, and 1 would have been removed for it"
-    assert writer.owed is not None and writer.owed.step == 2
+    assert writer.pending_retry is not None and writer.pending_retry.step == 2
     disk.refused = set()
     writer.save(snapshot(4, 2))
     assert writer.close()
-    assert (checkpoints.steps(parent), writer.owed) == ([2, 4], None)
+    assert (checkpoints.steps(parent), writer.pending_retry) == ([2, 4], None)
 
 
 def test_a_best_that_is_owed_is_let_go_for_a_better_one(disk: Disk, parent: Path, said: list[str]) -> None:
-    writer = Writer(parent, 2, said.append)
+    writer = Writer(parent, 2)
     disk.refused = {1}
     for made in (snapshot(1, 1), snapshot(2, 2)):
         writer.save(made)
@@ -215,7 +215,7 @@ def test_a_best_that_is_owed_is_let_go_for_a_better_one(disk: Disk, parent: Path
 
 
 def test_the_last_failure_is_known_however_often_one_asks(disk: Disk, parent: Path, said: list[str]) -> None:
-    writer = Writer(parent, 2, said.append)
+    writer = Writer(parent, 2)
     disk.refused = {1}
     writer.save(snapshot(1))
     assert [writer.wait(), writer.wait(), writer.close()] == [False, False, False]
@@ -262,9 +262,9 @@ def test_a_damaged_one_goes_to_quarantine_and_the_one_before_is_used(
 ) -> None:
     publish(parent, snapshot(1), snapshot(2))
     damage(parent / "step-00000002")
-    assert checkpoints.newest(parent, said.append) == parent / "step-00000001"
+    assert checkpoints.newest(parent) == parent / "step-00000001"
     assert len(said) == 1
-    assert said[0].startswith("warning: checkpoint step-00000002 ")
+    assert said[0].startswith("WARNING checkpoint step-00000002 ")
     assert said[0].endswith(f"; moved to {parent / 'quarantine'}, the one before it is used")
     assert (parent / "quarantine" / "step-00000002").is_dir()
 
@@ -278,7 +278,7 @@ def test_where_none_is_whole_a_human_is_needed_at_every_start(
         damage(parent / f"step-{step:08d}")
     for _ in range(2):
         with pytest.raises(NeedsHuman, match=r"none of the checkpoints of .* can be used") as caught:
-            checkpoints.newest(parent, said.append)
+            checkpoints.newest(parent)
         assert caught.value.exit_code == 3
     assert len(said) == 2
     assert len(list((parent / "quarantine").iterdir())) == 2
@@ -289,23 +289,23 @@ def test_one_restored_from_a_backup_is_used_again(parent: Path, said: list[str])
     backup = shutil.copytree(parent / "step-00000001", parent.with_name("backup"))
     flip_a_byte(parent / "step-00000001")
     with pytest.raises(NeedsHuman):
-        checkpoints.newest(parent, said.append)
+        checkpoints.newest(parent)
     shutil.copytree(backup, parent / "step-00000001")
-    assert checkpoints.newest(parent, said.append) == parent / "step-00000001"
+    assert checkpoints.newest(parent) == parent / "step-00000001"
 
 
 def test_one_whose_best_is_damaged_is_not_used(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1, 1), snapshot(2, 2), snapshot(3, 2))
     flip_a_byte(parent / "step-00000002")
-    assert checkpoints.newest(parent, said.append) == parent / "step-00000001"
+    assert checkpoints.newest(parent) == parent / "step-00000001"
     assert "step-00000003 needs the best one, step-00000002, which is not whole" in said[0]
 
 
 def test_no_checkpoint_is_no_fault(parent: Path, said: list[str]) -> None:
-    assert checkpoints.newest(parent, said.append) is None
+    assert checkpoints.newest(parent) is None
     parent.mkdir()
     (parent / ".new-step-00000001-4711").mkdir()
-    assert checkpoints.newest(parent, said.append) is None
+    assert checkpoints.newest(parent) is None
     assert (said, list(parent.iterdir())) == ([], [])
 
 
@@ -313,23 +313,23 @@ def test_foreign_files_beside_them_are_no_checkpoints(parent: Path, said: list[s
     publish(parent, snapshot(1))
     for name in ("step-latest", "step-2", ".nfs0001", "notes.txt"):
         (parent / name).write_text("")
-    assert checkpoints.newest(parent, said.append) == parent / "step-00000001"
+    assert checkpoints.newest(parent) == parent / "step-00000001"
 
 
 def test_one_that_twice_ended_its_reader_is_not_tried_a_third_time(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1), snapshot(2))
     for _ in range(2):
-        found = checkpoints.newest(parent, said.append)
+        found = checkpoints.newest(parent)
         assert found == parent / "step-00000002"
         checkpoints.begin_attempt(found)
-    assert checkpoints.newest(parent, said.append) == parent / "step-00000001"
+    assert checkpoints.newest(parent) == parent / "step-00000001"
     assert "step-00000002 ended the run 2 times while it was being loaded" in said[0]
 
 
 def test_what_happens_after_it_was_loaded_is_not_its_fault(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1))
     for _ in range(5):
-        found = checkpoints.newest(parent, said.append)
+        found = checkpoints.newest(parent)
         assert found is not None
         checkpoints.begin_attempt(found)
         checkpoints.end_attempt(found)
@@ -343,17 +343,17 @@ def test_what_happens_after_it_was_loaded_is_not_its_fault(parent: Path, said: l
 def test_one_asked_for_by_path_is_used_and_newer_ones_are_put_aside(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1), snapshot(2), snapshot(3))
     asked = parent / "step-00000001"
-    assert checkpoints.chosen(parent, asked, said.append) == asked
+    assert checkpoints.chosen(parent, asked) == asked
     assert checkpoints.steps(parent) == [1]
-    assert [line.split(" is ")[0] for line in said] == ["note: step-00000002", "note: step-00000003"]
-    assert checkpoints.newest(parent, said.append) == asked
+    assert [line.split(" is ")[0] for line in said] == ["INFO step-00000002", "INFO step-00000003"]
+    assert checkpoints.newest(parent) == asked
 
 
 def test_one_asked_for_by_another_name_of_its_folder_is_the_same(parent: Path, tmp_path: Path, said: list[str]) -> None:
     publish(parent, snapshot(1))
     (tmp_path / "latest").symlink_to(parent.parent)
     asked = tmp_path / "latest" / "checkpoints" / "step-00000001"
-    assert checkpoints.chosen(parent, asked, said.append) == asked
+    assert checkpoints.chosen(parent, asked) == asked
 
 
 @pytest.mark.parametrize("path", ["nowhere", "step-00000009", "../step-00000001", "quarantine/step-00000001", "."])
@@ -364,7 +364,7 @@ def test_what_is_no_checkpoint_of_the_run_is_refused_and_nothing_is_moved(
     for place in (parent.parent, parent / "quarantine"):
         shutil.copytree(parent / "step-00000001", place / "step-00000001")
     with pytest.raises(Refused, match="is no checkpoint of this run: those are in"):
-        checkpoints.chosen(parent, parent / path, said.append)
+        checkpoints.chosen(parent, parent / path)
     assert (checkpoints.steps(parent), said) == ([1, 2], [])
 
 
@@ -372,7 +372,7 @@ def test_a_damaged_one_asked_for_by_path_is_refused_and_nothing_is_moved(parent:
     publish(parent, snapshot(1), snapshot(2))
     flip_a_byte(parent / "step-00000001")
     with pytest.raises(Refused, match=r"model\.safetensors is not what was written"):
-        checkpoints.chosen(parent, parent / "step-00000001", said.append)
+        checkpoints.chosen(parent, parent / "step-00000001")
     assert (checkpoints.steps(parent), said) == ([1, 2], [])
 
 

@@ -25,7 +25,7 @@ def held(folder: RunFolder) -> dict[str, str]:
 
 def test_status_is_running_then_done(folder: RunFolder) -> None:
     status = Status(folder, main=True)
-    with status.kept():
+    with status.running():
         assert held(folder).items() >= {"state": "RUNNING", "step": 0, "steps": None, "owner": lock.owner()}.items()
         status.step, status.steps = 7, 9
     assert held(folder).items() >= {"state": "DONE", "step": 7, "steps": 9, "reason": ""}.items()
@@ -34,7 +34,7 @@ def test_status_is_running_then_done(folder: RunFolder) -> None:
 def test_the_heart_beats_while_a_step_takes_long(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.02)
     status = Status(folder, main=True)
-    with status.kept():
+    with status.running():
         seen, deadline = {held(folder)["heartbeat"]}, time.monotonic() + 60
         status.step = 3
         while len(seen) < 4 and time.monotonic() < deadline:
@@ -50,7 +50,7 @@ def test_the_heart_beats_while_a_step_takes_long(folder: RunFolder, monkeypatch:
 @pytest.mark.parametrize(
     ("error", "state", "reason"),
     [
-        (Stopped("SIGTERM, at step 7"), "STOPPED", "SIGTERM, at step 7"),
+        (Stopped("SIGTERM"), "STOPPED", str(Stopped("SIGTERM"))),
         (NeedsHuman("none can be used"), "NEEDS_HUMAN", "NeedsHuman: none can be used"),
         (RuntimeError("many\n  lines"), "FAILED", "RuntimeError: many lines"),
         (KeyboardInterrupt(), "FAILED", "KeyboardInterrupt: "),
@@ -59,20 +59,20 @@ def test_the_heart_beats_while_a_step_takes_long(folder: RunFolder, monkeypatch:
 def test_status_says_in_one_line_what_ended_a_run(
     error: BaseException, state: str, reason: str, folder: RunFolder
 ) -> None:
-    with pytest.raises(type(error)), Status(folder, main=True).kept():
+    with pytest.raises(type(error)), Status(folder, main=True).running():
         raise error
     assert (held(folder)["state"], held(folder)["reason"]) == (state, reason)
 
 
 def test_a_long_reason_is_cut(folder: RunFolder) -> None:
-    with pytest.raises(RuntimeError), Status(folder, main=True).kept():
+    with pytest.raises(RuntimeError), Status(folder, main=True).running():
         raise RuntimeError("x" * 1000)
     assert len(held(folder)["reason"]) == 500
 
 
 def test_only_the_main_process_writes_the_status(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
-    with Status(folder, main=False).kept():
+    with Status(folder, main=False).running():
         time.sleep(0.1)
     assert list(folder.path.iterdir()) == []
 
@@ -80,6 +80,6 @@ def test_only_the_main_process_writes_the_status(folder: RunFolder, monkeypatch:
 def test_a_status_that_cannot_be_written_is_left_as_it_was(tmp_path: Path) -> None:
     """A full disk must not end a run for the sake of its heartbeat."""
     folder = RunFolder(tmp_path / "gone")
-    with Status(folder, main=True).kept():
+    with Status(folder, main=True).running():
         pass
     assert not folder.path.exists()

@@ -97,7 +97,7 @@ def test_a_launcher_that_is_gone_counts_as_a_signal() -> None:
                                stdout=subprocess.PIPE, text=True)  # fmt: skip
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.kill()
-    assert process.stdout.readline() == "its launcher is gone\n"
+    assert process.stdout.readline() == "the end of its launcher\n"
     process.wait()
     process.stdout.close()
 
@@ -118,11 +118,11 @@ def test_long_work_that_holds_nothing_is_ended_where_the_signal_finds_it() -> No
         def work():
             print("ready", flush=True)
             time.sleep(600)
-        try: interrupt.at_once(work)()
+        try: interrupt.interruptible(work)()
         except Stopped as stop: print(stop)
     """)
     process.send_signal(signal.SIGTERM)
-    assert said(process) == "SIGTERM, before a step was done; the same command starts again\n"
+    assert said(process) == "stopped by SIGTERM before the first step; run the same command to start again\n"
 
 
 def test_a_stop_that_a_library_makes_its_own_error_of_is_a_stop_all_the_same() -> None:
@@ -131,7 +131,7 @@ def test_a_stop_that_a_library_makes_its_own_error_of_is_a_stop_all_the_same() -
             print("ready", flush=True)
             try: time.sleep(600)
             except Exception as error: raise RuntimeError("could not generate the data set") from error
-        try: interrupt.at_once(work)()
+        try: interrupt.interruptible(work)()
         except Stopped: print("stopped")
     """)
     process.send_signal(signal.SIGUSR2)
@@ -140,10 +140,10 @@ def test_a_stop_that_a_library_makes_its_own_error_of_is_a_stop_all_the_same() -
 
 def test_a_signal_before_long_work_is_heeded_and_one_after_it_kept() -> None:
     process = running("""
-        interrupt.at_once(lambda: None)()
+        interrupt.interruptible(lambda: None)()
         print("ready", flush=True)
         while not interrupt.reason(): time.sleep(0.01)
-        try: interrupt.at_once(lambda: print("worked"))()
+        try: interrupt.interruptible(lambda: print("worked"))()
         except Stopped: print("not begun")
     """)
     process.send_signal(signal.SIGTERM)

@@ -14,12 +14,12 @@ from job.config import Run
 from job.errors import Stopped
 from job.runtime import signals
 from job.training import stopping
-from job.training.stopping import Boundary
+from job.training.stopping import StopVote
 from tests.support.launch import ROOT
 
 
-def alone(**run: Any) -> Boundary:
-    return Boundary(Run(**run), SimpleNamespace(is_main_process=True, num_processes=1))  # type: ignore[arg-type]
+def alone(**run: Any) -> StopVote:
+    return StopVote(Run(**run), SimpleNamespace(is_main_process=True, num_processes=1))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def pass_at(found: Boundary, clock: list[float], *seconds: float) -> list[bool]:
+def pass_at(found: StopVote, clock: list[float], *seconds: float) -> list[bool]:
     answers = []
     for second in seconds:
         clock[0] = 1000 + second
-        answers.append(found.cross())
+        answers.append(found.poll())
     return answers
 
 
@@ -51,7 +51,7 @@ def test_a_time_limit_leaves_twice_the_longest_step_and_save(clock: list[float])
     found = alone(max_minutes=1, save_minutes=None)
     found.saved(3.0)
     pass_at(found, clock, 10, 20, 30)
-    with pytest.raises(Stopped, match="--max_minutes is about to pass"):
+    with pytest.raises(Stopped, match=r"^stopped by --max_minutes before"):
         pass_at(found, clock, 35)
 
 
@@ -64,7 +64,7 @@ def test_short_steps_may_use_the_time_almost_to_its_end(clock: list[float]) -> N
 
 def test_a_signal_is_named_even_where_the_time_is_over(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "reason", lambda: signal.SIGTERM.value)
-    with pytest.raises(Stopped, match=r"^SIGTERM$"):
+    with pytest.raises(Stopped, match=r"^stopped by SIGTERM "):
         pass_at(alone(max_minutes=1), clock, 3600)
 
 
@@ -73,10 +73,10 @@ def test_a_process_that_never_comes_back_is_ended_with_its_stack_and_one_that_is
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from types import SimpleNamespace
-from job.training.stopping import Boundary
+from job.training.stopping import StopVote
 from job.config import Run
-found = Boundary(Run(step_timeout_minutes=0.02), SimpleNamespace(is_main_process=True, num_processes=1))
-found.cross()
+found = StopVote(Run(step_timeout_minutes=0.02), SimpleNamespace(is_main_process=True, num_processes=1))
+found.poll()
 if sys.argv[1] == "done": found.close()
 def hang(): time.sleep(3)
 hang()

@@ -1,0 +1,75 @@
+"""The start of a run in its folder: a new one, one to resume, or one that has already finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from job import config as configuration
+from job.config import Config
+from job.errors import JobError, NeedsHuman, Refused
+from job.run import checkpoints, lock
+from job.run import folder as run_folder
+from job.run.folder import RunFolder
+from job.run.status import Status
+from job.runtime import contract
+from job.runtime.console import log
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run folder that belongs to this run.
+
+    Attributes:
+        folder: locked for this run.
+        config: as asked for; for the next start of a requeued job without what was asked for once.
+        results: what results.json holds where this very run has already finished.
+        resume_from: the checkpoint to resume from; None where the run starts from its beginning.
+    """
+
+    folder: RunFolder
+    config: Config
+    results: dict[str, Any] | None = None
+    resume_from: Path | None = None
+
+
+def open_run(config: Config, name: str) -> Opened:
+    """Lock the run folder and find out what there is to do. To be called on the main process alone.
+
+    Args:
+        config: all settings.
+        name: what a new run folder's name begins with, where neither output_dir is set nor the launcher chose one.
+
+    Raises:
+        Refused: the folder is another run's, or cannot be written.
+        NeedsHuman: there are checkpoints and none can be used.
+    """
+    chosen = config.run.output_dir or os.environ.get(contract.RUN_FOLDER) or run_folder.make_new(name)
+    folder = RunFolder(Path(chosen).absolute())
+    config = run_folder.as_continued(folder, configuration.settled(config))
+    try:
+        if run_folder.claim(folder, config):
+            log.info(f"{folder.path} holds this very run, finished: nothing to do")
+            return Opened(folder, config, json.loads(folder.results.read_text(encoding="utf-8")))
+        return Opened(folder, config, resume_from=_resume_point(config, folder))
+    except JobError as error:
+        if isinstance(error, NeedsHuman):
+            Status(folder, main=True).end(error)
+        close_run(folder, config, error)
+        raise
+
+
+def close_run(folder: RunFolder, config: Config, error: BaseException | None = None) -> None:
+    """Give the folder up; after a rejected request one that was named by us and holds nothing is removed."""
+    if isinstance(error, Refused):
+        run_folder.discard_if_new(folder, config)
+    lock.release(folder.path)
+
+
+def _resume_point(config: Config, folder: RunFolder) -> Path | None:
+    asked = config.run.resume_from_checkpoint
+    return checkpoints.newest(folder.checkpoints) if asked == "auto" else checkpoints.chosen(
+        folder.checkpoints, Path(asked))  # fmt: skip
