@@ -99,9 +99,7 @@ def _plan(view: View) -> Cancellation | None:
     if job.host != socket.gethostname():
         raise Refused(f"{run.name} runs on {job.host}: cancel it there")
     if not _process_runs(job):
-        raise Refused(
-            f"{run.name} has no process {job.pid} on {job.host} any more: it ends by itself, look at `status`"
-        )
+        raise Refused(f"{run.name} has no {_process(job)} on {job.host} any more: it ends by itself, look at `status`")
     return Cancellation(run, job, saves=True)
 
 
@@ -112,9 +110,8 @@ def _begin(cancellation: Cancellation) -> bool:
         problem = slurm.scancel(job.id, job.cluster, "TERM" if saves else "")
         cancellation.killed = not saves
     else:
-        problem = _terminate(job.pid)
-    what = f"job {job.id}" if job.launcher == "slurm" else f"process {job.pid}"
-    _say(f"{run.name}: {problem or ('saves and stops' if saves else 'cancelled')} ({what})")
+        problem = processes.terminate_container(job.container) if job.container else _terminate(job.pid)
+    _say(f"{run.name}: {problem or ('saves and stops' if saves else 'cancelled')} ({_process(job)})")
     return not problem
 
 
@@ -153,7 +150,16 @@ def _unfinished(left: Sequence[Cancellation], *, hard: bool) -> list[Cancellatio
     return found
 
 
+def _process(job: Job) -> str:
+    """What is ended, in words."""
+    if job.launcher == "slurm":
+        return f"job {job.id}"
+    return f"container {job.container}" if job.container else f"process {job.pid}"
+
+
 def _process_runs(job: Job) -> bool:
+    if job.container:
+        return processes.container_runs(job.container)
     return processes.is_running(job.pid, job.process_start)
 
 

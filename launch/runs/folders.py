@@ -49,6 +49,8 @@ class Job:
     host: str = ""
     pid: int = 0
     process_start: str = ""
+    container: str = ""
+    """docker's name of it."""
 
     def __str__(self) -> str:
         return self.id if self.launcher == "slurm" else self.launcher
@@ -205,7 +207,7 @@ def newest_job(run: Path) -> Job | None:
     flags = values.get("flags")
     texts = {
         name: _text(values, name)
-        for name in ("launcher", "cluster", "time", "config", "directory", "host", "process_start")
+        for name in ("launcher", "cluster", "time", "config", "directory", "host", "process_start", "container")
     }
     return Job(
         id=str(values.get("id") or folder.name),

@@ -1,4 +1,4 @@
-"""Which process a process id means: ids are used again, so its start time is compared too."""
+"""Which process a process id means: ids are used again, so its start time is compared too. And containers, by name."""
 
 from __future__ import annotations
 
@@ -24,3 +24,23 @@ def started(pid: int) -> str:
 def is_running(pid: int, start: str) -> bool:
     """Whether process `pid` runs and is the one that `started` gave `start` for."""
     return bool(start) and started(pid) == start
+
+
+def container_runs(name: str) -> bool:
+    """Whether docker has a running container of this name; also where docker does not say."""
+    asked = _docker("ps", "--quiet", f"--filter=name=^/{name}$")
+    return asked is None or bool(asked)
+
+
+def terminate_container(name: str) -> str:
+    """Send SIGTERM to a container's job; why that did not work, or nothing."""
+    return "" if _docker("kill", "--signal=TERM", name) is not None else f"docker has no container {name} to stop"
+
+
+def _docker(*words: str) -> str | None:
+    """What docker answers; None for an error."""
+    try:
+        asked = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.strip() if asked.returncode == 0 else None

@@ -150,7 +150,7 @@ def _job(view: View) -> str:
     parts = [
         f"{job.launcher} {job.id}",
         f"on {where}" if where else "",
-        f"submitted {job.time}" if job.time else "",
+        f"submitted {job.time[:16].replace('T', ' ')} UTC" if job.time else "",
         f"{limit} until its time limit" if limit else "",
         f"restarted {view.run.restarts}x" if view.run.restarts else "",
     ]

@@ -188,6 +188,20 @@ def test_another_process_of_that_id_is_left_alone(
         os.kill(started.pid, signal.SIGKILL)
 
 
+def test_a_docker_run_is_ended_by_its_container(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told = stand_ins.folder / "told"
+    stand_ins.add("docker", f'[ "$1" = kill ] && touch {told}\n[ -e {told} ] || echo 0123abcd')
+    values = {"launcher": "docker", "host": socket.gethostname(), "container": "muster-a"}
+    run = synthetic.local_job(synthetic.run(runs / "a"), **values)
+    assert "a: saves and stops (container muster-a)\na: CANCELLED" in ran(capfd, "a")
+    assert "kill --signal=TERM muster-a" in stand_ins.calls("docker")
+    assert state(run) == "CANCELLED"
+    synthetic.write(run / "status.json", {"state": "RUNNING", "heartbeat": synthetic.moment(1)})
+    assert "a has no container muster-a on" in ran(capfd, "a", code=2)
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,6 +129,22 @@ def test_two_hundred_runs_cost_six_files_each_and_two_processes(
     assert len(out.splitlines()) == 201
     assert counted["subprocess.Popen"] == 2
     assert counted["open"] <= 6 * 200
+
+
+def test_watching_looks_again_until_ctrl_c(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = synthetic.run(runs / "a", step=1)
+    looks = iter((lambda: synthetic.write(path / "status.json", {"state": "DONE"}), None))
+
+    def pause(_: float) -> None:
+        if (event := next(looks)) is None:
+            raise KeyboardInterrupt
+        event()
+
+    monkeypatch.setattr(time, "sleep", pause)
+    out = printed(capfd, "--watch")
+    assert [line.split()[2] for line in out.splitlines() if line.startswith("a ")] == ["RUNNING", "DONE"]
 
 
 def test_a_pipe_gets_whole_plain_lines_and_may_close(runs: Path, stand_ins: StandIns) -> None:
