@@ -64,8 +64,10 @@ def _check_choices(config: Config) -> None:
 def _check_best_metric(config: Config) -> None:
     """What our own metrics give is known; another's only once it has computed."""
     names, best = config.evaluation.metrics, config.evaluation.metric_for_best_model
-    given = metrics.numbers(names or tuple(metrics.METRICS), foreign=(str(best),))
-    if best not in (None, "loss", *given):
+    given = metrics.numbers(names or tuple(metrics.METRICS))
+    if best is None or not set(names) <= metrics.METRICS.keys():
+        return
+    if metrics.as_computed(best) not in ("loss", *given):
         source = f"--metrics {' '.join(names)} give" if names else "there are"
         raise Refused(f"--metric_for_best_model {best}: {source} loss, {', '.join(given)}")
 
@@ -85,12 +87,16 @@ def _check_model(config: Config) -> None:
     """A model in a folder: its config.json and weights are there, and it has the positions that are asked for."""
     name = config.model.model_name_or_path
     folder = Path(name)
+    if config.model.tokenizer_name is not None and _is_missing_path(config.model.tokenizer_name):
+        raise Refused(f"no folder {config.model.tokenizer_name} with a tokenizer")
     if not folder.is_dir():
-        if folder.is_file() or name.startswith(("/", "./", "../", "~")):
+        if _is_missing_path(name):
             raise Refused(f"no model folder {name}")
         return
     if not (folder / "config.json").is_file():
-        raise Refused(f"{name} is no model folder: it has no config.json")
+        has_model = (folder / "model" / "config.json").is_file()
+        instead = f"; the model of this run is {name.rstrip('/')}/model" if has_model else ""
+        raise Refused(f"{name} is no model folder: it has no config.json{instead}")
     try:
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         positions = described.get("max_position_embeddings")
@@ -100,6 +106,15 @@ def _check_model(config: Config) -> None:
     if isinstance(positions, int) and asked is not None and 0 < positions < asked:
         raise Refused(f"--max_seq_length {asked}: the model {name} has {positions} positions")
     _check_weights(folder)
+
+
+def _is_missing_path(name: str) -> bool:
+    """Whether `name` can only be a path, and there is no such folder: a name on the hub is `owner/name` or `name`."""
+    path = Path(name)
+    if path.is_dir():
+        return False
+    is_path = name.startswith(("/", "./", "../", "~")) or name.endswith("/") or len(path.parts) > 2
+    return is_path or path.is_file() or (len(path.parts) == 2 and path.parent.is_dir())
 
 
 def _check_weights(folder: Path) -> None:

@@ -19,6 +19,9 @@ from job.runtime.files import is_pattern
 RECIPES = Path(__file__).parents[1] / "recipes"
 DEFAULT_RECIPE = "demo"
 
+SWITCHES = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(("false", "f", "no", "n", "0"), False)
+"""What other tools take for the value of a switch."""
+
 
 def recipes() -> dict[str, str]:
     """The recipes that come along: name -> what its first comment line says."""
@@ -60,6 +63,7 @@ def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
     flags = list(argv[1:] if _names_recipe(argv) else argv)
     base = load_recipe(recipe) if recipe else Config()
     _refuse_unknown(flags)
+    flags = _with_plain_switches(flags)
     with contextlib.nullcontext() if {"--help", "-h"} & set(flags) else _one_line_errors():
         config = tyro.cli(
             Config,
@@ -101,6 +105,20 @@ def _refuse_unknown(flags: Sequence[str]) -> None:
         name = match[1].replace("-", "_")
         if name not in known and name.removeprefix("no_") not in known and name != "help":
             raise Refused(f"unknown flag --{match[1]}{suggestion(name, known).replace('mean ', 'mean --')}")
+
+
+def _with_plain_switches(flags: Sequence[str]) -> list[str]:
+    """--do_eval True and --do_eval=false, as other tools write them, as --do_eval and --no_do_eval."""
+    known, found = fields(), list(flags)
+    for position, flag in reversed(list(enumerate(flags))):
+        name, equals, value = flag.removeprefix("--").replace("-", "_").partition("=")
+        if not flag.startswith("--") or name not in known or annotation(known[name][1]) is not bool:
+            continue
+        following = value if equals else next(iter(found[position + 1 :]), "")
+        if following.lower() in SWITCHES:
+            switch = f"--{name}" if SWITCHES[following.lower()] else f"--no_{name}"
+            found[position : position + (1 if equals else 2)] = [switch]
+    return found
 
 
 @contextlib.contextmanager

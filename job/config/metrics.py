@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
+from job.config.tasks import KINDS, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
 
 
 @dataclass(frozen=True)
@@ -14,41 +14,37 @@ class Metric:
 
     Attributes:
         name: of the folder.
-        numbers: names of what it gives, over all kinds of task: `f1` itself is given for two classes only, `f1_micro`
-            for several labels a row only.
-        kinds: the kinds of task that it fits.
+        numbers: names of what it gives, for each kind of task that it fits.
         default_for: those of them for which it is computed where --metrics is unset.
         lower_is_better: of all its numbers.
     """
 
     name: str
-    numbers: tuple[str, ...]
-    kinds: tuple[Kind, ...]
+    numbers: Mapping[Kind, tuple[str, ...]]
     default_for: tuple[Kind, ...]
     lower_is_better: bool = False
 
 
+OF_TWO_CLASSES = "f1"
+"""The number that is given for two classes only: it is about one of them, the positive one."""
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", ("accuracy", "correct"), (SINGLE_LABEL, MULTI_LABEL), (SINGLE_LABEL, MULTI_LABEL)),
-        Metric("f1", ("f1_macro", "f1_weighted", "f1_micro", "f1"), (SINGLE_LABEL, MULTI_LABEL),
+        Metric("accuracy", dict.fromkeys((SINGLE_LABEL, MULTI_LABEL), ("accuracy", "correct")),
                (SINGLE_LABEL, MULTI_LABEL)),
-        Metric("matthews_correlation", ("matthews_correlation",), (SINGLE_LABEL,), ()),
-        Metric("rmse", ("rmse",), (REGRESSION,), (REGRESSION,), lower_is_better=True),
-        Metric("pearsonr", ("pearsonr",), (REGRESSION,), (REGRESSION,)),
-        Metric("spearmanr", ("spearmanr",), (REGRESSION,), (REGRESSION,)),
+        Metric("f1", {SINGLE_LABEL: ("f1_macro", "f1_weighted", OF_TWO_CLASSES), MULTI_LABEL: ("f1_micro", "f1_macro")},
+               (SINGLE_LABEL, MULTI_LABEL)),
+        Metric("matthews_correlation", {SINGLE_LABEL: ("matthews_correlation",)}, ()),
+        Metric("rmse", {REGRESSION: ("rmse",)}, (REGRESSION,), lower_is_better=True),
+        Metric("pearsonr", {REGRESSION: ("pearsonr",)}, (REGRESSION,)),
+        Metric("spearmanr", {REGRESSION: ("spearmanr",)}, (REGRESSION,)),
     )
 }  # fmt: skip
-LOWER_IS_BETTER = frozenset(
-    {"loss", "mse", "mae", *(number for m in METRICS.values() if m.lower_is_better for number in m.numbers)}
-)
-"""Numbers of which less is better; mse and mae are what foreign metrics call theirs."""
 
 
 def fitting(kind: Kind) -> tuple[str, ...]:
     """The names of our metrics that fit a kind of task."""
-    return tuple(metric.name for metric in METRICS.values() if kind in metric.kinds)
+    return tuple(metric.name for metric in METRICS.values() if kind in metric.numbers)
 
 
 def defaults(kind: Kind) -> tuple[str, ...]:
@@ -56,14 +52,26 @@ def defaults(kind: Kind) -> tuple[str, ...]:
     return tuple(metric.name for metric in METRICS.values() if kind in metric.default_for)
 
 
-def numbers(names: Sequence[str], foreign: tuple[str, ...] = ()) -> list[str]:
-    """What the metrics of these names give; `foreign` in place of the numbers of one that is not ours."""
-    return [number for name in names for number in (METRICS[name].numbers if name in METRICS else foreign)]
+def numbers(names: Sequence[str], kinds: Sequence[Kind] = tuple(KINDS.values())) -> list[str]:
+    """What those of these metrics that are ours give for these kinds of task."""
+    given = (METRICS[name].numbers.get(kind, ()) for name in names if name in METRICS for kind in kinds)
+    return list(dict.fromkeys(number for of_metric in given for number in of_metric))
+
+
+LOWER_IS_BETTER = frozenset(
+    {"loss", "mse", "mae", *numbers([metric.name for metric in METRICS.values() if metric.lower_is_better])}
+)
+"""Numbers of which less is better; mse and mae are what foreign metrics call theirs."""
+
+
+def as_computed(number: str) -> str:
+    """The number of this name without the prefix that Transformers gives it, as in eval_accuracy."""
+    return number.removeprefix("eval_")
 
 
 def deciding_number(names: Sequence[str], kind: Kind) -> str:
     """The number that decides which model is best: the task's usual one where it is computed, else the first of the
     first metric, else the loss."""
-    if not names or kind.usual_number in numbers(names):
+    if not names or kind.usual_number in numbers(names, (kind,)):
         return kind.usual_number
-    return numbers(names[:1], ("loss",))[0]
+    return next(iter(numbers(names[:1], (kind,))), "loss")

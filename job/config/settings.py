@@ -193,6 +193,8 @@ class Evaluation:
     metric_for_best_model: str | None = setting(None)
     """The model of the best evaluation is kept; best by this number (or `loss`). Unset: accuracy; f1_micro for several
     labels a row; rmse for regression."""
+    positive_label: str | None = setting(None)
+    """Class that the metric f1 is about where there are two. Unset: the second one."""
     greater_is_better: bool | None = setting(None)
     """Direction of metric_for_best_model. Unset: greater, but for losses and errors."""
     early_stopping_patience: int | None = setting(None, above=0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from job.config import Config
+from job.config import Config, task_settings
 from job.config.tasks import KINDS, Task
 from job.data import labels, sources, statistics, texts, tokenization
 from job.data.inputs import Inputs
@@ -104,8 +104,7 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     _refuse_nothing(read, wanted)
     reading = _read_labels(config, read, of_model)
     task = reading.task
-    if config.run.top_k is not None and not task.kind.has_classes:
-        raise Refused("--top_k: the task is regression, which has no classes")
+    task_settings.check(config, task)
     encoded = {split: _encoded(source, reading, split) for split, source in read.items()}
     index = _parts(config, read, encoded)
     made: dict[str, Split] = {}

@@ -10,8 +10,9 @@ import torch
 from job import distributed
 from job.batching.forms import Form
 from job.batching.loader import BatchLoader
+from job.config import task_settings
 from job.config.metrics import METRICS
-from job.config.tasks import Kind
+from job.config.tasks import Task
 from job.data.dataset import Split
 from job.evaluation import metrics
 from job.evaluation.prediction import Predictions, predict
@@ -26,13 +27,14 @@ class Evaluator:
     """Predictions and scores of a split; the scores are computed on the main process and sent to all."""
 
     def __init__(
-        self, context: RunContext, model: torch.nn.Module, form: Form, kind: Kind, between: Callable[[], object]
+        self, context: RunContext, model: torch.nn.Module, form: Form, task: Task, between: Callable[[], object]
     ) -> None:
         """`between` is called before each micro-batch, by every process the same number of times."""
-        self._model, self._form, self._kind, self._between = model, form, kind, between
+        self._model, self._form, self._kind, self._between = model, form, task.kind, between
         self._accelerator = context.accelerator
         self._asked = context.config.evaluation.eval_max_tokens_per_device
-        self._names = metrics.chosen(context.config.evaluation.metrics, kind)
+        self._names = task_settings.computed_metrics(context.config, task)
+        self._positive = task_settings.positive_class(context.config, task)
         self._metrics: dict[str, Any] = {}
         if not set(self._names) <= set(METRICS):  # a foreign one may not be there
             distributed.broadcast_from_main(self._accelerator, self._load_metrics)
@@ -54,4 +56,4 @@ class Evaluator:
         if not self._metrics:  # `evaluate` takes seconds to import: not before it is needed
             with console.notice("loading the metrics"):
                 self._load_metrics()
-        return metrics.scores(predictions, self._metrics)
+        return metrics.scores(predictions, self._metrics, self._positive)

@@ -7,24 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from job.config.metrics import METRICS, defaults, fitting
 from job.config.tasks import MULTI_LABEL, Kind
 from job.errors import Refused
 from job.evaluation.prediction import Predictions
 
 FOLDER = Path(__file__).parents[1] / "metrics"
-
-
-def chosen(asked: Sequence[str], kind: Kind) -> tuple[str, ...]:
-    """Names of the metrics to compute: as asked, else those usual for the task.
-
-    Raises:
-        Refused: one of ours that does not fit the task.
-    """
-    for name in asked:
-        if name in METRICS and name not in fitting(kind):
-            raise Refused(f"--metrics {name} does not fit {kind}: take {', '.join(fitting(kind))}")
-    return tuple(asked) or defaults(kind)
 
 
 def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
@@ -48,12 +35,17 @@ def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
     return loaded
 
 
-def scores(predictions: Predictions, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The loss and every number that the metrics give; whole numbers stay whole."""
+def scores(predictions: Predictions, metrics: Mapping[str, Any], positive: int | None = None) -> dict[str, float]:
+    """The loss and every number that the metrics give; whole numbers stay whole.
+
+    A number that has no value for these rows, as a correlation of one row, is NaN. `positive` is the class that f1 is
+    about; None for the second of two.
+    """
     found: dict[str, float] = {"loss": predictions.loss}
     for metric in metrics.values():
-        knows_classes = "labels" in inspect.signature(metric._compute).parameters
-        options = {"labels": list(range(predictions.logits.shape[1]))} if knows_classes else {}
+        known = {"labels": list(range(predictions.logits.shape[1])), "positive": 1 if positive is None else positive}
+        taken = inspect.signature(metric._compute).parameters
+        options = {name: value for name, value in known.items() if name in taken}
         computed = metric.compute(predictions=predictions.answers, references=predictions.labels, **options)
         found.update({name: value if isinstance(value, int) else float(value) for name, value in computed.items()})
     return found

@@ -209,7 +209,8 @@ def from_pretrained(auto: Any, model: config.Model, name: str, **options: Any) -
         if auto.__name__ == "AutoTokenizer":
             raise Refused(f"the tokenizer of {name} cannot be loaded: {_reason(error)}; if {name} has none, name the "
                           "model's with --tokenizer_name") from error  # fmt: skip
-        raise Refused(f"model {name} cannot be loaded: {_reason(error)}") from error
+        here = "" if Path(where).is_dir() else f"there is no folder {name} here, and from the hub "
+        raise Refused(f"{here or 'model '}{'it' if here else name} cannot be loaded: {_reason(error)}") from error
 
 
 def has_file(model: config.Model, name: str, file: str) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from job.config import Config
+from job.config import Config, task_settings
 from job.config.tasks import Task
 from job.data import statistics
 from job.data.dataset import Data
@@ -57,10 +57,17 @@ def begin(context: RunContext, data: Data, of_model: Task | None, resumed: Path 
         f"model    {config.model.model_name_or_path}{_other_task(of_model, data.task)}",
         f"data     {_what(data)}",
         *(f"         {line}" for line in statistics.lines(data.description)),
+        *_positive(config, data.task),
         f"on       {world_text} on {device}, precision {accelerator.mixed_precision}",
         *([f"resumes  {resumed.name}{_other_world(before, world)}"] if resumed else []),
     ]
     log.info("\n".join(shown))
+
+
+def _positive(config: Config, task: Task) -> list[str]:
+    """Which of two classes the metric f1 is about, where it is computed."""
+    positive = task_settings.positive_class(config, task)
+    return [] if positive is None else [f"f1       of class {task.names[positive]} (--positive_label)"]
 
 
 def _other_world(before: Mapping[str, Any], world: int) -> str:
@@ -221,7 +228,7 @@ def model_card(config: Config, results: Mapping[str, Any], task: Task) -> str:
     data, names, base = config.data, task.names, config.model.model_name_or_path
     source = data.dataset_name or Path(str(data.train_file)).name
     header = {"library_name": "transformers", "pipeline_tag": "text-classification", "base_model": base,
-              "metrics": list(metrics.chosen(config.evaluation.metrics, task.kind))}  # fmt: skip
+              "metrics": list(task_settings.computed_metrics(config, task))}  # fmt: skip
     if data.dataset_name and not Path(data.dataset_name).exists():
         header["datasets"] = [data.dataset_name]
     yaml_lines = [f"{key}: {json.dumps(value)}" for key, value in header.items()]
@@ -243,7 +250,7 @@ def model_card(config: Config, results: Mapping[str, Any], task: Task) -> str:
             "```python",
             "from transformers import pipeline",
             "",
-            'classify = pipeline("text-classification", model="path/to/this/folder")',
+            'classify = pipeline("text-classification", model="path/to/this/folder", truncation=True)',
             "```",
             "",
             f"## Evaluation ({results['eval']['examples']} examples)",

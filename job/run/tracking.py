@@ -29,12 +29,15 @@ from job.runtime.console import log
 def start_trackers(names: Sequence[str], accelerator: Accelerator, folder: RunFolder) -> None:
     """Start the trackers that --report_to names; they write below the run folder or to their own servers.
 
+    `none` is none, as in Transformers.
+
     Raises:
         Refused: a tracker that Accelerate does not know or whose package is missing. Accelerate leaves it out silently.
     """
+    names = [name for name in names if name != "none"]
     accelerator.project_configuration.set_directories(str(folder.path))
     try:
-        accelerator.log_with = filter_trackers(list(names), str(folder.path))
+        accelerator.log_with = filter_trackers(names, str(folder.path))
     except ValueError as error:
         raise Refused(f"--report_to: {' '.join(str(error).split())}") from error
     missing = set(names) - {str(tracker) for tracker in accelerator.log_with}

@@ -47,7 +47,7 @@ def evaluate_only(
     _announce(form, context)
     model = accelerator.prepare_model(model, evaluation_mode=True)
     vote = StopVote(context.config.run, accelerator)
-    evaluate = Evaluator(context, model, form, data.task.kind, vote.poll)
+    evaluate = Evaluator(context, model, form, data.task, vote.poll)
     try:
         evaluated, test = (None if split is None else evaluate(split) for split in (data.evaluation, data.test))
     except Stopped as stop:

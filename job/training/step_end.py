@@ -28,6 +28,7 @@ from job.run import folder as run_folder
 from job.run.checkpoints import Snapshot
 from job.run.context import RunContext
 from job.run.tracking import Tracker
+from job.runtime.console import log
 from job.training import best_model, state
 from job.training.outcome import Outcome
 from job.training.state import TrainState
@@ -62,7 +63,7 @@ class StepEnd:
         self._accelerator, self._evaluation = context.accelerator, data.evaluation
         self._per_epoch = planner.steps_per_epoch(len(data.train), config.training.train_batch_size)
         self._vote = StopVote(config.run, context.accelerator)
-        self._evaluate = Evaluator(context, training.model, form, data.task.kind, self._vote.poll)
+        self._evaluate = Evaluator(context, training.model, form, data.task, self._vote.poll)
         limit = config.run.save_total_limit or DEFAULT_SAVE_LIMIT
         self._writer = checkpoints.Writer(context.folder.checkpoints, limit)
         self._selection = best_model.selection(config.evaluation, data.task.kind)
@@ -105,6 +106,8 @@ class StepEnd:
         folder = self._context.folder
         with distributed.raise_on_all(self._accelerator), run_folder.needing_room(folder):
             self._tracker.finish()
+        if self._accelerator.is_main_process and not self._selection.has_best:
+            log.warning(f"{self._selection.metric} has no value in any evaluation: the newest model is kept")
         model = self._accelerator.unwrap_model(self._training.model, keep_fp32_wrapper=False)
         best_step = self._selection.best_step
         if best_step != self._tracker.step or self._best is None:
@@ -155,7 +158,7 @@ class StepEnd:
         best = self._selection.take(scores, self._tracker.step)
         if best:
             self._best = (predictions, scores)
-        self._tracker.evaluated(epoch, scores, best, time.monotonic() - begun)
+        self._tracker.evaluated(epoch, scores, best and self._selection.has_best, time.monotonic() - begun)
         self._evaluation_pending = False
 
     def _evaluation_is_due(self, step: int) -> bool:

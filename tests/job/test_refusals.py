@@ -123,7 +123,7 @@ CASES = [
     Case("--seed 1.5"),
     Case("--seed"),
     Case("--learning_rate fast"),
-    Case("--do_train yes"),
+    Case("--do_train maybe"),
     Case("-x"),
     Case("--do_predict"),
     # Recipes
@@ -161,6 +161,10 @@ CASES = [
     Case(f"{SOURCES} --resume_from_checkpoint nowhere/step-00000002"),
     # Models in a folder
     Case(f"{SOURCES} --model_name_or_path ./model"),
+    Case(f"{SOURCES} --model_name_or_path runs/mine/model"),
+    Case(f"{SOURCES} --model_name_or_path runs/model", {"runs/notes.txt": ""}),
+    Case(f"{SOURCES} --model_name_or_path run", {"run/model/config.json": "{}"}),
+    Case(f"{SOURCES} --tokenizer_name ./tokenizer"),
     Case(f"{SOURCES} --model_name_or_path model", {"model/notes.txt": ""}),
     Case(f"{SOURCES} --model_name_or_path model", {"model/config.json": "{"}),
     Case(f"{SOURCES} --model_name_or_path model", {"model/config.json": "{}"}),
@@ -302,7 +306,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[Answer]:
 def answer(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
     folder.mkdir()
     for name, content in ({"train.csv": TABLE, "eval.csv": TABLE} | case.files).items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     monkeypatch.chdir(folder)
     with pytest.raises(Refused) as caught:

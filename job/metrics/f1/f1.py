@@ -6,9 +6,10 @@ from sklearn.metrics import f1_score
 
 
 class F1(evaluate.Metric):
-    """predictions, references: class numbers -> {"f1_macro", "f1_weighted", and for two classes "f1" of class 1}.
+    """predictions, references: class numbers -> {"f1_macro", "f1_weighted", and for two classes "f1"}.
 
-    `labels`: all class numbers there are. Averages are over the classes that occur, as scikit-learn's default.
+    `labels`: all class numbers there are. `positive`: the one that "f1" is about. Averages are over the classes that
+    occur, as scikit-learn's default.
     Configuration `multilabel`: both are lists of 0 and 1, one of each class -> {"f1_micro", "f1_macro"} of all classes.
     """
 
@@ -22,12 +23,12 @@ class F1(evaluate.Metric):
             features=datasets.Features({"predictions": value, "references": value}),
         )
 
-    def _compute(self, predictions, references, labels=()):
+    def _compute(self, predictions, references, labels=(), positive=1):
         averages = ("micro", "macro") if self.config_name == "multilabel" else ("macro", "weighted")
         found = {
             f"f1_{average}": f1_score(references, predictions, average=average, zero_division=0)
             for average in averages
         }
         if self.config_name != "multilabel" and len(labels) == 2:
-            found["f1"] = f1_score(references, predictions, zero_division=0)
+            found["f1"] = f1_score(references, predictions, pos_label=positive, zero_division=0)
         return found

@@ -6,7 +6,7 @@ from scipy.stats import pearsonr
 
 
 class Pearson(evaluate.Metric):
-    """predictions, references: numbers -> {"pearsonr": -1..1, nan where either is constant}."""
+    """predictions, references: numbers -> {"pearsonr": -1..1, nan where either is constant or there is one row}."""
 
     def _info(self):
         value = datasets.Value("float64")
@@ -18,4 +18,6 @@ class Pearson(evaluate.Metric):
         )
 
     def _compute(self, predictions, references):
+        if len(references) < 2:
+            return {"pearsonr": float("nan")}
         return {"pearsonr": pearsonr(references, predictions).statistic}

@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 
 class Spearman(evaluate.Metric):
-    """predictions, references: numbers -> {"spearmanr": -1..1, nan where either is constant}."""
+    """predictions, references: numbers -> {"spearmanr": -1..1, nan where either is constant or there is one row}."""
 
     def _info(self):
         value = datasets.Value("float64")
@@ -18,4 +18,6 @@ class Spearman(evaluate.Metric):
         )
 
     def _compute(self, predictions, references):
+        if len(references) < 2:
+            return {"spearmanr": float("nan")}
         return {"spearmanr": spearmanr(references, predictions).statistic}

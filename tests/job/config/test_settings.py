@@ -256,3 +256,20 @@ def test_every_number_declares_its_bounds_and_keeps_to_them() -> None:
         bounds = declared.metadata["bounds"]
         assert bool(numeric) == (bounds is not None), name
         assert bounds is None or declared.default is None or bounds.hold(declared.default), name
+
+
+@pytest.mark.parametrize(
+    ("words", "evaluated"),
+    [
+        ("--do_eval True", True), ("--do_eval", True), ("--do_eval=1", True), ("--do-eval yes", True),
+        ("--do_eval False", False), ("--do_eval=false", False), ("--no_do_eval", False), ("--do_eval 0", False),
+    ],
+)  # fmt: skip
+def test_a_switch_may_have_a_value_as_other_tools_write_it(words: str, evaluated: bool) -> None:
+    parsed = config.parse([*words.split(), "--seed", "7"])
+    assert (parsed.training.do_eval, parsed.training.seed) == (evaluated, 7)
+
+
+def test_a_value_that_is_no_switch_is_refused() -> None:
+    with pytest.raises(Refused, match="maybe"):
+        config.parse(["--do_eval", "maybe"])

@@ -17,9 +17,11 @@ from job.batching.collate import Padding
 from job.batching.forms import Form
 from job.batching.loader import BatchLoader
 from job.batching.planner import PADDED
-from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from job.config import Config, Evaluation, task_settings
+from job.config.metrics import defaults, fitting
+from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Task
 from job.data.dataset import Split
-from job.errors import Refused
+from job.errors import NonFiniteOutput, Refused
 from job.evaluation import metrics, prediction
 from job.evaluation.prediction import Predictions
 from tests.support.tiny import tiny_model
@@ -197,7 +199,7 @@ def test_regression_scores_are_scipys_and_scikit_learns() -> None:
     random = np.random.default_rng(0)
     logits, labels = random.normal(size=(30, 1)).astype(np.float32), random.normal(size=30)
     made = Predictions(REGRESSION, np.arange(30), logits, labels)
-    scores = metrics.scores(made, metrics.load(metrics.chosen((), REGRESSION), REGRESSION))
+    scores = metrics.scores(made, metrics.load(defaults(REGRESSION), REGRESSION))
     found = logits[:, 0].astype(np.float64)
     assert scores == pytest.approx(
         {
@@ -218,7 +220,7 @@ def test_scores_of_several_labels_a_row_are_scikit_learns() -> None:
     made = Predictions(MULTI_LABEL, np.arange(30), logits, labels)
     found = (made.probabilities >= 0.5).astype(int)
     assert made.answers.tolist() == found.tolist()
-    scores = metrics.scores(made, metrics.load(metrics.chosen((), MULTI_LABEL), MULTI_LABEL))
+    scores = metrics.scores(made, metrics.load(defaults(MULTI_LABEL), MULTI_LABEL))
     expected = F.binary_cross_entropy_with_logits(torch.from_numpy(logits).double(), torch.from_numpy(labels).double())
     assert scores == pytest.approx(
         {
@@ -236,4 +238,33 @@ def test_scores_of_several_labels_a_row_are_scikit_learns() -> None:
 
 def test_a_metric_that_does_not_fit_the_task_is_refused() -> None:
     with pytest.raises(Refused, match=r"^--metrics accuracy does not fit regression: take rmse, pearsonr, spearmanr$"):
-        metrics.chosen(("accuracy",), REGRESSION)
+        task_settings.check(Config(evaluation=Evaluation(metrics=("accuracy",))), Task(REGRESSION, ("score",)))
+
+
+@pytest.mark.usefixtures("cached_here")
+@pytest.mark.parametrize("kind", [SINGLE_LABEL, MULTI_LABEL, REGRESSION], ids=str)
+def test_every_metric_of_one_row_is_a_number_or_nan(kind: Kind) -> None:
+    logits = np.array([[0.5]] if kind == REGRESSION else [[0.5, -0.5]], dtype=np.float32)
+    one = {SINGLE_LABEL: np.array([0]), MULTI_LABEL: np.array([[1, 0]], dtype=np.int8), REGRESSION: np.array([2.0])}
+    found = metrics.scores(Predictions(kind, np.arange(1), logits, one[kind]), metrics.load(fitting(kind), kind))
+    without_value = {name for name, value in found.items() if np.isnan(value)}
+    assert without_value == ({"pearsonr", "spearmanr"} if kind == REGRESSION else set())
+
+
+@pytest.mark.usefixtures("cached_here")
+def test_f1_is_that_of_the_positive_class() -> None:
+    logits = np.array([[1, 0], [1, 0], [0, 1], [1, 0]], dtype=np.float32)
+    made = Predictions(SINGLE_LABEL, np.arange(4), logits, np.array([0, 1, 1, 0]))
+    f1 = {
+        positive: metrics.scores(made, metrics.load(["f1"], SINGLE_LABEL), positive)["f1"] for positive in (0, 1, None)
+    }
+    assert f1[0] == pytest.approx(0.8)
+    assert f1[1] == f1[None] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_not_finite_end_the_run_with_their_rows(bad: float) -> None:
+    logits = np.zeros((12, 2), dtype=np.float32)
+    logits[[3, 7], 1] = bad
+    with pytest.raises(NonFiniteOutput, match="not finite for 2 of 12 rows: 13, 17;"):
+        prediction._check_finite(logits, np.arange(10, 22))

@@ -82,3 +82,24 @@ def test_a_number_that_no_metric_gives_is_refused_with_those_they_give() -> None
 )
 def test_the_number_that_decides_is_one_that_is_computed(metrics: tuple[str, ...], kind: Kind, chosen: str) -> None:
     assert selection(Evaluation(metrics=metrics), kind).metric == chosen
+
+
+def test_what_is_no_number_is_never_the_best_and_the_newest_is_kept_until_there_is_one() -> None:
+    chosen, seen = Selection("x", True, 3), []
+    for step, value in enumerate([math.nan, math.nan, 0.1, math.nan, 0.2], 1):
+        seen.append((chosen.take({"x": value}, step), chosen.has_best, chosen.best_step))
+    assert seen == [(True, False, 1), (True, False, 2), (True, True, 3), (False, True, 3), (True, True, 5)]
+
+
+def test_what_is_no_number_counts_as_no_new_best() -> None:
+    chosen = Selection("x", False, 2)
+    for step in (1, 2):
+        chosen.take({"x": math.nan}, step)
+    assert chosen.should_stop
+
+
+def test_a_number_may_have_the_prefix_that_transformers_gives_it() -> None:
+    assert selection(Evaluation(metric_for_best_model="eval_accuracy"), SINGLE_LABEL) == Selection(
+        "accuracy", True, None
+    )
+    assert selection(Evaluation(metric_for_best_model="eval_loss"), SINGLE_LABEL) == Selection("loss", False, None)

@@ -1,0 +1,73 @@
+"""Settings that mean nothing for the task are refused with what would."""
+
+from __future__ import annotations
+
+import pytest
+
+from job.config import Config, Evaluation, Training, task_settings
+from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
+from job.errors import Refused
+
+TWO, THREE = Task(SINGLE_LABEL, ("hate", "nothate")), Task(SINGLE_LABEL, ("a", "b", "c"))
+TAGS, SCORE = Task(MULTI_LABEL, ("a", "b")), Task(REGRESSION, ("score",))
+
+
+def refusal(config: Config, task: Task) -> str:
+    with pytest.raises(Refused) as caught:
+        task_settings.check(config, task)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("task", [TAGS, SCORE])
+def test_smoothing_is_for_one_class_a_row(task: Task) -> None:
+    smoothed = Config(training=Training(label_smoothing_factor=0.1))
+    assert refusal(smoothed, task).startswith("--label_smoothing_factor 0.1 is for one class a row, the task is ")
+    task_settings.check(smoothed, TWO)
+    task_settings.check(Config(training=Training(do_train=False, label_smoothing_factor=0.1)), task)
+
+
+@pytest.mark.parametrize(
+    ("task", "best", "metrics", "said"),
+    [
+        (THREE, "f1", (), "there are loss, accuracy, correct, f1_macro, f1_weighted"),
+        (TAGS, "f1", (), "there are loss, accuracy, correct, f1_micro, f1_macro"),
+        (TAGS, "f1_weighted", (), "there are loss, accuracy, correct, f1_micro, f1_macro"),
+        (SCORE, "accuracy", (), "there are loss, rmse, pearsonr, spearmanr"),
+        (TWO, "rmse", (), "there are loss, accuracy, correct, f1_macro, f1_weighted, f1"),
+        (TWO, "f1_micro", (), "there are loss, accuracy, correct, f1_macro, f1_weighted, f1"),
+        (TWO, "eval_matthews_correlation", (), "f1; add --metrics accuracy f1 matthews_correlation"),
+        (SCORE, "rmse", ("pearsonr",), "there are loss, pearsonr; add --metrics pearsonr rmse"),
+    ],
+)
+def test_the_number_that_decides_must_be_computed_of_the_task(
+    task: Task, best: str, metrics: tuple[str, ...], said: str
+) -> None:
+    config = Config(evaluation=Evaluation(metrics=metrics, metric_for_best_model=best))
+    assert refusal(config, task).endswith(said)
+    task_settings.check(Config(config.model, config.data, Training(do_train=False), config.evaluation), task)
+
+
+@pytest.mark.parametrize(
+    ("task", "best", "metrics"),
+    [(TWO, "f1", ()), (TWO, "eval_loss", ()), (TAGS, "eval_f1_micro", ()), (TWO, "own", ("/my/metric",))],
+)
+def test_a_number_that_is_computed_or_may_be_is_taken(task: Task, best: str, metrics: tuple[str, ...]) -> None:
+    task_settings.check(Config(evaluation=Evaluation(metrics=metrics, metric_for_best_model=best)), task)
+
+
+def test_f1_is_about_the_second_of_two_classes_or_the_one_that_is_asked_for() -> None:
+    asked = Config(evaluation=Evaluation(positive_label="hate"))
+    assert task_settings.positive_class(Config(), TWO) == 1
+    assert task_settings.positive_class(asked, TWO) == 0
+    assert task_settings.positive_class(Config(), THREE) is None
+    assert task_settings.positive_class(Config(evaluation=Evaluation(metrics=("accuracy",))), TWO) is None
+
+
+def test_a_positive_label_that_is_no_class_or_does_nothing_is_refused() -> None:
+    asked = Config(evaluation=Evaluation(positive_label="hat"))
+    assert refusal(asked, TWO) == "--positive_label hat is not among the classes: hate, nothate"
+    for task in (THREE, TAGS, SCORE):
+        assert "which is not computed of this task" in refusal(asked, task)
+    unused = Config(evaluation=Evaluation(positive_label="hate", metrics=("accuracy",)))
+    assert "which is not computed of this task" in refusal(unused, TWO)
