@@ -40,7 +40,7 @@ export DOCKER_BUILDKIT := 1
 
 .PHONY: help setup train submit docker-run recipes status logs cancel rerun results compare image sif sbom audit
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format
-.PHONY: test-gpu hooks lock clean
+.PHONY: test-gpu test-long hooks lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -105,6 +105,9 @@ cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as ro
 
 test-gpu: setup ## what only a CUDA GPU can show, with a table: 8 minutes at most; offline: tests/gpu/offline.sh
 	@$(VENV)/bin/python -m tests.gpu
+
+test-long: setup ## the tests that are too long for make test: the bench, the demo of an installed wheel, many launches
+	@$(PYTEST) -n 2 --dist worksteal -m long
 
 test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches; SHORT=1: fewer
 	@$(PYTEST) -n 2 --dist worksteal -m $(if $(value SHORT),faults,'faults or slow') --timeout 3600

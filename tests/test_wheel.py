@@ -60,6 +60,7 @@ def test_recipes_and_plans_are_found(muster: Muster, tmp_path: Path) -> None:
     assert (job / "py.typed").is_file() and (launch / "py.typed").is_file()
 
 
+@pytest.mark.long
 def test_three_steps_of_the_demo(muster: Muster, tmp_path: Path) -> None:
     flags = ("--max_steps", "3", "--train_batch_size", "8", "--max_eval_samples", "40", "--output_dir", "out")
     done = muster("local", "demo", "--gpus", "0", "--", *flags, cwd=tmp_path)

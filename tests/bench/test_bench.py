@@ -33,6 +33,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return folder, results["workloads"][plan.LONG]
 
 
+@pytest.mark.long
 def test_every_kind_of_contestant_trains_and_evaluates(measured: tuple[Path, dict[str, Any]]) -> None:
     rows = measured[1]["rows"]
     assert set(rows) == {plan.OURS, plan.TUNED, plan.TUTORIAL, plan.LOOP}
@@ -42,18 +43,21 @@ def test_every_kind_of_contestant_trains_and_evaluates(measured: tuple[Path, dic
         assert row["first_step_seconds"] > 0 and row["peak_bytes"] > 1e8 and min(row["machine"]) > 0
 
 
+@pytest.mark.long
 def test_contestants_in_the_common_order_see_the_same_examples(measured: tuple[Path, dict[str, Any]]) -> None:
     entries = measured[1]["entries"]
     seen = {name: entries[name]["rounds"][0]["real"] for name in (plan.OURS, plan.TUTORIAL, plan.LOOP)}
     assert len(set(seen.values())) == 1, seen
 
 
+@pytest.mark.long
 def test_losses_equal_those_of_a_plain_loop_step_by_step(measured: tuple[Path, dict[str, Any]]) -> None:
     curve = measured[1]["curve"]
     assert curve["steps"] >= 4
     assert curve["ours"] == pytest.approx(curve["reference"], abs=report.CURVE_TOLERANCE)
 
 
+@pytest.mark.long
 def test_a_table_and_a_picture_are_written(measured: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = measured
     text = (folder / "RESULTS.md").read_text()

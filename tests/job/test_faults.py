@@ -34,6 +34,7 @@ from tests.support.interrupted import (
     make_world,
     status,
     steps,
+    still_running,
 )
 from tests.support.launch import TRAIN
 
@@ -198,21 +199,30 @@ def test_a_signal_during_tokenisation_ends_it_at_once_and_leaves_no_process(
     big.write_text("text,label\n" + "".join(rows))
     out = world.folder / f"tokenising{workers}"
     going = world.start(out, train_file=big, preprocessing_num_workers=workers, max_steps=1)
-    going.until(lambda: any(path.stat().st_size > 0 for path in (world.folder / "home").rglob("tmp*")), 300)
+    going.until(lambda: has_content(world.folder / "home", "tmp*"), 300)
     family = [psutil.Process(going.process.pid), *psutil.Process(going.process.pid).children(recursive=True)]
     assert len(family) > workers - 1
     os.killpg(going.process.pid, signal.SIGTERM)
     done = going.end(60).expect(75)
     assert "stopped by SIGTERM before the first step; run the same command to start again" in done.stderr
     assert "Traceback" not in done.stderr
-    assert psutil.wait_procs(family, 10)[1] == []
+    assert still_running(family, 10) == []
     assert status(out)["state"] == "STOPPED"
     record_property("faults", (f"SIGTERM during tokenisation, {workers} worker{'s' if workers > 1 else ''}", 1, 0, 0))
 
 
+def has_content(folder: Path, pattern: str) -> bool:
+    """Whether a file below `folder` has content; one may go while it is looked at."""
+    for path in folder.rglob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size > 0:
+                return True
+    return False
+
+
 def test_a_run_stops_ahead_of_its_time_limit(world: World) -> None:
     out = world.folder / "limit"
-    done = world.run(out, max_minutes=0.3, num_train_epochs=100_000, early_stopping_patience=10**6).expect(75)
+    done = world.run(out, max_minutes=0.15, num_train_epochs=100_000, early_stopping_patience=10**6).expect(75)
     assert "stopped by --max_minutes at step " in done.stderr
     assert len(checkpoints(out)) >= 1
 
@@ -228,7 +238,7 @@ def test_a_launcher_that_dies_leaves_no_orphan_and_a_checkpoint(
     going = world.start_cold(out, launcher, **changes).until_step(6)
     family = psutil.Process(going.process.pid).children(recursive=True)
     going.signal(number).end()
-    assert psutil.wait_procs(family, 60)[1] == []
+    assert still_running(family, 60) == []
     assert "stopped by the end of its launcher at step " in going.log.read_text()
     assert status(out)["state"] == "STOPPED"
     assert checkpoints(out)[-1] == status(out)["step"]

@@ -145,21 +145,27 @@ def test_second_sigint_kills_at_once(tmp_path: Path) -> None:
         begin = time.monotonic()
         run.signal(signal.SIGINT)
         assert run.end()[0] == 130  # the launcher died of the first one
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 20, "not after the 30 seconds of grace"
 
 
 def test_a_job_that_ignores_sigterm_is_waited_for_until_it_is_killed(tmp_path: Path) -> None:
     with supervised(job("deaf"), tmp_path, grace=0.1) as run:
         wait_until((tmp_path / "ready-a").exists)
-        for _ in range(2):
+        for number in range(1, 3):
             run.signal(signal.SIGTERM)
-            time.sleep(0.3)
+            wait_until(lambda number=number: heard(tmp_path) == ["SIGTERM"] * number)  # type: ignore[misc]
         assert run.process.poll() is None
         run.signal(signal.SIGINT)
-        time.sleep(0.3)
+        wait_until(lambda: heard(tmp_path) == ["SIGTERM", "SIGTERM", "SIGINT"])
         run.signal(signal.SIGINT)
         assert run.end()[0] == 137
-    assert (tmp_path / "heard-a").read_text(encoding="ascii") == "SIGTERM SIGTERM SIGINT"
+    assert heard(tmp_path) == ["SIGTERM", "SIGTERM", "SIGINT"]
+
+
+def heard(folder: Path) -> list[str]:
+    """The signals that job a has heard so far."""
+    path = folder / "heard-a"
+    return path.read_text(encoding="ascii").split() if path.exists() else []
 
 
 def test_orphans_of_a_crashed_launcher_may_finish(tmp_path: Path) -> None:
@@ -169,7 +175,7 @@ def test_orphans_of_a_crashed_launcher_may_finish(tmp_path: Path) -> None:
 
 
 def test_orphans_of_a_crashed_launcher_are_asked_to_end(tmp_path: Path) -> None:
-    with supervised(launcher("crashes", "ends", "session"), tmp_path, grace=0.5) as run:
+    with supervised(launcher("crashes", "ends", "session"), tmp_path, grace=30) as run:
         assert run.end()[0] == 75
 
 

@@ -128,7 +128,7 @@ class Going:
         for process in family:
             process.send_signal(signal.SIGKILL)
         self.process.wait(60)
-        psutil.wait_procs([p for p in family if isinstance(p, psutil.Process)], 60)
+        still_running([p for p in family if isinstance(p, psutil.Process)], 60)
 
     def alive(self) -> bool:
         return self.process.poll() is None
@@ -212,6 +212,23 @@ def edit_checkpoint(folder: Path, file: str, change: Callable[[Path], None]) -> 
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][file] = {"bytes": (folder / file).stat().st_size, "sha256": digest(folder / file)}
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def still_running(family: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that have not ended after a while. One that waits for its new parent, which may be slow, has ended."""
+    until = time.monotonic() + seconds
+    while True:
+        left = [p for p in family if p.is_running() and _status(p) != psutil.STATUS_ZOMBIE]
+        if not left or time.monotonic() > until:
+            return left
+        time.sleep(0.05)
+
+
+def _status(process: psutil.Process) -> str:
+    try:
+        return process.status()
+    except psutil.NoSuchProcess:
+        return psutil.STATUS_ZOMBIE
 
 
 def is_root() -> bool:

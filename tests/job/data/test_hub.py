@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from tests.support.hub import Hub, hub
-from tests.support.launch import TRAIN, Finished, cold, environment
+from tests.support.launch import ROOT, TRAIN, Finished, cold, environment
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
 HEADER = """---
@@ -58,63 +57,90 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Path
         yield running, folder
 
 
-def train(served: tuple[Hub, Path], out: str, offline: bool = False, **changes: object) -> Finished:
+IN_TURN = f"""
+import json, os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from job.runtime import environment
+environment.prepare()
+import accelerate, datasets, torch, transformers
+from job import train
+for number, argv in enumerate(json.loads(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(f"{{number}}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        datasets.fingerprint.fingerprint_rng.seed()
+        os._exit(train.main(argv))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+"""What the libraries read at their import is the hub's: one cold start, and a fork of it for each command line."""
+
+
+def train(served: tuple[Hub, Path], *runs: Mapping[str, object], offline: bool = False) -> list[Finished]:
     running, folder = served
-    values = {"model_name_or_path": "acme/tiny", "dataset_name": "acme/reviews", "dataset_config_name": "films",
-              "max_steps": 1, "output_dir": folder / out} | changes  # fmt: skip
+    usual = {"model_name_or_path": "acme/tiny", "dataset_name": "acme/reviews", "dataset_config_name": "films",
+             "max_steps": 1}  # fmt: skip
     env = (
         environment(folder / "home") | running.environment(folder / "home", offline=offline) | {"OMP_NUM_THREADS": "1"}
     )
     if not offline:
         env.pop("HF_HUB_OFFLINE", None)
-    return cold(TRAIN, *(w for k, v in values.items() for w in (f"--{k}", str(v))), env=env, cwd=folder)
+    lines = [[word for name, value in (usual | run).items() for word in (f"--{name}", str(value))] for run in runs]
+    (folder / "in_turn.py").write_text(IN_TURN, encoding="utf-8")
+    done = cold(folder / "in_turn.py", json.dumps(lines), env=env, cwd=folder).expect(0)
+    return [Finished(int(code), "", (folder / f"{i}.log").read_text()) for i, code in enumerate(done.stdout.split())]
 
 
 def labels(served: tuple[Hub, Path], out: str) -> set[str]:
     return set(pq.read_table(served[1] / out / "predictions.parquet")["label"].to_pylist())
 
 
-def test_revision_decides_data_and_model_online_and_offline(served: tuple[Hub, Path]) -> None:
-    running, _ = served
-    train(served, "main").expect(0)
-    train(served, "v1", dataset_revision="v1", model_revision="v2").expect(0)
+REFUSED: list[tuple[dict[str, object], str]] = [
+    ({"dataset_name": "acme/nothing"}, "data set acme/nothing is not in reach: "),
+    ({"dataset_revision": "v9"}, "data set acme/reviews at v9 is not in reach: "),
+    ({"dataset_config_name": "songs"}, "data set acme/reviews songs cannot be loaded: "),
+    ({"validation_split_name": "dev"}, "acme/reviews films has no split dev: it has train, validation"),
+    ({"model_revision": "v9"}, "model acme/tiny cannot be loaded: "),
+]
+MAIN: dict[str, object] = {"output_dir": "main"}
+V1: dict[str, object] = {"output_dir": "v1", "dataset_revision": "v1", "model_revision": "v2"}
+PAIRS: dict[str, object] = {"output_dir": "pairs", "dataset_config_name": "pairs"}
+
+
+@pytest.fixture(scope="module")
+def online(served: tuple[Hub, Path]) -> list[Finished]:
+    """Runs with the hub in reach: of MAIN, V1 and PAIRS, and those of REFUSED."""
+    return train(served, MAIN, V1, PAIRS, *({**changes, "output_dir": "refused"} for changes, _ in REFUSED))
+
+
+def test_revision_decides_data_and_model_online_and_offline(served: tuple[Hub, Path], online: list[Finished]) -> None:
+    running, folder = served
+    for done in online[:2]:
+        done.expect(0)
     assert labels(served, "main") == {"good", "bad"}
     assert labels(served, "v1") == {"gut", "schlecht"}
 
     running.requests.clear()
-    train(served, "main-offline", offline=True).expect(0)
-    train(served, "v1-offline", offline=True, dataset_revision="v1", model_revision="v2").expect(0)
+    for done in train(served, MAIN | {"output_dir": "main-offline"}, V1 | {"output_dir": "v1-offline"}, offline=True):
+        done.expect(0)
     assert not running.requests, "nothing is asked when offline"
     for name in ("main", "v1"):
-        online, offline = (served[1] / f"{name}{end}" / "predictions.parquet" for end in ("", "-offline"))
-        assert online.read_bytes() == offline.read_bytes()
-    assert (served[1] / "main" / "predictions.parquet").read_bytes() != (
-        served[1] / "v1" / "predictions.parquet"
+        one, other = (folder / f"{name}{end}" / "predictions.parquet" for end in ("", "-offline"))
+        assert one.read_bytes() == other.read_bytes()
+    assert (folder / "main" / "predictions.parquet").read_bytes() != (
+        folder / "v1" / "predictions.parquet"
     ).read_bytes()
 
 
-def test_a_configuration_with_pairs_is_read_by_name(served: tuple[Hub, Path]) -> None:
-    done = train(served, "pairs", dataset_config_name="pairs").expect(0)
-    assert "text: sentence1 + sentence2" in done.stderr
+def test_a_configuration_with_pairs_is_read_by_name(served: tuple[Hub, Path], online: list[Finished]) -> None:
+    assert "text: sentence1 + sentence2" in online[2].expect(0).stderr
     assert json.loads((served[1] / "pairs" / "results.json").read_text())["eval"]["examples"] == 20
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"dataset_name": "acme/nothing"}, "data set acme/nothing is not in reach: "),
-        ({"dataset_revision": "v9"}, "data set acme/reviews at v9 is not in reach: "),
-        ({"dataset_config_name": "songs"}, "data set acme/reviews songs cannot be loaded: "),
-        ({"validation_split_name": "dev"}, "acme/reviews films has no split dev: it has train, validation"),
-        ({"model_revision": "v9"}, "model acme/tiny cannot be loaded: "),
-    ],
-)  # fmt: skip
-def test_what_the_hub_does_not_have_is_refused_by_name(
-    served: tuple[Hub, Path], changes: dict[str, Any], words: str
-) -> None:
-    done = train(served, "refused", **changes).expect(2)
+@pytest.mark.parametrize("number", range(len(REFUSED)), ids=lambda number: str(REFUSED[number][0]))
+def test_what_the_hub_does_not_have_is_refused_by_name(online: list[Finished], number: int) -> None:
+    done = online[3 + number].expect(2)
     assert len(done.errors) == 1
-    assert words in done.errors[0]
+    assert REFUSED[number][1] in done.errors[0]
     assert "Traceback" not in done.stderr
 
 

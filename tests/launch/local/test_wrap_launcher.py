@@ -44,6 +44,7 @@ if code == 1:
 if code and rank == "0": print(f"error: the reason of {code}", file=sys.stderr, flush=True)
 leave(code)
 """
+long = pytest.mark.long
 MACHINE = Machine(gpus=0, cores=2, omp_num_threads="")
 
 
@@ -62,13 +63,16 @@ def outcome(processes: int, todo: str, folder: Path) -> tuple[int, str]:
         return run.end(timeout=120)
 
 
-@pytest.mark.parametrize(("processes", "code"), [(1, 0), (1, 2), (1, 3), (1, 75), (2, 0), (2, 2), (2, 3), (2, 75)])
+@pytest.mark.parametrize(
+    ("processes", "code"),
+    [(1, 2), (2, 75), *(pytest.param(*case, marks=long) for case in [(1, 0), (1, 3), (1, 75), (2, 0), (2, 2), (2, 3)])],
+)
 def test_the_jobs_code_and_its_one_line_come_through(processes: int, code: int, tmp_path: Path) -> None:
     said = f"error: the reason of {code}\n" if code else ""
     assert outcome(processes, str(code), tmp_path) == (code, said)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=long), 2])
 def test_a_crash_shows_the_jobs_traceback_and_no_other(processes: int, tmp_path: Path) -> None:
     code, said = outcome(processes, "1", tmp_path)
     assert code == 1
@@ -77,13 +81,20 @@ def test_a_crash_shows_the_jobs_traceback_and_no_other(processes: int, tmp_path:
     assert "torch" not in said
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=long), 2])
 def test_a_rank_that_was_killed_is_named(processes: int, tmp_path: Path) -> None:
     said = f"error: rank {processes - 1} was killed by SIGKILL: the machine's memory may be too small\n"
     assert outcome(processes, "killed", tmp_path) == (137, said)
 
 
-@pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGUSR2)])
+@pytest.mark.parametrize(
+    ("processes", "number"),
+    [
+        pytest.param(1, signal.SIGTERM, marks=long),
+        (2, signal.SIGTERM),
+        pytest.param(2, signal.SIGUSR2, marks=long),
+    ],
+)
 def test_a_signal_reaches_each_rank_once_and_all_are_waited_for(
     processes: int, number: signal.Signals, tmp_path: Path
 ) -> None:
@@ -96,7 +107,7 @@ def test_a_signal_reaches_each_rank_once_and_all_are_waited_for(
         assert (tmp_path / f"heard-{rank}").read_text(encoding="ascii") == number.name
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=long)])
 def test_a_signal_before_the_job_is_there_ends_the_launcher(processes: int, tmp_path: Path) -> None:
     with supervised(command(processes, "waits", tmp_path), tmp_path) as run:
         wait_until(lambda: any(b"wrap_launcher.py" in command_line(pid) for pid in marked(run.mark)))

@@ -193,7 +193,10 @@ MAKE_ATTACKS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), MAKE_ATTACKS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [pytest.param(name, value, marks=() if "$(shell" in value else pytest.mark.long) for name, value in MAKE_ATTACKS],
+)
 def test_make_takes_values_as_data(name: str, value: str, tmp_path: Path) -> None:
     """The real make, with sbatch and srun on PATH that would tell if they were run."""
     for tool in ("sbatch", "srun"):
