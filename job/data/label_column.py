@@ -63,13 +63,13 @@ def from_table(table: Dataset, name: str, as_json: bool = False, untyped: bool =
         column = column.cast(pa.string())
     feature = table.features[name]
     declared = tuple(getattr(getattr(feature, "feature", feature), "names", None) or ())
-    encoded = column.dictionary_encode(null_encoding="encode").unify_dictionaries()
-    cells = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
-    codes = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+    # In one piece: unifying the dictionaries of many chunks takes quadratic time where all labels differ.
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    cells = encoded.dictionary.to_pylist()
     values = (json.loads(cell) if as_json and cell is not None else cell for cell in cells)
     return LabelColumn(
         values=tuple(_decoded(value, declared) for value in values),
-        codes=np.concatenate([np.empty(0, np.int32), *codes]),
+        codes=encoded.indices.to_numpy(zero_copy_only=False),
         declared=declared,
         untyped=untyped,
     )
