@@ -2,10 +2,14 @@
 
 An error that only one process sees must end all of them, or the others wait in a collective until a time-out. In
 `raise_on_all` the processes tell each other how a chapter went, then all raise or all go on.
+
+Objects are exchanged over the CPU, in a group of their own that waits for hours: while one process tokenises or writes
+a model, the others wait for it. A GPU's group would end the job after ten minutes.
 """
 
 from __future__ import annotations
 
+import datetime
 import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +19,7 @@ from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
+from accelerate.utils import DistributedDataParallelKwargs
 
 from job import devices
 from job.config import Config
@@ -27,6 +31,10 @@ BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 T = TypeVar("T")
 LOST_SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport", "NCCL")
 
+STEP_LIMIT = datetime.timedelta(minutes=10)
+"""How long processes wait for each other between two steps, which they reach at about the same time."""
+CHAPTER_LIMIT = datetime.timedelta(hours=48)
+"""How long they wait while one of them works alone; the heartbeat in status.json shows that it lives."""
 DDP = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
 """No collective in a forward pass: a process that runs out of memory there may do it again. Gradients are not copied
 into the buckets that are exchanged, but computed there."""
@@ -46,6 +54,9 @@ def start(config: Config) -> Accelerator:
         accelerator = Accelerator(mixed_precision=config.training.mixed_precision, kwargs_handlers=[DDP])
     except (ValueError, ImportError) as error:
         raise Refused(" ".join(str(error).split())) from error
+    if accelerator.num_processes > 1:  # now, because making a group is a collective with a short limit of its own
+        step_group()
+        chapter_group()
     with raise_on_all(accelerator):
         _set_precision(accelerator.mixed_precision, accelerator.device, accelerator.is_main_process)
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -79,7 +90,8 @@ def stop(accelerator: Accelerator) -> None:
     gc.collect()
     accelerator.free_memory()
     accelerator.wait_for_everyone()
-    cpu_group.cache_clear()
+    step_group.cache_clear()
+    chapter_group.cache_clear()
     accelerator.end_training()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -103,8 +115,15 @@ def raise_on_all(accelerator: Accelerator) -> Iterator[None]:
 
 def first_error(accelerator: Accelerator, error: T | None) -> T | None:
     """The error, or what else is wrong, of the lowest rank that has one; the same on every process."""
-    errors = gather_object([error]) if accelerator.num_processes > 1 else [error]
-    return next((found for found in errors if found is not None), None)
+    return next((found for found in gather_objects(accelerator, error) if found is not None), None)
+
+
+def gather_objects(accelerator: Accelerator, value: T) -> list[T]:
+    """The values of all processes by rank, on every process."""
+    values = [value] * accelerator.num_processes
+    if accelerator.num_processes > 1:
+        torch.distributed.all_gather_object(values, value, group=chapter_group())
+    return values
 
 
 def all_reduce_any(accelerator: Accelerator, flag: bool) -> bool:
@@ -112,14 +131,20 @@ def all_reduce_any(accelerator: Accelerator, flag: bool) -> bool:
     if accelerator.num_processes == 1:
         return flag
     flags = torch.tensor(int(flag))
-    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=cpu_group())
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=step_group())
     return bool(flags)
 
 
 @cache
-def cpu_group() -> torch.distributed.ProcessGroup:
-    """All processes, over the CPU: for what a GPU should not be waited for."""
-    return torch.distributed.new_group(backend="gloo")
+def step_group() -> torch.distributed.ProcessGroup:
+    """All processes, over the CPU: for what is agreed between two steps, where a GPU should not be waited for."""
+    return torch.distributed.new_group(backend="gloo", timeout=STEP_LIMIT)
+
+
+@cache
+def chapter_group() -> torch.distributed.ProcessGroup:
+    """All processes, over the CPU: for what may come after one of them has worked alone for long."""
+    return torch.distributed.new_group(backend="gloo", timeout=CHAPTER_LIMIT)
 
 
 def main_process_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
@@ -141,7 +166,9 @@ def broadcast_from_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
     with raise_on_all(accelerator):
         if accelerator.is_main_process:
             result = [work()]
-    return cast(T, broadcast_object_list(result)[0] if accelerator.num_processes > 1 else result[0])
+    if accelerator.num_processes > 1:
+        torch.distributed.broadcast_object_list(result, src=0, group=chapter_group())
+    return cast(T, result[0])
 
 
 def broadcast_tensors(accelerator: Accelerator, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:

@@ -14,7 +14,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LRScheduler
 
 from job import distributed
@@ -35,7 +34,7 @@ class TrainState:
 
 def capture(training: TrainState, accelerator: Accelerator) -> tuple[dict[str, Tensors], dict[str, Any]]:
     """(tensors by file, plain values) of what training changes; copies, on the CPU. To be called on every process."""
-    told = gather_object([_random_states()]) if accelerator.num_processes > 1 else [_random_states()]
+    told = distributed.gather_objects(accelerator, _random_states())
     if not accelerator.is_main_process:
         return {}, {}
     optimizer = training.optimizer.state_dict()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
+from job import distributed
 from job.data.dataset import Split
 from job.errors import NonFiniteLoss
 
@@ -62,7 +62,7 @@ def reject_non_finite(loss: StepLoss | None, split: Split, accelerator: Accelera
     mine = [
         int(split.index[i]) for indices, losses in loss.mine for i in indices[~torch.isfinite(losses).cpu().numpy()]
     ]
-    found = sorted(set(gather_object(mine) if accelerator.num_processes > 1 else mine))
+    found = sorted({row for rows in distributed.gather_objects(accelerator, mine) for row in rows})
     rows = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
     raise NonFiniteLoss(f"the loss of step {loss.step + 1} is not finite; rows of the training data: {rows}; "
                         "lower --learning_rate, or look at these rows")  # fmt: skip

@@ -42,7 +42,7 @@ class StopVote:
     def __init__(self, run: Run, accelerator: Accelerator) -> None:
         self._run, self._main = run, accelerator.is_main_process
         several = accelerator.num_processes > 1
-        self._group = distributed.cpu_group() if several else None
+        self._group = distributed.step_group() if several else None
         self._pace = Pace(time.monotonic(), time.monotonic())
 
     def poll(self) -> bool:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+
+from job import distributed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,7 +50,7 @@ def default(model: PreTrainedModel, accelerator: Accelerator, checkpointing: boo
     size, memory = size_of(model), torch.cuda.get_device_properties(accelerator.device).total_memory
     half = accelerator.mixed_precision in ("bf16", "fp16")
     mine = UNKNOWN if size is None else fitting(size, memory, half, checkpointing)
-    return min(gather_object([mine])) if accelerator.num_processes > 1 else mine
+    return min(distributed.gather_objects(accelerator, mine))
 
 
 def fitting(size: Size, memory: int, half: bool, checkpointing: bool) -> int:

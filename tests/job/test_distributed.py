@@ -1,14 +1,17 @@
-"""Precisions that a device has, imitates, or lacks. The facts of the hardware are given by hand."""
+"""Precisions that a device has, imitates, or lacks, by facts given by hand; how long processes wait for each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from job import distributed
 from job.errors import Refused
+from tests.support.launch import environment, torchrun
+from tests.support.tiny import tiny_model
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -51,3 +54,24 @@ def test_matrix_products_in_fp32_are_tf32_on_a_gpu_alone(device: torch.device, e
     torch.set_float32_matmul_precision("highest")
     distributed._set_precision("no", device, True)
     assert torch.get_float32_matmul_precision() == expected
+
+
+WORKER = Path(__file__).parent / "workers" / "slow_chapter.py"
+
+
+def test_processes_wait_longer_for_one_that_works_alone_than_for_a_step(tmp_path: Path) -> None:
+    """The limit is two seconds here; the main process takes six to tokenise."""
+    tiny_model(tmp_path / "model", num_labels=None, layers=1)
+    rows = "".join(f"{'good' if i % 2 else 'bad'} film {i},{'ab'[i % 2]}\n" for i in range(16))
+    (tmp_path / "train.csv").write_text(f"text,label\n{rows}")
+    flags = (
+        "--model_name_or_path model --train_file train.csv --validation_file train.csv --max_steps 1 --output_dir out"
+    )
+    torchrun(2, WORKER, *flags.split(), env=environment(tmp_path / "home"), cwd=tmp_path).expect(0)
+    assert (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_process_that_does_not_come_to_a_step_ends_the_others(tmp_path: Path) -> None:
+    done = torchrun(2, WORKER, "between-steps", env=environment(tmp_path / "home"), cwd=tmp_path)
+    assert done.code != 0
+    assert "Timed out waiting 2000ms" in done.stderr

@@ -8,6 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from job import distributed
 from job.training import token_limit
 from job.training.token_limit import LEAST, MOST, Size, fitting
 
@@ -32,7 +33,9 @@ def test_checkpointing_makes_room() -> None:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_gpus_memory_decides(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=24 * GIB))
-    monkeypatch.setattr(token_limit, "gather_object", lambda mine: [*mine, 5120])  # another's
+    monkeypatch.setattr(
+        distributed, "gather_objects", lambda accelerator, mine: [mine, 5120][: accelerator.num_processes]
+    )
     monkeypatch.setattr(token_limit, "size_of", lambda model: BASE)
     on_gpu = SimpleNamespace(device=torch.device("cuda", 0), mixed_precision="bf16", num_processes=processes)
     assert token_limit.default(None, on_gpu, checkpointing=False) == (22528 if processes == 1 else 5120)
