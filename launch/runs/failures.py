@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from launch.runs.folders import RunState
 TAIL_BYTES = 1 << 18
 """How much of the end of each log is searched."""
 RANK_LOG = re.compile(r"\d+_(\d+)_log\.(out|err)")
+STAMP = re.compile(r"(?:submitit \w+ \()?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)")
+"""The time that a line of the job's log, or of submitit's, begins with."""
+HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+( rank \d+)? ?")
+"""What the job's log puts in front of each line."""
 ERROR = re.compile(
     r"error: |muster: |slurmstepd: error: |Fatal Python error|Timeout \(|"
     r"[\w.]*(Error|Exception|Refused|Loss|OutOfMemory|NeedsHuman)(: |$)"
 )
 CONSEQUENCE = re.compile(
-    r"another process of this job ended|Connection (closed|reset) by peer|Broken pipe|srun: |"
+    r"another process (died|of this job ended)|Connection (closed|reset) by peer|Broken pipe|srun: |"
     r"slurmstepd: error: \*\*\* (STEP|JOB)|Application timeout caused pair closure|ChildFailedError|"
     r"submitit|Watchdog caught collective operation timeout"
 )
@@ -48,6 +53,8 @@ class Error:
     line: str
     rank: int | None
     log: Path
+    time: str
+    """Of the line, or of the last one before it that has one."""
 
 
 def logs(job: Path) -> list[tuple[int | None, Path]]:
@@ -64,9 +71,18 @@ def first_error(run: RunState) -> Error | None:
     """The error that came first: what other ranks say of a lost peer counts only where nothing else is said."""
     if run.job is None:
         return None
-    errors = [(path.stat().st_mtime, error) for rank, path in logs(run.job.folder) for error in _errors(path, rank)]
-    causes = [pair for pair in errors if not CONSEQUENCE.search(pair[1].line)]
-    return min(causes or errors, key=lambda pair: pair[0])[1] if errors else None
+    errors = [error for rank, path in logs(run.job.folder) for error in _errors(path, rank)]
+    causes = [error for error in errors if not CONSEQUENCE.search(error.line)]
+    return min(causes or errors, key=lambda error: error.time, default=None)
+
+
+def times(lines: Iterable[str]) -> Iterator[str]:
+    """The time of each line of a log: its own, else that of the line before; empty where there is none yet."""
+    moment = ""
+    for line in lines:
+        if found := STAMP.match(line):
+            moment = found[1]
+        yield moment
 
 
 def advice(state: str, reason: str) -> str:
@@ -82,7 +98,9 @@ def _errors(log: Path, rank: int | None) -> Iterator[Error]:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return
-    for line in lines:
-        if ERROR.match(line) and not line.startswith("muster: stopped by"):
-            yield Error(" ".join(line.split())[:300], rank, log)
+    written = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(log.stat().st_mtime))
+    for line, moment in zip(lines, times(lines), strict=True):
+        text = HEAD.sub("", line, count=1)
+        if ERROR.match(text) and not text.startswith("muster: stopped by"):
+            yield Error(" ".join(text.split())[:300], rank, log, moment or written)
             return

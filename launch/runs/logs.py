@@ -1,7 +1,7 @@
 """`logs`: what the ranks of a run wrote, merged with their numbers, or one of them; followed over requeues.
 
 A requeued job appends to the files of its first start, and a run that was submitted again has the files of its newest
-job. Lines have no times, so what is there already comes rank by rank; when followed, lines come as they are written.
+job. Lines are merged by the time that they begin with; those without one stay behind the line before them.
 """
 
 from __future__ import annotations
@@ -57,12 +57,17 @@ class Log:
         """The lines that were added since the last call; `whole`: also one that has no end yet."""
         found = self._files()
         by_rank = self.rank is None and len({rank for rank, _ in found}) > 1
+        added: list[tuple[str, int | None, str, str]] = []
         for rank, path in found:
-            for line in self._lines(path, whole):
-                if self.as_json:
-                    yield json.dumps({"rank": rank, "file": path.name, "line": line}, ensure_ascii=False)
-                else:
-                    yield f"{rank}: {line}" if by_rank else line
+            lines = self._lines(path, whole)
+            added += (
+                (moment, rank, path.name, line) for moment, line in zip(failures.times(lines), lines, strict=True)
+            )
+        for _, rank, name, line in sorted(added, key=lambda one: one[0]):
+            if self.as_json:
+                yield json.dumps({"rank": rank, "file": name, "line": line}, ensure_ascii=False)
+            else:
+                yield f"{rank}: {line}" if by_rank else line
 
     def _files(self) -> list[tuple[int | None, Path]]:
         """Refused where the rank that is asked for has no log while others have."""

@@ -32,6 +32,17 @@ def test_all_ranks_with_their_numbers_or_one(runs: Path, capfd: pytest.CaptureFi
     assert said == "error: no log of rank 11: a has ranks 0 to 10\n"
 
 
+def test_ranks_are_merged_by_the_times_of_their_lines(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = synthetic.run(runs / "a", "DONE", job="7")
+    at = "2026-11-26 15:00:0"
+    synthetic.log(path, "7", 0, f"{at}1 INFO one\n{at}3 ERROR Traceback\n{at}3 ERROR   x\nno time\n{at}6 INFO six\n")
+    synthetic.log(path, "7", 1, f"{at}2 WARNING rank 1 two\n{at}4 INFO rank 1 four\n")
+    synthetic.log(path, "7", 0, f"submitit INFO ({at}0,123) - Starting\n", "out")
+    assert [line.split()[-1] for line in printed(capfd, "a")[0]] == [
+        *("Starting", "one", "two", "Traceback", "x", "time", "four", "six"),
+    ]
+
+
 def test_one_rank_alone_needs_no_number(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = synthetic.run(runs / "a", "DONE", job="7")
     synthetic.log(path, "7", 0, "step 1\n")

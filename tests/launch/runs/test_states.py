@@ -130,3 +130,17 @@ def test_the_first_error_is_the_cause_and_not_the_consequence(runs: Path) -> Non
     found = failures.first_error(folders.read(path))
     assert found is not None
     assert (found.rank, found.line) == (1, "torch.OutOfMemoryError: CUDA out of")
+
+
+def test_the_first_error_is_the_earliest_of_all_ranks(runs: Path) -> None:
+    from launch.runs import failures
+
+    path = synthetic.run(runs / "a", "FAILED", job="7")
+    at = "2026-11-26 15:00:0"
+    late = f"{at}1 INFO step 1\n{at}5 ERROR Traceback (most recent call last):\n{at}5 ERROR ValueError: late\n"
+    synthetic.log(path, "7", 0, late)
+    early = f"{at}3 ERROR rank 1 Traceback (most recent call last):\n{at}3 ERROR rank 1 KeyError: 'early'\n"
+    synthetic.log(path, "7", 1, early)
+    found = failures.first_error(folders.read(path))
+    assert found is not None
+    assert (found.rank, found.line) == (1, "KeyError: 'early'")
