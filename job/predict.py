@@ -15,10 +15,9 @@ from pathlib import Path
 if __name__ == "__main__":  # as in job/train.py: this code, and signals before imports that take long
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from job.runtime import environment, signals
+from job.runtime import signals
 
 if __name__ == "__main__":
-    environment.restart_with_allocator()
     signals.install()
 
 from job import train

@@ -24,7 +24,6 @@ if __name__ == "__main__":  # run from a checkout or snapshot: this code, not an
 from job.runtime import environment, signals
 
 if __name__ == "__main__":  # before the imports below, which take long enough for a signal to arrive
-    environment.restart_with_allocator()
     signals.install()
 
 from job import checks

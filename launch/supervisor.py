@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from job.runtime.contract import EXIT_CODE_FILE
+from job.runtime.environment import ALLOCATOR, ALLOCATOR_VARIABLE
 from launch.plan import Plan
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGQUIT)
@@ -42,7 +43,7 @@ def run(plan: Plan, grace: float = GRACE) -> int:
     _adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="muster-") as folder, _received() as signals:
         report = Path(folder) / "exit-code"
-        environ = {**os.environ, **dict(plan.environment), EXIT_CODE_FILE: str(report)}
+        environ = {ALLOCATOR_VARIABLE: ALLOCATOR, **os.environ, **dict(plan.environment), EXIT_CODE_FILE: str(report)}
         launcher = subprocess.Popen(plan.argv, env=environ, cwd=plan.directory, start_new_session=True)
         status = _watch(launcher.pid, signals, grace)
         launcher.returncode = os.waitstatus_to_exitcode(status)  # reaped here: Popen must not wait for it

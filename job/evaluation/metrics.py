@@ -12,6 +12,8 @@ from job.errors import Refused
 from job.evaluation.prediction import Predictions
 
 FOLDER = Path(__file__).parents[1] / "metrics"
+METRIC_FAILS = (OSError, ImportError, SyntaxError, ValueError, TypeError, AttributeError, LookupError)
+"""What finding and importing a metric's module raises: it may be a name, a folder or a file of anybody's."""
 
 
 def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
         own = FOLDER / name / f"{name}.py"
         try:
             loaded[name] = evaluate.load(str(own) if own.is_file() else name, configuration)
-        except Exception as error:
+        except METRIC_FAILS as error:
             there = ", ".join(sorted(path.name for path in FOLDER.iterdir() if (path / f"{path.name}.py").is_file()))
             raise Refused(f"no metric {name}: there are {there}, or the folder of an `evaluate` module "
                           f"({' '.join(str(error).split())[:120]})") from error  # fmt: skip

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from job import config
 from job.config.tasks import Task
 from job.data import hub
@@ -28,6 +30,19 @@ EMBEDDED = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     )
 }
+
+SDPA = "muster_sdpa"
+LOADING_FAILS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    ImportError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+)
+"""What Transformers raises for a folder or repository that it cannot load; a config.json may hold anything."""
 
 
 @cache
@@ -108,7 +123,7 @@ def load(
         Refused: weights that are missing, pickled or do not fit.
     """
     import torch
-    from transformers import AttentionMaskInterface, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     loaded, found = from_pretrained(
         AutoModelForSequenceClassification,
@@ -130,7 +145,7 @@ def load(
         loaded.activation_checkpointing_enable({"use_reentrant": False})
     if model.torch_compile:
         loaded.compile(dynamic=True)
-    AttentionMaskInterface.register("sdpa", _mask_without_asking)
+    _mask_without_asking_the_device(loaded)
     return loaded
 
 
@@ -173,7 +188,18 @@ def _check_weights(name: str, loaded: PreTrainedModel, found: Mapping[str, Any],
                       f"{'of another size' if min(lost) in mismatched else 'missing'}")  # fmt: skip
 
 
-def _mask_without_asking(**options: Any) -> Any:
+def _mask_without_asking_the_device(loaded: PreTrainedModel) -> None:
+    """Give a model that uses SDPA the same under a name of our own, with `_mask`; other models keep Transformers'."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if loaded.config._attn_implementation == "sdpa" and type(loaded)._can_set_attn_implementation():
+        AttentionInterface.register(SDPA, sdpa_attention_forward)
+        AttentionMaskInterface.register(SDPA, _mask)
+        loaded.set_attn_implementation(SDPA)
+
+
+def _mask(**options: Any) -> Any:
     """Transformers' mask for SDPA, but a GPU is not asked whether there is padding at all.
 
     To ask is to wait, in every forward pass, until it has done all that it was given. A CPU tells at once, and may then
@@ -205,7 +231,7 @@ def from_pretrained(auto: Any, model: config.Model, name: str, **options: Any) -
         return auto.from_pretrained(where, revision=revision, trust_remote_code=model.trust_remote_code, **options)
     except Refused:
         raise
-    except Exception as error:
+    except LOADING_FAILS as error:
         if auto.__name__ == "AutoTokenizer":
             raise Refused(f"the tokenizer of {name} cannot be loaded: {_reason(error)}; if {name} has none, name the "
                           "model's with --tokenizer_name") from error  # fmt: skip

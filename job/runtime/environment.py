@@ -7,8 +7,9 @@ wins over .env, so that what a cluster or a shell sets is never silently replace
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -17,7 +18,6 @@ from pathlib import Path
 from job.errors import Refused
 from job.runtime import contract
 from job.runtime.console import log
-from job.runtime.signals import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -32,12 +32,13 @@ BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 """Number of tasks that srun or mpirun started."""
 TRUE = {"1", "true", "yes", "on"}
-ALLOCATOR = ":".join(
-    f"glibc.malloc.{name}={value}"
-    for name, value in {"hugetlb": 1, "mmap_threshold": 2**25, "top_pad": 2**27, "trim_threshold": 2**40}.items()
-)
-"""For glibc: memory in huge pages, and kept when it is freed. As it comes, each step of a training on a CPU asks the
-kernel for all of its memory anew, page by page: a tenth of its time."""
+ALLOCATOR_VARIABLE = "GLIBC_TUNABLES"
+ALLOCATOR = "glibc.malloc.hugetlb=1"
+"""For glibc's allocator: memory in huge pages. It is read when a process starts, so our launchers set it; without it a
+run on a CPU loses a few percent of its speed (docs/architecture.md)."""
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+KEEP_FREED_MEMORY = {M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**27, M_MMAP_THRESHOLD: 2**25}
+"""For glibc's mallopt, in bytes. As it comes, the allocator asks the kernel anew for the memory of each step."""
 CUDA_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """Settings of torch's allocator for GPUs, by their newer and their older name."""
 EXPANDABLE = "expandable_segments:True"
@@ -50,16 +51,13 @@ PLANNED_ELSEWHERE = {
 }
 
 
-def restart_with_allocator() -> None:
-    """Become this very command again, under the same process id, with `ALLOCATOR`: glibc reads it at its start only.
-
-    To be called first of all by a script. Signals wait until `interrupt.install` hears them. Somebody's own
-    GLIBC_TUNABLES stand, and nothing is restarted.
-    """
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        os.environ["GLIBC_TUNABLES"] = ALLOCATOR
-        os.execv(sys.executable, sys.orig_argv)
+def keep_freed_memory() -> None:
+    """Let glibc's allocator keep memory that is freed; nothing on other systems, or where GLIBC_TUNABLES sets it."""
+    if sys.platform == "linux" and "glibc.malloc.trim" not in os.environ.get(ALLOCATOR_VARIABLE, ""):
+        with contextlib.suppress(AttributeError):  # musl has no mallopt
+            mallopt = ctypes.CDLL(None).mallopt
+            for option, value in KEEP_FREED_MEMORY.items():
+                mallopt(option, value)
 
 
 def prepare() -> None:
@@ -67,6 +65,7 @@ def prepare() -> None:
 
     Idempotent; to be called before torch, transformers, datasets or evaluate are imported.
     """
+    keep_freed_memory()
     from_file = load_dotenv()
     provide_home()
     _go_offline_together()

@@ -18,6 +18,7 @@ from typing import Any
 
 from job.config import Config
 from job.runtime import contract
+from job.runtime.environment import ALLOCATOR, ALLOCATOR_VARIABLE
 from launch import caches, reads, sites
 from launch.plan import Plan
 from launch.sites import Site
@@ -136,6 +137,7 @@ def _told(request: Request, at: Site, environ: Mapping[str, str]) -> dict[str, s
     return {
         "ACCELERATE_USE_CPU": "false" if request.gpus else "true",
         "ACCELERATE_MIXED_PRECISION": request.config.training.mixed_precision or "no",
+        ALLOCATOR_VARIABLE: environ.get(ALLOCATOR_VARIABLE, ALLOCATOR),
         contract.THREADS: users if re.fullmatch("[1-9][0-9]*", users) else at.cpus_per_task,
         contract.MASTER_ADDR: at.master_addr,
         **({"HF_HOME": str(caches.home(environ))} if at.container != "none" else {}),

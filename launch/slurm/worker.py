@@ -54,9 +54,6 @@ def next_record(last: Stop | None, now: Stop) -> Stop | None:
 def main(argv: list[str]) -> None:
     """`worker.py -u -m submitit.core._submit FOLDER`: run that module with the code that this file is part of."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2))
-    from job.runtime import environment
-
-    environment.restart_with_allocator()
     at = argv.index("-m") + 1
     sys.argv = argv[at:]
     runpy.run_module(argv[at], run_name="__main__", alter_sys=True)

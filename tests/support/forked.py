@@ -66,8 +66,7 @@ def start(
     if other:
         raise ValueError(f"{', '.join(other)}: read when the libraries are imported, so this run must start cold")
     words = (str(script), *map(str, arguments))
-    given = {**env, "GLIBC_TUNABLES": server["GLIBC_TUNABLES"]}  # set: the script does not start again to set them
-    process = _context().Process(target=_become, args=(words, given, str(cwd), str(out), str(err), processes))
+    process = _context().Process(target=_become, args=(words, dict(env), str(cwd), str(out), str(err), processes))
     process.start()
     return Forked(process)
 
@@ -86,13 +85,13 @@ def _context() -> ForkServerContext:
 @cache
 def _server_environment() -> dict[str, str]:
     """What job/train.py itself would set before it imports the libraries."""
-    from job.runtime.environment import ALLOCATOR, BARS, OFFLINE, QUIET
+    from job.runtime.environment import BARS, OFFLINE, QUIET
     from tests.support.launch import environment
 
     home = tempfile.TemporaryDirectory(prefix="muster-tests-")
     atexit.register(home.cleanup)
     switches = dict.fromkeys((*OFFLINE, *BARS), "1")
-    return {**environment(Path(home.name)), **switches, **QUIET, "GLIBC_TUNABLES": ALLOCATOR}
+    return {**environment(Path(home.name)), **switches, **QUIET}
 
 
 def _kill_what_is_left() -> None:

@@ -124,3 +124,11 @@ def test_the_tokenizer_gives_only_what_the_model_takes(architecture: str, tmp_pa
     asked = Model(model_name_or_path=str(tmp_path))
     names = tokenizers.load(asked, loading.load_config(asked)).model_input_names
     assert ("token_type_ids" in names) == (architecture == "bert")
+
+
+def test_other_models_of_the_process_keep_the_masks_of_transformers(tmp_path: Path) -> None:
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+
+    tiny_model(tmp_path / "model", num_labels=3)
+    assert load(tmp_path / "model", TASK).config._attn_implementation == loading.SDPA
+    assert ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] is sdpa_mask

@@ -50,6 +50,7 @@ rm -f "$marker"
 cd /somewhere || fail 1 "the working directory is not on this node" "$(hostname)"
 export ACCELERATE_USE_CPU=false
 export ACCELERATE_MIXED_PRECISION=no
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 export MUSTER_THREADS=4
 export HF_HOME=/cache
 unset PYTHONPATH PYTHONHOME

@@ -60,6 +60,7 @@ module load cuda && export A="$B"
 rc=$?; trap - ERR; [ "$rc" = 0 ] || check_setup "$rc" "its last command"
 export ACCELERATE_USE_CPU=false
 export ACCELERATE_MIXED_PRECISION=no
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 export MUSTER_THREADS=8
 export MUSTER_MASTER_ADDR=10.0.0.1
 

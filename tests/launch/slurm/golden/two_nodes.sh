@@ -52,6 +52,7 @@ cd /somewhere || fail 1 "the working directory is not on this node" "$(hostname)
 [ -x <python> ] || fail 127 "the Python environment is not on this node" "$(hostname)"
 export ACCELERATE_USE_CPU=false
 export ACCELERATE_MIXED_PRECISION=bf16
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 export MUSTER_THREADS=4
 export MUSTER_RUN_FOLDER=/runs/demo
 
