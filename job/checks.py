@@ -90,6 +90,7 @@ def _check_model(config: Config) -> None:
     if config.model.tokenizer_name is not None and _is_missing_path(config.model.tokenizer_name):
         raise Refused(f"no folder {config.model.tokenizer_name} with a tokenizer")
     if not folder.is_dir():
+        _refuse_unfinished(folder)
         if _is_missing_path(name):
             raise Refused(f"no model folder {name}")
         return
@@ -115,6 +116,16 @@ def _is_missing_path(name: str) -> bool:
         return False
     is_path = name.startswith(("/", "./", "../", "~")) or name.endswith("/") or len(path.parts) > 2
     return is_path or path.is_file() or (len(path.parts) == 2 and path.parent.is_dir())
+
+
+def _refuse_unfinished(model: Path) -> None:
+    """A run's model is there once the run is finished: said, since the name would be looked up on the hub."""
+    run = model.parent
+    try:
+        state = json.loads((run / contract.STATUS).read_text(encoding="utf-8"))["state"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    raise Refused(f"no model {model} yet: the run in {run} is {state}, and its model is there when it is DONE")
 
 
 def _check_weights(folder: Path) -> None:

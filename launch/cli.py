@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +23,7 @@ from job.runtime import environment
 from launch import sites
 from launch.docker import command as docker
 from launch.local import command as local
+from launch.local import jobs
 from launch.runs import cli as runs
 
 
@@ -163,7 +164,13 @@ def _local(arguments: argparse.Namespace, job: list[str]) -> int:
     if arguments.dry_run:
         print(plan)
         return 0
-    return local.run(plan)
+    local.require_training()
+    tasks = local.gpus(arguments.gpus, local.look(os.environ).gpus) or arguments.tasks or 1
+    begun = jobs.begin(settings, config.run_name(words), arguments.flags, tasks, os.environ)
+    code = local.run(replace(plan, environment=(*plan.environment, *begun.environment)), begun.log)
+    if code == Refused.exit_code:
+        begun.discard_if_new()
+    return code
 
 
 def _submit(arguments: argparse.Namespace, job: list[str]) -> int:

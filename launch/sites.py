@@ -76,8 +76,9 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     shared = [value for value in vars(contract).values() if isinstance(value, str) and value.startswith(PREFIX)]
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in (*settings, *shared):
-            close = difflib.get_close_matches(name, settings, n=1, cutoff=0.6)
-            nearest = f"did you mean {close[0]}?" if close else f"there are {', '.join(settings)}"
+            own = [setting.removeprefix(PREFIX) for setting in settings]
+            close = difflib.get_close_matches(name.removeprefix(PREFIX), own, n=1, cutoff=0.6)
+            nearest = f"did you mean {PREFIX}{close[0]}?" if close else f"there are {', '.join(settings)}"
             raise Refused(f"{name}, in the environment or .env, is no setting: {nearest}")
 
 

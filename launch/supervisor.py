@@ -25,6 +25,7 @@ from pathlib import Path
 
 from job.runtime.contract import EXIT_CODE_FILE
 from job.runtime.environment import ALLOCATOR, ALLOCATOR_VARIABLE
+from launch.local.log import copied
 from launch.plan import Plan
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGQUIT)
@@ -35,16 +36,25 @@ GRACE = 30.0
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def run(plan: Plan, grace: float = GRACE) -> int:
+def run(plan: Plan, grace: float = GRACE, log: Path | None = None) -> int:
     """Carry out `plan`, stay until every process of it has ended, and return the job's exit code.
 
-    SIGTERM, SIGINT, SIGHUP, SIGUSR2 and SIGQUIT are passed on; a second SIGINT kills at once.
+    SIGTERM, SIGINT, SIGHUP, SIGUSR2 and SIGQUIT are passed on; a second SIGINT kills at once. What the job writes is
+    copied to `log`.
     """
     _adopt_orphans()
-    with tempfile.TemporaryDirectory(prefix="muster-") as folder, _received() as signals:
+    with tempfile.TemporaryDirectory(prefix="muster-") as folder, _received() as signals, copied(log) as output:
         report = Path(folder) / "exit-code"
         environ = {ALLOCATOR_VARIABLE: ALLOCATOR, **os.environ, **dict(plan.environment), EXIT_CODE_FILE: str(report)}
-        launcher = subprocess.Popen(plan.argv, env=environ, cwd=plan.directory, start_new_session=True)
+        launcher = subprocess.Popen(
+            plan.argv,
+            env=environ,
+            cwd=plan.directory,
+            start_new_session=True,
+            stdout=output.stdout,
+            stderr=output.stderr,
+        )
+        output.close()
         status = _watch(launcher.pid, signals, grace)
         launcher.returncode = os.waitstatus_to_exitcode(status)  # reaped here: Popen must not wait for it
         return exit_code(_reported(report), launcher.returncode)

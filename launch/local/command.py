@@ -70,11 +70,15 @@ def plan(request: Request, machine: Machine, directory: Path) -> Plan:
     return _with_accelerate(request, machine, directory, count)
 
 
-def run(plan: Plan) -> int:
-    """Carry out `plan` and return the job's exit code."""
+def run(plan: Plan, log: Path) -> int:
+    """Carry out `plan` and return the job's exit code; its output is copied to `log`."""
+    return supervisor.run(plan, log=log)
+
+
+def require_training() -> None:
+    """Refused where the packages that train are missing."""
     if importlib.util.find_spec("accelerate") is None:
         raise Refused("training is not installed here: run `make setup`, or pip install -e '.[train]'")
-    return supervisor.run(plan)
 
 
 def gpus(asked: int | None, there: int) -> int:

@@ -71,10 +71,9 @@ def submit(arguments: argparse.Namespace, job: list[str], flags: Sequence[str]) 
 
 def _summary(submission: Submission, answer: Answer) -> str:
     number, run = answer.id, submission.run
-    elsewhere = f"--clusters={answer.cluster} " if answer.cluster else ""
     return (
         f"submitted {number}\nrun       {run}\nlog       {run}/jobs/{number}/{number}_0_log.out and .err\n"
-        f"cancel    scancel {elsewhere}{number}"
+        f"cancel    python -m launch cancel {number}"
     )
 
 

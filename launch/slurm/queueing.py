@@ -155,7 +155,7 @@ def _queue(submission: Submission, made: Sequence[Path]) -> Answer:
         elif isinstance(error, Refused):
             records.write_refused(submission.run, submission.token, str(error))
         if isinstance(error, OSError):
-            raise JobError(_incomplete(submission, executor.answer, error)) from None
+            raise _incomplete(submission, executor.answer, error) from None
         raise
     assert executor.answer is not None
     return executor.answer
@@ -170,11 +170,11 @@ def _write(submission: Submission) -> None:
         records.write_queued(submission.run, submission.token)
 
 
-def _incomplete(submission: Submission, answer: Answer | None, error: OSError) -> str:
+def _incomplete(submission: Submission, answer: Answer | None, error: OSError) -> JobError:
     written = f"{submission.run} cannot be written: {error.strerror}"
     if answer is None:
-        return f"{written}; nothing was queued"
-    return f"{written}, but job {answer.id} is queued: scancel {answer.id}, make room and submit again"
+        return Refused(f"{written}; nothing was queued: make room there, or choose another --output_dir")
+    return JobError(f"{written}, but job {answer.id} is queued: scancel {answer.id}, make room and submit again")
 
 
 def _put_back(path: Path, content: bytes | None) -> None:

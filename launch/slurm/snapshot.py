@@ -8,6 +8,7 @@ was refused: it clones the history for each submission and fails where a tracked
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ from job.errors import Refused
 from job.runtime.contract import SNAPSHOT_STATE
 
 SECRET = ".env"
+DIFF = (
+    *("--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--no-relative"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--unified=3", "--inter-hunk-context=0", "--submodule=short"),
+    *("--ignore-submodules=none", "-O/dev/null"),
+)
+"""What the user's configuration of git may have set otherwise: `local.diff` is to be one that `git apply` takes."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +56,34 @@ def look(root: Path) -> Snapshot:
         return _without_git(root)
     files = [name for name in _listed(root) if (root / name).is_file() and Path(name).name != SECRET]
     untracked = _listed(root, "--others", "--exclude-standard")
-    diff = _git(root, "diff", "--binary", "HEAD", "--", ".", f":(exclude,glob)**/{SECRET}")
+    diff = _git(root, "diff", *DIFF, "HEAD", "--", ".", f":(exclude,glob)**/{SECRET}")
     return Snapshot(root, _git(root, "rev-parse", "HEAD").strip(), tuple(files), tuple(untracked), diff)
 
 
 def take(snapshot: Snapshot, folder: Path) -> None:
-    """Copy the files into `folder`, which is not there yet, and write the edits beside it."""
+    """Copy the files into `folder`, which is not there yet, and write the edits beside it.
+
+    Raises:
+        Refused: a file cannot be read.
+        OSError: the copy cannot be written.
+    """
     for name in snapshot.files:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(snapshot.root / name, target)
+        target.write_bytes(_content(snapshot.root / name))
+        shutil.copymode(snapshot.root / name, target)
     patch = folder.with_name("local.diff")
     if snapshot.diff:
         patch.write_text(snapshot.diff, encoding="utf-8", errors="surrogateescape")
     state = {"commit": snapshot.commit, "dirty": bool(snapshot.diff), "diff": str(patch) if snapshot.diff else None}
     (folder / SNAPSHOT_STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _without_git(root: Path) -> Snapshot:
@@ -81,10 +101,12 @@ def _listed(root: Path, *flags: str) -> list[str]:
 
 def _git(root: Path, *words: str) -> str:
     command = ["git", "-C", str(root), *words]
+    # GIT_DIR and the like would name another repository; configuration may say that this one is safe to use.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or "CONFIG" in name}
     try:
-        done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, check=True, timeout=60, env=environ)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", b"") or b""
-        reason = (said.decode(errors="replace").strip() or str(error)).splitlines()[0]
+        reason = " ".join(said.decode(errors="replace").split()) or str(error)
         raise Refused(f"the code in {root} cannot be read by git: {reason}") from None
     return done.stdout.decode(errors="surrogateescape")

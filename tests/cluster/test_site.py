@@ -77,7 +77,7 @@ def test_whatever_a_wrapper_prints_the_job_is_the_one_that_was_queued(
     assert done.stdout.splitlines()[1:] == [
         f"run       {run}",
         f"log       {run}/jobs/{job}/{job}_0_log.out and .err",
-        f"cancel    scancel {job}",
+        f"cancel    python -m launch cancel {job}",
     ]
 
 

@@ -160,6 +160,7 @@ CASES = [
     Case(f"{SOURCES} --step_timeout_minutes -1"),
     Case(f"{SOURCES} --resume_from_checkpoint nowhere/step-00000002"),
     # Models in a folder
+    Case(f"{SOURCES} --model_name_or_path run/model", {"run/status.json": '{"state": "QUEUED"}'}),
     Case(f"{SOURCES} --model_name_or_path ./model"),
     Case(f"{SOURCES} --model_name_or_path runs/mine/model"),
     Case(f"{SOURCES} --model_name_or_path runs/model", {"runs/notes.txt": ""}),

@@ -21,7 +21,7 @@ HEAVY = ("torch", "accelerate", "transformers", "datasets", "numpy")
 def nothing_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty folder, a machine without GPUs, and a failure where a plan would be carried out."""
 
-    def fail(_: object) -> int:
+    def fail(*_: object) -> int:
         raise AssertionError("a plan was carried out")
 
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -88,3 +89,48 @@ def test_a_checkout_that_git_cannot_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     with pytest.raises(Refused, match="cannot be read by git: fatal: "):
         snapshot.look(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whatever git is configured to do, and wherever it is told to look
+
+SETTINGS = ["diff.external=/bin/true", "diff.noprefix=true", "diff.mnemonicPrefix=true", "color.ui=always",
+            "color.diff=always", "diff.context=0", "diff.relative=true", "diff.renames=copies"]  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_edits_are_a_patch_that_git_applies(setting: str, checkout: Path, tmp_path: Path) -> None:
+    git(checkout, "config", *setting.split("=", 1))
+    snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
+    patch, again = tmp_path / "now" / "local.diff", tmp_path / "again"
+    git(tmp_path, "clone", "-q", str(checkout), str(again))
+    git(again, "apply", str(patch))
+    assert (again / "pkg" / "a.py").read_text("utf-8") == "edited\n"
+
+
+def test_a_repository_of_the_environment_or_around_a_copy_is_not_taken_for_the_code_s(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    before = snapshot.look(checkout)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    assert snapshot.look(checkout) == before
+    copy = other / "copy"
+    (copy / "job").mkdir(parents=True)
+    (copy / "job" / "train.py").write_text("", encoding="ascii")
+    found = snapshot.look(copy)
+    assert (found.commit, found.files) == (None, ("job/train.py",))
+
+
+def test_what_git_says_against_somebody_else_s_checkout_is_told_whole(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    for path in (checkout, checkout / ".git"):
+        os.chown(path, 12345, 12345)
+    with pytest.raises(Refused, match=r"dubious ownership .* git config --global --add safe\.directory"):
+        snapshot.look(checkout)

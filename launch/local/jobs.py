@@ -1,0 +1,83 @@
+"""What a job on this machine leaves in its run folder: jobs/<host>-<pid>-<time>/ with job.json, settings and a log.
+
+In a container of the image this very launcher runs inside, and records the job as docker's.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from job import config as configuration
+from job.config import Config
+from job.errors import Refused
+from job.run import folder as run_folder
+from job.run.folder import RunFolder
+from job.runtime import contract, files
+from launch.records import Record
+from launch.runs import processes
+
+LOG = "log.txt"
+
+
+@dataclass(frozen=True)
+class LocalJob:
+    """A job that is about to start."""
+
+    run: Path
+    is_new: bool
+    """The run folder was made for it."""
+    record: Record
+
+    @property
+    def log(self) -> Path:
+        return self.run / self.record.folder / LOG
+
+    @property
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        """What the job must be told."""
+        return ((contract.RUN_FOLDER, str(self.run)),) if self.is_new else ()
+
+    def discard_if_new(self) -> None:
+        """Remove a new run folder without any work: a rejected request leaves no trace."""
+        if self.is_new and not RunFolder(self.run).holds_work():
+            files.remove(self.run)
+
+
+def begin(settings: Config, name: str, flags: Sequence[str], tasks: int, environ: Mapping[str, str]) -> LocalJob:
+    """Make the run folder, if it is new, and the job's own folder in it.
+
+    Raises:
+        Refused: another run's folder, or one that cannot be written.
+    """
+    chosen = settings.run.output_dir
+    if chosen is not None:
+        run_folder.refuse_others(RunFolder(Path(chosen).absolute()), configuration.settled(settings))
+    run = Path(chosen).absolute() if chosen is not None else run_folder.make_new(name)
+    owner = environ.get(contract.OWNER, "")
+    in_container = owner.startswith("docker:") or contract.IMAGE_DIGEST in environ
+    host, container = (*owner.removeprefix("docker:").split(":"), "")[:2] if in_container and owner else ("", "")
+    name = f"{host or socket.gethostname()}-{os.getpid()}-{time.strftime('%Y%m%d-%H%M%S')}"
+    record = Record(
+        "docker" if in_container else "local",
+        name,
+        list(flags),
+        config=str(Path(contract.JOBS, name, "config.yaml")),
+        directory=str(Path.cwd()),
+        tasks=tasks,
+        pid=0 if in_container else os.getpid(),
+        process_start="" if in_container else processes.started(os.getpid()),
+        container=container,
+        host=host or socket.gethostname(),
+    )
+    try:
+        (run / record.folder).mkdir(parents=True, exist_ok=True)
+        files.write_text(run / record.config, configuration.to_yaml(configuration.settled(settings)))
+        record.write(run)
+    except OSError as error:
+        raise Refused(f"--output_dir {run} cannot be written: {error.strerror}") from None
+    return LocalJob(run, chosen is None, record)

@@ -1,0 +1,240 @@
+"""What is read off Slurm's answers, refused on the login node, and left in the run folder when something fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from job import config
+from job.errors import Refused
+from launch import cli, reads, sites
+from launch.sites import Site
+from launch.slurm import client, filesystems, offline, script
+from launch.slurm.client import Answer
+
+ROOT = Path(__file__).parents[3]
+
+ANSWERS = {
+    "207": Answer("207", ""),
+    "207;east": Answer("207", "east"),
+    "Estimated cost of this job 3.20 EUR\n207": Answer("207", ""),
+    "job 77 is still pending\n\n207;east\n": Answer("207", "east"),
+    "Submitted batch job 207\nHave a nice day": Answer("207", ""),
+    "Submitted batch job 207 on cluster east": Answer("207", "east"),
+    "": None,
+    "Your job 207 was queued": None,
+    "207\nThank you": None,
+    "Estimated cost of this job 3.20 EUR": None,
+    "Submitted batch job 207.": None,
+}
+
+
+@pytest.mark.parametrize("text", ANSWERS)
+def test_an_answer_has_the_form_of_sbatch_or_is_none(text: str) -> None:
+    assert client.read_answer(text) == ANSWERS[text]
+
+
+FLAGS = {
+    "--cpus-per-task=2": "the launcher has a flag for it, --cpus_per_task",
+    "--partition=high": "the launcher has a flag for it, --partition",
+    "--part=high": "the launcher has a flag for it, --partition",
+    "--nodes=2": "the launcher has a flag for it, --nodes",
+    "--gpus=2": "the launcher has a flag for it, --gpus",
+    "--gres=gpu:1": "the launcher has a flag for GPUs",
+    "--wckey=x": "the launcher has a flag for it, --wckey",
+    "--signal=USR1@5": "the launcher has a flag for it, --signal_delay",
+    "--gpus-per-task=1": "see only some GPUs of its node",
+    "--gpu-bind=single:1": "see only some GPUs of its node",
+    "--ntasks-per-gpu=1": "see only some GPUs of its node",
+    "--tres-per-task=gres/gpu=1": "see only some GPUs of its node",
+    "--no-kill": "the launcher sets this itself, or relies on it",
+    "--outp=x": "the launcher sets this itself, or relies on it",
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_flag_of_sbatch_that_is_the_launchers_is_rejected_with_it(flag: str) -> None:
+    with pytest.raises(Refused, match=FLAGS[flag]):
+        script.site_flags(Site(sbatch=flag), "muster:1")
+
+
+def test_other_flags_and_a_comment_pass() -> None:
+    given = "--mem=64G --exclusive --gres=lscratch:50 --comment=mine --propagate=MEMLOCK"
+    assert script.site_flags(Site(sbatch=given), "muster:1") == {
+        **{"mem": "64G", "exclusive": True, "gres": "lscratch:50"},
+        **{"comment": "mine muster:1", "propagate": "MEMLOCK"},
+    }
+
+
+def test_a_time_limit_within_the_signals_delay_is_rejected() -> None:
+    with pytest.raises(Refused, match="--time 1 is within --signal_delay 120"):
+        script.resources(Site(time="1"), gpus=1, tasks=None, nodes=1, name="x")
+    assert script.resources(Site(time="3"), gpus=1, tasks=None, nodes=1, name="x")["time"] == 3
+
+
+@pytest.mark.parametrize("setup", ["if true", "echo 'a", "a; )"])
+def test_a_setup_that_is_no_shell_is_rejected(setup: str) -> None:
+    with pytest.raises(Refused, match="is no shell command: "):
+        script.check_setup(setup)
+    script.check_setup("module load cuda && source /x; export A=1 # comment")
+
+
+def test_a_misspelt_setting_is_rejected_with_the_nearest() -> None:
+    with pytest.raises(Refused, match=r"^MUSTER_PARTITON, in the environment or \.env, .*mean MUSTER_PARTITION\?"):
+        sites.read({}, {"MUSTER_PARTITON": "gpu"})
+    with pytest.raises(Refused, match=r"MUSTER_XYZZY, .* there are MUSTER_PARTITION, "):
+        sites.read({}, {"MUSTER_XYZZY": "1"})
+    shared = {"MUSTER_OWNER": "slurm:1", "MUSTER_THREADS": "1", "MUSTER_PARTITION": "gpu"}
+    assert sites.read({}, shared).partition == "gpu"
+
+
+def test_the_wckey_is_none_may_be_set_and_emptied() -> None:
+    assert sites.read({}, {}).wckey == ""
+    assert sites.read({}, {"MUSTER_WCKEY": "mine"}).wckey == "mine"
+    assert sites.read({"wckey": ""}, {"MUSTER_WCKEY": "mine"}).wckey == ""
+    assert sites.read({"partition": ""}, {"MUSTER_PARTITION": "gpu"}).partition == "gpu"
+
+
+def test_offline_what_is_not_in_the_cache_is_rejected(tmp_path: Path) -> None:
+    asked = config.from_dict({"model_name_or_path": "org/model", "dataset_name": "org/data"})
+    environ = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    with pytest.raises(Refused, match="--model_name_or_path org/model is not in the cache"):
+        offline.check(asked, environ)
+    for kind, name in (("models", "model"), ("datasets", "data")):
+        folder = tmp_path / "hub" / f"{kind}--org--{name}" / "snapshots" / "abc"
+        if kind == "datasets":
+            with pytest.raises(Refused, match="--dataset_name org/data is not in the cache"):
+                offline.check(asked, environ)
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}", encoding="ascii")
+    offline.check(asked, environ)
+    offline.check(config.from_dict({"dataset_name": "docstrings"}), environ)
+    offline.check(asked, {"HF_HOME": "/nowhere"})
+
+
+def test_folders_of_one_machine_are_told_from_shared_ones(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    lines = ["/dev/sda / ext4 rw 0 0", "shm /dev/shm tmpfs rw 0 0", "server:/x /scratch nfs4 rw 0 0"]
+    mounts.write_text("\n".join([*lines, "server:/t /tmp lustre rw 0 0", "tmpfs /in\\040memory tmpfs rw 0 0"]) + "\n")
+    paths = [Path(name) for name in ("/home/me", "/dev/shm/x", "/scratch/x", "/tmp/x", "/var/tmp/x", "/in memory/x")]
+    assert dict(filesystems.local(paths, mounts)) == {
+        Path("/dev/shm/x"): "tmpfs",
+        Path("/var/tmp/x"): "/var/tmp",
+        Path("/in memory/x"): "tmpfs",
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a container must see
+
+
+def test_links_are_followed_and_patterns_expanded(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "abc"
+    for folder in (blobs, snapshot, tmp_path / "disk", *(tmp_path / "data" / name for name in "ab")):
+        folder.mkdir(parents=True)
+    (blobs / "123").write_text("weights", encoding="ascii")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/123")
+    for name in "ab":
+        (tmp_path / "data" / name / "part.csv").write_text("text,label\na,1\n", encoding="ascii")
+    (tmp_path / "disk" / "real.csv").write_text("text,label\na,1\n", encoding="ascii")
+    (tmp_path / "step.csv").symlink_to(tmp_path / "disk" / "real.csv")
+    (tmp_path / "eval.csv").symlink_to("step.csv")
+    values = {"model_name_or_path": str(snapshot), "train_file": "data/*/part.csv", "validation_file": "eval.csv"}
+    asked = config.from_dict(values)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(tmp_path)
+        seen = set(reads.with_links(reads.of_job((), asked, tmp_path)))
+    assert seen == {
+        *(snapshot, snapshot / "model.safetensors", blobs / "123"),
+        *(tmp_path / "data" / name / "part.csv" for name in "ab"),
+        *(tmp_path / "eval.csv", tmp_path / "step.csv", tmp_path / "disk" / "real.csv"),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# With an sbatch that answers as told
+
+
+SBATCH = """#!/bin/bash
+case "$1" in --test-only) exit 0 ;; esac
+%s
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Puts an sbatch with this body on PATH, beside a squeue that knows no job; returns the folder to work in."""
+
+    def make(body: str) -> Path:
+        tools = {"sbatch": SBATCH % body, "srun": "#!/bin/sh\n", "squeue": "#!/bin/sh\n", "sleep": "#!/bin/sh\n"}
+        for name, text in tools.items():
+            (tmp_path / name).write_text(text, encoding="ascii")
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        monkeypatch.setattr(client.time, "sleep", lambda _: None)
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    return make
+
+
+def test_once_sbatch_was_started_nothing_is_removed(
+    site: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    here = site("echo 'sbatch: error: Invalid qos specification' >&2; exit 1")
+    assert cli.main(["submit", "demo", "--gpus=1", "--", "--output_dir", "run"]) == 2
+    assert capfd.readouterr().err.endswith("error: Slurm does not take the job: Invalid qos specification\n")
+    status = json.loads((here / "run" / "status.json").read_text("utf-8"))
+    assert (status["state"], status["reason"]) == ("FAILED", "Slurm does not take the job: Invalid qos specification")
+    assert list((here / "run" / "jobs").glob("*.pkl"))
+
+
+def test_an_answer_that_nobody_can_read_is_shown_and_everything_kept(
+    site: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    here = site("echo Hello")
+    assert cli.main(["submit", "demo", "--gpus=1", "--", "--output_dir", "run"]) == 1
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: whether Slurm took the job is not known: sbatch's answer cannot be read ('Hello')")
+    assert json.loads((here / "run" / "status.json").read_text("utf-8"))["state"] == "QUEUED"
+
+
+def test_a_full_disk_is_told_of_the_run_folder_and_leaves_what_was_there(site: Callable[[str], Path]) -> None:
+    """The limit on the size of a file stands in for the disk's."""
+    here = site("echo 7")
+    (here / "run" / "jobs" / "6").mkdir(parents=True)
+    words = [sys.executable, "-m", "launch", "submit", "demo", "--gpus=1", "--", "--output_dir", "run"]
+    done = subprocess.run(
+        words,
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        f"error: {here}/run cannot be written: File too large; nothing was queued: make room there, or choose another "
+        "--output_dir"
+    )
+    assert [path.name for path in (here / "run").iterdir()] == ["jobs"]
+    assert [path.name for path in (here / "run" / "jobs").iterdir()] == ["6"]
+
+
+def test_a_run_folder_of_other_settings_is_rejected_before_the_queue(
+    site: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    here = site("echo 7")
+    (here / "run").mkdir()
+    (here / "run" / "config.yaml").write_text("dataset_name: docstrings\nseed: 5\n", encoding="ascii")
+    (here / "run" / "results.json").write_text("{}", encoding="ascii")
+    assert cli.main(["submit", "demo", "--gpus=1", "--", "--output_dir", "run"]) == 2
+    assert "holds a run with another " in capfd.readouterr().err
+    assert not (here / "run" / "status.json").exists()
