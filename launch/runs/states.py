@@ -25,6 +25,7 @@ ASKED = ("QUEUED", "RUNNING", "STOPPED", "UNKNOWN")
 OPEN = ("QUEUED", "RUNNING", "UNKNOWN")
 """States in which a job that ended without a word leaves its folder."""
 
+EXIT_CODE = r"exit code (\d+)"
 SILENT = "Slurm did not answer"
 
 
@@ -95,7 +96,13 @@ def view(run: RunState, answer: Answer, now: float) -> View:
 def _by_folder(run: RunState, now: float) -> View:
     if run.state == "RUNNING" and not _is_alive(run, now):
         return View(run, "LOST", f"no sign of life for {_silence(run, now)}")
-    return View(run, run.state, _joined(_restarts(run) if run.state == "RUNNING" else "", run.reason))
+    return View(run, run.state, _joined(_restarts(run) if run.state == "RUNNING" else "", _reason(run)))
+
+
+def _reason(run: RunState) -> str:
+    """Why it ended; a bare exit code, which the batch script wrote, in words."""
+    code = re.fullmatch(EXIT_CODE, run.reason)
+    return f"{run.reason}: {words.exit_code(int(code[1]))}" if code else run.reason
 
 
 def _without_slurm(run: RunState, answer: Answer, now: float) -> View:
@@ -141,7 +148,8 @@ def _exit_code(job: SlurmJob) -> int:
 
 def _explained(found: View) -> View:
     """With the first error of the logs, where the run failed without a word of its own."""
-    if found.state in ("FAILED", "LOST") and not found.run.reason and (error := failures.first_error(found.run)):
+    silent = not found.run.reason or found.run.reason.startswith("exit code")
+    if found.state in ("FAILED", "LOST") and silent and (error := failures.first_error(found.run)):
         return dataclasses.replace(found, note=_joined(found.note, error.line))
     return found
 

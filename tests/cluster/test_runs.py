@@ -38,6 +38,13 @@ def shown(cluster: Cluster, work: Work, run: Path, path: str = "") -> dict[str, 
     return json.loads(launcher(cluster, work, "status", str(run), "--json", path=path).stdout)
 
 
+def rerun(cluster: Cluster, work: Work, run: Path) -> str:
+    """The id of the next job of `run`; --hold is among the flags that are given again."""
+    job = re.findall(r"^submitted (\d+)$", launcher(cluster, work, "rerun", str(run)).stdout, re.MULTILINE)[0]
+    cluster.run("scontrol", "release", job)
+    return job
+
+
 def until(condition: Callable[[], bool], timeout: float = 60) -> None:
     end = time.monotonic() + timeout
     while not condition():
@@ -73,7 +80,7 @@ def test_a_run_is_followed_through_the_queue_cancelled_twice_and_rerun_to_its_en
     launcher(cluster, work, "cancel", str(run))
     assert (cluster.state(job), jobs.status(run)["state"]) == ("CANCELLED", "CANCELLED")
 
-    job = re.findall(r"^submitted (\d+)$", launcher(cluster, work, "rerun", str(run)).stdout, re.M)[0]
+    job = rerun(cluster, work, run)
     before = max(jobs.steps(run), default=0)
     cluster.wait(job, lambda: max(jobs.steps(run), default=0) >= before + 20)
     reached = max(jobs.steps(run))
@@ -84,7 +91,7 @@ def test_a_run_is_followed_through_the_queue_cancelled_twice_and_rerun_to_its_en
     assert cluster.restarts(job) == 0
     assert cluster.processes(job) == []
 
-    job = re.findall(r"^submitted (\d+)$", launcher(cluster, work, "rerun", str(run)).stdout, re.M)[0]
+    job = rerun(cluster, work, run)
     followed = launcher(cluster, work, "logs", str(run), "-f")
     assert f"step {STEPS}/{STEPS}" in followed.stdout and followed.stderr.endswith("run: DONE\n")
     assert cluster.end(job) == "COMPLETED", cluster.told(job)

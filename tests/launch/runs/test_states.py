@@ -39,6 +39,12 @@ CASES: dict[str, tuple[dict[str, Any], Answer, str, str]] = {
     "stopped": ({"state": "STOPPED", "reason": "by SIGTERM"}, UNKNOWN, "STOPPED", "by SIGTERM"),
     "finished": ({"state": "DONE"}, NO_ANSWER, "DONE", ""),
     "failed": ({"state": "FAILED", "reason": "ValueError: x"}, NO_ANSWER, "FAILED", "ValueError: x"),
+    "rejected, as the batch script wrote": (
+        {"state": "FAILED", "reason": "exit code 2"},
+        UNKNOWN,
+        "FAILED",
+        "exit code 2: rejected: a flag, file, column or label is wrong",
+    ),
     "killed": (
         {"state": "RUNNING", "ago": 900},
         says("FAILED", exit_code="137:0"),

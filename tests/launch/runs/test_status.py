@@ -81,6 +81,15 @@ def test_one_run_in_full(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureF
     assert "`rerun a -- --max_tokens_per_device 4096`" in facts["try"]
 
 
+def test_an_exit_code_alone_is_explained_by_the_log(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = synthetic.run(runs / "a", "FAILED", job="7", reason="exit code 2")
+    synthetic.log(path, "7", 0, "error: no file x.csv\n")
+    assert "exit code 2: rejected: a flag, file, column or label is wrong; error: no file x.csv" in printed(capfd)
+    assert "`rerun a -- --flag value`" in printed(capfd, "a")
+
+
 def test_json_holds_what_the_table_shows(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
     stand_ins.squeue("9|RUNNING|1:00|59:00|n1|None")
     synthetic.run(runs / "a", job="9", step=30, steps=100, scores=[SCORE])
