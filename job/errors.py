@@ -9,6 +9,7 @@ class JobError(Exception):
     """Ends the job on every rank with one line and `exit_code`."""
 
     exit_code = 1
+    on_every_rank = True
 
     def __init__(self, line: str) -> None:
         super().__init__(" ".join(line.splitlines()))  # a file's or flag's own text may hold breaks
@@ -30,6 +31,12 @@ class NonFiniteOutput(JobError):
 
 class OutOfMemory(JobError):
     """One example alone does not fit into the GPU's memory."""
+
+
+class OutOfMemoryInExchange(OutOfMemory):
+    """The GPU's memory was full on this process while the others waited for its gradients."""
+
+    on_every_rank = False
 
 
 class NeedsHuman(JobError):

@@ -23,6 +23,4 @@ if __name__ == "__main__":
 from job import train
 
 if __name__ == "__main__":
-    code = train.main(["predict", *sys.argv[1:]], "job/predict.py")
-    signals.ignore()
-    sys.exit(code)
+    train.end_process(train.main(["predict", *sys.argv[1:]], "job/predict.py"))

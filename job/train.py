@@ -16,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if __name__ == "__main__":  # run from a checkout or snapshot: this code, not an installed copy
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -59,11 +59,13 @@ def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None
     except JobError as error:
         if console.traceback_wanted():
             log.error(traceback.format_exc().rstrip())
-        if os.environ.get("RANK", "0") == "0":  # all ranks raise the same: printed once
+        if os.environ.get("RANK", "0") == "0" or not error.on_every_rank:  # else all raise the same: printed once
             console.last_line(f"{'' if isinstance(error, Stopped) else 'error: '}{error}")
         code = error.exit_code
     except Exception as error:  # noqa: BLE001  the last resort: shown as a traceback
-        if _lost_another(error):
+        if _out_of_memory(error):
+            console.last_line("error: out of GPU memory: a smaller model, --mixed_precision bf16, or a GPU with more")
+        elif _lost_another(error):
             console.last_line(f"error: another process died; {RUN_AGAIN}")
         else:
             log.error(traceback.format_exc().rstrip())  # in one piece: other ranks write too
@@ -189,6 +191,15 @@ def refuse_other_data(resumed: Path | None, read: Data) -> None:
                           "--output_dir, or start over with --overwrite_output_dir")  # fmt: skip
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Whether a GPU's memory was full; torch is not there before it can be."""
+    if "torch" not in sys.modules:
+        return False
+    from job.batching import oom
+
+    return oom.is_out_of_memory(error)
+
+
 def _lost_another(error: Exception) -> bool:
     """Whether this is only the consequence of another process's end; torch is not there before it can be."""
     if "torch" not in sys.modules:
@@ -227,7 +238,20 @@ def report_exit_code(code: int) -> None:
             file.write(str(code))
 
 
-if __name__ == "__main__":
-    code = main(sys.argv[1:])
+def end_process(code: int) -> NoReturn:
+    """End this process, a script's.
+
+    One that is still in the process group has lost the others, or left them: the teardown of NCCL, gloo and CUDA would
+    wait for them. A notebook's process must not end like that, so `train` does not.
+    """
     signals.ignore()
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    end_process(main(sys.argv[1:]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from job import distributed
+from job.batching import oom
 from job.batching.forms import Form
 from job.batching.loader import BatchLoader
 from job.config import task_settings
@@ -35,6 +37,7 @@ class Evaluator:
         self._asked = context.config.evaluation.eval_max_tokens_per_device
         self._names = task_settings.computed_metrics(context.config, task)
         self._positive = task_settings.positive_class(context.config, task)
+        self._limit = sys.maxsize
         self._metrics: dict[str, Any] = {}
         if not set(self._names) <= set(METRICS):  # a foreign one may not be there
             distributed.broadcast_from_main(self._accelerator, self._load_metrics)
@@ -43,11 +46,19 @@ class Evaluator:
         """The scores are empty for a split without labels."""
         loader = BatchLoader(split, self._form, self._accelerator)
         limit = loader.token_limit(self._asked, DEFAULT_TOKENS[distributed.device_class(self._accelerator)])
+        limit = min(limit, max(self._limit, loader.longest))
         with console.notice(f"evaluating {len(split)} examples"):
-            predictions = predict(self._model, self._kind, loader, limit, self._between)
+            predictions, self._limit = oom.fitting(
+                lambda limit: predict(self._model, self._kind, loader, limit, self._between),
+                limit, loader.longest, lambda: None, self._halved,
+            )  # fmt: skip
         if split.labels is None:
             return predictions, {}
         return predictions, distributed.broadcast_from_main(self._accelerator, lambda: self._scores(predictions))
+
+    def _halved(self, limit: int) -> None:
+        if self._accelerator.is_main_process:
+            console.log.warning(f"out of memory in the evaluation: from here on {limit} tokens a forward pass")
 
     def _load_metrics(self) -> None:
         self._metrics = metrics.load(self._names, self._kind)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from job.batching.collate import moved
+from job.batching import oom
+from job.batching.collate import Tensors, moved
 from job.batching.loader import BatchLoader
 from job.config.tasks import Kind
 from job.errors import NonFiniteOutput
@@ -68,6 +69,7 @@ def predict(
 
     Raises:
         NonFiniteOutput: on every process.
+        oom.Exhausted: on every process: one ran out of memory.
         RuntimeError: the gathered rows are not each example once (a fault of the program, never of the data).
     """
     accelerator, split = loader.accelerator, loader.split
@@ -75,17 +77,22 @@ def predict(
     mine = plan[accelerator.process_index]
     alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have nothing left
     alone.eval()
-    outputs = []
+    outputs: list[torch.Tensor] = []
     with loader.tensors(mine) as ready:
         for turn in range(max(map(len, plan))):
             between()
-            if turn < len(mine):
+            if turn < len(mine) and len(outputs) == turn:  # else memory ran out: the others do not know it yet
                 with torch.inference_mode():
-                    outputs.append(alone(**moved(next(ready), accelerator.device)[0]).logits.float())
+                    outputs += oom.attempted(lambda: _logits(alone, next(ready), accelerator.device))
+    oom.raise_if_one_failed(accelerator, len(outputs) < len(mine))
     longest = max(sum(map(len, share)) for share in plan)
     logits = _gathered(outputs, mine, longest, alone.config.num_labels, len(split), accelerator)
     _check_finite(logits, split.index)
     return Predictions(kind, split.index, logits, split.labels)
+
+
+def _logits(model: torch.nn.Module, tensors: Tensors, device: torch.device) -> torch.Tensor:
+    return model(**moved(tensors, device)[0]).logits.float()
 
 
 def _check_finite(logits: np.ndarray, index: np.ndarray) -> None:

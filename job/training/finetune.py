@@ -127,6 +127,7 @@ def _prepared(context: RunContext, model: PreTrainedModel, examples: int) -> tup
     optimizer = optim.optimizer(model, training)
     schedule = optim.schedule(optimizer, training, steps)
     wrapped, prepared = context.accelerator.prepare(model, optimizer)
+    optim.allocate_moments(optimizer)
     return TrainState(wrapped, prepared, schedule), steps
 
 

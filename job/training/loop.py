@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from job.batching import planner
+from job.batching import oom, planner
 from job.batching.collate import Tensors, moved
 from job.batching.loader import BatchLoader, Collated, StepBatch
 from job.batching.planner import MicroBatch
@@ -25,7 +25,6 @@ from job.run import manifest
 from job.run.context import RunContext
 from job.run.tracking import Tracker
 from job.runtime.console import log
-from job.training import oom
 from job.training.state import TrainState
 from job.training.step_loss import Losses, StepLoss, async_bool, reject_non_finite
 
@@ -51,6 +50,7 @@ def gradients(
 
     Raises:
         oom.Exhausted: on every process; what is in `.grad` is then of no use.
+        OutOfMemoryInExchange: on this process alone.
     """
     scale = accelerator.num_processes / examples  # DDP averages over processes; the sum is wanted
     total = torch.zeros((), device=accelerator.device)
@@ -66,14 +66,19 @@ def gradients(
         seen.append((micro.indices, losses.detach()))
         return loss * scale
 
-    def all_but_the_last() -> None:
+    def backward(part: Sequence[Collated]) -> None:
         with accelerator.no_sync(state.model):
-            for one in share[:-1]:
+            for one in part:
                 accelerator.backward(loss_of(*one))
 
+    if accelerator.num_processes == 1:
+        oom.agreed(accelerator, lambda: backward(share))
+        return total, tuple(seen)
     if len(share) > 1:
-        oom.agreed(accelerator, all_but_the_last)  # before the last forward: DDP's own collectives are in there
-    accelerator.backward(oom.agreed(accelerator, lambda: loss_of(*share[-1])))
+        oom.agreed(accelerator, lambda: backward(share[:-1]))
+    last = oom.agreed(accelerator, lambda: loss_of(*share[-1]))
+    with oom.exchanging():
+        accelerator.backward(last)
     return total, tuple(seen)
 
 

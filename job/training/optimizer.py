@@ -39,6 +39,16 @@ def optimizer(model: PreTrainedModel, training: Training) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
 
 
+def allocate_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Make AdamW's state before the first step, so that no later one needs more memory than the first forward pass
+    leaves."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            moments = (torch.zeros_like(parameter, memory_format=torch.preserve_format) for _ in range(2))
+            step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            optimizer.state[parameter] = dict(zip(("step", "exp_avg", "exp_avg_sq"), (step, *moments), strict=True))
+
+
 def schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> LRScheduler:
     """The learning rate over `steps` optimizer steps, warm-up included."""
     from transformers import get_scheduler

@@ -1,7 +1,7 @@
 """How many tokens a forward and backward pass takes at a time, where --max_tokens_per_device is unset.
 
 On a GPU it follows from the device's total memory and the model. It is an estimate with a wide margin: a step that does
-not fit is done again with half the tokens (job/training/oom.py).
+not fit is done again with half the tokens (job/batching/oom.py).
 """
 
 from __future__ import annotations

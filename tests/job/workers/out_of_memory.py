@@ -1,8 +1,8 @@
 """job/train.py on a machine whose memory ends at a number of tokens. Started by python or torchrun.
 
-No GPU being at hand, the error is raised by hand where CUDA would raise it: in the forward pass of training.
-Arguments: tokens that fit, the rank that has no more (`all`: every one), then those of job/train.py. It interrupts
-itself as FAULTS says (interrupted.py beside this file).
+No GPU being at hand, the error is raised by hand where CUDA would raise it. Arguments: tokens that fit; the rank that
+has no more (`all`: every one); where more of them fail: `forward` or `backward` of training, or `evaluation`; then the
+flags of job/train.py. MESSAGE is the error's text. It interrupts itself as FAULTS says (interrupted.py).
 """
 
 import os
@@ -25,17 +25,26 @@ if os.environ.get("FAULTS"):
     from tests.job.workers import interrupted  # noqa: F401
 
 
-def with_little_memory(tokens: int, rank: str) -> None:
+def with_little_memory(tokens: int, rank: str, where: str) -> None:
     forward = BertModel.forward
+    message = os.environ.get("MESSAGE")
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError(message) if message else torch.OutOfMemoryError("CUDA out of memory")
 
     def limited(self: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if self.training and input_ids.numel() > tokens and rank in ("all", os.environ.get("RANK", "0")):
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, input_ids, *args, **kwargs)
+        too_many = input_ids.numel() > tokens and rank in ("all", os.environ.get("RANK", "0"))
+        running = "evaluation" if torch.is_inference_mode_enabled() else "forward" if self.training else "check"
+        if too_many and where == running:
+            fail()
+        output = forward(self, input_ids, *args, **kwargs)
+        if too_many and where == "backward" and self.training:
+            output[0].register_hook(fail)
+        return output
 
     BertModel.forward = limited
 
 
 if __name__ == "__main__":
-    with_little_memory(int(sys.argv[1]), sys.argv[2])
-    sys.exit(train.main(sys.argv[3:]))
+    with_little_memory(int(sys.argv[1]), *sys.argv[2:4])
+    train.end_process(train.main(sys.argv[4:]))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from job.batching import oom
 from job.errors import OutOfMemory
-from job.training import oom
 from tests.support.launch import Finished, alone, environment, torchrun
 from tests.support.tiny import tiny_model
 
@@ -31,29 +32,49 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(world: Path, out: Path, fits: int, rank: str, limit: int, processes: int = 1, faults: str = "") -> Finished:
+def train(
+    world: Path,
+    out: Path,
+    fits: int,
+    rank: str,
+    limit: int,
+    processes: int = 1,
+    faults: str = "",
+    where: str = "forward",
+    message: str = "",
+    flags: Sequence[str] = (),
+) -> Finished:
     """Four steps of 16 rows, 352 tokens."""
     arguments = [
         *("--model_name_or_path", "model", "--train_file", "train.csv", "--validation_file", "eval.csv"),
         *("--output_dir", str(out), "--max_tokens_per_device", str(limit), "--train_batch_size", "16"),
         *("--num_train_epochs", "1", "--learning_rate", "1e-3"),
+        *flags,
     ]
-    env = environment(world / "home", FAULTS=faults)
+    env = environment(world / "home", FAULTS=faults, MESSAGE=message)
     if processes == 1:
-        return alone(WORKER, str(fits), rank, *arguments, env=env, cwd=world)
-    return torchrun(processes, WORKER, str(fits), rank, *arguments, env=env, cwd=world)
+        return alone(WORKER, str(fits), rank, where, *arguments, env=env, cwd=world)
+    return torchrun(processes, WORKER, str(fits), rank, where, *arguments, env=env, cwd=world)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize(("processes", "rank", "halved"), [(1, "all", [160, 80]), (2, "1", [160])])
+@pytest.mark.parametrize(
+    ("processes", "rank", "where", "message", "halved"),
+    [
+        (1, "all", "forward", "", [160, 80]),
+        (1, "all", "backward", "", [160, 80]),
+        (1, "all", "backward", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", [160, 80]),
+        (2, "1", "forward", "", [160]),
+    ],
+)
 def test_a_run_short_of_memory_ends_with_the_weights_of_one_that_began_with_the_lower_limit(
-    world: Path, tmp_path: Path, processes: int, rank: str, halved: list[int]
+    world: Path, tmp_path: Path, processes: int, rank: str, where: str, message: str, halved: list[int]
 ) -> None:
     """On two processes one alone runs short, and both halve: the other would hang in the exchange of gradients."""
-    short = train(world, tmp_path / "short", 100, rank, 320, processes).expect(0)
+    short = train(world, tmp_path / "short", 100, rank, 320, processes, "", where, message).expect(0)
     said = [line for line in short.stderr.splitlines() if "out of memory" in line]
     rest = "tokens a forward pass, on the same examples"
     assert [line.partition(" WARNING ")[2] for line in said] == [
@@ -77,6 +98,48 @@ def test_a_run_that_was_interrupted_goes_on_with_the_limit_it_had_come_to(world:
 def test_one_example_that_does_not_fit_ends_the_job_in_one_line(world: Path, tmp_path: Path) -> None:
     done = train(world, tmp_path / "run", 10, "all", 320).expect(1)
     assert done.errors == [f"error: one example of 22 tokens does not fit into memory: {oom.REMEDY}"]
+
+
+def test_memory_that_ends_while_gradients_are_exchanged_ends_the_job(world: Path, tmp_path: Path) -> None:
+    """On one of two processes, in its last backward pass: the other is told by the lost connection, and none hangs."""
+    done = train(world, tmp_path / "run", 10, "1", 320, processes=2, where="backward")
+    assert done.code == 1
+    again = "run the same command again to resume from the last checkpoint"
+    assert sorted(done.errors) == [
+        f"error: another process died; {again}",
+        f"error: out of memory while gradients were exchanged: lower --max_tokens_per_device, then {again}",
+    ]
+
+
+@pytest.mark.parametrize(("processes", "rank"), [(1, "all"), (2, "1")])
+def test_an_evaluation_short_of_memory_is_done_again_and_its_limit_is_kept(
+    world: Path, tmp_path: Path, processes: int, rank: str
+) -> None:
+    flags = ("--eval_max_tokens_per_device", "400", "--eval_steps", "2", "--eval_strategy", "steps")
+    short = train(world, tmp_path / "short", 100, rank, 320, processes, where="evaluation", flags=flags).expect(0)
+    said = [line for line in short.stderr.splitlines() if "out of memory" in line]
+    rest = "tokens a forward pass"
+    assert [line.partition(" WARNING ")[2] for line in said] == [
+        f"out of memory in the evaluation: from here on {limit} {rest}" for limit in (200, 100)
+    ]
+    train(world, tmp_path / "plenty", PLENTY, rank, 320, processes, flags=flags).expect(0)
+    found, expected = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("short", "plenty"))
+    assert found["eval"]["loss"] == pytest.approx(expected["eval"]["loss"], abs=1e-6)
+    assert found["eval"]["examples"] == expected["eval"]["examples"] == 64
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (MemoryError(), False),
+    ],
+)
+def test_words_for_a_full_memory(error: Exception, counts: bool) -> None:
+    assert oom.is_out_of_memory(error) == counts
 
 
 def test_gradients_and_random_state_of_a_failed_attempt_are_dropped() -> None:

@@ -1,0 +1,131 @@
+"""Out of GPU memory: a step or an evaluation is done again with half the tokens a forward pass, on the same examples.
+
+Which rows a step holds does not depend on the token limit, so a smaller one gives the same training, only slower. The
+usual remedy, another batch size, makes it another training.
+
+On one process any part of a step may run out of memory. Several must halve together, and before gradients are
+exchanged: one that failed in the exchange would leave the others waiting. So they agree before the last forward pass of
+a step, and before its backward pass, in which DDP exchanges gradients. A process that runs out of memory there ends the
+job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+
+from job import distributed
+from job.errors import OutOfMemory, OutOfMemoryInExchange
+
+T = TypeVar("T")
+REMEDY = "lower --max_seq_length, or try --mixed_precision bf16 or --gradient_checkpointing"
+WORDS = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""How it is said where torch's allocator holds all the memory and a library of CUDA's asks for some."""
+
+
+class Exhausted(Exception):
+    """A process, this one or another, ran out of memory before gradients were exchanged."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is what torch or one of CUDA's libraries raises when the GPU's memory is full."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+
+
+def attempted(work: Callable[[], T]) -> list[T]:
+    """[the result of `work`], or [] where memory ran out; its traceback, which holds what fills the memory, is gone."""
+    try:
+        return [work()]
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    return []
+
+
+def agreed(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """The result of `work`, which holds no collective.
+
+    Raises:
+        Exhausted: on every process, if one ran out of memory.
+    """
+    done = attempted(work)
+    raise_if_one_failed(accelerator, not done)
+    return done[0]
+
+
+def raise_if_one_failed(accelerator: Accelerator, failed: bool) -> None:
+    """Exhausted on every process, if one of them says so."""
+    if distributed.all_reduce_any(accelerator, failed):
+        raise Exhausted
+
+
+@contextmanager
+def exchanging() -> Iterator[None]:
+    """Around work that the other processes wait in.
+
+    Raises:
+        OutOfMemoryInExchange: on this process alone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryInExchange(
+                "out of memory while gradients were exchanged: lower --max_tokens_per_device, then run the same command "
+                "again to resume from the last checkpoint"
+            ) from None
+        raise
+
+
+def fitting(
+    attempt: Callable[[int], T], limit: int, longest: int, forget: Callable[[], None], halved: Callable[[int], None]
+) -> tuple[T, int]:
+    """`attempt(limit)`, begun again at half the limit for as long as a process runs out of memory.
+
+    Args:
+        attempt: forward passes, and backward passes in training, under a limit of tokens.
+        limit: to try first.
+        longest: tokens of the longest example: no limit is below.
+        forget: drops what a failed attempt left behind, gradients above all.
+        halved: told each new limit.
+
+    Returns:
+        The result, and the limit it was reached with. The random state is what one attempt at that limit leaves.
+
+    Raises:
+        OutOfMemory: on every process, where the longest example alone does not fit.
+    """
+    random = _random_state()
+    while True:
+        try:
+            return attempt(limit), limit
+        except Exhausted:
+            if limit <= longest:
+                raise OutOfMemory(f"one example of {longest} tokens does not fit into memory: {REMEDY}") from None
+        limit = max(limit // 2, longest)
+        forget()
+        _restore(random)
+        halved(limit)
+
+
+def _random_state() -> tuple[torch.Tensor, torch.Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+
+
+def _restore(state: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+    cpu, gpu = state
+    torch.set_rng_state(cpu)
+    if gpu is not None:
+        torch.cuda.set_rng_state(gpu)
+        torch.cuda.empty_cache()
