@@ -29,6 +29,10 @@ class NonFiniteOutput(JobError):
     """The model's outputs are infinite or not a number: the line names the rows."""
 
 
+SMALLER = "lower --max_seq_length, or try --mixed_precision bf16 or --gradient_checkpointing"
+"""What makes a step need less memory."""
+
+
 class OutOfMemory(JobError):
     """One example alone does not fit into the GPU's memory."""
 

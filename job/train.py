@@ -29,7 +29,7 @@ if __name__ == "__main__":  # before the imports below, which take long enough f
 from job import checks
 from job import config as configuration
 from job.config import Config
-from job.errors import JobError, Refused, Stopped
+from job.errors import SMALLER, JobError, Refused, Stopped
 from job.runtime import console, contract
 from job.runtime.console import log
 
@@ -64,7 +64,7 @@ def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None
         code = error.exit_code
     except Exception as error:  # noqa: BLE001  the last resort: shown as a traceback
         if _out_of_memory(error):
-            console.last_line("error: out of GPU memory: a smaller model, --mixed_precision bf16, or a GPU with more")
+            console.last_line(f"error: out of GPU memory: {SMALLER}")
         elif _lost_another(error):
             console.last_line(f"error: another process died; {RUN_AGAIN}")
         else:

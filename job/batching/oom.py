@@ -19,10 +19,9 @@ import torch
 from accelerate import Accelerator
 
 from job import distributed
-from job.errors import OutOfMemory, OutOfMemoryInExchange
+from job.errors import SMALLER, OutOfMemory, OutOfMemoryInExchange
 
 T = TypeVar("T")
-REMEDY = "lower --max_seq_length, or try --mixed_precision bf16 or --gradient_checkpointing"
 WORDS = (
     "CUDA out of memory",
     "CUDA error: out of memory",
@@ -82,8 +81,8 @@ def exchanging() -> Iterator[None]:
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise OutOfMemoryInExchange(
-                "out of memory while gradients were exchanged: lower --max_tokens_per_device, then run the same command "
-                "again to resume from the last checkpoint"
+                "out of memory while gradients were exchanged: lower --max_tokens_per_device, then run the same "
+                "command again to resume from the last checkpoint"
             ) from None
         raise
 
@@ -112,7 +111,7 @@ def fitting(
             return attempt(limit), limit
         except Exhausted:
             if limit <= longest:
-                raise OutOfMemory(f"one example of {longest} tokens does not fit into memory: {REMEDY}") from None
+                raise OutOfMemory(f"one example of {longest} tokens does not fit into memory: {SMALLER}") from None
         limit = max(limit // 2, longest)
         forget()
         _restore(random)

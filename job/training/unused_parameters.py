@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 
 from job import distributed
 from job.batching import collate
@@ -37,4 +37,4 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Sp
     if not varies:
         unused.freeze(model, names)
     elif accelerator.num_processes > 1:
-        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+        accelerator.ddp_handler = replace(distributed.DDP, find_unused_parameters=True)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from job.batching import oom
-from job.errors import OutOfMemory
+from job.errors import SMALLER, OutOfMemory
 from tests.support.launch import Finished, alone, environment, torchrun
 from tests.support.tiny import tiny_model
 
@@ -97,7 +97,7 @@ def test_a_run_that_was_interrupted_goes_on_with_the_limit_it_had_come_to(world:
 
 def test_one_example_that_does_not_fit_ends_the_job_in_one_line(world: Path, tmp_path: Path) -> None:
     done = train(world, tmp_path / "run", 10, "all", 320).expect(1)
-    assert done.errors == [f"error: one example of 22 tokens does not fit into memory: {oom.REMEDY}"]
+    assert done.errors == [f"error: one example of 22 tokens does not fit into memory: {SMALLER}"]
 
 
 def test_memory_that_ends_while_gradients_are_exchanged_ends_the_job(world: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ flags of job/train.py. MESSAGE is the error's text. It interrupts itself as FAUL
 
 import os
 import sys
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,15 @@ def with_little_memory(tokens: int, rank: str, where: str) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError(message) if message else torch.OutOfMemoryError("CUDA out of memory")
 
+    @wraps(forward)
     def limited(self: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         too_many = input_ids.numel() > tokens and rank in ("all", os.environ.get("RANK", "0"))
-        running = "evaluation" if torch.is_inference_mode_enabled() else "forward" if self.training else "check"
+        in_step = self.training and kwargs.get("packed") is not None  # else rows are looked at before training
+        running = "evaluation" if torch.is_inference_mode_enabled() else "forward" if in_step else "check"
         if too_many and where == running:
             fail()
         output = forward(self, input_ids, *args, **kwargs)
-        if too_many and where == "backward" and self.training:
+        if too_many and where == "backward" and in_step:
             output[0].register_hook(fail)
         return output
 
