@@ -1,4 +1,4 @@
-"""Class names that look like something else: a list written as text, several labels in one cell, one class twice."""
+"""Class names that look like something else: a list as text, several labels in one cell, nothing, one class twice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 LIST = re.compile(r"\s*[\[({].*[\])}]\s*", re.DOTALL)
 SEPARATORS = "|;,/+"
+MISSING = frozenset(("na", "n/a", "#n/a", "nan", "null", "none", "nil", "missing", "unknown", "?", "-", "--", "."))
 LONGEST_SHOWN = 40
 
 
@@ -25,6 +26,9 @@ def notes(names: Sequence[str]) -> Iterator[str]:
             f"label {_shown(joined)} looks like several labels and is read as the name of one class; "
             "several labels a row are lists in jsonl or parquet"
         )
+    missing = [name for name in names if name.strip().casefold() in MISSING]
+    if missing:
+        yield f"label {_shown(missing[0])} looks like a missing value and is read as the name of a class"
     for one, other in _alike(names):
         yield f"the classes {_shown(one)} and {_shown(other)} differ only in case or blanks: two classes, as written"
 

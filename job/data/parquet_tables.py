@@ -50,7 +50,8 @@ def common_features(paths: Sequence[str], columns: Columns) -> Any:
                 raise Refused(f"{path}: column {name} is {other} and {one} in {paths[0]}: save them with one type")
         if columns.label is not None and _class_names(schema, columns) != _class_names(schemas[0], columns):
             raise Refused(f"{path}: column {columns.label} has other class names than in {paths[0]}")
-    if all(schema.equals(schemas[0]) for schema in schemas):
+    views = any(pyarrow.types.is_string_view(field.type) for schema in schemas for field in schema)
+    if all(schema.equals(schemas[0]) for schema in schemas) and not views:
         return None
     if _class_names(schemas[0], columns):
         return Features.from_arrow_schema(schemas[0])
@@ -76,13 +77,15 @@ def _selected(schema: Any, columns: Columns) -> Any:
 
 
 def _plain(schema: Any) -> Any:
-    """A schema without dictionaries and metadata, so that it can be unified with others."""
+    """A schema without dictionaries, views and metadata, so that it can be unified with others."""
     import pyarrow
 
-    types = pyarrow.types
-    return pyarrow.schema(
-        (field.name, field.type.value_type if types.is_dictionary(field.type) else field.type) for field in schema
-    )
+    def plain(kind: Any) -> Any:
+        if pyarrow.types.is_dictionary(kind):
+            return plain(kind.value_type)
+        return pyarrow.string() if pyarrow.types.is_string_view(kind) else kind
+
+    return pyarrow.schema((field.name, plain(field.type)) for field in schema)
 
 
 def _class_names(schema: Any, columns: Columns) -> Any:

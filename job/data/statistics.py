@@ -227,12 +227,12 @@ def _notes(description: Mapping[str, Any], splits: Mapping[str, Any], labelled: 
         yield from _training_notes(splits["train"])
     yield from _uneven(labelled, splits.get("validation", {}))
     if repeated := _rows(splits, "duplicates"):
-        yield f"{repeated} whose text an earlier row of the split has too: it counts again"
+        yield f"{repeated} with the text of an earlier row of the split: counted twice"
     if conflicting := _rows(splits, "conflicting"):
-        yield f"{conflicting} whose text has another label elsewhere in the split: not all can be answered right"
+        yield f"{conflicting} with a text that has another label elsewhere: not all can be predicted correctly"
     for name, key in OVERLAPS.items():
         if description.get(key):
-            yield f"{_count(description[key], name)} whose text is in the training data too: the score is too good"
+            yield f"{_count(description[key], name)} with a text of the training data: the scores will be optimistic"
     for name, split in splits.items():
         if split["truncated"] > TRUNCATED_NOTED:
             share = f"{100 * split['truncated']:.1f} % of the {ADJECTIVES[name]} rows"
@@ -246,7 +246,7 @@ def _training_notes(train: Mapping[str, Any]) -> Iterator[str]:
     missing = [_short(name) for name, count in train.get("classes", {}).items() if not count]
     if missing:
         more = f" and {len(missing) - LISTED_MISSING} more" if len(missing) > LISTED_MISSING else ""
-        yield f"no training row for {', '.join(missing[:LISTED_MISSING])}{more}: what is not seen is not learned"
+        yield f"no training row for {', '.join(missing[:LISTED_MISSING])}{more}: cannot be predicted"
 
 
 def _uneven(split: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Iterator[str]:

@@ -524,6 +524,7 @@ def test_a_class_named_minus_one_is_a_label() -> None:
         ),
         (["a, b", "a", "b"], "label 'a, b' looks like several labels and is read as the name of one class; "
          "several labels a row are lists in jsonl or parquet"),
+        (["pos", "neg", "N/A"], "label 'N/A' looks like a missing value and is read as the name of a class"),
         (["Pos", "pos", "neg"], "the classes 'Pos' and 'pos' differ only in case or blanks: two classes, as written"),
         (["neg", "pos", "pos "], "the classes 'pos' and 'pos ' differ only in case or blanks: two classes, as written"),
     ],

@@ -506,6 +506,8 @@ def test_parquet_files_of_different_widths_are_read_together(tmp_path: Path) -> 
     parquet(tmp_path / "b.parquet", pa.array(["b"], pa.large_string()), pa.array([2**40]))
     parquet(tmp_path / "c.parquet", pa.array(["c"]).dictionary_encode(), pa.array([3], pa.uint16()))
     assert content(one(train_file=str(tmp_path / "*.parquet"))) == [("a", 1), ("b", 2**40), ("c", 3)]
+    parquet(tmp_path / "d.parquet", pa.array(["d"], pa.string_view()), pa.array(["x"], pa.string_view()))
+    assert content(one(train_file=str(tmp_path / "d.parquet"))) == [("d", "x")]
     parquet(tmp_path / "a.parquet", pa.array(["a"]), pa.array([[1, 0]], pa.list_(pa.int64(), 2)))
     parquet(tmp_path / "b.parquet", pa.array(["b"]), pa.array([[0, 1]], pa.list_(pa.int8())))
     assert content(one(train_file=str(tmp_path / "[ab].parquet"))) == [("a", [1, 0]), ("b", [0, 1])]

@@ -240,11 +240,11 @@ def test_lines_of_data_with_all_that_can_be_noted() -> None:
         validation  11 rows, tokens p50 5, p90 5, max 5, truncated 45.5 %
         test        10 rows, tokens p50 5, p90 5, max 5, truncated 0.0 %
         classes     no 32, yes 25, maybe 0
-        note        no training row for maybe: what is not seen is not learned
-        note        7 training rows, 1 evaluation row whose text an earlier row of the split has too: it counts again
-        note        6 training rows, 2 evaluation rows whose text has another label elsewhere in the split: not all can be answered right
-        note        1 evaluation row whose text is in the training data too: the score is too good
-        note        2 test rows whose text is in the training data too: the score is too good
+        note        no training row for maybe: cannot be predicted
+        note        7 training rows, 1 evaluation row with the text of an earlier row of the split: counted twice
+        note        6 training rows, 2 evaluation rows with a text that has another label elsewhere: not all can be predicted correctly
+        note        1 evaluation row with a text of the training data: the scores will be optimistic
+        note        2 test rows with a text of the training data: the scores will be optimistic
         note        7.0 % of the training rows are cut at 5 tokens: raise --max_seq_length, as far as the model goes
         note        45.5 % of the evaluation rows are cut at 5 tokens: raise --max_seq_length, as far as the model goes
     """)  # noqa: E501
@@ -288,8 +288,8 @@ def test_lines_of_an_evaluation_alone() -> None:
         (part(numbered(1), classes(1, 0)), "1 training row: too few"),
         (part(numbered(40), classes(20, 20), cut=2), None),
         (part(numbered(40), classes(20, 20), cut=3), "7.5 % of the training rows"),
-        (part(["a", "a", "b"], [0, 0, 1]), "1 training row whose text an earlier"),
-        (part(["a", "a", "b"], [0, 1, 1]), "2 training rows whose text has another label"),
+        (part(["a", "a", "b"], [0, 0, 1]), "1 training row with the text of an earlier"),
+        (part(["a", "a", "b"], [0, 1, 1]), "2 training rows with a text that has another label"),
     ],
 )
 def test_a_note_is_made_from_its_threshold_on(train: Part, word: str | None) -> None:
@@ -302,7 +302,7 @@ def test_overlap_is_noted_only_if_there_is_any() -> None:
     for validation, count in ((part(numbered(4, 4), classes(2, 2)), 0), (part(numbered(4, 3), classes(2, 2)), 1)):
         said = notes(describe({"train": train, "validation": validation}, ("x", "y"), 64))
         assert len(said) == count
-        assert all(note.startswith("1 evaluation row whose text is in the training data") for note in said)
+        assert all(note.startswith("1 evaluation row with a text of the training data") for note in said)
 
 
 def test_class_names_are_shortened_and_kept_on_their_line() -> None:
@@ -313,7 +313,7 @@ def test_class_names_are_shortened_and_kept_on_their_line() -> None:
 
 def test_many_classes_without_rows_are_not_all_listed() -> None:
     said = notes(describe({"train": part(numbered(2), classes(2, *[0] * 8))}, list("abcdefghi"), 64))
-    assert said == ["no training row for b, c, d, e, f and 3 more: what is not seen is not learned"]
+    assert said == ["no training row for b, c, d, e, f and 3 more: cannot be predicted"]
 
 
 def test_rows_select_from_the_whole_column() -> None:
