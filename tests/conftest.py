@@ -1,7 +1,18 @@
-"""For all tests: how many examples a property is tried on."""
+"""For all tests: how many examples a property is tried on, and the folder that the runs of a module share."""
 
+from __future__ import annotations
+
+import pytest
 from hypothesis import settings
+
+from tests.support.interrupted import World, make_world
 
 for name, examples in {"quick": 25, "short": 100, "fuzz": 1000}.items():
     settings.register_profile(name, max_examples=examples, deadline=None)  # a first example may import a library
 settings.load_profile("quick")  # `make fuzz` asks for another
+
+
+@pytest.fixture(scope="module")
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A model, tables, and the flags of all runs of a module, whose WORLD says what differs from the usual."""
+    return make_world(tmp_path_factory.mktemp("world"), **getattr(request.module, "WORLD", {}))

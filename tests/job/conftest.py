@@ -13,6 +13,7 @@ from job.runtime.console import log
 from job.runtime.environment import OFFLINE
 
 COUNTED = ("trials", "resumes", "mismatches")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is promised to the bit is promised of the CPU
 os.environ.update(dict.fromkeys(OFFLINE, "1"))  # the libraries read these once, at their import
 
 

@@ -31,7 +31,6 @@ from tests.support.interrupted import (
     copied,
     differences,
     is_root,
-    make_world,
     status,
     steps,
     still_running,
@@ -39,13 +38,11 @@ from tests.support.interrupted import (
 from tests.support.launch import TRAIN
 
 Record = Callable[[str, object], None]
-slow = pytest.mark.slow
+faults, slow = pytest.mark.faults, pytest.mark.slow
 needs_root = pytest.mark.skipif(not is_root(), reason="mounts a small disk")
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"), save_steps=2)
+WORLD = {"save_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +63,7 @@ def reference_of_two(world: World) -> Path:
 # Killed
 
 
-@pytest.mark.parametrize("moment", [pytest.param("begin", marks=slow), "filled", pytest.param("placed", marks=slow)])
+@pytest.mark.parametrize("moment", [pytest.param("begin", marks=slow), "filled", pytest.param("placed", marks=faults)])
 def test_a_run_killed_in_a_save_goes_on_from_a_whole_checkpoint(
     world: World, reference: Path, moment: str, record_property: Record
 ) -> None:
@@ -87,8 +84,7 @@ def test_a_run_killed_in_a_save_goes_on_from_a_whole_checkpoint(
     assert found == []
 
 
-@slow
-@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("keep", [pytest.param(1, marks=slow), pytest.param(2, marks=faults)])
 def test_a_run_killed_while_a_checkpoint_replaces_itself_keeps_one_of_the_two(
     world: World, reference: Path, keep: int, record_property: Record
 ) -> None:
@@ -104,15 +100,14 @@ def test_a_run_killed_while_a_checkpoint_replaces_itself_keeps_one_of_the_two(
     assert found == []
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=slow) for seed in range(2, 15))])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=faults if n < 6 else slow) for n in range(2, 15))])
 def test_a_run_of_one_process_killed_at_random_moments(
     world: World, reference: Path, seed: int, record_property: Record
 ) -> None:
     killed_at_random(world, reference, 1, seed, record_property)
 
 
-@slow
-@pytest.mark.parametrize("seed", range(20, 32))
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=faults if n < 24 else slow) for n in range(20, 32)])
 def test_a_run_of_two_processes_that_loses_one_or_both_at_random_moments(
     world: World, reference_of_two: Path, seed: int, record_property: Record
 ) -> None:
@@ -162,7 +157,7 @@ def test_a_process_that_is_lost_takes_the_job_down_with_a_clear_line(world: Worl
     assert differences(reference_of_two, out) == []
 
 
-@slow
+@faults
 def test_a_process_that_hangs_ends_the_job_with_its_stacks_in_time(world: World, reference_of_two: Path) -> None:
     out = world.folder / "hang"
     done = world.run(out, processes=2, faults="1:step:6:HANG", step_timeout_minutes=0.05).expect(1)
@@ -176,8 +171,11 @@ def test_a_process_that_hangs_ends_the_job_with_its_stacks_in_time(world: World,
 # Signals from outside
 
 
-@slow
-@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0])
+@pytest.mark.parametrize(
+    "seconds",
+    [*(pytest.param(s, marks=faults) for s in (0.1, 0.6, 2.0)),
+     *(pytest.param(s, marks=slow) for s in (0.3, 1.0, 1.5, 3.0, 4.0, 5.0))],
+)  # fmt: skip
 def test_a_signal_in_the_first_seconds_is_no_crash(world: World, seconds: float, record_property: Record) -> None:
     out = world.folder / f"early{seconds}"
     going = world.start_cold(out)
@@ -189,14 +187,14 @@ def test_a_signal_in_the_first_seconds_is_no_crash(world: World, seconds: float,
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=slow)])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=faults)])
 def test_a_signal_during_tokenisation_ends_it_at_once_and_leaves_no_process(
     world: World, workers: int, record_property: Record
 ) -> None:
     """All processes hear it, as from a terminal or a scheduler."""
     big = world.folder / "big.csv"
     rows = (f"{'the a of ' * 60},{label}\n" for _ in range(40_000) for label in ("animal", "color", "food"))
-    big.write_text("text,label\n" + "".join(rows))
+    big.write_text("text,category\n" + "".join(rows))
     out = world.folder / f"tokenising{workers}"
     going = world.start(out, train_file=big, preprocessing_num_workers=workers, max_steps=1)
     going.until(lambda: has_content(world.folder / "home", "tmp*"), 300)
@@ -245,7 +243,7 @@ def test_a_launcher_that_dies_leaves_no_orphan_and_a_checkpoint(
     record_property("faults", ("launcher killed", 1, 0, 0))
 
 
-@slow
+@faults
 def test_a_second_interrupt_ends_at_once(world: World) -> None:
     out = world.folder / "twice"
     changes: dict[str, Any] = {"num_train_epochs": 100_000, "early_stopping_patience": 10**6}
@@ -257,7 +255,7 @@ def test_a_second_interrupt_ends_at_once(world: World) -> None:
     assert going.signal(signal.SIGINT).end(20).code == -signal.SIGINT
 
 
-@slow
+@faults
 def test_a_log_that_nobody_reads_any_more_changes_nothing(world: World, reference: Path) -> None:
     """`2>&1 | tee log` ends with the Ctrl-C that is meant for the job."""
     out = world.folder / "unread"
@@ -346,7 +344,7 @@ def test_a_stop_on_a_full_disk_says_that_nothing_was_saved_and_the_next_start_fi
 
 
 @needs_root
-@slow
+@faults
 def test_a_disk_full_at_the_end_is_one_line_and_the_next_start_finishes(
     world: World, reference: Path, record_property: Record
 ) -> None:
@@ -373,7 +371,7 @@ def when_asleep(going: Going) -> None:
     going.until(lambda: all("\nState:\tT" in (task / "status").read_text() for task in threads.iterdir()))
 
 
-@slow
+@faults
 def test_a_limit_on_the_size_of_files_is_a_full_disk_too(world: World, reference: Path) -> None:
     """For those who are not root: the optimizer's file does not fit, smaller ones do."""
     out = world.folder / "limited"
@@ -414,7 +412,7 @@ def test_of_two_runs_started_in_one_folder_one_is_refused_and_the_other_finishes
     assert found == []
 
 
-@slow
+@faults
 def test_a_requeued_job_does_not_overwrite_its_own_work(world: World, reference: Path) -> None:
     """Its command line is the same each time; what it asks for was done by the first start."""
     out = world.folder / "requeued"

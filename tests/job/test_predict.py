@@ -35,7 +35,7 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def opinions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model, train.jsonl, new.jsonl and, the same without labels and backwards, bare.jsonl."""
     folder = tmp_path_factory.mktemp("predict")
     untrained(folder / "model")
@@ -53,14 +53,14 @@ def words(flags: Mapping[str, object]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(world: Path) -> dict[str, Path]:
+def trained(opinions: Path) -> dict[str, Path]:
     """The folders of runs, one a kind of task, that predicted new.jsonl in the end."""
     for task in TASKS:
         flags = {"model_name_or_path": "model", "train_file": "train.jsonl", "validation_file": "train.jsonl",
                  "test_file": "new.jsonl", "label_column_name": task, "learning_rate": 2e-2, "max_steps": 30,
                  "eval_strategy": "no", "output_dir": task}  # fmt: skip
-        alone(TRAIN, *words(flags), env=environment(world / "home"), cwd=world).expect(0)
-    return {task: world / task for task in TASKS}
+        alone(TRAIN, *words(flags), env=environment(opinions / "home"), cwd=opinions).expect(0)
+    return {task: opinions / task for task in TASKS}
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +68,12 @@ def classifier(trained: dict[str, Path]) -> Path:
     return trained["label"] / "model"
 
 
-def predict(world: Path, model: Path, out: str, processes: int = 1, **changes: object) -> Finished:
+def predict(opinions: Path, model: Path, out: str, processes: int = 1, **changes: object) -> Finished:
     flags = {"model_name_or_path": model, "test_file": "new.jsonl", "output_dir": out} | changes
-    env = environment(world / "home")
+    env = environment(opinions / "home")
     if processes == 1:
-        return alone(PREDICT, *words(flags), env=env, cwd=world)
-    return torchrun(processes, PREDICT, *words(flags), env=env, cwd=world)
+        return alone(PREDICT, *words(flags), env=env, cwd=opinions)
+    return torchrun(processes, PREDICT, *words(flags), env=env, cwd=opinions)
 
 
 def table(folder: Path) -> pa.Table:
@@ -86,16 +86,16 @@ def results(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_run_and_its_model_predict_a_file_alike_on_any_number_of_processes(
-    world: Path, trained: dict[str, Path], task: str
+    opinions: Path, trained: dict[str, Path], task: str
 ) -> None:
     expected = (trained[task] / "test_predictions.parquet").read_bytes()
     assert table(trained[task])["index"].to_pylist() == [*range(37)]
     answers = []
     for processes in TASKS[task]:
-        out = world / f"{task}-{processes}"
-        file = world / f"{task}-{processes}.csv"
+        out = opinions / f"{task}-{processes}"
+        file = opinions / f"{task}-{processes}.csv"
         asked = {"label_column_name": task, "output_file": file, **({} if task == "score" else {"top_k": 2})}
-        predict(world, trained[task] / "model", out.name, processes, **asked).expect(0)
+        predict(opinions, trained[task] / "model", out.name, processes, **asked).expect(0)
         answers.append(file.read_bytes())
         assert json.loads((out / "manifest.json").read_text())["world_size"] == processes
         assert (out / "test_predictions.parquet").read_bytes() == expected
@@ -104,7 +104,7 @@ def test_a_run_and_its_model_predict_a_file_alike_on_any_number_of_processes(
         assert {path.name for path in out.iterdir()} == {".lock", "config.yaml", "manifest.json", "results.json",
                                                          "status.json", "test_predictions.parquet"}  # fmt: skip
     assert len(set(answers)) == 1
-    _check_answers(world / f"{task}-{TASKS[task][0]}.csv", world / "new.jsonl", table(trained[task]))
+    _check_answers(opinions / f"{task}-{TASKS[task][0]}.csv", opinions / "new.jsonl", table(trained[task]))
 
 
 def _check_answers(answers: Path, new: Path, predictions: pa.Table) -> None:
@@ -125,12 +125,12 @@ def _check_answers(answers: Path, new: Path, predictions: pa.Table) -> None:
 
 
 @pytest.fixture(scope="module")
-def backward(world: Path, classifier: Path) -> Path:
+def backward(opinions: Path, classifier: Path) -> Path:
     """The folder of a prediction of bare.jsonl."""
-    done = predict(world, classifier, "backward", test_file="bare.jsonl").expect(0)
+    done = predict(opinions, classifier, "backward", test_file="bare.jsonl").expect(0)
     assert "text: text, no label, 3 classes" in done.stderr
     assert "predicted 37 examples" in done.stderr
-    return world / "backward"
+    return opinions / "backward"
 
 
 def test_rows_without_label_or_text_are_answered_in_their_order(trained: dict[str, Path], backward: Path) -> None:
@@ -146,29 +146,31 @@ def test_rows_without_label_or_text_are_answered_in_their_order(trained: dict[st
     assert results(backward)["test"] == {"examples": 37}
 
 
-def test_answers_are_written_for_a_prediction_that_has_finished(world: Path, classifier: Path, backward: Path) -> None:
-    done = predict(world, classifier, "backward", test_file="bare.jsonl", output_file="backward.jsonl").expect(0)
+def test_answers_are_written_for_a_prediction_that_has_finished(
+    opinions: Path, classifier: Path, backward: Path
+) -> None:
+    done = predict(opinions, classifier, "backward", test_file="bare.jsonl", output_file="backward.jsonl").expect(0)
     assert "finished: nothing to do" in done.stderr
-    rows = [json.loads(line) for line in (world / "backward.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (opinions / "backward.jsonl").read_text().splitlines()]
     assert [row["prediction"] for row in rows] == table(backward)["prediction"].to_pylist()
     assert [list(row) for row in rows] == [["text", "id", "prediction", "score"]] * 37
 
 
-def test_a_part_of_the_rows_keeps_their_numbers(world: Path, classifier: Path, backward: Path) -> None:
-    predict(world, classifier, "part", test_file="bare.jsonl", max_predict_samples=9).expect(0)
-    part, whole = table(world / "part"), table(backward)
+def test_a_part_of_the_rows_keeps_their_numbers(opinions: Path, classifier: Path, backward: Path) -> None:
+    predict(opinions, classifier, "part", test_file="bare.jsonl", max_predict_samples=9).expect(0)
+    part, whole = table(opinions / "part"), table(backward)
     assert part["prediction"].to_pylist() == whole.take(part["index"])["prediction"].to_pylist()
     assert len(part) == len(set(part["index"].to_pylist())) == 9
 
 
-def test_latest_stays_the_newest_model(world: Path, tmp_path: Path) -> None:
+def test_latest_stays_the_newest_model(opinions: Path, tmp_path: Path) -> None:
     """So that the same command with runs/latest/model means the same the second time."""
-    env = environment(world / "home")
-    flags = {"model_name_or_path": world / "model", "train_file": world / "train.jsonl"}
+    env = environment(opinions / "home")
+    flags = {"model_name_or_path": opinions / "model", "train_file": opinions / "train.jsonl"}
     alone(TRAIN, *words(flags), "--max_steps", "1", env=env, cwd=tmp_path).expect(0)
     latest = (tmp_path / "runs" / "latest").resolve()
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
-    asked = ["--model_name_or_path", "runs/latest/model", "--test_file", str(world / "new.jsonl")]
+    asked = ["--model_name_or_path", "runs/latest/model", "--test_file", str(opinions / "new.jsonl")]
     run([*launcher, str(PREDICT), *asked], env, tmp_path, 300).expect(0)
     alone(TRAIN, "predict", *asked, env=env, cwd=tmp_path).expect(0)
     assert (tmp_path / "runs" / "latest").resolve() == latest
@@ -179,39 +181,41 @@ def test_latest_stays_the_newest_model(world: Path, tmp_path: Path) -> None:
     assert len({path.read_bytes() for path in made}) == 1
 
 
-def test_training_goes_on_from_the_newest_model_whose_place_it_takes(world: Path, tmp_path: Path) -> None:
-    env = environment(world / "home")
-    asked = ["--train_file", str(world / "train.jsonl"), "--max_steps", "1", "--model_name_or_path"]
-    alone(TRAIN, *asked, str(world / "model"), env=env, cwd=tmp_path).expect(0)
+def test_training_goes_on_from_the_newest_model_whose_place_it_takes(opinions: Path, tmp_path: Path) -> None:
+    env = environment(opinions / "home")
+    asked = ["--train_file", str(opinions / "train.jsonl"), "--max_steps", "1", "--model_name_or_path"]
+    alone(TRAIN, *asked, str(opinions / "model"), env=env, cwd=tmp_path).expect(0)
     first = (tmp_path / "runs" / "latest").resolve()
     alone(TRAIN, *asked, "runs/latest/model", env=env, cwd=tmp_path).expect(0)
     assert (tmp_path / "runs" / "latest").resolve() != first
     assert (tmp_path / "runs" / "latest" / "model" / "model.safetensors").is_file()
 
 
-def test_a_second_start_does_nothing_and_another_file_is_refused(world: Path, classifier: Path, backward: Path) -> None:
-    again = predict(world, classifier, backward.name, test_file="bare.jsonl").expect(0)
+def test_a_second_start_does_nothing_and_another_file_is_refused(
+    opinions: Path, classifier: Path, backward: Path
+) -> None:
+    again = predict(opinions, classifier, backward.name, test_file="bare.jsonl").expect(0)
     assert "finished: nothing to do" in again.stderr
-    other = predict(world, classifier, backward.name).expect(2)
+    other = predict(opinions, classifier, backward.name).expect(2)
     assert "holds a run with another test_file: choose" in other.errors[0]
 
 
-def test_an_evaluation_of_the_same_model_is_another_run(world: Path, classifier: Path, backward: Path) -> None:
+def test_an_evaluation_of_the_same_model_is_another_run(opinions: Path, classifier: Path, backward: Path) -> None:
     flags = {"model_name_or_path": classifier, "validation_file": "train.jsonl", "test_file": "bare.jsonl",
              "output_dir": backward}  # fmt: skip
-    done = alone(TRAIN, "--no_do_train", *words(flags), env=environment(world / "home"), cwd=world).expect(2)
+    done = alone(TRAIN, "--no_do_train", *words(flags), env=environment(opinions / "home"), cwd=opinions).expect(2)
     assert "holds a run with another validation_file, do_eval" in done.errors[0]
 
 
-def test_a_stop_leaves_nothing_half_done_and_the_same_command_predicts(world: Path, classifier: Path) -> None:
+def test_a_stop_leaves_nothing_half_done_and_the_same_command_predicts(opinions: Path, classifier: Path) -> None:
     flags = {"model_name_or_path": classifier, "test_file": "bare.jsonl", "output_dir": "stopped",
              "eval_max_tokens_per_device": 32}  # fmt: skip
-    env = environment(world / "home", FAULTS="0:batch:2:SIGTERM")
-    done = alone(WORKER, "predict", *words(flags), env=env, cwd=world).expect(75)
+    env = environment(opinions / "home", FAULTS="0:batch:2:SIGTERM")
+    done = alone(WORKER, "predict", *words(flags), env=env, cwd=opinions).expect(75)
     assert "stopped by SIGTERM during the evaluation; run the same command to start it again" in done.stderr
-    assert not list((world / "stopped").glob("*predictions*"))
-    alone(PREDICT, *words(flags), env=environment(world / "home"), cwd=world).expect(0)
-    assert len(table(world / "stopped")) == 37
+    assert not list((opinions / "stopped").glob("*predictions*"))
+    alone(PREDICT, *words(flags), env=environment(opinions / "home"), cwd=opinions).expect(0)
+    assert len(table(opinions / "stopped")) == 37
 
 
 @pytest.mark.parametrize(
@@ -225,16 +229,16 @@ def test_a_stop_leaves_nothing_half_done_and_the_same_command_predicts(world: Pa
         ("mrpc --test_file bare.jsonl", "unrecognized options: mrpc"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_predicted_is_refused_in_one_line(world: Path, more: str, said: str) -> None:
-    env = environment(world / "home")
+def test_what_cannot_be_predicted_is_refused_in_one_line(opinions: Path, more: str, said: str) -> None:
+    env = environment(opinions / "home")
     asked = [*more.split(), "--model_name_or_path", "model", "--output_dir", "refused"]
-    done = alone(PREDICT, *asked, env=env, cwd=world).expect(2)
+    done = alone(PREDICT, *asked, env=env, cwd=opinions).expect(2)
     assert len(done.errors) == 1
     assert done.errors[0].startswith(f"error: {said}")
-    assert not (world / "refused" / "results.json").exists()
+    assert not (opinions / "refused" / "results.json").exists()
 
 
-def test_help_is_that_of_this_page(world: Path) -> None:
-    done = cold(PREDICT, "--help", env=environment(world / "home"), cwd=world).expect(0)
+def test_help_is_that_of_this_page(opinions: Path) -> None:
+    done = cold(PREDICT, "--help", env=environment(opinions / "home"), cwd=opinions).expect(0)
     assert "usage: job/predict.py" in done.stdout
     assert "--max_predict_samples" in done.stdout

@@ -26,14 +26,9 @@ from tests.support.interrupted import (
     status,
 )
 
-slow = pytest.mark.slow
+faults, slow = pytest.mark.faults, pytest.mark.slow
 EPOCH = 15
 """Steps."""
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +87,9 @@ def test_a_signal_to_one_of_two_processes_stops_both_and_the_result_is_the_same(
     assert differences(uninterrupted, out) == []
 
 
-@slow
-@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize(
+    "processes", [pytest.param(1, marks=slow), pytest.param(2, marks=faults), pytest.param(3, marks=slow)]
+)
 def test_a_run_interrupted_at_every_kind_of_moment_by_any_process(
     world: World, processes: int, record_property: Callable[[str, object], None]
 ) -> None:
@@ -121,7 +117,7 @@ def test_the_next_start_finishes_a_run_stopped_at_any_step(
     assert wrong == []
 
 
-@slow
+@faults
 def test_four_processes_become_two_and_train_on_the_same_batches(tmp_path: Path) -> None:
     """Without dropout the curves are equal to rounding: each global batch holds the same examples."""
     world = make_world(tmp_path, dropout=0.0, learning_rate=1e-3)
@@ -185,10 +181,10 @@ def without_window(state: dict[str, Any]) -> None:
     ("left_out", "file", "change"),
     [
         ("random states", "rng.safetensors", without_random_states),
-        pytest.param("position", "state.json", with_state(without_position), marks=slow),
-        pytest.param("schedule", "state.json", with_state(without_schedule), marks=slow),
-        pytest.param("moments", "optimizer.safetensors", without_moments, marks=slow),
-        pytest.param("window", "state.json", with_state(without_window), marks=slow),
+        pytest.param("position", "state.json", with_state(without_position), marks=faults),
+        pytest.param("schedule", "state.json", with_state(without_schedule), marks=faults),
+        pytest.param("moments", "optimizer.safetensors", without_moments, marks=faults),
+        pytest.param("window", "state.json", with_state(without_window), marks=faults),
     ],
 )
 def test_what_is_left_out_of_a_checkpoint_is_seen_in_the_result(
@@ -200,7 +196,7 @@ def test_what_is_left_out_of_a_checkpoint_is_seen_in_the_result(
     assert "metrics.jsonl" in differences(reference, out)
 
 
-@slow
+@faults
 def test_a_forgotten_count_of_patience_is_seen_in_the_result(world: World, reference: Path) -> None:
     def without_patience(state: dict[str, Any]) -> None:
         assert state["selection"]["since_best"] == 1

@@ -1,6 +1,6 @@
 """Launches end cleanly: gloo aborts a finished process when DDP's hooks outlive the process group.
 
-The abort is a race, so the long form (`make test-faults`) has many launches, each a cold start. A whole job of two cold
+The abort is a race, so `make test-faults` has many launches, each a cold start. A whole job of two cold
 processes ends in tests/support/test_forked.py too.
 """
 
@@ -16,11 +16,11 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from tests.support.launch import TRAIN, cold_torchrun, environment
 from tests.support.tiny import tiny_model
 
-slow = pytest.mark.slow
-WHOLE_JOBS = 6
+faults = pytest.mark.faults
+WHOLE_JOBS = 4
 
 
-@slow
+@faults
 def test_whole_jobs_of_two_processes_end_with_exit_code_0(tmp_path: Path) -> None:
     tiny_model(tmp_path / "model", num_labels=None, layers=1)
     data = tmp_path / "data.csv"
@@ -36,7 +36,7 @@ def test_whole_jobs_of_two_processes_end_with_exit_code_0(tmp_path: Path) -> Non
         assert (out / "results.json").is_file()
 
 
-@pytest.mark.parametrize("trainings", [1, pytest.param(24, marks=slow)])
+@pytest.mark.parametrize("trainings", [1, pytest.param(12, marks=faults)])
 def test_short_trainings_of_two_processes_end_with_exit_code_0(tmp_path: Path, trainings: int) -> None:
     for _ in range(trainings):
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

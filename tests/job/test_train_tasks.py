@@ -19,7 +19,7 @@ from tests.support.opinions import opinion, tags, untrained
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def opinions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tasks")
     untrained(folder / "model")
     rng = random.Random(0)
@@ -35,24 +35,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(world: Path, out: str, processes: int = 1, more: Sequence[str] = (), **changes: object) -> Finished:
+def train(opinions: Path, out: str, processes: int = 1, more: Sequence[str] = (), **changes: object) -> Finished:
     values = {"model_name_or_path": "model", "learning_rate": 1e-2, "num_train_epochs": 4, "output_dir": out} | changes
     words = [*(word for name, value in values.items() for word in (f"--{name}", str(value))), *more]
-    env = environment(world / "home")
+    env = environment(opinions / "home")
     if processes == 1:
-        return alone(TRAIN, *words, env=env, cwd=world).expect(0)
-    return torchrun(processes, TRAIN, *words, env=env, cwd=world).expect(0)
+        return alone(TRAIN, *words, env=env, cwd=opinions).expect(0)
+    return torchrun(processes, TRAIN, *words, env=env, cwd=opinions).expect(0)
 
 
-def results(world: Path, out: str) -> dict[str, Any]:
-    return json.loads((world / out / "results.json").read_text())
+def results(opinions: Path, out: str) -> dict[str, Any]:
+    return json.loads((opinions / out / "results.json").read_text())
 
 
-def test_regression_on_two_processes_with_an_evaluation_set_cut_off(world: Path) -> None:
-    done = train(world, "regression", processes=2, train_file="stars.csv", label_column_name="score")
+def test_regression_on_two_processes_with_an_evaluation_set_cut_off(opinions: Path) -> None:
+    done = train(opinions, "regression", processes=2, train_file="stars.csv", label_column_name="score")
     assert "a number (regression); no validation data given: a tenth of the training rows is cut off" in done.stderr
-    table = pq.read_table(world / "regression" / "predictions.parquet").to_pandas()
-    found = results(world, "regression")
+    table = pq.read_table(opinions / "regression" / "predictions.parquet").to_pandas()
+    found = results(opinions, "regression")
     assert len(table) == found["eval"]["examples"] == 20
     assert found["data"]["train"]["rows"] == 180
     assert found["eval"]["pearsonr"] == pytest.approx(pearsonr(table["label"], table["prediction"]).statistic)
@@ -60,38 +60,38 @@ def test_regression_on_two_processes_with_an_evaluation_set_cut_off(world: Path)
     assert found["eval"]["pearsonr"] > 0.8, "the numbers can be learnt, and were not"
 
 
-def test_several_labels_a_row_with_a_test_set_without_labels(world: Path) -> None:
-    train(world, "tags", train_file="tags.jsonl", validation_file="tags.jsonl", test_file="unlabelled.jsonl")
-    table = pq.read_table(world / "tags" / "predictions.parquet").to_pandas()
+def test_several_labels_a_row_with_a_test_set_without_labels(opinions: Path) -> None:
+    train(opinions, "tags", train_file="tags.jsonl", validation_file="tags.jsonl", test_file="unlabelled.jsonl")
+    table = pq.read_table(opinions / "tags" / "predictions.parquet").to_pandas()
     label, prediction = ([["blame" in row, "praise" in row] for row in table[name]] for name in ("label", "prediction"))
-    found = results(world, "tags")
+    found = results(opinions, "tags")
     assert found["eval"]["f1_micro"] == f1_score(label, prediction, average="micro")
     assert found["eval"]["f1_macro"] > 0.8
-    tested = pq.read_table(world / "tags" / "test_predictions.parquet")
+    tested = pq.read_table(opinions / "tags" / "test_predictions.parquet")
     assert tested["index"].to_pylist() == list(range(37))
     assert tested["label"].null_count == 37
     assert found["test"] == {"examples": 37}
 
 
-def test_the_test_set_is_predicted_by_the_best_weights_on_every_process(world: Path) -> None:
-    train(world, "best", processes=2, train_file="stars.csv", label_column_name="score", validation_file="stars.csv",
+def test_the_test_set_is_predicted_by_the_best_weights_on_every_process(opinions: Path) -> None:
+    train(opinions, "best", processes=2, train_file="stars.csv", label_column_name="score", validation_file="stars.csv",
           test_file="stars.csv", eval_strategy="steps", eval_steps=3, learning_rate=5e-2)  # fmt: skip
-    lines = [json.loads(line) for line in (world / "best" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (opinions / "best" / "metrics.jsonl").read_text().splitlines()]
     evaluated = [line for line in lines if line["split"] == "eval"]
     assert not evaluated[-1]["best"], "the last weights must not be the best ones for this test to mean something"
     predicted, tested = (
-        pq.read_table(world / "best" / f"{name}.parquet").to_pandas() for name in ("predictions", "test_predictions")
+        pq.read_table(opinions / "best" / f"{name}.parquet").to_pandas() for name in ("predictions", "test_predictions")
     )
     np.testing.assert_allclose(tested["prediction"], predicted["prediction"], rtol=1e-6)
 
 
-def test_padding_to_the_full_length_changes_shapes_but_not_the_result(world: Path) -> None:
+def test_padding_to_the_full_length_changes_shapes_but_not_the_result(opinions: Path) -> None:
     values: dict[str, Any] = {"train_file": "stars.csv", "label_column_name": "score", "validation_file": "stars.csv",
               "max_seq_length": 32, "max_steps": 6, "logging_steps": 1}  # fmt: skip
-    train(world, "short", **values)
-    train(world, "padded", more=["--pad_to_max_length"], **values)
+    train(opinions, "short", **values)
+    train(opinions, "padded", more=["--pad_to_max_length"], **values)
     short, full = (
-        [json.loads(line) for line in (world / out / "metrics.jsonl").read_text().splitlines()]
+        [json.loads(line) for line in (opinions / out / "metrics.jsonl").read_text().splitlines()]
         for out in ("short", "padded")
     )
     assert [line["loss"] for line in short] == pytest.approx([line["loss"] for line in full], rel=1e-4)

@@ -134,12 +134,12 @@ class Going:
         return self.process.poll() is None
 
 
-def make_world(folder: Path, *, rows: int = 60, dropout: float = 0.1, **changes: object) -> World:
+def make_world(folder: Path, *, rows: int = 60, evaluated: int = 40, dropout: float = 0.1, **changes: object) -> World:
     """Fifteen steps an epoch, of four rows; evaluations of many small batches; windows of three steps."""
     tiny_tokenizer(folder / "model", [word for words in WORDS.values() for word in words] + ["the", "a", "of"])
     tiny_model(folder / "model", num_labels=None, dropout=dropout, hidden=32)
     write_csv(folder / "train.csv", rows, seed=1)
-    write_csv(folder / "eval.csv", 40, seed=2)
+    write_csv(folder / "eval.csv", evaluated, seed=2)
     flags: dict[str, object] = {
         "model_name_or_path": folder / "model", "train_file": folder / "train.csv", "validation_file":
         folder / "eval.csv", "learning_rate": 3e-2, "train_batch_size": 4, "num_train_epochs": 3, "logging_steps": 3,
@@ -154,11 +154,11 @@ def write_csv(path: Path, rows: int, seed: int) -> None:
     rng = random.Random(seed)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["text", "label"])
+        writer.writerow(["id", "text", "category"])
         for number in range(rows):
             label = rng.choice(sorted(WORDS))
             text = ["the", "a", "of"] * rng.randint(0, 5) + rng.choices(WORDS[label], k=3)
-            writer.writerow([" ".join(text), rng.choice(sorted(WORDS)) if number % 8 == 7 else label])
+            writer.writerow([number, " ".join(text), rng.choice(sorted(WORDS)) if number % 8 == 7 else label])
 
 
 def differences(reference: Path, out: Path) -> list[str]:

@@ -10,16 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.interrupted import World, differences, make_world
+from tests.support.interrupted import World, differences
 from tests.support.launch import TRAIN, Finished, alone, cold, cold_torchrun, environment, torchrun
 
 OWN = {"started", "ended", "command"}
 """What the manifests of two runs differ in."""
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"), num_train_epochs=1)
+WORLD = {"num_train_epochs": 1}
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -21,19 +21,19 @@ PLENTY = 10**6
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with dropout, and 64 rows of 22 tokens."""
-    folder = tmp_path_factory.mktemp("world")
-    tiny_model(folder / "model", num_labels=None, dropout=0.1)
+    made = tmp_path_factory.mktemp("rows")
+    tiny_model(made / "model", num_labels=None, dropout=0.1)
     rng = random.Random(1)
     rows = ["text,label", *(f"{' '.join(rng.choices('abcdefgh', k=20))},{'xy'[i % 2]}" for i in range(64))]
     for name in ("train", "eval"):
-        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
-    return folder
+        (made / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    return made
 
 
 def train(
-    world: Path,
+    folder: Path,
     out: Path,
     fits: int,
     rank: str,
@@ -51,10 +51,10 @@ def train(
         *("--num_train_epochs", "1", "--learning_rate", "1e-3"),
         *flags,
     ]
-    env = environment(world / "home", FAULTS=faults, MESSAGE=message)
+    env = environment(folder / "home", FAULTS=faults, MESSAGE=message)
     if processes == 1:
-        return alone(WORKER, str(fits), rank, where, *arguments, env=env, cwd=world)
-    return torchrun(processes, WORKER, str(fits), rank, where, *arguments, env=env, cwd=world)
+        return alone(WORKER, str(fits), rank, where, *arguments, env=env, cwd=folder)
+    return torchrun(processes, WORKER, str(fits), rank, where, *arguments, env=env, cwd=folder)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -71,38 +71,38 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     ],
 )
 def test_a_run_short_of_memory_ends_with_the_weights_of_one_that_began_with_the_lower_limit(
-    world: Path, tmp_path: Path, processes: int, rank: str, where: str, message: str, halved: list[int]
+    folder: Path, tmp_path: Path, processes: int, rank: str, where: str, message: str, halved: list[int]
 ) -> None:
     """On two processes one alone runs short, and both halve: the other would hang in the exchange of gradients."""
-    short = train(world, tmp_path / "short", 100, rank, 320, processes, "", where, message).expect(0)
+    short = train(folder, tmp_path / "short", 100, rank, 320, processes, "", where, message).expect(0)
     said = [line for line in short.stderr.splitlines() if "out of memory" in line]
     rest = "tokens a forward pass, on the same examples"
     assert [line.partition(" WARNING ")[2] for line in said] == [
         f"out of memory in step 1: from here on {limit} {rest}" for limit in halved
     ]
     assert json.loads((tmp_path / "short" / "manifest.json").read_text())["max_tokens_per_device"] == halved[-1]
-    train(world, tmp_path / "low", PLENTY, rank, halved[-1], processes).expect(0)
+    train(folder, tmp_path / "low", PLENTY, rank, halved[-1], processes).expect(0)
     found, expected = weights(tmp_path / "short"), weights(tmp_path / "low")
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def test_a_run_that_was_interrupted_goes_on_with_the_limit_it_had_come_to(world: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_interrupted_goes_on_with_the_limit_it_had_come_to(folder: Path, tmp_path: Path) -> None:
     """On the same machine: with the limit that it was started with, the second start would run short of memory too."""
     out = tmp_path / "out"
-    stopped = train(world, out, 100, "all", 320, faults="0:step:2:SIGTERM").expect(75)
+    stopped = train(folder, out, 100, "all", 320, faults="0:step:2:SIGTERM").expect(75)
     assert "at step 2/4" in stopped.stderr and "from here on 80 tokens" in stopped.stderr
-    assert "out of memory" not in train(world, out, 100, "all", 320).expect(0).stderr
+    assert "out of memory" not in train(folder, out, 100, "all", 320).expect(0).stderr
     assert json.loads((out / "manifest.json").read_text())["max_tokens_per_device"] == 80
 
 
-def test_one_example_that_does_not_fit_ends_the_job_in_one_line(world: Path, tmp_path: Path) -> None:
-    done = train(world, tmp_path / "run", 10, "all", 320).expect(1)
+def test_one_example_that_does_not_fit_ends_the_job_in_one_line(folder: Path, tmp_path: Path) -> None:
+    done = train(folder, tmp_path / "run", 10, "all", 320).expect(1)
     assert done.errors == [f"error: one example of 22 tokens does not fit into memory: {SMALLER}"]
 
 
-def test_memory_that_ends_while_gradients_are_exchanged_ends_the_job(world: Path, tmp_path: Path) -> None:
+def test_memory_that_ends_while_gradients_are_exchanged_ends_the_job(folder: Path, tmp_path: Path) -> None:
     """On one of two processes, in its last backward pass: the other is told by the lost connection, and none hangs."""
-    done = train(world, tmp_path / "run", 10, "1", 320, processes=2, where="backward")
+    done = train(folder, tmp_path / "run", 10, "1", 320, processes=2, where="backward")
     assert done.code == 1
     again = "run the same command again to resume from the last checkpoint"
     assert sorted(done.errors) == [
@@ -113,16 +113,16 @@ def test_memory_that_ends_while_gradients_are_exchanged_ends_the_job(world: Path
 
 @pytest.mark.parametrize(("processes", "rank"), [(1, "all"), (2, "1")])
 def test_an_evaluation_short_of_memory_is_done_again_and_its_limit_is_kept(
-    world: Path, tmp_path: Path, processes: int, rank: str
+    folder: Path, tmp_path: Path, processes: int, rank: str
 ) -> None:
     flags = ("--eval_max_tokens_per_device", "400", "--eval_steps", "2", "--eval_strategy", "steps")
-    short = train(world, tmp_path / "short", 100, rank, 320, processes, where="evaluation", flags=flags).expect(0)
+    short = train(folder, tmp_path / "short", 100, rank, 320, processes, where="evaluation", flags=flags).expect(0)
     said = [line for line in short.stderr.splitlines() if "out of memory" in line]
     rest = "tokens a forward pass"
     assert [line.partition(" WARNING ")[2] for line in said] == [
         f"out of memory in the evaluation: from here on {limit} {rest}" for limit in (200, 100)
     ]
-    train(world, tmp_path / "plenty", PLENTY, rank, 320, processes, flags=flags).expect(0)
+    train(folder, tmp_path / "plenty", PLENTY, rank, 320, processes, flags=flags).expect(0)
     found, expected = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("short", "plenty"))
     assert found["eval"]["loss"] == pytest.approx(expected["eval"]["loss"], abs=1e-6)
     assert found["eval"]["examples"] == expected["eval"]["examples"] == 64
