@@ -539,3 +539,37 @@ def test_a_class_that_looks_like_something_else_is_noted(make: Any, values: list
 @pytest.mark.parametrize("values", [["hard, but fair", "bad"], ["rock/pop", "jazz"], ["C++", "C"], ["a b", "a"]])
 def test_ordinary_names_are_not_noted(values: list[str]) -> None:
     assert labels.read_task(from_csv(values)).notes == ()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        source(["LABEL_1", "LABEL_0"]),
+        source([1, 0]),
+        source(["1", "0"]),
+        from_csv(["1", "0"]),
+        source([1, 0], ClassLabel(names=["negative", "positive"])),
+        source([0, 1], ClassLabel(names=["LABEL_1", "LABEL_0"])),
+    ],
+)
+def test_default_names_of_a_models_classes_are_understood_by_their_numbers_too(values: Source) -> None:
+    assert encode(values, classes("LABEL_0", "LABEL_1")).tolist() == [1, 0]
+
+
+def test_numbers_are_no_names_of_classes_that_have_some() -> None:
+    assert "label '1' is not among the 2 classes (no, yes)" in refusal_of(source([1, 0]), classes("no", "yes"))
+    assert "label '2' is not among the 2 classes (LABEL_0, LABEL_1)" in refusal_of(
+        source([2]), classes("LABEL_0", "LABEL_1")
+    )
+    three = source([1, 0], ClassLabel(names=["a", "b", "c"]))
+    assert "is not among the 2 classes (LABEL_0, LABEL_1)" in refusal_of(three, classes("LABEL_0", "LABEL_1"))
+
+
+def test_default_names_in_lists_are_understood_by_their_numbers_too() -> None:
+    task = several("LABEL_0", "LABEL_1", "LABEL_2")
+    assert encode(from_json([["2", "LABEL_0"], [1]]), task).tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
+def test_data_with_default_names_keeps_the_order_of_a_model_that_has_them() -> None:
+    names = tuple(f"LABEL_{i}" for i in range(12))
+    assert task_of(source(list(reversed(names))), classes(*names)).names == names

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from job.config import Model
 from job.config.tasks import REGRESSION, SINGLE_LABEL, Task
 from job.errors import Refused
 from job.model import head, limits, loading, tokenizers
+from tests.support import families
 from tests.support.tiny import tiny_model
 
 TASK = Task(SINGLE_LABEL, ("ham", "spam", "eggs"))
@@ -132,3 +135,98 @@ def test_other_models_of_the_process_keep_the_masks_of_transformers(tmp_path: Pa
     tiny_model(tmp_path / "model", num_labels=3)
     assert load(tmp_path / "model", TASK).config._attn_implementation == loading.SDPA
     assert ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] is sdpa_mask
+
+
+def configured(folder: Path, **changes: object) -> None:
+    """Change config.json behind the weights' back."""
+    described = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(described))
+
+
+def test_a_trained_head_that_does_not_fit_its_configuration_is_refused_and_not_made_anew(folder: Path) -> None:
+    load(folder).save_pretrained(folder)
+    names = {str(i): f"class {i}" for i in range(5)}
+    configured(folder, id2label=names, label2id={name: int(i) for i, name in names.items()})
+    asked = Model(model_name_or_path=str(folder))
+    pretrained = loading.load_config(asked)
+    task = head.own_task(pretrained, required=True)
+    assert task is not None and len(task.names) == 5
+    with pytest.raises(Refused, match=r"the weights classifier\.\w+ are of another size than config\.json says"):
+        loading.load(asked, pretrained, task, 0, trained=True)
+    assert loading.load(asked, pretrained, task, 0).classifier.out_features == 5, "training makes a new head"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_hidden_layers": 3}, "bert.encoder.layer.2.attention.output.LayerNorm.bias is missing"),
+        ({"vocab_size": 200}, "bert.embeddings.word_embeddings.weight is of another size"),
+        ({"model_type": "roberta"}, " is missing"),
+    ],
+)
+def test_a_body_that_would_be_random_is_refused_in_training_too(
+    changes: dict[str, object], said: str, folder: Path
+) -> None:
+    load(folder).save_pretrained(folder)
+    configured(folder, **changes)
+    message = refusal(folder)
+    assert message.startswith(f"model {folder}: its weights are not those of its config.json: ")
+    assert message.endswith(said)
+
+
+def test_a_pooler_may_be_new(folder: Path) -> None:
+    """Pretraining for words has none."""
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "pooler" not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    assert load(folder).classifier.out_features == 3
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "bart", "t5", "xlnet"])
+def test_nothing_is_kept_for_generation(family: str, tmp_path: Path) -> None:
+    model = load(families.make(family, tmp_path, eos_token_id=2) if family != "t5" else families.make(family, tmp_path))
+    ids = torch.tensor([[8, 9, model.config.get_text_config().eos_token_id or 8]])
+    outputs = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert outputs.get("past_key_values") is None
+    assert outputs.get("mems") is None
+
+
+def test_bigbird_computes_every_length_in_the_same_form(tmp_path: Path) -> None:
+    """Its sparse form gives way at the first short batch: results would depend on what was computed before."""
+    model = load(families.make("bigbird", tmp_path / "m", attention_type="block_sparse")).eval()
+    long = torch.randint(8, 40, (1, 120), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = model(input_ids=long, attention_mask=torch.ones_like(long)).logits
+        model(input_ids=long[:, :8], attention_mask=torch.ones(1, 8))
+        after = model(input_ids=long, attention_mask=torch.ones_like(long)).logits
+    assert torch.equal(before, after)
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved/config.json").read_text())["attention_type"] == "original_full"
+
+
+def test_gradient_checkpointing_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    for family, has_it in {"albert": False, "mpnet": False, "bert": True}.items():
+        folder = families.make(family, tmp_path / family)
+        asked = Model(model_name_or_path=str(folder), gradient_checkpointing=True)
+        pretrained = loading.load_config(asked)
+        if has_it:
+            loading.check_settings(asked, pretrained)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", FutureWarning)
+                assert loading.load(asked, pretrained, TASK, 0).is_activation_checkpointing
+        else:
+            with pytest.raises(Refused, match=f"--gradient_checkpointing: a {family} model has no such form"):
+                loading.check_settings(asked, pretrained)
+
+
+def test_attention_dropout_of_a_composite_model_is_that_of_its_text_model(tmp_path: Path) -> None:
+    asked = Model(model_name_or_path=str(families.make("gemma3", tmp_path)), attention_dropout=0.25)
+    model = loading.load(asked, loading.load_config(asked), TASK, 0)
+    assert model.config.get_text_config().attention_dropout == 0.25
+
+
+def test_a_model_that_is_nowhere_is_looked_for_in_both_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Refused, match=r"^there is no folder mymodel here, and from the hub it cannot be loaded: "):
+        loading.load_config(Model(model_name_or_path="mymodel"))
