@@ -99,7 +99,8 @@ def compare(one: Path, other: Path, by: str | None) -> Comparison:
     metric = by or _deciding(one, tuple(known))
     if metric not in known:
         raise Refused(f"--by {metric}: these runs can be compared by {', '.join(known)}")
-    answers_a, answers_b = _answers(a, a.classes), _answers(b, a.classes)
+    classes = _positive_last(one, other, a.classes) if metric == "f1" else a.classes
+    answers_a, answers_b = _answers(a, classes), _answers(b, classes)
     texts, untold = _texts(a, b)
     return Comparison(
         a=a,
@@ -177,6 +178,14 @@ def _deciding(path: Path, known: Sequence[str]) -> str:
         results.get("eval") or results.get("test") or {}, settings.get("metric_for_best_model")
     )
     return score.name if score and score.name in known else known[0]
+
+
+def _positive_last(one: Path, other: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The two classes, with the one that f1 is about at the end, where it is unless --positive_label says otherwise."""
+    asked = {folders.read_settings(RunFolder(path).config).get("positive_label") or classes[1] for path in (one, other)}
+    if len(asked) > 1 or not asked <= set(classes):
+        raise Refused("--by f1: the runs have other positive labels; compare them by f1_macro")
+    return tuple(sorted(classes, key=lambda name: name in asked))
 
 
 def _comparable(side: Side) -> dict[str, str]:

@@ -163,6 +163,18 @@ def test_json_has_every_row(pair: tuple[Path, Path], capfd: pytest.CaptureFixtur
     assert found["changed"] == [{"row": 0, "label": "yes", "a": "yes", "b": "no", "text": "the a film"}]
 
 
+def test_f1_is_about_the_positive_label(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    def label(run: Path, name: str) -> None:
+        settings = config.load_recipe(str(run / "config.yaml"))
+        (run / "config.yaml").write_text(config.to_yaml(config.from_dict({"positive_label": name}, base=settings)))
+
+    label(pair[0], "no")
+    assert "--by f1: the runs have other positive labels" in printed(capfd, "A", "B", "--by", "f1", code=2)
+    label(pair[1], "no")
+    found = json.loads(printed(capfd, "A", "B", "--by", "f1", "--json"))
+    assert found["value_b"] == metrics.f1_score([1, 0, 1, 0], [0, 0, 1, 1], pos_label=0)
+
+
 def test_what_got_worse_comes_first(pair: tuple[Path, Path]) -> None:
     a, b = pair
     predicted(a, ["yes", "no", "yes", "no"], ["no", "no", "yes", "no"])
