@@ -27,7 +27,8 @@ POLLS_PER_LOOK = 10
 def show(run: str, *, rank: int | None, follow: bool, as_json: bool) -> int:
     """Print the log of the run that `run` means; exit code 0. JSON is an object a line."""
     path = folders.find(run)
-    fixed = path / JOBS / run if run and (path / JOBS / run).is_dir() else None  # a job id means that very job
+    is_job = bool(run) and "/" not in run and (path / JOBS / run).is_dir()
+    fixed = path / JOBS / run if is_job else None  # a job id means that very job
     log = Log(path, fixed, rank, as_json)
     for line in log.new():
         tables.write(line)

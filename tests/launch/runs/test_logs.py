@@ -63,7 +63,8 @@ def test_a_job_id_means_that_job_and_a_name_the_newest(runs: Path, capfd: pytest
     synthetic.write(path / "jobs" / "8" / "job.json", {"id": "8"})
     synthetic.log(path, "8", 0, "second\n")
     assert printed(capfd, "7")[0] == ["first"]
-    assert printed(capfd, "a")[0] == ["second"]
+    for name in ("a", "runs/a", str(path.absolute())):
+        assert printed(capfd, name)[0] == ["second"], name
 
 
 def test_without_a_log_the_state_is_said(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
