@@ -69,6 +69,7 @@ class Tracker:
         self._main = context.accelerator.is_main_process
         self._window = Window(started=time.monotonic())
         self.step, self.examples, self.tokens, self.seconds, self.stall = 0, 0, 0, 0.0, 0.0
+        self._skipped = torch.zeros((), dtype=torch.int64, device=context.accelerator.device)
         if resumed is not None:
             self._resume(resumed)
         self._records = Records(context.folder.metrics, resumed and resumed["records"]) if self._main else None
@@ -78,6 +79,7 @@ class Tracker:
     def _resume(self, state: Mapping[str, Any]) -> None:
         self.step, self.examples, self.tokens = state["step"], state["examples"], state["tokens"]
         self.seconds, self.stall = state["seconds"], state["stall"]
+        self._skipped += state.get("skipped", 0)
         window = state["window"]
         if window["loss"] is not None:
             self._window.loss = torch.tensor(window["loss"], device=self._accelerator.device)
@@ -94,6 +96,7 @@ class Tracker:
             "tokens": self.tokens,
             "seconds": self.seconds,
             "stall": self.stall,
+            "skipped": int(self._skipped),
             "records": None if self._records is None else self._records.state(),
             "window": {
                 "loss": None if window.loss is None else window.loss.item(),
@@ -121,6 +124,8 @@ class Tracker:
         tokens: tuple[int, int],
     ) -> None:
         """Take in one optimizer step: summed loss and gradient norm (tensors), and (real, computed) tokens."""
+        if self._accelerator.scaler is not None:  # it leaves out a step whose gradients are not finite
+            self._skipped += ~torch.isfinite(grad_norm)
         window = self._window
         window.loss = loss if window.loss is None else window.loss + loss
         window.examples += examples
@@ -153,8 +158,14 @@ class Tracker:
                 "tokens_per_second": round(window.real_tokens / seconds, 1),
                 "padding_fraction": round(1 - window.real_tokens / window.computed_tokens, 4),
                 "checkpoint_stall_seconds": round(window.stall, 4),
+                **self.skipped,
             }
         )
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """{"skipped_steps": of the run so far}: those whose gradients overflowed in fp16; {} in other precisions."""
+        return {} if self._accelerator.scaler is None else {"skipped_steps": int(self._skipped)}
 
     def _end_window(self) -> None:
         now = time.monotonic()
@@ -201,8 +212,9 @@ def line(values: Mapping[str, Any], steps: int) -> str:
     """One record as a line of text."""
     head = f"step {values['step']}/{steps}  epoch {values['epoch']:.2f}  {values['split']:5}  loss {values['loss']:.4f}"
     if values["split"] == "train":
+        skipped = f"  {values['skipped_steps']} steps skipped" if values.get("skipped_steps") else ""
         return (f"{head}  lr {values['learning_rate']:.2e}  grad norm {values['grad_norm']:.2f}  "
-                f"{values['examples_per_second']:.1f} examples/s")  # fmt: skip
+                f"{values['examples_per_second']:.1f} examples/s{skipped}")  # fmt: skip
     shown = {k: v for k, v in values.items() if k not in ("step", "epoch", "split", "loss", "best")}
     numbers = "  ".join(f"{name} {v:.4f}" if isinstance(v, float) else f"{name} {v}" for name, v in shown.items())
     return f"{head}  {numbers}{'  (best so far)' if values['best'] else ''}"

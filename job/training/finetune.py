@@ -154,6 +154,7 @@ def _train_numbers(tracker: Tracker, accelerator: Accelerator) -> dict[str, Any]
         "tokens_per_second": round(tracker.tokens / seconds, 1),
         "checkpoint_stall_seconds": round(tracker.stall, 3),
         "peak_memory_bytes": peak_memory(accelerator),
+        **tracker.skipped,
     }
 
 
