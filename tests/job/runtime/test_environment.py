@@ -248,3 +248,25 @@ def test_gpu_memory_is_in_expandable_segments_unless_the_user_says_how(
     environment.set_gpu_allocator()
     found = {name: value for name, value in bare.items() if name.startswith("PYTORCH")}
     assert found == (users or {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A node without a home
+
+
+@pytest.mark.parametrize("home", ["", "/nonexistent"])
+def test_without_a_usable_home_there_is_one_in_tmpdir(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(environment.tempfile, "gettempdir", lambda: str(tmp_path))
+    environment.provide_home()
+    assert Path(os.environ["HOME"]) == tmp_path / f"muster-home-{os.getuid()}"
+    assert os.access(os.environ["HOME"], os.W_OK)
+    assert f"{tmp_path}/muster-home-{os.getuid()} is used instead" in capfd.readouterr().err
+
+
+def test_a_home_that_can_be_used_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environment.provide_home()
+    assert os.environ["HOME"] == str(tmp_path)

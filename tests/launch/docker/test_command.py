@@ -145,12 +145,21 @@ ENVIRONMENT = {
     "WANDB_API_KEY": "canary",
     "AWS_SECRET_ACCESS_KEY": "canary",
     "MUSTER_PARTITION": "gpu",
+    "CUDA_HOME": "/usr/local/cuda",
+    "CUDA_LAUNCH_BLOCKING": "1",
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+    "GLOO_SOCKET_IFNAME": "eth0",
+    "TRITON_CACHE_DIR": "/fast/triton",
+    "UCX_TLS": "tcp",
 }
 
 
 def test_variables_that_reach_the_job() -> None:
     machine = docker.look(ENVIRONMENT, ["TRACKER_KEY", "MUSTER_PARTITION", "CUDA_VISIBLE_DEVICES"])
-    assert machine.variables == ("HF_HUB_OFFLINE", "HF_TOKEN", "TRACKER_KEY", "WANDB_API_KEY", "https_proxy")
+    libraries = ("CUDA_LAUNCH_BLOCKING", "GLOO_SOCKET_IFNAME", "PYTORCH_ALLOC_CONF", "TRITON_CACHE_DIR", "UCX_TLS")
+    others = ("HF_HUB_OFFLINE", "HF_TOKEN", "TRACKER_KEY", "WANDB_API_KEY", "https_proxy")
+    assert sorted(machine.variables) == sorted((*libraries, *others))
+    assert Path("/fast/triton") in machine.caches
     assert machine.devices == ("1", "3")
     assert machine.gpus == 2
 
