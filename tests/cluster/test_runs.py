@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.runs import slurm as runs_slurm
+from launch.runs import words
 from tests.cluster import jobs
 from tests.cluster.jobs import STEPS, Work, is_training
 from tests.cluster.slurm import Cluster
@@ -142,4 +143,5 @@ def test_accounting_knows_how_a_job_ended_that_the_controller_forgot(
     (run / "status.json").write_text(json.dumps(stale), encoding="utf-8")  # as where its batch script was killed too
     forgotten = stand_in(tmp_path / "forgotten", "squeue", f"echo '{runs_slurm.SQUEUE_HEADER}'")
     until(lambda: shown(accounted, work, run, path=forgotten)["state"] == "FAILED")
-    assert "SIGKILL" in shown(accounted, work, run, path=forgotten)["note"]
+    code = int(accounted.show(job)["ExitCode"].split(":")[0])
+    assert shown(accounted, work, run, path=forgotten)["note"].startswith(words.exit_code(code) if code else "failed")
