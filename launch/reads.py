@@ -22,16 +22,23 @@ FILE_SETTINGS = ("train_file", "validation_file", "test_file")
 def of_job(words: Sequence[str], settings: Config, directory: Path) -> tuple[Path, ...]:
     """The paths among the settings, as given, that exist; `words` is the job's command line, whose first may be a file.
 
-    Patterns are expanded. The run folder is not among them.
+    Patterns are expanded. The run folder and the file of answers, which are written, are not among them.
     """
     values = config.as_dict(settings)
     values.pop("output_dir")
+    values.pop("output_file")
     data = [name for setting in FILE_SETTINGS if (name := values.pop(setting))]
     named = [match for name in data for match in (readers.files(name) if files.is_pattern(name) else [name])]
     others = [name for value in values.values() for name in (value if isinstance(value, list) else [value])]
     named += [name for name in others if isinstance(name, str) and name]
     named += [word for word in words[:1] if word.endswith((".yaml", ".yml"))]
     return tuple(dict.fromkeys(path for path in (directory / name for name in named) if path.exists()))
+
+
+def answers_folder(settings: Config, directory: Path) -> tuple[Path, ...]:
+    """The folder of --output_file, where the job writes its answers under another name first; () without one."""
+    name = settings.run.output_file
+    return ((directory / name).parent,) if name else ()
 
 
 def with_links(paths: Iterable[Path]) -> tuple[Path, ...]:

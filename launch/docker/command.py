@@ -79,6 +79,8 @@ class Request:
     """The run folder; None: a new one below runs/."""
     reads: tuple[Path, ...]
     """Files and folders that the job's flags name."""
+    writes: tuple[Path, ...] = ()
+    """Folders that the job writes to, beside the run folder and the caches."""
 
 
 def look(environ: Mapping[str, str], dotenv: Iterable[str]) -> Machine:
@@ -101,7 +103,8 @@ def request(words: tuple[str, ...], settings: Config, gpus: int | None, image: s
     """What `words`, parsed to `settings`, ask for in `directory`: the paths among them that exist are to be read."""
     run = settings.run.output_dir
     read = reads.with_links(reads.of_job(words, settings, directory))
-    return Request(words, gpus, image, directory / run if run else None, read)
+    writes = reads.answers_folder(settings, directory)
+    return Request(words, gpus, image, directory / run if run else None, read, writes)
 
 
 def plan(request: Request, machine: Machine, directory: Path) -> Plan:
@@ -150,7 +153,7 @@ def container(run: Path | None) -> str | None:
 
 def writable(request: Request, machine: Machine, directory: Path) -> tuple[Path, ...]:
     """The folders that the job writes to."""
-    return (request.run or directory / "runs", *machine.caches)
+    return (request.run or directory / "runs", *machine.caches, *request.writes)
 
 
 def _gpus(request: Request, machine: Machine) -> list[str]:

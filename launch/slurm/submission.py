@@ -149,4 +149,6 @@ def _mounts(request: Request, environ: Mapping[str, str], directory: Path) -> li
     """What a container must see: folders, since a file may be replaced while the job waits."""
     read = reads.with_links(reads.of_job((), request.config, directory))
     folders = [path if path.is_dir() else path.parent for path in read]
+    for folder in reads.answers_folder(request.config, directory):  # the job makes it where it is not there
+        folders.append(next(path for path in (folder, *folder.parents) if path.is_dir()))
     return [directory, *reads.real_places([request.run, *caches.all_folders(environ)]), *folders]

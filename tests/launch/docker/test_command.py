@@ -126,6 +126,16 @@ def test_what_the_flags_name_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert request.run is None
 
 
+def test_the_folder_of_the_answers_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "answers.csv").touch()
+    words = ("predict", "--test_file", "new.csv", "--output_file", "out/answers.csv")
+    request = docker.request(words, config.parse(words), None, "muster", tmp_path)
+    assert request.writes == (tmp_path / "out",)
+    assert tmp_path / "out" / "answers.csv" not in request.reads
+
+
 def test_the_run_folder_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("demo", "--output_dir", "out")
