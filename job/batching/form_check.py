@@ -70,7 +70,11 @@ class Check:
         self._mixed = accelerator.mixed_precision != "no" or accelerator.device.type == "cuda"
         alone = partial(collate.padded, replace(self._split, width=None), padding)
         single = [self._rows[i : i + 1] for i in range(len(self._rows))]
-        self._exact = self._compute(alone, single, exactly=True, seed=0)
+        try:
+            self._exact = self._compute(alone, single, exactly=True, seed=0)
+        except AssertionError:  # a Reformer computes gradients in training mode only
+            self._backward = False
+            self._exact = self._compute(alone, single, exactly=True, seed=0)
         self._usual = self._compute(alone, single, exactly=False, seed=0) if self._mixed else self._exact
 
     @property
