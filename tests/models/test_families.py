@@ -79,9 +79,7 @@ def predict(world: World, out: Path) -> Path:
         "model_name_or_path": out / "model", "test_file": world.flags["test_file"],
         "eval_max_tokens_per_device": FLAGS["eval_max_tokens_per_device"], "packing": True,
     }  # fmt: skip
-    words = [
-        word for name, value in flags.items() for word in ([f"--{name}"] + ([] if value is True else [str(value)]))
-    ]
+    words = World(world.folder, flags).words(folder, {})
     env = environment(world.folder / "home", ACCELERATE_USE_CPU="true")
     run = forked.start(ROOT / "job" / "predict.py", words, env, world.folder, log, log, 2)
     assert run.wait(300) == 0, log.read_text()[-3000:]
