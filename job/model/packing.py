@@ -131,10 +131,12 @@ def _register_unpacking(base: Any, inputs: _Inputs) -> list[Any]:
 
     def after(module: Any, args: Any, output: Any) -> Any:
         if isinstance(output, torch.Tensor):
-            return inputs.unpack(output)
-        if isinstance(output, tuple):
-            return (inputs.unpack(output[0]), *output[1:])
-        output.last_hidden_state = inputs.unpack(output.last_hidden_state)
+            output = inputs.unpack(output)
+        elif isinstance(output, tuple):
+            output = (inputs.unpack(output[0]), *output[1:])
+        else:
+            output.last_hidden_state = inputs.unpack(output.last_hidden_state)
+        inputs.tokens, inputs.layout = {}, None
         return output
 
     def before(module: Any, args: Any) -> Any:
