@@ -77,7 +77,7 @@ def _settings(family: Family, tokenizer: Any) -> dict[str, Any]:
     ids = {"pad_token_id": tokenizer.pad_token_id if family.frame != "plain" else None}
     ids |= {"bos_token_id": _id(tokenizer, FIRST), "eos_token_id": _id(tokenizer, LAST)}
     if family.frame != "canine":
-        ids["vocab_size"] = len(tokenizer)
+        ids["vocab_size"] = len(tokenizer) + 8  # some tokenizers add tokens when they are loaded
     if family.frame == "eos":
         ids["decoder_start_token_id"] = tokenizer.pad_token_id
     if family.name in ("bart", "mbart"):
