@@ -144,7 +144,7 @@ FAMILIES = (
     Family("megatron-bert", SMALL, PADDED),
     Family("roformer", {**SMALL, "embedding_size": 32}, PADDED),
     Family("ibert", ROBERTA, PADDED, "roberta", offset=2),
-    Family("mra", {**ROBERTA, "block_per_row": 1, "num_blocks": 1}, PADDED, "roberta", offset=2),
+    Family("mra", {**ROBERTA, "block_per_row": 2}, PADDED, "roberta", offset=2),
     Family("luke", {**ROBERTA, "entity_vocab_size": 10, "entity_emb_size": 16}, PADDED, "roberta", offset=2),
     Family("xlnet", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}, PADDED, "xlnet", stopped=True),
     Family("gpt_neo", GPT_NEO, PADDED, "plain"),
