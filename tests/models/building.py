@@ -97,10 +97,13 @@ def _id(tokenizer: Any, token: str) -> int | None:
 def _tokenizer(frame: Frame) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from tokenizers.processors import TemplateProcessing
-    from transformers import CanineTokenizer, PreTrainedTokenizerFast
+    from transformers import CanineTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
     if frame == "canine":
         return CanineTokenizer(model_max_length=POSITIONS)
+    if frame == "qwen2":
+        letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+        return Qwen2Tokenizer(vocab=letters, merges=[], model_max_length=POSITIONS)
     words = [PADDING, FIRST, LAST, UNKNOWN, MASK, *COMMON, *(word for topic in TOPICS.values() for word in topic)]
     if frame in ("bert", "roberta"):  # padding is 1 in a RoBERTa
         words[:2] = [FIRST, PADDING] if frame == "roberta" else [PADDING, FIRST]

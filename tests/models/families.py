@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 POSITIONS = 64
 PACKED, PADDED, EQUAL, REJECTED = "packed", "padded", "rows of one length", "rejected"
-Frame = Literal["bert", "roberta", "bos", "eos", "plain", "xlnet", "canine"]
+Frame = Literal["bert", "roberta", "bos", "eos", "plain", "xlnet", "canine", "qwen2"]
 """bert: [CLS] a [SEP] b [SEP] with segments; roberta: <s> a </s> </s> b </s>; bos: <s> a; eos: a </s>; plain: a alone,
-and the end token pads; xlnet: a <sep> <cls>; canine: characters."""
+and the end token pads; xlnet: a <sep> <cls>; canine: characters; qwen2: bytes,
+by the class that Transformers insists on."""
 Kind = Literal["single_label", "pair", "regression", "multi_label"]
 
 
@@ -118,7 +119,7 @@ FAMILIES = (
     Family("llama, padded left", SHARED, frame="bos", model_type="llama", left=True, kind="regression"),
     Family("mistral", {**SHARED, "sliding_window": 16}, frame="bos", stopped=True),
     Family("mixtral", {**SHARED, **EXPERTS}, frame="bos"),
-    Family("qwen2", SHARED, frame="plain"),
+    Family("qwen2", SHARED, frame="qwen2"),
     Family("qwen2_moe", {**SHARED, **QWEN_EXPERTS}, frame="plain"),
     Family("qwen3", SHARED, frame="plain", stopped=True, kind="multi_label"),
     Family("gemma", SHARED, frame="bos"),
@@ -144,7 +145,6 @@ FAMILIES = (
     Family("megatron-bert", SMALL, PADDED),
     Family("roformer", {**SMALL, "embedding_size": 32}, PADDED),
     Family("ibert", ROBERTA, PADDED, "roberta", offset=2),
-    Family("mra", {**ROBERTA, "block_per_row": 2}, PADDED, "roberta", offset=2),
     Family("luke", {**ROBERTA, "entity_vocab_size": 10, "entity_emb_size": 16}, PADDED, "roberta", offset=2),
     Family("xlnet", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}, PADDED, "xlnet", stopped=True),
     Family("gpt_neo", GPT_NEO, PADDED, "plain"),
