@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 POSITIONS = 64
-PACKED, PADDED, EQUAL, REJECTED = "packed", "padded", "rows of one length", "rejected"
+PACKED, PADDED, EQUAL = "packed", "padded", "rows of one length"
 Frame = Literal["bert", "roberta", "bos", "eos", "plain", "xlnet", "canine", "qwen2"]
 """bert: [CLS] a [SEP] b [SEP] with segments; roberta: <s> a </s> </s> b </s>; bos: <s> a; eos: a </s>; plain: a alone,
 and the end token pads; xlnet: a <sep> <cls>; canine: characters; qwen2: bytes,
@@ -80,11 +80,6 @@ MOBILEBERT = {**SMALL, "embedding_size": 16, "intra_bottleneck_size": 16, "num_f
 GPT_NEO = {
     "hidden_size": 32, "num_layers": 2, "num_heads": 4, "window_size": 8,
     "attention_types": [[["global", "local"], 1]],
-}  # fmt: skip
-REFORMER = {
-    "hidden_size": 32, "num_attention_heads": 2, "attention_head_size": 16, "feed_forward_size": 64,
-    "attn_layers": ["lsh", "local"], "axial_pos_embds": False, "lsh_attn_chunk_length": 8,
-    "local_attn_chunk_length": 8, "num_buckets": 4,
 }  # fmt: skip
 VISION = {**SMALL, "image_size": 28, "patch_size": 14}
 
@@ -165,15 +160,13 @@ FAMILIES = (
     Family("mbart", BART, PADDED, "roberta"),
     # Composite configurations
     Family("gemma3", {"text_config": GEMMA, "vision_config": VISION, "mm_tokens_per_image": 4}, PACKED, "bos"),
-    Family("qwen3_5", {"text_config": LINEAR, "vision_config": {}}, PADDED, "plain"),
+    Family("qwen3_5", {"text_config": LINEAR, "vision_config": {}}, PADDED, "qwen2"),
     # They read their padding
     Family("fnet", {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}, EQUAL, stopped=True),
     Family("convbert", {**SMALL, "embedding_size": 16, "conv_kernel_size": 3, "head_ratio": 2}, EQUAL),
     Family("nystromformer", {**SMALL, "num_landmarks": POSITIONS, "segment_means_seq_len": POSITIONS}, EQUAL),
     Family("yoso", {**SMALL, "use_expectation": True}, EQUAL),
     Family("canine", SMALL, EQUAL, "canine"),
-    # Random hashing: no prediction could be repeated
-    Family("reformer", REFORMER, REJECTED),
 )
 
 
@@ -181,8 +174,7 @@ def table() -> str:
     """What docs/models.md shows: family, form, what make test-models checks of it."""
     lines = ["| family | form | checked |", "|---|---|---|"]
     for family in FAMILIES:
-        checked = [] if family.form == REJECTED else ["alone", "pipeline", "2 processes"]
-        checked += ["stop and resume"] if family.stopped else []
+        checked = ["alone", "pipeline", "2 processes", *(["stop and resume"] if family.stopped else [])]
         task = {"single_label": [], "pair": ["pairs"], "regression": ["regression"], "multi_label": ["several labels"]}
         lines.append(f"| {family.name} | {family.form} | {', '.join([*checked, *task[family.kind]])} |")
     return "\n".join(lines)
