@@ -50,6 +50,7 @@ def tokenise(source: Source, tokenizer: PreTrainedTokenizerBase, max_length: int
         remove_columns=source.table.column_names,
         features=Features({**{name: List(types[name]) for name in columns}, TRUNCATED: Value("bool")}),
         num_proc=workers if workers > 1 else None,
+        desc="tokenizing",
         # Named here: the library's own hash of the closure changes with the tokenizer's inner state, and the cache
         # would be missed by the other processes.
         new_fingerprint=_digest([source.fingerprint, tokenizer_digest(tokenizer), max_length, columns, filler]),

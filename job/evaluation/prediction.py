@@ -20,6 +20,7 @@ from job.batching.loader import BatchLoader
 from job.config.tasks import Kind
 from job.errors import NonFiniteOutput
 from job.model.outputs import outputs_of
+from job.run.progress import bar
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,14 @@ def predict(
     alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have nothing left
     alone.eval()
     outputs: list[torch.Tensor] = []
-    with loader.tensors(mine) as ready:
-        for turn in range(max(map(len, plan))):
+    turns = max(map(len, plan))
+    with loader.tensors(mine) as ready, bar("evaluation", turns, shown=accelerator.is_main_process) as shown:
+        for turn in range(turns):
             between()
             if turn < len(mine) and len(outputs) == turn:  # else memory ran out: the others do not know it yet
                 with torch.inference_mode():
                     outputs += oom.attempted(lambda: _logits(alone, next(ready), accelerator.device))
+            shown.update()
     oom.raise_if_one_failed(accelerator, len(outputs) < len(mine))
     longest = max(sum(map(len, share)) for share in plan)
     logits = _gathered(outputs, mine, longest, alone.config.num_labels, len(split), accelerator)

@@ -6,9 +6,8 @@ On a terminal there is a bar; in a log file, a line per record: a bar there is t
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import filter_trackers
-from tqdm import tqdm
 
 from job.errors import Refused
+from job.run import progress
 from job.run.context import RunContext
 from job.run.folder import RunFolder
 from job.run.records import Records
+from job.runtime import memory
 from job.runtime.console import log
 
 
@@ -73,7 +73,9 @@ class Tracker:
         if resumed is not None:
             self._resume(resumed)
         self._records = Records(context.folder.metrics, resumed and resumed["records"]) if self._main else None
-        self._bar = _bar(steps, self.step) if self._main and _has_width() else None
+        self.peak_memory = memory.anonymous_bytes()
+        self._open = contextlib.ExitStack()
+        self._bar = self._open.enter_context(progress.bar("training", steps, self.step, unit="step", shown=self._main))
         self._status.step, self._status.steps = self.step, steps
 
     def _resume(self, state: Mapping[str, Any]) -> None:
@@ -135,8 +137,7 @@ class Tracker:
         self._status.step = self.step
         self.examples += examples
         self.tokens += tokens[0]
-        if self._bar is not None:
-            self._bar.update()
+        self._bar.update()
         if self.step % self._every == 0 or self.step == self.steps:
             self._flush_window(grad_norm, learning_rate, epoch)
 
@@ -168,6 +169,7 @@ class Tracker:
         return {} if self._accelerator.scaler is None else {"skipped_steps": int(self._skipped)}
 
     def _end_window(self) -> None:
+        self.peak_memory = max(self.peak_memory, memory.anonymous_bytes())
         now = time.monotonic()
         self.seconds += now - self._window.started
         self._window = Window(started=now)
@@ -188,8 +190,7 @@ class Tracker:
             self._records.flush()
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._open.close()
         if self._records is not None:
             self._records.close()
 
@@ -202,7 +203,7 @@ class Tracker:
         self._show(values)
 
     def _show(self, values: Mapping[str, Any]) -> None:
-        if values["split"] == "train" and self._bar is not None:
+        if values["split"] == "train" and not self._bar.disable:
             self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['examples_per_second']:.1f} examples/s")
         else:
             log.info(line(values, self.steps))
@@ -218,15 +219,3 @@ def line(values: Mapping[str, Any], steps: int) -> str:
     shown = {k: v for k, v in values.items() if k not in ("step", "epoch", "split", "loss", "best")}
     numbers = "  ".join(f"{name} {v:.4f}" if isinstance(v, float) else f"{name} {v}" for name, v in shown.items())
     return f"{head}  {numbers}{'  (best so far)' if values['best'] else ''}"
-
-
-def _has_width() -> bool:
-    """Whether stderr is a terminal that says how wide it is: on others a bar is blank."""
-    try:
-        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
-    except OSError:
-        return False
-
-
-def _bar(steps: int, start: int) -> tqdm[Any]:
-    return tqdm(total=steps, initial=start, desc="training", unit="step", dynamic_ncols=True, mininterval=0.2)

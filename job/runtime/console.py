@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
+from job.runtime import contract
+
 NOTICE_SECONDS = 5.0
 """What takes longer says that it has begun."""
 
@@ -106,4 +108,4 @@ def notice(what: str) -> Iterator[None]:
 
 def traceback_wanted() -> bool:
     """Whether MUSTER_TRACEBACK=1 asks for the traceback behind a one-line error."""
-    return os.environ.get("MUSTER_TRACEBACK", "") == "1"
+    return os.environ.get(contract.TRACEBACK, "") == "1"

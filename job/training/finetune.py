@@ -145,7 +145,7 @@ def _resume(path: Path, state: TrainState, accelerator: Accelerator) -> Mapping[
 
 
 def _train_numbers(tracker: Tracker, accelerator: Accelerator) -> dict[str, Any]:
-    seconds = max(tracker.seconds, 1e-9)
+    seconds, on_gpu = max(tracker.seconds, 1e-9), accelerator.device.type == "cuda"
     return {
         "steps": tracker.step,
         "examples": tracker.examples,
@@ -153,17 +153,6 @@ def _train_numbers(tracker: Tracker, accelerator: Accelerator) -> dict[str, Any]
         "examples_per_second": round(tracker.examples / seconds, 2),
         "tokens_per_second": round(tracker.tokens / seconds, 1),
         "checkpoint_stall_seconds": round(tracker.stall, 3),
-        "peak_memory_bytes": peak_memory(accelerator),
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else tracker.peak_memory,
         **tracker.skipped,
     }
-
-
-def peak_memory(accelerator: Accelerator) -> int:
-    """Most bytes this process held: on the GPU where it has one, else resident memory."""
-    if accelerator.device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

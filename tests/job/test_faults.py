@@ -334,7 +334,9 @@ def test_a_stop_on_a_full_disk_says_that_nothing_was_saved_and_the_next_start_fi
         before, filler = checkpoints(out), fill(disk)
         going.signal(signal.SIGTERM).signal(signal.SIGCONT)
         done = going.end().expect(1)
-        assert re.match(r"error: SIGTERM, and the checkpoint of step 1[0-2] could not be written: make", done.errors[0])
+        assert re.match(
+            r"error: stopped by SIGTERM, and the checkpoint of step 1[0-2] could not be written: make", done.errors[0]
+        )
         assert checkpoints(out) == before
         filler.unlink()
         world.run(out).expect(0)

@@ -1,0 +1,60 @@
+"""The log has time, level and rank; the last line of a job has none of them."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from job.runtime import console
+from tests.support.launch import ROOT, TRAIN
+
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+
+
+@pytest.mark.parametrize(("rank", "shown"), [("0", "WARNING"), ("3", "WARNING rank 3")])
+def test_every_line_has_time_and_level_and_the_rank_where_it_is_not_0(
+    rank: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    console.log.warning("one\ntwo")
+    assert re.fullmatch(rf"{TIME} {shown} one\n{TIME} {shown} two\n", capsys.readouterr().err)
+
+
+def test_a_log_on_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    stream = io.TextIOWrapper(full, write_through=True)
+    with pytest.raises(OSError, match="No space left"):
+        stream.write("lost")
+    monkeypatch.setattr(sys, "stderr", console.TolerantStream(stream))
+    console.log.info("lost")
+    monkeypatch.undo()
+    full.close()
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.3, ["INFO reading the data ..."]), (0.0, [])])
+def test_only_what_takes_long_says_that_it_has_begun(
+    seconds: float, expected: list[str], logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "NOTICE_SECONDS", 0.1)
+    with console.notice("reading the data"):
+        time.sleep(seconds)
+    time.sleep(0.2)
+    assert logged == expected
+
+
+@pytest.mark.parametrize("asked", ["", "1"])
+def test_the_traceback_of_a_rejection_is_shown_where_it_is_asked_for(asked: str) -> None:
+    environ = {**os.environ, "MUSTER_TRACEBACK": asked}
+    done = subprocess.run(
+        [sys.executable, str(TRAIN), "--seed", "x"], env=environ, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    *before, last = done.stderr.splitlines()
+    assert last == "error: --seed takes a whole number, not 'x'"
+    assert any("Traceback" in line for line in before) == (asked == "1")
