@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from launch.runs import slurm as runs_slurm
-from launch.runs import words
 from tests.cluster import jobs
 from tests.cluster.jobs import STEPS, Work, is_training
 from tests.cluster.slurm import Cluster
@@ -143,6 +142,5 @@ def test_accounting_knows_how_a_job_ended_that_the_controller_forgot(
     (run / "status.json").write_text(json.dumps(stale), encoding="utf-8")  # as where its batch script was killed too
     forgotten = stand_in(tmp_path / "forgotten", "squeue", f"echo '{runs_slurm.SQUEUE_HEADER}'")
     until(lambda: shown(accounted, work, run, path=forgotten)["state"] == "FAILED")
-    code, number = map(int, accounted.show(job)["ExitCode"].split(":"))  # either, as its end is noticed
-    code = code or (128 + number if number else 0)
-    assert shown(accounted, work, run, path=forgotten)["note"].startswith(words.exit_code(code) if code else "failed")
+    note = shown(accounted, work, run, path=forgotten)["note"]
+    assert note.startswith(("failed", "killed by SIGKILL")), "Slurm gives a signal or 1, as the end is noticed"
