@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any
 
 from job.runtime import environment
-from tests.bench import conductor, plan
+from tests.bench import conductor, plan, report
 
 PEAK = 989e12
 """Dense bf16 FLOP/s of an H100 or H200 (SXM) by its datasheet."""
@@ -242,11 +242,22 @@ def main(argv: Sequence[str]) -> int:
     text = table(found)
     if asked.output:
         asked.output.mkdir(parents=True, exist_ok=True)
-        (asked.output / "results-gpu.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        (asked.output / "table-gpu.md").write_text(text + "\n", encoding="utf-8")
-    print(", ".join(f"{name} {value}" for name, value in facts.items()))
-    print(f"mean {work.tokens:.0f} tokens an example; {results['seconds']:.0f} s in all", text, sep="\n")
+        name = f"gpu-{time.strftime('%Y-%m-%d-%H%M')}"
+        (asked.output / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        (asked.output / f"{name}.md").write_text(page(results, text), encoding="utf-8")
+        (asked.output / "RESULTS.md").write_text(report.document(asked.output), encoding="utf-8")
+    print(page(results, text))
     return int(any(result["error"] or not result["rounds"] for result in found))
+
+
+def page(results: Mapping[str, Any], text: str) -> str:
+    """The table under its date, hardware and versions: a section of RESULTS.md."""
+    facts = results["hardware"]
+    versions = ", ".join(f"{name} {value}" for name, value in facts.items() if name != "gpu")
+    head = f"## {facts['gpu'] or 'no GPU'}, {results['date']}"
+    about = (f"Model: {results['size']}, bf16. Long-tailed text, mean {results['tokens']:.0f} tokens an example. "
+             f"Driver, memory and versions: {versions}. {results['seconds']:.0f} s in all.")  # fmt: skip
+    return f"{head}\n\n{about}\n\n{text}\n"
 
 
 def hardware() -> dict[str, Any]:
@@ -282,7 +293,7 @@ def prepared(folder: Path, size: str, is_tiny: bool, values: Mapping[str, str]) 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.gpu", description=__doc__)
-    parser.add_argument("--output", type=Path, help="folder of results-gpu.json and table-gpu.md")
+    parser.add_argument("--output", type=Path, help="folder of the results, and of RESULTS.md")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=330, help="after which nothing more is begun")
     parser.add_argument("--tiny", action="store_true", help="the same code with a toy model on any CPU")
