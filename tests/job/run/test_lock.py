@@ -175,7 +175,7 @@ def test_a_run_of_another_host_that_ends_while_it_is_watched_is_followed(folder:
 def test_a_run_of_another_host_that_ended_is_not_watched(
     state: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "_moves", lambda _: pytest.fail("watched"))
+    monkeypatch.setattr(lock, "moves", lambda _: pytest.fail("watched"))
     write_status(folder, "node7:4711", state)
     lock.take(folder)
 
@@ -186,7 +186,7 @@ def test_the_own_job_and_the_dead_of_this_host_are_not_watched(
 ) -> None:
     """Each second of waiting would be lost in every requeue."""
     monkeypatch.setenv("MUSTER_OWNER", "slurm:17")
-    monkeypatch.setattr(lock, "_moves", lambda _: pytest.fail("watched"))
+    monkeypatch.setattr(lock, "moves", lambda _: pytest.fail("watched"))
     write_status(folder, owner)
     lock.take(folder)
 
