@@ -128,6 +128,7 @@ def test_a_wrong_packed_form_is_found_and_the_model_is_left_as_it_was(
 ) -> None:
     monkeypatch.setattr(Accelerator, "mixed_precision", precision)
     trained = network(tmp_path)
+    before = trained.config._attn_implementation
     if broken == "positions":
         monkeypatch.setattr(collate, "positions", positions_run_on)
     else:
@@ -135,7 +136,7 @@ def test_a_wrong_packed_form_is_found_and_the_model_is_left_as_it_was(
     form = chosen(trained, tmp_path)
     assert str(form).startswith("padded: packed rows differ from rows computed alone: ")
     assert ("gradients" in str(form)) == (broken is wrong_gradient)
-    assert trained.config._attn_implementation == "sdpa"
+    assert trained.config._attn_implementation == before
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in trained.modules())
 
 
