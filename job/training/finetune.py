@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -126,7 +127,9 @@ def _prepared(context: RunContext, model: PreTrainedModel, examples: int) -> tup
     steps = optim.total_steps(training, examples)
     optimizer = optim.optimizer(model, training)
     schedule = optim.schedule(optimizer, training, steps)
-    wrapped, prepared = context.accelerator.prepare(model, optimizer)
+    with warnings.catch_warnings():  # Accelerate has no other name for the argument yet
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+        wrapped, prepared = context.accelerator.prepare(model, optimizer)
     optim.allocate_moments(optimizer)
     return TrainState(wrapped, prepared, schedule), steps
 
