@@ -99,7 +99,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"dataset_revision": "v9"}, "data set acme/reviews at v9 is not in reach: "),
     ({"dataset_config_name": "songs"}, "data set acme/reviews songs cannot be loaded: "),
     ({"validation_split_name": "dev"}, "acme/reviews films has no split dev: it has train, validation"),
-    ({"model_revision": "v9"}, "model acme/tiny cannot be loaded: "),
+    ({"model_revision": "v9"}, "there is no folder acme/tiny here, and from the hub it cannot be loaded: "),
 ]
 MAIN: dict[str, object] = {"output_dir": "main"}
 V1: dict[str, object] = {"output_dir": "v1", "dataset_revision": "v1", "model_revision": "v2"}

@@ -160,7 +160,7 @@ def _launched(argv: tuple[str, ...], folder: Path) -> list[dict[str, str]]:
     (folder / "show.py").write_text(SHOW, encoding="ascii")
     (folder / "torch.py").write_text("raise SystemExit('a module of the user shadows torch')", encoding="ascii")
     shown = [str(folder / "show.py") if word == str(local.TRAIN) else word for word in argv]
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")} | {
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "CUDA_"))} | {
         "HF_HOME": str(folder / "home")
     }
     subprocess.run(
