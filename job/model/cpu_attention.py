@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from job.model.attention_spec import AttentionSpec
 from job.model.cpu_dropout import DropoutSampler
 
 BLOCK = 2**19
@@ -39,37 +40,32 @@ SIGNED = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def attend_plainly(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], dropout: float, scale: float,
-    causal: bool = False, window: int | None = None,
-) -> torch.Tensor:  # fmt: skip
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], spec: AttentionSpec
+) -> torch.Tensor:
     """What `attend` computes, one sequence at a time: tests compare the two."""
     key, value = _repeat_heads(query, key, value)
     attended = []
     queries = query.split([1] * len(lengths) if len(query) != len(key) else list(lengths))
     for q, k, v in zip(queries, key.split(list(lengths)), value.split(list(lengths)), strict=True):
-        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
-        hidden = _hidden(len(k), causal, window)
+        scores = torch.einsum("qhd,khd->hqk", q, k) * spec.scale
+        hidden = _hidden(len(k), spec)
         if hidden is not None:
             scores = scores.masked_fill(hidden, -torch.inf)
-        weights = F.dropout(scores.softmax(dim=-1), dropout)
+        weights = F.dropout(scores.softmax(dim=-1), spec.dropout)
         attended.append(torch.einsum("hqk,khd->qhd", weights, v))
     return torch.cat(attended)
 
 
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], dropout: float, scale: float,
-    causal: bool = False, window: int | None = None,
-) -> torch.Tensor:  # fmt: skip
-    """softmax(Q K' scale) V of every sequence, with dropout of the probabilities.
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], spec: AttentionSpec
+) -> torch.Tensor:
+    """Attention within every sequence.
 
     Args:
         query: [T, H, D] or, for the first token of each sequence alone, [len(lengths), H, D].
         key, value: [T, Hkv, D]; H is a multiple of Hkv.
         lengths: of the sequences, in their order; they sum to T or less.
-        dropout: probability, 0.0 in evaluation.
-        scale: of the scores.
-        causal: a token attends to those before it and to itself.
-        window: largest distance of two tokens that attend to each other; None: no limit.
+        spec: what is computed.
 
     Returns:
         Like query; zeros for the tokens behind the last sequence.
@@ -77,18 +73,18 @@ def attend(
     Raises:
         NotImplementedError: first tokens alone with a mask, or values of another width than the keys.
     """
-    if len(query) != len(key) and (causal or window is not None):
+    if len(query) != len(key) and (spec.causal or spec.window is not None):
         raise NotImplementedError("attention of first tokens alone takes no mask")
     if query.shape[-1] != value.shape[-1]:
         raise NotImplementedError("values of another width than the keys")
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, a norm may have made them fp32
     key, value = _repeat_heads(query, key, value)
-    fused = dropout == 0.0 and query.element_size() >= 4
+    fused = spec.dropout == 0.0 and query.element_size() >= 4
     multiple = BF16_MULTIPLE if query.element_size() == 2 else 1
     groups = plan_groups(tuple(lengths), len(query) != len(key), 0 if fused else CALL_COST, multiple)
     if fused:
-        return _fused(query, key, value, groups, scale, causal, window)
-    attended: torch.Tensor = _Attention.apply(query, key, value, groups, dropout, scale, causal, window)
+        return _fused(query, key, value, groups, spec)
+    attended: torch.Tensor = _Attention.apply(query, key, value, groups, spec)
     return attended
 
 
@@ -102,8 +98,9 @@ def _repeat_heads(
     return key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
 
 
-def _hidden(length: int, causal: bool, window: int | None) -> torch.Tensor | None:
+def _hidden(length: int, spec: AttentionSpec) -> torch.Tensor | None:
     """bool[L, L], True where a token (row) does not attend to another (column); None if it attends to all."""
+    causal, window = spec.causal, spec.window
     if not causal and (window is None or window >= length - 1):
         return None
     distance = torch.arange(length)[:, None] - torch.arange(length)
@@ -171,9 +168,8 @@ def _group(lengths: Sequence[int], width: int, queries: slice, keys: slice) -> G
 
 
 def _fused(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Sequence[Group], scale: float,
-    causal: bool, window: int | None,
-) -> torch.Tensor:  # fmt: skip
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Sequence[Group], spec: AttentionSpec
+) -> torch.Tensor:
     """For groups of one length each."""
     of_queries, of_keys = ([_size(rows) for rows in (getattr(g, name) for g in groups)] for name in ("queries", "keys"))
     unused = len(query) - sum(of_queries), len(key) - sum(of_keys)
@@ -181,9 +177,9 @@ def _fused(
     attended = []
     for group, *qkv in zip(groups, *parts, strict=False):  # the unused rows have no group
         q, k, v = (x.unflatten(0, (group.count, -1)).transpose(1, 2) for x in qkv)
-        hidden = None if window is None else _hidden(k.shape[2], causal, window)
+        hidden = None if spec.window is None else _hidden(k.shape[2], spec)
         mask = None if hidden is None else ~hidden
-        found = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal and mask is None, scale=scale)
+        found = F.scaled_dot_product_attention(q, k, v, mask, is_causal=spec.causal and mask is None, scale=spec.scale)
         attended.append(found.transpose(1, 2).flatten(0, 1))
     return torch.cat([*attended, query.new_zeros(unused[0], *query.shape[1:])])
 
@@ -196,19 +192,19 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Sequence[Group],
-        dropout: float, scale: float, causal: bool, window: int | None,
+        spec: AttentionSpec,
     ) -> torch.Tensor:  # fmt: skip
-        sampler = DropoutSampler(dropout) if dropout else None
+        sampler = DropoutSampler(spec.dropout) if spec.dropout else None
         keep = any(ctx.needs_input_grad)
         output = _empty(query, len(query), groups[-1].queries.stop)
-        ctx.groups, ctx.scale, ctx.sampler, ctx.tokens = groups, scale, sampler, len(key)
+        ctx.groups, ctx.scale, ctx.sampler, ctx.tokens = groups, spec.scale, sampler, len(key)
         ctx.all_queries = all_queries = len(query) == len(key)
         kept = []
         for group in groups:
             q = _heads_first(query[group.queries], group, all_queries)
             k, v = (_heads_first(x[group.keys], group) for x in (key, value))
-            biases = _padding_bias(group, q), _mask_bias(k, causal, window)
-            attended, weights = _forward(q * scale, k, v, biases, sampler, keep)
+            biases = _padding_bias(group, q), _mask_bias(k, spec)
+            attended, weights = _forward(q * spec.scale, k, v, biases, sampler, keep)
             _write(attended, output[group.queries], group, all_queries)
             kept += [q, k, v, weights]
         if keep:
@@ -229,7 +225,7 @@ class _Attention(torch.autograd.Function):
             _write(d_q.mul_(ctx.scale), d_query[group.queries], group, ctx.all_queries)
             _write(d_k, d_key[group.keys], group)
             _write(d_v, d_value[group.keys], group)
-        return d_query, d_key, d_value, None, None, None, None, None
+        return d_query, d_key, d_value, None, None
 
 
 def _empty(like: torch.Tensor, tokens: int, end: int) -> torch.Tensor:
@@ -262,9 +258,9 @@ def _padding_bias(group: Group, q: torch.Tensor) -> torch.Tensor | None:
     return bias.repeat_interleave(len(q) // group.count, dim=0)[:, None]
 
 
-def _mask_bias(k: torch.Tensor, causal: bool, window: int | None) -> torch.Tensor | None:
+def _mask_bias(k: torch.Tensor, spec: AttentionSpec) -> torch.Tensor | None:
     """[L, L] to be added to scores. Finite: padding whose whole window is padding must not become NaN."""
-    hidden = _hidden(k.shape[1], causal, window)
+    hidden = _hidden(k.shape[1], spec)
     if hidden is None:
         return None
     return torch.zeros(hidden.shape, dtype=k.dtype).masked_fill_(hidden, torch.finfo(k.dtype).min)

@@ -12,10 +12,10 @@ Nothing here makes the host wait for the device.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
+
+from job.model.attention_spec import AttentionSpec
 
 Ends = tuple[torch.Tensor, torch.Tensor, int, int]
 """Bounds of the sequences among the queries and among the keys, and the longest of each."""
@@ -31,38 +31,25 @@ NO_DROPOUT = (
 )
 
 
-class Mask(NamedTuple):
-    """Which tokens of its sequence a token attends to; arguments of `attend`."""
-
-    causal: bool
-    window: int | None
-
-
 def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     bounds: torch.Tensor,
     longest: int,
-    dropout: float,
-    scale: float,
-    causal: bool = False,
-    window: int | None = None,
+    spec: AttentionSpec,
 ) -> torch.Tensor:
-    """softmax(Q K' scale) V of every sequence, with dropout of the probabilities.
+    """Attention within every sequence.
 
     Under autocast the inputs are cast to its dtype, as in F.scaled_dot_product_attention.
 
     Args:
-        query: [T, H, D], or [b, H, D] with one token of each sequence: the last one if `causal`, else the first one.
+        query: [T, H, D], or [b, H, D] with one token of each sequence: the last one if causal, else the first one.
         key, value: [T, Hkv, D] where H is a multiple of Hkv.
         bounds: int32[b + 1] on the device, where each sequence begins and the last one ends. They must cover all T
             tokens: the kernels leave the output of others uninitialized.
         longest: at least the length of the longest sequence. A constant of the run lets a compiled graph be reused.
-        dropout: probability, 0.0 in evaluation and in fp32.
-        scale: of the scores.
-        causal: whether a token attends only to itself and those before it.
-        window: largest distance of a token that is attended to; None for no limit.
+        spec: what is computed; in fp32 without dropout.
 
     Returns:
         Like query, in the dtype that was computed in.
@@ -71,9 +58,9 @@ def attend(
         RuntimeError: the kernel does not support the GPU, the head dimension, the window or the dropout.
     """
     one_each = len(query) != len(key)
-    if window is not None and window >= longest - 1:
-        window = None
-    if one_each and window is not None and not causal:
+    if spec.window is not None and spec.window >= longest - 1:
+        spec = AttentionSpec(spec.dropout, spec.scale, spec.causal)
+    if one_each and spec.window is not None and not spec.causal:
         raise NotImplementedError("windowed attention of the first tokens alone: the kernels align windows at the end")
     channels = value.shape[-1]
     query, key, value = (_aligned(_autocast(x)) for x in (query, key, value))
@@ -81,7 +68,7 @@ def attend(
     if one_each:
         ends = (torch.arange(len(bounds), dtype=torch.int32, device=bounds.device), bounds, 1, longest)
     kernel = _flash if query.dtype in (torch.bfloat16, torch.float16) else _memory_efficient
-    attended = kernel(query, key, value, ends, dropout, scale, Mask(causal, window))
+    attended = kernel(query, key, value, ends, spec)
     return attended[..., :channels]
 
 
@@ -96,25 +83,25 @@ def _aligned(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _flash(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: Ends, dropout: float, scale: float, mask: Mask
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: Ends, spec: AttentionSpec
 ) -> torch.Tensor:
     """FlashAttention 2."""
     limits = {}
-    if mask.window is not None:
-        limits = {"window_size_left": mask.window, "window_size_right": 0 if mask.causal else mask.window}
-    only_causal = mask.causal and mask.window is None
+    if spec.window is not None:
+        limits = {"window_size_left": spec.window, "window_size_right": 0 if spec.causal else spec.window}
+    only_causal = spec.causal and spec.window is None
     return torch.ops.aten._flash_attention_forward(
-        query, key, value, *ends, dropout, only_causal, False, scale=scale, **limits
+        query, key, value, *ends, spec.dropout, only_causal, False, scale=spec.scale, **limits
     )[0]
 
 
 def _memory_efficient(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: Ends, dropout: float, scale: float, mask: Mask
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: Ends, spec: AttentionSpec
 ) -> torch.Tensor:
     """The CUTLASS kernel. It has no two-sided windows, and PyTorch's gradient of it forgets a window to one side."""
-    if mask.window is not None:
+    if spec.window is not None:
         raise NotImplementedError("windowed attention in fp32 has no kernel: use --mixed_precision bf16")
-    if dropout:
+    if spec.dropout:
         raise NotImplementedError(NO_DROPOUT)
     shared = query.shape[1] // key.shape[1]
     if shared > 1:
@@ -122,6 +109,6 @@ def _memory_efficient(
     differentiated = any(x.requires_grad for x in (query, key, value))
     return torch.ops.aten._efficient_attention_forward(
         query[None], key[None], value[None], None, *ends, 0.0,
-        CAUSAL_FROM_BOTTOM_RIGHT if mask.causal else NO_MASK, differentiated,
-        scale=scale,
+        CAUSAL_FROM_BOTTOM_RIGHT if spec.causal else NO_MASK, differentiated,
+        scale=spec.scale,
     )[0][0]  # fmt: skip

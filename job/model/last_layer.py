@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from job.model.attention_spec import AttentionSpec
 from job.model.packed_attention import Layout, attend
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def _first_tokens(hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
 def _attend(first: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, own: Any) -> torch.Tensor:
     """Projections [1, b, H] and [1, T, H] -> [1, b, H]; `own`: the attention module."""
     q, k, v = (x[0].unflatten(-1, (-1, own.attention_head_size)) for x in (first, key, value))
-    return attend(q, k, v, layout, own.dropout.p if own.training else 0.0).flatten(1)[None]
+    spec = AttentionSpec(own.dropout.p if own.training else 0.0, own.attention_head_size**-0.5)
+    return attend(q, k, v, layout, spec).flatten(1)[None]
 
 
 FAMILIES: dict[str, tuple[str, Callable[..., torch.Tensor]]] = {

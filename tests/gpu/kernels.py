@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from job.model import cuda_attention
+from job.model.attention_spec import AttentionSpec
 
 LENGTHS = (64, 1, 17, 33, 64, 2, 50)
 BOUNDS = torch.tensor((0, *torch.tensor(LENGTHS).cumsum(0).tolist()), dtype=torch.int32)
@@ -82,9 +83,8 @@ def attend(form: Form, query: torch.Tensor, key: torch.Tensor, value: torch.Tens
     """`shift` moves every inner bound: wrong on purpose."""
     bounds = BOUNDS.clone()
     bounds[1:-1] += shift
-    return cuda_attention.attend(
-        query, key, value, bounds.cuda(), LONGEST, form.dropout, form.channels**-0.5, form.causal, form.window
-    )
+    spec = AttentionSpec(form.dropout, form.channels**-0.5, form.causal, form.window)
+    return cuda_attention.attend(query, key, value, bounds.cuda(), LONGEST, spec)
 
 
 def masks(form: Form, low: list[torch.Tensor]) -> list[torch.Tensor]:

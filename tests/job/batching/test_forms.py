@@ -21,6 +21,7 @@ from job.config.tasks import SINGLE_LABEL
 from job.data.dataset import Split
 from job.errors import Refused
 from job.model import loading, packed_attention, tokenizers
+from job.model.attention_spec import AttentionSpec
 from job.model.packed_attention import Layout
 from tests.support.pairs import LENGTHS, network, pairs
 
@@ -77,19 +78,21 @@ def test_fixed_widths_are_padded(tmp_path: Path) -> None:
 
 
 def sequences_see_each_other(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, dropout: float, *more: Any
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, spec: AttentionSpec
 ) -> torch.Tensor:
     scores = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5
     return torch.einsum("hqk,khd->qhd", scores.softmax(-1).to(v.dtype), v)
 
 
 def window_of_long_rows(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, dropout: float, *more: Any
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, spec: AttentionSpec
 ) -> torch.Tensor:
     """Right for all rows but the longest."""
     window = None if max(layout.lengths) < max(LENGTHS) else max(LENGTHS) - 3
     q_all = q if len(q) == len(k) else k.new_zeros(k.shape).index_copy(0, layout.bounds[:-1].long(), q)
-    found = packed_attention.cpu_attention.attend(q_all, k, v, layout.lengths, 0.0, q.shape[-1] ** -0.5, False, window)
+    found = packed_attention.cpu_attention.attend(
+        q_all, k, v, layout.lengths, AttentionSpec(0.0, spec.scale, False, window)
+    )
     return found if len(q) == len(k) else found[layout.bounds[:-1].long()]
 
 

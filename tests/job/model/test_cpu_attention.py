@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.model import cpu_attention
+from job.model.attention_spec import AttentionSpec
 
 LENGTHS = [[7], [1], [5, 5, 5], [9, 4, 4, 1, 1], [1, 9, 4, 9]]
 HEADS, CHANNELS = 3, 8
@@ -50,8 +51,8 @@ def test_it_computes_what_the_plain_form_does(
     monkeypatch.setattr(cpu_attention, "CALL_COST", call_cost)
     qkv = inputs(lengths, len(lengths) if masked is None else None)
     dropout = 0.0 if fused else 1e-9  # rounded to none, by our own kernel
-    found = cpu_attention.attend(*qkv, lengths, dropout, 0.3, **(masked or {}))
-    expected = cpu_attention.attend_plainly(*qkv, lengths, 0.0, 0.3, **(masked or {}))
+    found = cpu_attention.attend(*qkv, lengths, AttentionSpec(dropout, 0.3, **(masked or {})))
+    expected = cpu_attention.attend_plainly(*qkv, lengths, AttentionSpec(0.0, 0.3, **(masked or {})))
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradients(found, qkv), gradients(expected, qkv))
 
@@ -63,8 +64,8 @@ def test_query_heads_share_heads_of_keys_and_values(masked: dict[str, Any], drop
     query, *_ = inputs(lengths, heads=6)
     _, key, value = inputs(lengths, heads=2)
     qkv = [query, key, value]
-    found = cpu_attention.attend(*qkv, lengths, dropout, 0.3, **masked)
-    expected = cpu_attention.attend_plainly(*qkv, lengths, 0.0, 0.3, **masked)
+    found = cpu_attention.attend(*qkv, lengths, AttentionSpec(dropout, 0.3, **masked))
+    expected = cpu_attention.attend_plainly(*qkv, lengths, AttentionSpec(0.0, 0.3, **masked))
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradients(found, qkv), gradients(expected, qkv))
 
@@ -81,13 +82,15 @@ def test_the_plain_form_is_attention_of_each_sequence() -> None:
             seen = seen & (j <= i) if masked.get("causal") else seen
             q, k, v = (x.transpose(0, 1) for x in (q, k, v))
             expected.append(F.scaled_dot_product_attention(q, k, v, seen, scale=0.3).transpose(0, 1))
-        torch.testing.assert_close(cpu_attention.attend_plainly(*qkv, lengths, 0.0, 0.3, **masked), torch.cat(expected))
+        torch.testing.assert_close(
+            cpu_attention.attend_plainly(*qkv, lengths, AttentionSpec(0.0, 0.3, **masked)), torch.cat(expected)
+        )
 
 
 @pytest.mark.parametrize("masked", MASKS[1:], ids=str)
 def test_first_tokens_alone_take_no_mask(masked: dict[str, Any]) -> None:
     with pytest.raises(NotImplementedError, match="takes no mask"):
-        cpu_attention.attend(*inputs([5, 3], 2), [5, 3], 0.0, 0.3, **masked)
+        cpu_attention.attend(*inputs([5, 3], 2), [5, 3], AttentionSpec(0.0, 0.3, **masked))
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -98,7 +101,9 @@ def test_tokens_behind_the_last_sequence_take_no_part(masked: dict[str, Any] | N
     filled = [x.clone().requires_grad_() for x in (q, k, v)]
     alone = [x[: sum(lengths)].clone().requires_grad_() for x in (q, k, v)]
     dropout = 0.0 if fused else 1e-9
-    found, expected = (cpu_attention.attend(*qkv, lengths, dropout, 0.3, **(masked or {})) for qkv in (filled, alone))
+    found, expected = (
+        cpu_attention.attend(*qkv, lengths, AttentionSpec(dropout, 0.3, **(masked or {}))) for qkv in (filled, alone)
+    )
     assert found.shape == q.shape
     torch.testing.assert_close(found[: len(expected)], expected)
     assert not found[len(expected) :].any()
@@ -139,7 +144,7 @@ def test_gradients_with_dropout_are_those_of_the_output(
 
     def attend(*qkv: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)
-        return cpu_attention.attend(*qkv, lengths, 0.4, 0.3, **(masked or {}))
+        return cpu_attention.attend(*qkv, lengths, AttentionSpec(0.4, 0.3, **(masked or {})))
 
     assert torch.autograd.gradcheck(attend, inputs(lengths, len(lengths) if masked is None else None, 2, 2))
 
@@ -147,9 +152,9 @@ def test_gradients_with_dropout_are_those_of_the_output(
 def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
     lengths = [6, 6, 3]
     q, k, v = (x.detach() for x in inputs(lengths))
-    expected = cpu_attention.attend(q, k, v, lengths, 0.0, 0.3)
+    expected = cpu_attention.attend(q, k, v, lengths, AttentionSpec(0.0, 0.3))
     torch.manual_seed(2)
-    draws = torch.stack([cpu_attention.attend(q, k, v, lengths, 0.3, 0.3) for _ in range(1000)])
+    draws = torch.stack([cpu_attention.attend(q, k, v, lengths, AttentionSpec(0.3, 0.3)) for _ in range(1000)])
     standard_error = draws.std(dim=0) / math.sqrt(len(draws))
     assert ((draws.mean(dim=0) - expected).abs() < 5 * standard_error).all()
     assert draws.std(dim=0).min() > 0.01
@@ -162,6 +167,8 @@ def test_half_precision_stays_half_and_close() -> None:
         found = []
         for dtype in (torch.float64, torch.bfloat16):
             torch.manual_seed(6)
-            found.append(cpu_attention.attend(q.to(dtype), k.to(dtype), v.to(dtype), lengths, dropout, 0.3))
+            found.append(
+                cpu_attention.attend(q.to(dtype), k.to(dtype), v.to(dtype), lengths, AttentionSpec(dropout, 0.3))
+            )
         assert found[1].dtype == torch.bfloat16
         torch.testing.assert_close(found[1].double(), found[0], rtol=0.05, atol=0.05)

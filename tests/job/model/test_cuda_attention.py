@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from job.model import cuda_attention
+from job.model.attention_spec import AttentionSpec
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 FLASH, EFFICIENT = "_flash_attention_forward", "_efficient_attention_forward"
@@ -45,7 +46,9 @@ def call(
     bounds = torch.empty(B + 1, dtype=torch.int32, device="meta")
     with Calls() as calls:
         query, key, value = inputs
-        output = cuda_attention.attend(query, key, value, bounds, LONGEST, DROPOUT[dtype], 0.25, **options)
+        output = cuda_attention.attend(
+            query, key, value, bounds, LONGEST, AttentionSpec(DROPOUT[dtype], 0.25, **options)
+        )
         output.backward(torch.empty_like(output))
     gradients = [x.grad for x in inputs if x.grad is not None]
     return output, gradients, calls.seen
@@ -117,7 +120,7 @@ def test_autocast_decides_the_kernel() -> None:
     q, k, v = (torch.empty(T, HEADS, 32, dtype=dtype, device="meta") for dtype in (FP32, FP32, BF16))
     bounds = torch.empty(B + 1, dtype=torch.int32, device="meta")
     with autocast(BF16), Calls() as calls:
-        assert cuda_attention.attend(q, k, v, bounds, LONGEST, 0.0, 1.0).dtype == BF16
+        assert cuda_attention.attend(q, k, v, bounds, LONGEST, AttentionSpec(0.0, 1.0)).dtype == BF16
     assert [name for name, _ in calls.seen] == [FLASH]
 
 
@@ -125,4 +128,4 @@ def test_dropout_in_fp32_is_an_error_and_not_a_wrong_gradient() -> None:
     q, k, v = (torch.empty(T, HEADS, 32, device="meta") for _ in range(3))
     bounds = torch.empty(B + 1, dtype=torch.int32, device="meta")
     with pytest.raises(NotImplementedError, match="use --mixed_precision bf16 or --attention_dropout 0"):
-        cuda_attention.attend(q, k, v, bounds, LONGEST, 0.1, 1.0)
+        cuda_attention.attend(q, k, v, bounds, LONGEST, AttentionSpec(0.1, 1.0))

@@ -111,7 +111,8 @@ def test_causal_attention_shared_heads_windows_and_other_heads(architecture: str
 
 def test_a_window_one_token_off_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
     def one_off(*args: Any) -> torch.Tensor:
-        return cpu_attention.attend(*args[:-1], args[-1] and args[-1] + 1)
+        *inputs, spec = args
+        return cpu_attention.attend(*inputs, spec._replace(window=spec.window and spec.window + 1))
 
     monkeypatch.setattr(packed_attention, "cpu_attention", SimpleNamespace(attend=one_off))
     with pytest.raises(AssertionError):
