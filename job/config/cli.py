@@ -108,16 +108,21 @@ def _refuse_unknown(flags: Sequence[str]) -> None:
 
 
 def _with_plain_switches(flags: Sequence[str]) -> list[str]:
-    """--do_eval True and --do_eval=false, as other tools write them, as --do_eval and --no_do_eval."""
-    known, found = fields(), list(flags)
+    """Switches as tyro reads them: --do_eval True and --do_eval=false, as other tools write them, as --do_eval and
+    --no_do_eval; those that may also be unset, however written, with the value True or False."""
+    known, found = {name: annotation(declared) for name, (_, declared) in fields().items()}, list(flags)
     for position, flag in reversed(list(enumerate(flags))):
-        name, equals, value = flag.removeprefix("--").replace("-", "_").partition("=")
-        if not flag.startswith("--") or name not in known or annotation(known[name][1]) is not bool:
+        written, equals, value = flag.removeprefix("--").replace("-", "_").partition("=")
+        name = written if written in known else written.removeprefix("no_")
+        if not flag.startswith("--") or known.get(name) not in (bool, bool | None):
             continue
         following = value if equals else next(iter(found[position + 1 :]), "")
-        if following.lower() in SWITCHES:
-            switch = f"--{name}" if SWITCHES[following.lower()] else f"--no_{name}"
-            found[position : position + (1 if equals else 2)] = [switch]
+        valued = name == written and following.lower() in SWITCHES
+        if not valued and (known[name] is bool or equals or (name == written and following[:2] not in ("", "--"))):
+            continue
+        on = SWITCHES[following.lower()] if valued else name == written
+        switch = [f"--{name}" if on else f"--no_{name}"] if known[name] is bool else [f"--{name}", str(on)]
+        found[position : position + (2 if valued and not equals else 1)] = switch
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from job.config import metrics
 from job.config.metrics import METRICS, OF_TWO_CLASSES
 from job.config.settings import Config
@@ -17,7 +19,7 @@ def check(config: Config, task: Task) -> None:
     if config.run.top_k is not None and not task.kind.has_classes:
         raise Refused("--top_k: the task is regression, which has no classes")
     computed_metrics(config, task)
-    _check_best_number(config, task)
+    _check_known_number(config, task)
     positive_class(config, task)
 
 
@@ -52,18 +54,23 @@ def positive_class(config: Config, task: Task) -> int | None:
     return task.names.index(asked)
 
 
-def _check_best_number(config: Config, task: Task) -> None:
-    """What our own metrics give is known; what others give only once they have computed."""
+def check_best_number(config: Config, task: Task, given: Sequence[str]) -> None:
+    """Refused if training is to be decided by a number that is not among those that the metrics give."""
     asked = config.evaluation.metric_for_best_model
+    if asked is None or not config.training.do_train or metrics.as_computed(asked) in given:
+        return
     names = computed_metrics(config, task)
-    if asked is None or not config.training.do_train or not set(names) <= METRICS.keys():
-        return
-    two = task.kind == SINGLE_LABEL and len(task.names) == 2
-    given = ["loss", *(n for n in metrics.numbers(names, (task.kind,)) if two or n != OF_TWO_CLASSES)]
-    if metrics.as_computed(asked) in given:
-        return
     owner = next((m for m in metrics.fitting(task.kind) if metrics.as_computed(asked) in METRICS[m].numbers[task.kind]
                   and m not in names), None)  # fmt: skip
     remedy = f"; add --metrics {' '.join((*names, owner))}" if owner else ""
     raise Refused(f"--metric_for_best_model {asked} is not computed of this task ({task}): there are "
                   f"{', '.join(given)}{remedy}")  # fmt: skip
+
+
+def _check_known_number(config: Config, task: Task) -> None:
+    """What our own metrics give is known; what others give, only once they have computed."""
+    names = computed_metrics(config, task)
+    if set(names) <= METRICS.keys():
+        two = task.kind == SINGLE_LABEL and len(task.names) == 2
+        given = (n for n in metrics.numbers(names, (task.kind,)) if two or n != OF_TWO_CLASSES)
+        check_best_number(config, task, ["loss", *given])

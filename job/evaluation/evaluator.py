@@ -32,15 +32,16 @@ class Evaluator:
         self, context: RunContext, model: torch.nn.Module, form: Form, task: Task, between: Callable[[], object]
     ) -> None:
         """`between` is called before each micro-batch, by every process the same number of times."""
-        self._model, self._form, self._kind, self._between = model, form, task.kind, between
+        self._model, self._form, self._between = model, form, between
         self._accelerator = context.accelerator
         self._asked = context.config.evaluation.eval_max_tokens_per_device
+        self._config, self._task = context.config, task
         self._names = task_settings.computed_metrics(context.config, task)
         self._positive = task_settings.positive_class(context.config, task)
         self._limit = sys.maxsize
         self._metrics: dict[str, Any] = {}
-        if not set(self._names) <= set(METRICS):  # a foreign one may not be there
-            distributed.broadcast_from_main(self._accelerator, self._load_metrics)
+        if not set(self._names) <= set(METRICS):
+            distributed.broadcast_from_main(self._accelerator, self._load_foreign_metrics)
 
     def __call__(self, split: Split) -> tuple[Predictions, dict[str, float]]:
         """The scores are empty for a split without labels."""
@@ -49,7 +50,7 @@ class Evaluator:
         limit = min(limit, max(self._limit, loader.longest))
         with console.notice(f"evaluating {len(split)} examples"):
             predictions, self._limit = oom.fitting(
-                lambda limit: predict(self._model, self._kind, loader, limit, self._between),
+                lambda limit: predict(self._model, self._task.kind, loader, limit, self._between),
                 limit, loader.longest, lambda: None, self._halved,
             )  # fmt: skip
         if split.labels is None:
@@ -60,8 +61,15 @@ class Evaluator:
         if self._accelerator.is_main_process:
             console.log.warning(f"out of memory in the evaluation: from here on {limit} tokens a forward pass")
 
+    def _load_foreign_metrics(self) -> None:
+        """Such a metric may not be there, may not fit the task, and only its results tell what it gives."""
+        with console.notice("loading the metrics"):
+            self._load_metrics()
+            given = metrics.numbers_given(self._metrics, self._task)
+        task_settings.check_best_number(self._config, self._task, given)
+
     def _load_metrics(self) -> None:
-        self._metrics = metrics.load(self._names, self._kind)
+        self._metrics = metrics.load(self._names, self._task.kind)
 
     def _scores(self, predictions: Predictions) -> dict[str, float]:
         if not self._metrics:  # `evaluate` takes seconds to import: not before it is needed

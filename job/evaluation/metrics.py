@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from job.config.tasks import MULTI_LABEL, Kind
+import numpy as np
+
+from job.config.tasks import MULTI_LABEL, Kind, Task
 from job.errors import Refused
 from job.evaluation.prediction import Predictions
 
@@ -35,6 +37,35 @@ def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
             raise Refused(f"no metric {name}: there are {there}, or the folder of an `evaluate` module "
                           f"({' '.join(str(error).split())[:120]})") from error  # fmt: skip
     return loaded
+
+
+def numbers_given(metrics: Mapping[str, Any], task: Task) -> list[str]:
+    """The names of the loss and of what the metrics give, found by computing them on made-up rows of the task.
+
+    Raises:
+        Refused: one cannot be computed, or gives something else than numbers.
+    """
+    found: dict[str, float] = {}
+    for name, metric in metrics.items():
+        try:
+            found |= scores(_made_up(task), {name: metric})
+        except Exception as error:  # anybody's code
+            raise Refused(f"--metrics {name} cannot be computed of this task ({task}): "
+                          f"{' '.join(str(error).split())[:200] or type(error).__name__}") from error  # fmt: skip
+    return list(found)
+
+
+def _made_up(task: Task) -> Predictions:
+    """Each class twice, one of the first class predicted wrong; four different numbers for regression."""
+    if not task.kind.has_classes:
+        numbers = np.array([0.0, 1.0, 3.0, 2.0])
+        return Predictions(task.kind, np.arange(4), (numbers[:, None] ** 2).astype(np.float32), numbers)
+    one_each = np.eye(len(task.names), dtype=np.int8)
+    rows = np.concatenate([one_each, one_each if task.kind.one_label else 1 - one_each])
+    logits = 2 * rows.astype(np.float32) - 1
+    logits[0] = np.roll(logits[0], 1) if task.kind.one_label else -logits[0]
+    labels = rows.argmax(axis=1) if task.kind.one_label else rows
+    return Predictions(task.kind, np.arange(len(rows)), logits, labels)
 
 
 def scores(predictions: Predictions, metrics: Mapping[str, Any], positive: int | None = None) -> dict[str, float]:

@@ -18,6 +18,8 @@ WHOLE = ("tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model")
 """Files that hold a whole tokenizer, whatever its class."""
 READ_AT_END_TOKEN = frozenset({"bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"})
 """Model types whose head reads the last end token, and requires as many of them in each row of a batch."""
+SEGMENTS_OF_ANY_NUMBER = frozenset({"funnel", "xlnet"})
+"""Model types that compare segments, and so have no embeddings of them."""
 OF_FAMILY = re.compile(r"<extra_id_\d+>|[a-z]{2,3}_[A-Z]{2}|__\w+__")
 """Special tokens that come with these models: sentinels, languages."""
 MEDIA = ("image", "audio", "video")
@@ -109,7 +111,8 @@ def _set_inputs(tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig
     network = loading.network_class(pretrained)
     taken = set(inspect.signature(network.forward).parameters) if network else None
     names = [name for name in tokenizer.model_input_names if taken is None or name in taken]
-    has_segments = getattr(pretrained, "type_vocab_size", 0) > 1 or pretrained.model_type == "xlnet"
+    has_segments = getattr(pretrained, "type_vocab_size", 0) > 1
+    has_segments = has_segments or pretrained.model_type in SEGMENTS_OF_ANY_NUMBER
     if taken and SEGMENTS in taken and has_segments and SEGMENTS not in names and not trained:
         names.append(SEGMENTS)
     tokenizer.model_input_names = names

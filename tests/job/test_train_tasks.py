@@ -35,13 +35,15 @@ def opinions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(opinions: Path, out: str, processes: int = 1, more: Sequence[str] = (), **changes: object) -> Finished:
+def train(
+    opinions: Path, out: str, processes: int = 1, more: Sequence[str] = (), code: int = 0, **changes: object
+) -> Finished:
     values = {"model_name_or_path": "model", "learning_rate": 1e-2, "num_train_epochs": 4, "output_dir": out} | changes
     words = [*(word for name, value in values.items() for word in (f"--{name}", str(value))), *more]
     env = environment(opinions / "home")
     if processes == 1:
-        return alone(TRAIN, *words, env=env, cwd=opinions).expect(0)
-    return torchrun(processes, TRAIN, *words, env=env, cwd=opinions).expect(0)
+        return alone(TRAIN, *words, env=env, cwd=opinions).expect(code)
+    return torchrun(processes, TRAIN, *words, env=env, cwd=opinions).expect(code)
 
 
 def results(opinions: Path, out: str) -> dict[str, Any]:
@@ -96,3 +98,35 @@ def test_padding_to_the_full_length_changes_shapes_but_not_the_result(opinions: 
     )
     assert [line["loss"] for line in short] == pytest.approx([line["loss"] for line in full], rel=1e-4)
     assert full[0]["padding_fraction"] > short[0]["padding_fraction"] + 0.2
+
+
+OWN_METRIC = """
+import datasets
+import evaluate
+
+class Own(evaluate.Metric):
+    def _info(self):
+        kind = datasets.Value("float64")
+        features = datasets.Features({"predictions": kind, "references": kind})
+        return evaluate.MetricInfo(description="a", citation="b", inputs_description="c", features=features)
+
+    def _compute(self, predictions, references):
+        return {"furthest": max(abs(p - r) for p, r in zip(predictions, references))}
+"""
+
+
+def test_a_number_that_a_users_own_metric_does_not_give_is_refused_before_training(opinions: Path) -> None:
+    (opinions / "own").mkdir()
+    (opinions / "own" / "own.py").write_text(OWN_METRIC)
+    flags: dict[str, object] = {"train_file": "stars.csv", "label_column_name": "score", "metrics": "./own",
+             "num_train_epochs": 1, "report_to": "none"}  # fmt: skip
+    done = train(opinions, "refused", 2, code=1, metric_for_best_model="nearest", **flags)
+    assert done.errors == ["error: --metric_for_best_model nearest is not computed of this task (a number "
+                           "(regression)): there are loss, furthest"]  # fmt: skip
+    assert not (opinions / "refused" / "metrics.jsonl").read_text(), "no step was made"
+    train(opinions, "own-run", more=["--no_greater_is_better"], metric_for_best_model="eval_furthest", **flags)
+    table = pq.read_table(opinions / "own-run" / "predictions.parquet").to_pandas()
+    furthest = (table["label"] - table["prediction"]).abs().max()
+    assert results(opinions, "own-run")["eval"]["furthest"] == pytest.approx(furthest)
+    folder = opinions / "own-run"
+    assert not [path for path in folder.rglob("*") if "tfevents" in path.name], "--report_to none"

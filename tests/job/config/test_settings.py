@@ -270,6 +270,20 @@ def test_a_switch_may_have_a_value_as_other_tools_write_it(words: str, evaluated
     assert (parsed.training.do_eval, parsed.training.seed) == (evaluated, 7)
 
 
-def test_a_value_that_is_no_switch_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("words", "greater"),
+    [
+        ("", None), ("--greater_is_better", True), ("--greater_is_better True", True), ("--greater_is_better=1", True),
+        ("--greater-is-better yes", True), ("--greater_is_better false", False), ("--greater_is_better=False", False),
+        ("--no_greater_is_better", False), ("--greater_is_better None", None),
+    ],
+)  # fmt: skip
+def test_so_may_one_that_may_be_unset(words: str, greater: bool | None) -> None:
+    parsed = config.parse([*words.split(), "--seed", "7"])
+    assert (parsed.evaluation.greater_is_better, parsed.training.seed) == (greater, 7)
+
+
+@pytest.mark.parametrize("words", ["--do_eval maybe", "--greater_is_better maybe", "--greater_is_better=maybe"])
+def test_a_value_that_is_no_switch_is_refused(words: str) -> None:
     with pytest.raises(Refused, match="maybe"):
-        config.parse(["--do_eval", "maybe"])
+        config.parse(words.split())

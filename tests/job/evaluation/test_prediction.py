@@ -18,7 +18,7 @@ from job.batching.forms import Form
 from job.batching.loader import BatchLoader
 from job.batching.planner import PADDED
 from job.config import Config, Evaluation, task_settings
-from job.config.metrics import defaults, fitting
+from job.config.metrics import defaults, fitting, numbers
 from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Task
 from job.data.dataset import Split
 from job.errors import NonFiniteOutput, Refused
@@ -178,6 +178,46 @@ def test_a_users_own_metric_is_loaded_from_its_folder(tmp_path: Path) -> None:
     own = metrics.load([str(tmp_path / "wrong")], SINGLE_LABEL)
     made = random_predictions(3, seed=1)
     assert metrics.scores(made, own)["wrong"] == int((made.labels != made.answers).sum())
+
+
+OF_TWO = OWN_METRIC.replace(
+    "return {",
+    """if set(references) - {0, 1}:
+            raise ValueError("the target has\\nmore than two classes")
+        return {""",
+)
+NO_NUMBER = OWN_METRIC.replace("sum(", "list(")
+THREE = Task(SINGLE_LABEL, ("a", "b", "c"))
+
+
+@pytest.mark.usefixtures("cached_here")
+@pytest.mark.parametrize(("code", "said"), [(OF_TWO, "the target has more than two classes"), (NO_NUMBER, "")])
+def test_a_users_own_metric_that_does_not_fit_the_task_is_refused(tmp_path: Path, code: str, said: str) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "own.py").write_text(code)
+    own = metrics.load([str(tmp_path / "own")], SINGLE_LABEL)
+    with pytest.raises(Refused) as caught:
+        metrics.numbers_given({"own": own[str(tmp_path / "own")]}, THREE)
+    assert str(caught.value).startswith("--metrics own cannot be computed of this task (3 classes): ")
+    assert said in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    if code is OF_TWO:
+        assert metrics.numbers_given(own, Task(SINGLE_LABEL, ("a", "b"))) == ["loss", "wrong"]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task(SINGLE_LABEL, ("a", "b")), THREE, Task(MULTI_LABEL, ("a",)), Task(MULTI_LABEL, ("a", "b", "c")),
+        Task(REGRESSION, ("score",)),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_made_up_rows_give_what_is_known_of_our_own_metrics(task: Task) -> None:
+    ours = metrics.load(fitting(task.kind), task.kind)
+    known = {"loss", *numbers(fitting(task.kind), (task.kind,))} - ({"f1"} if task == THREE else set())
+    assert set(metrics.numbers_given(ours, task)) == known
+    found = metrics.scores(metrics._made_up(task), ours)
+    assert all(np.isfinite(value) for value in found.values()), found
 
 
 @pytest.mark.parametrize("name", ["acuracy", "/no/such/folder"])

@@ -118,10 +118,11 @@ def test_positions_that_begin_behind_the_padding_token_keep_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("family", "types"), [("albert", [0, 0, 0, 1, 1]), ("bigbird", [0, 0, 0, 1, 1]),
+                                               ("rembert", [0, 0, 0, 1, 1]), ("funnel", [0, 0, 0, 1, 1]),
                                                ("xlnet", [0, 0, 1, 1, 2])])  # fmt: skip
 def test_segments_of_a_pair_are_given_and_saved(family: str, types: list[int], tmp_path: Path) -> None:
     """These tokenizers no longer give them by themselves, but the models were pretrained with them."""
-    families.make(family, tmp_path)
+    families.make(family, tmp_path, head=family == "funnel")
     plain = AutoTokenizer.from_pretrained(tmp_path)
     plain.init_kwargs["model_input_names"] = plain.model_input_names = ["input_ids", "attention_mask"]
     plain.save_pretrained(tmp_path)

@@ -34,6 +34,7 @@ def load(family: str, folder: Path, **own: Any) -> Any:
         ("esm", {"esm.contact_head.regression.weight", "esm.contact_head.regression.bias"}),
         ("bigbird", {"bert.pooler.weight", "bert.pooler.bias"}),
         ("gpt2", set()),
+        ("rembert", set()),
     ],
 )
 def test_what_a_family_never_uses_is_frozen(family: str, expected: set[str], tmp_path: Path) -> None:
