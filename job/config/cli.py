@@ -24,7 +24,7 @@ SWITCHES = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys((
 
 
 def recipes() -> dict[str, str]:
-    """The recipes that come along: name -> what its first comment line says."""
+    """The recipes of this project: name -> the text of its first comment line."""
     found = sorted(RECIPES.glob("*.yaml"))
     return {path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in found}
 
@@ -51,7 +51,7 @@ def run_name(argv: Sequence[str]) -> str:
 
 
 def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
-    """Command line -> configuration: an optional recipe first, flags override it, no words at all mean the demo.
+    """Command line -> configuration: an optional recipe first, flags override it; without arguments, the demo.
 
     Raises:
         Refused: a flag or value that does not exist, in one line with the nearest name.
@@ -128,15 +128,17 @@ def _with_plain_switches(flags: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Turn tyro's boxed message and exit 2 into Refused with its first sentence."""
+    """Turn tyro's boxed message and exit 2 into Refused with one line."""
     columns = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "10000"  # tyro breaks its sentences at the width of the terminal, names in their middle too
-    printed = io.StringIO()  # stdout is replaced too: by its encoding tyro draws boxes or, for this one, plain lines
+    printed = (
+        io.StringIO()
+    )  # tyro draws the box in plain characters where the encoding of stdout has no others, as here
     try:
         with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()):
             yield
     except SystemExit:
-        raise Refused(_first_sentence(printed.getvalue())) from None
+        raise Refused(_one_line(printed.getvalue())) from None
     finally:
         if columns is None:
             del os.environ["COLUMNS"]
@@ -144,15 +146,21 @@ def _one_line_errors() -> Iterator[None]:
             os.environ["COLUMNS"] = columns
 
 
-def _first_sentence(message: str) -> str:
-    """tyro's message (a title, a rule, sentences) as one line."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in message.splitlines()]
-    text = next((line for line in [line for line in lines if line][1:] if line.strip("-")), "bad command line")
-    flag = re.match(r"Error parsing --(\w+): ", text) or re.match(r"invalid choice .* for argument '--(\w+)'", text)
-    if flag and flag[1] in fields():
-        value = re.search(r"""from \[(.*)\]|choice (.*) for argument|: ('[^']*'|"[^"]*")\.?$""", text)
+def _one_line(box: str) -> str:
+    """tyro's error box as one line: inside are the kind of error, a rule and sentences.
+
+    The only place that knows tyro's wording, which is no interface: pyproject.toml pins the version it was written for.
+    """
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in box.splitlines()]
+    kind, sentence, *_ = [*(line for line in lines if line.strip("-")), "", ""]
+    named = re.search(r"^Error parsing --(\w+): |for argument '--(\w+)'", sentence)
+    name = next(filter(None, named.groups()), "") if named else ""
+    if name in fields():
+        takes = f"--{name} takes {type_in_words(annotation(fields()[name][1]))}"
+        if kind == "Missing argument":
+            return f"{takes}, and none is given"
+        value = re.search(r"""from \[(.*)\]|choice (.*) for argument|: ('[^']*'|"[^"]*")\.?$""", sentence)
         shown = next(filter(None, value.groups()), "") if value else ""
-        return f"--{flag[1]} takes {type_in_words(annotation(fields()[flag[1]][1]))}" + (
-            f", not {shown}" if shown else ""
-        )
-    return text[0].lower() + text[1:].rstrip(".") + "; --help lists the flags"
+        return takes + (f", not {shown}" if shown else "")
+    sentence = sentence or kind or "the command line cannot be read"
+    return sentence[0].lower() + sentence[1:].rstrip(".") + "; --help lists the flags"

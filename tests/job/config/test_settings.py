@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job import checks, config
-from job.config import Config
+from job.config import Config, cli
 from job.errors import Refused
 from tests.job import snapshots
 
 ROOT = Path(__file__).parents[3]
+ONE_LINE = cli._one_line
 CHANGES_RESULT = {name: f.metadata["changes_result"] for name, (_, f) in config.fields().items()}
 
 
@@ -207,6 +210,48 @@ def test_a_letter_left_out_is_answered_with_the_flag(name: str, data: st.DataObj
 )
 def test_a_wrong_choice_is_answered_with_the_choices_in_the_order_declared(argv: list[str], message: str) -> None:
     assert refusal(argv) == message
+
+
+@pytest.mark.parametrize(
+    ("argv", "kind", "message"),
+    [
+        (["--seed"], "Missing argument", "--seed takes a whole number, and none is given"),
+        (["--train_file", "a", "--eval_strategy"], "Missing argument",
+         "--eval_strategy takes one of epoch, steps, no, and none is given"),
+        (["--eval_strategy", "x"], "Invalid choice", "--eval_strategy takes one of epoch, steps, no, not 'x'"),
+        (["--seed", "1.5"], "Value error", "--seed takes a whole number, not '1.5'"),
+        (["--seed", "it's"], "Value error", """--seed takes a whole number, not "it's\""""),
+        (["--learning_rate", "fast"], "Value error", "--learning_rate takes a number, not 'fast'"),
+        (["--max_steps", "x"], "Value error", "--max_steps takes a whole number or None, not 'x'"),
+        (["--seed", "1", "2"], "Unrecognized options", "unrecognized options: 2; --help lists the flags"),
+        (["-x"], "Unrecognized options", "unrecognized options: -x; --help lists the flags"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_error_of_the_parser_is_one_line(
+    argv: list[str], kind: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = []
+
+    def recorded(box: str) -> str:
+        boxes.append(box)
+        return ONE_LINE(box)
+
+    monkeypatch.setattr(cli, "_one_line", recorded)
+    assert refusal(argv) == message
+    assert boxes[0].strip().startswith(kind)  # the parser's own, not a check before it
+
+
+def test_an_error_of_no_known_kind_shows_what_the_parser_says() -> None:
+    assert cli._one_line(" Odd \n ---- \n It is so. \n") == "it is so; --help lists the flags"
+    assert cli._one_line("Odd\n") == "odd; --help lists the flags"
+    assert cli._one_line("") == "the command line cannot be read; --help lists the flags"
+
+
+def test_the_parser_is_the_version_whose_messages_are_read() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (pinned,) = (name for name in project["dependencies"] if name.startswith("tyro"))
+    assert pinned == f"tyro=={metadata.version('tyro')}"
+    assert pinned in (ROOT / "requirements.lock").read_text().split()
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
