@@ -48,7 +48,7 @@ def _check_choices(config: Config) -> None:
     requeued = contract.OWNER in os.environ  # where the first start may have removed it since: the job itself decides
     if path != "auto" and not requeued and not Path(path).is_dir():
         raise Refused(
-            f"--resume_from_checkpoint {path} is no folder: auto goes on from the newest checkpoint in output_dir"
+            f"--resume_from_checkpoint {path} is not a folder: auto resumes from the newest checkpoint in output_dir"
         )
     evaluation = config.evaluation
     if evaluation.eval_strategy == "steps" and evaluation.eval_steps is None:
@@ -210,4 +210,4 @@ def _check_output_file(config: Config) -> None:
         raise Refused(f"--output_file {name} is in the folder of --dataset_name: choose another folder")
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise Refused(f"--output_file {name} cannot be written: {parent} is no folder that this user can write to")
+        raise Refused(f"--output_file {name} cannot be written: {parent} is not a folder that this user can write to")

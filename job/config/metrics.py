@@ -1,4 +1,4 @@
-"""The metrics that come along: which task each fits, which numbers it gives, and in which direction they are better."""
+"""The built-in metrics: which task each fits, which numbers it gives, and in which direction they are better."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def numbers(names: Sequence[str], kinds: Sequence[Kind] = tuple(KINDS.values()))
 LOWER_IS_BETTER = frozenset(
     {"loss", "mse", "mae", *numbers([metric.name for metric in METRICS.values() if metric.lower_is_better])}
 )
-"""Numbers of which less is better; mse and mae are what foreign metrics call theirs."""
+"""Numbers of which less is better; mse and mae are names used by metrics from elsewhere."""
 
 
 def as_computed(number: str) -> str:

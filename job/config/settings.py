@@ -71,7 +71,7 @@ class Model:
     """The pretrained model."""
 
     model_name_or_path: str = setting("sentence-transformers/all-MiniLM-L6-v2")
-    """Folder, or name on the hub. The default is a small encoder that the installation brings along."""
+    """Folder, or name on the hub. The default is a small encoder, installed with the job."""
     model_revision: str | None = setting(None)
     """Branch, tag or commit of a model on the hub."""
     tokenizer_name: str | None = setting(None)
@@ -95,7 +95,7 @@ class Data:
     """The text and its labels."""
 
     dataset_name: str | None = setting(None)
-    """Name on the hub or folder of a data set; `docstrings` is the one that the installation brings along."""
+    """Name on the hub or folder of a data set; `docstrings` is built in."""
     dataset_config_name: str | None = setting(None)
     """Configuration of the data set, as `cola` of `nyu-mll/glue`."""
     dataset_revision: str | None = setting(None)
@@ -224,7 +224,7 @@ class Run:
     save_total_limit: int | None = hardware(None, above=0)
     """Checkpoints to keep, the newest ones; the best is kept too. Unset: two, and none once the run has finished."""
     resume_from_checkpoint: str = hardware("auto")
-    """auto: go on from the newest whole checkpoint in output_dir, if there is one; or the path of one of them."""
+    """auto: resume from the newest complete checkpoint in output_dir, if there is one; or the path of one of them."""
     max_minutes: float | None = hardware(None, above=0)
     """Stop with a checkpoint, exit code 75, before so many minutes have passed since the start."""
     step_timeout_minutes: float = hardware(30.0, at_least=0, at_most=1e6)
@@ -252,7 +252,7 @@ GROUPS: dict[str, type] = {
     "run": Run,
 }
 OWN_NAMES = ("docstrings",)
-"""Names that mean what the installation brings along, whatever lies in the working directory."""
+"""Names of what is built in, even where the working directory has a folder of that name."""
 NOT_OURS = {
     "per_device_train_batch_size": "--train_batch_size is the global batch, over all processes; memory is set by "
     "--max_tokens_per_device",
@@ -297,7 +297,7 @@ def from_dict(values: Mapping[str, Any], base: Config | None = None, origin: str
 
 
 def to_yaml(config: Config) -> str:
-    """The text of `config.yaml`: all settings but where the file stands (output_dir) and what was gone on from."""
+    """The text of `config.yaml`: all settings but its own folder (output_dir) and the checkpoint resumed from."""
     values = as_dict(config)
     del values["output_dir"], values["resume_from_checkpoint"]
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

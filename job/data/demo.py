@@ -15,7 +15,6 @@ Not covered: templates that are filled in differently (two models' tokenizers, s
 import ast
 import hashlib
 import json
-import os
 import re
 import tempfile
 import warnings
@@ -26,6 +25,8 @@ from itertools import islice
 from pathlib import Path
 
 from job.errors import Refused
+from job.runtime.files import digest as digest_of_json
+from job.runtime.files import flush
 
 LIBRARIES: tuple[str, ...] = (
     "matplotlib", "networkx", "numpy", "pandas", "scikit-learn", "scipy", "sympy", "transformers",
@@ -112,7 +113,7 @@ def installed(library: str) -> metadata.Distribution:
 
 def fingerprint(of: dict[str, str]) -> str:
     """16 hexadecimal digits that name the corpus of these versions."""
-    return hashlib.sha256(json.dumps([FORMAT, of], sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of_json([FORMAT, of])[:16]
 
 
 def corpus() -> list[Row]:
@@ -252,5 +253,4 @@ def write(path: Path, rows: list[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             file.write(json.dumps({"text": row.text, "label": row.label}, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())  # or a crash after the rename could leave an empty file under the final name
+    flush(path)  # or a crash after the rename could leave an empty file under the final name

@@ -71,13 +71,13 @@ def _positive(config: Config, task: Task) -> list[str]:
 
 
 def _other_world(before: Mapping[str, Any], world: int) -> str:
-    """Said where the run goes on with another number of processes than it had."""
+    """Notice that the run resumes with another number of processes than it had."""
     was = before.get("world_size", world)
     return "" if was == world else f", made by {was} processes: the same examples, other dropout draws"
 
 
 def _other_task(of_model: Task | None, task: Task) -> str:
-    """Said of a model that was fine-tuned for something else than the data asks for."""
+    """Notice for a model that was fine-tuned for something else than the data asks for."""
     if of_model is None or of_model == task:
         return ""
     few = ", ".join(of_model.names[:4])

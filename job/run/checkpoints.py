@@ -175,8 +175,10 @@ class Writer:
         except (OSError, SafetensorError, RuntimeError) as error:
             if snapshot.best_step == snapshot.step:
                 self.pending_retry = snapshot
-            self._warn_once(f"the checkpoint of step {snapshot.step} could not be written "
-                           f"({' '.join(str(error).split())}); older ones are untouched, training goes on")  # fmt: skip
+            self._warn_once(
+                f"the checkpoint of step {snapshot.step} could not be written "
+                f"({' '.join(str(error).split())}); older ones are untouched, training continues"
+            )
             return False
         if self._failing:
             log.info(f"the checkpoint of step {snapshot.step} could be written again")
@@ -236,10 +238,10 @@ def newest(parent: Path) -> Path | None:
 
 
 def chosen(parent: Path, path: Path) -> Path:
-    """The checkpoint asked for by path; newer ones are moved to quarantine, as the run goes on from before them.
+    """The checkpoint asked for by path; newer ones are moved to quarantine, as the run resumes from before them.
 
     Raises:
-        Refused: it is not a whole checkpoint of this run.
+        Refused: it is not a complete checkpoint of this run.
     """
     match = NAME.fullmatch(path.name)
     if match is None or path.resolve().parent != parent.resolve() or not path.is_dir():

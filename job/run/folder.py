@@ -1,7 +1,7 @@
-"""The run folder: what stands where, written so that a file is complete or not there.
+"""The run folder: its files, each complete or absent.
 
-The rule for a second start in the same folder lives here too: the same configuration goes on (or says that it is
-finished), another one is refused unless asked to overwrite.
+The rule for a second start in the same folder lives here too: the same configuration resumes (or reports that
+it is finished), another one is refused unless asked to overwrite.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class RunFolder:
         return self.results.is_file()
 
     def holds_checkpoints(self) -> bool:
-        """Whether a run got so far that it can go on; checkpoints that turn out to be damaged count too."""
+        """Whether there is a checkpoint to resume from; damaged ones count too."""
         return any(not path.name.startswith(ASIDE) for path in self.checkpoints.glob("*"))
 
     def holds_work(self) -> bool:
@@ -120,8 +120,8 @@ def claim(folder: RunFolder, config: Config) -> bool:
         Whether this very run is finished already.
 
     Raises:
-        Refused: another run's folder, one in which a run is going on, files that are no run's, or a folder that cannot
-            be written.
+        Refused: another run's folder, one in which a run is active, files that do not belong to a run, or a folder
+            that cannot be written.
     """
     path = folder.path
     if path.exists() and not path.is_dir():
@@ -143,7 +143,7 @@ def claim(folder: RunFolder, config: Config) -> bool:
 
 
 def as_continued(folder: RunFolder, config: Config) -> Config:
-    """`config` for a requeued job's next start: to overwrite, or to go on from a certain checkpoint, was asked once."""
+    """`config` after a requeue: to overwrite, or to resume from a given checkpoint, was for the first start only."""
     if not lock.succeeds(folder.path):
         return config
     run = dataclasses.replace(config.run, overwrite_output_dir=False, resume_from_checkpoint="auto")
@@ -151,7 +151,7 @@ def as_continued(folder: RunFolder, config: Config) -> Config:
 
 
 def refuse_others(folder: RunFolder, config: Config) -> None:
-    """Refused if `folder` holds another run's work, or files that are no run's; nothing where it is not there."""
+    """Refused if `folder` holds another run's work, or files that do not belong to a run."""
     if not folder.path.is_dir():
         return
     if folder.config.is_file():
@@ -162,13 +162,15 @@ def refuse_others(folder: RunFolder, config: Config) -> None:
                 "delete that run with --overwrite_output_dir"
             )
     else:
-        strangers = sorted(
+        others = sorted(
             p.name
             for p in folder.path.iterdir()
             if p.name not in (contract.JOBS, contract.STATUS) and not p.name.startswith(".")
         )
-        if strangers:  # a folder `model` there may be all that someone has
-            raise Refused(f"{folder.path} holds files that are no run's ({strangers[0]}): choose another --output_dir")
+        if others:  # a folder `model` there may be all that someone has
+            raise Refused(
+                f"{folder.path} holds files that do not belong to a run ({others[0]}): choose another --output_dir"
+            )
 
 
 def _own_configuration(folder: RunFolder) -> Config:
@@ -177,14 +179,14 @@ def _own_configuration(folder: RunFolder) -> Config:
         return configuration.load_recipe(str(folder.config))
     except Refused:
         raise Refused(
-            f"{folder.path} holds files that are no run's (config.yaml): choose another --output_dir"
+            f"{folder.path} holds files that do not belong to a run (config.yaml): choose another --output_dir"
         ) from None
 
 
 def require_space(folder: RunFolder, weights: int) -> None:
     """Refused if the disk cannot take two checkpoints (weights, AdamW's two moments) and the model: 7 x `weights`.
 
-    The checkpoints that are there already take room that the next ones get.
+    The space of existing checkpoints counts as free: the next ones replace them.
     """
     there = sum(path.stat().st_size for path in folder.checkpoints.rglob("*") if path.is_file())
     free = shutil.disk_usage(folder.path).free + there

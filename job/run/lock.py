@@ -1,9 +1,9 @@
 """One owner of a run folder at a time.
 
 The lock is the kernel's (POSIX, over NFS too): it ends with the process that holds it, so a killed run leaves none
-behind. Some shared file systems grant such locks to everybody; there, status.json decides: a heartbeat that moves
-while we watch belongs to a run that lives. Watching needs no two clocks to agree. Refused: a lock file with a time in
-it, which a crash leaves behind and a clock set back makes valid for ever.
+behind. Some shared file systems grant such locks to everybody; there, status.json decides: a heartbeat that changes
+while it is watched belongs to an active run. No two clocks need to agree for that. A lock file with a time in it would
+be left behind by a crash, and be valid for ever on a clock that was set back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from job.runtime import contract
 
 HEARTBEAT_SECONDS = 5.0
 WATCH_SECONDS = 4 * HEARTBEAT_SECONDS
-"""How long a run that nobody saw end is watched for a sign of life."""
+"""How long a run without a recorded end is watched for a new heartbeat."""
 SUCCESSION_SECONDS = 30.0
 """How long the same owner's next start waits for the one before it to end."""
 
@@ -30,7 +30,7 @@ _held: dict[Path, int] = {}
 
 
 def owner() -> str:
-    """Who this run is: what the launcher says (a requeued job stays the same one), else host and process."""
+    """Identity of this run: the launcher's name for it (the same after a requeue), else host and process."""
     return os.environ.get(contract.OWNER) or f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -43,7 +43,7 @@ def take(folder: Path) -> None:
     """Hold `folder` until `release` or the end of this process.
 
     Raises:
-        Refused: another run works there.
+        Refused: another run is active there.
     """
     if folder in _held:
         return
@@ -79,14 +79,14 @@ def _locked(handle: int) -> bool | None:
 
 
 def _may_live(status: dict[str, Any], proven: bool) -> bool:
-    """A lock proves that nobody on this host works there; the owner's own next start needs no proof."""
+    """A lock proves that no run of this host is active there; the owner's own next start needs no proof."""
     held_by = str(status.get("owner", ""))
     ended = held_by == owner() or (proven and held_by.startswith(f"{socket.gethostname()}:"))
     return status.get("state") == "RUNNING" and not ended
 
 
 def moves(folder: Path) -> bool:
-    """Whether the run in `folder` shows a sign of life; watched for up to 20 seconds."""
+    """Whether the run in `folder` writes a new heartbeat; watched for up to 20 seconds."""
     before, until = _status(folder), time.monotonic() + WATCH_SECONDS
     while time.monotonic() < until:
         time.sleep(HEARTBEAT_SECONDS / 5)
@@ -108,4 +108,4 @@ def _status(folder: Path) -> dict[str, Any]:
 def _taken(folder: Path) -> str:
     status = _status(folder)
     by = f" ({status['owner']})" if status.get("owner") else ""
-    return f"another run{by} works in {folder}: wait for its end, or choose another --output_dir"
+    return f"another run{by} is active in {folder}: wait until it ends, or choose another --output_dir"

@@ -27,7 +27,7 @@ PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "toke
 def new(*, seed: int, world_size: int, device: str, fingerprint: str, before: Mapping[str, Any]) -> dict[str, Any]:
     """Where, when and from what a run was made. Environment variables are left out: they may hold secrets.
 
-    `before` is the manifest of the start that this one goes on from, or empty.
+    `before` is the manifest of the start that this one resumes, or empty.
     """
     return {
         "git": git_state(),

@@ -1,6 +1,6 @@
-"""What a run shows and records while it goes on: metrics.jsonl, trackers, and a progress bar or plain lines.
+"""What a run shows and records while it trains: metrics.jsonl, trackers, and a progress bar or plain lines.
 
-The loop hands over tensors; they become numbers here, every logging_steps, so that the device is waited for only then.
+The loop hands over tensors; they become numbers here, every logging_steps, which waits for the device.
 On a terminal there is a bar; in a log file, a line per record: a bar there is thousands of carriage returns.
 """
 

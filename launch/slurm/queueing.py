@@ -100,7 +100,7 @@ def _refuse_if_busy(run: Path) -> None:
             raise Refused(f"{run} has the job {known[0].id} ({known[0].state}): scancel {known[0].id} first, or choose "
                           "another --output_dir")  # fmt: skip
     if state == "RUNNING" and lock.moves(run):
-        raise Refused(f"another run ({owner}) works in {run}: wait for its end, or choose another --output_dir")
+        raise Refused(f"another run ({owner}) is active in {run}: wait until it ends, or choose another --output_dir")
 
 
 def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tuple[Submission, list[Path]]:

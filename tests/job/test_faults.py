@@ -316,7 +316,7 @@ def test_a_full_disk_does_not_end_a_run_and_is_said_once(world: World, record_pr
         filler.unlink()
         done = going.signal(signal.SIGCONT).end().expect(0)
         assert done.stderr.count("WARNING the checkpoint of step ") == 1
-        assert "older ones are untouched, training goes on" in done.stderr
+        assert "older ones are untouched, training continues" in done.stderr
         assert "could be written again" in done.stderr
         found = differences(reference, out)
         record_property("faults", ("disk full while saving", 1, 0, len(found) > 0))
@@ -408,7 +408,7 @@ def test_of_two_runs_started_in_one_folder_one_is_refused_and_the_other_finishes
     ended = [going.end() for going in [world.start(out, log=world.folder / f"both{n}.log") for n in (1, 2)]]
     assert sorted(done.code for done in ended) == [0, 2]
     refused = max(ended, key=lambda done: done.code)
-    assert len(refused.errors) == 1 and f" works in {out}: wait for its end" in refused.errors[0]
+    assert len(refused.errors) == 1 and f" is active in {out}: wait until it ends" in refused.errors[0]
     found = differences(reference, out)
     record_property("faults", ("two runs in one folder", 1, 0, len(found) > 0))
     assert found == []

@@ -183,7 +183,7 @@ def test_a_full_disk_is_said_once_and_when_it_is_over(disk: Disk, parent: Path, 
     writer.close()
     assert said == [
         "WARNING the checkpoint of step 2 could not be written ([Errno 28] No space left on device); older ones are "
-        "untouched, training goes on",
+        "untouched, training continues",
         "INFO the checkpoint of step 4 could be written again",
     ]
     assert checkpoints.steps(parent) == [1, 4]

@@ -115,7 +115,7 @@ def test_files_that_are_no_runs_are_refused_and_kept(overwrite: bool, name: str,
     stranger.parent.mkdir(parents=True)
     stranger.write_text("years of work")
     assert refusal(folder, configured(folder.path, overwrite_output_dir=overwrite)) == (
-        f"{folder.path} holds files that are no run's ({name.split('/')[0]}): choose another --output_dir"
+        f"{folder.path} holds files that do not belong to a run ({name.split('/')[0]}): choose another --output_dir"
     )
     assert stranger.read_text() == "years of work"
 

@@ -93,7 +93,7 @@ def test_a_second_run_is_refused_while_the_first_lives(folder: Path) -> None:
     with holder(folder), pytest.raises(Refused) as caught:
         lock.take(folder)
     assert str(caught.value) == (
-        f"another run (node7:4711) works in {folder}: wait for its end, or choose another --output_dir"
+        f"another run (node7:4711) is active in {folder}: wait until it ends, or choose another --output_dir"
     )
 
 
