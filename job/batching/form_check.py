@@ -19,9 +19,10 @@ import torch
 from accelerate import Accelerator
 
 from job import distributed
-from job.batching import collate
+from job.batching import collate, oom
 from job.batching.collate import Collate, Padding
 from job.data.dataset import Split
+from job.errors import Refused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,6 +33,22 @@ LOGITS_TOLERANCE = 0.05
 """The same for logits under mixed precision: of a few outputs, rounding is not measured well."""
 NOISE = 4
 """How much further than rows alone a form may be from fp32."""
+
+
+FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
+"""What a foreign model's code raises on inputs that it does not take."""
+
+
+@contextmanager
+def rejecting_failures(model: PreTrainedModel, what: str) -> Iterator[None]:
+    """Refused where the model's own code fails, unless it is for lack of memory or the device's fault."""
+    try:
+        yield
+    except FAILURES as error:
+        if oom.is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
+            raise
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise Refused(f"{type(model).__name__} {what} ({said}): choose another model") from error
 
 
 @dataclass(frozen=True)
@@ -70,12 +87,13 @@ class Check:
         self._mixed = accelerator.mixed_precision != "no" or accelerator.device.type == "cuda"
         alone = partial(collate.padded, replace(self._split, width=None), padding)
         single = [self._rows[i : i + 1] for i in range(len(self._rows))]
-        try:
-            self._exact = self._compute(alone, single, exactly=True, seed=0)
-        except AssertionError:  # a Reformer computes gradients in training mode only
-            self._backward = False
-            self._exact = self._compute(alone, single, exactly=True, seed=0)
-        self._usual = self._compute(alone, single, exactly=False, seed=0) if self._mixed else self._exact
+        with distributed.raise_on_all(accelerator), rejecting_failures(model, "cannot compute a row of the data"):
+            try:
+                self._exact = self._compute(alone, single, exactly=True, seed=0)
+            except AssertionError:  # a Reformer computes gradients in training mode only
+                self._backward = False
+                self._exact = self._compute(alone, single, exactly=True, seed=0)
+            self._usual = self._compute(alone, single, exactly=False, seed=0) if self._mixed else self._exact
 
     @property
     def conclusive(self) -> bool:
@@ -104,7 +122,7 @@ class Check:
                 error = _difference(self._compute(make, batches, exactly=False, seed=1), self._exact, self._usual)
                 if error is not None:
                     return f"{kind} rows differ from rows computed alone: {error}"
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as raised:  # a foreign model's
+        except FAILURES as raised:
             return f"the {kind} forward pass fails ({' '.join(str(raised).split())[:200]})"
         return None
 

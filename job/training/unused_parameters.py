@@ -9,7 +9,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from job import distributed
-from job.batching import collate
+from job.batching import collate, form_check
 from job.data.dataset import Split
 from job.model import unused
 
@@ -30,7 +30,7 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Sp
 
     def find() -> tuple[frozenset[str], bool]:
         rows = [collate.moved(collate.padded(split, padding, one), accelerator.device)[0] for one in chosen[:, None]]
-        with accelerator.autocast():
+        with accelerator.autocast(), form_check.rejecting_failures(model, "cannot be trained on a row of the data"):
             return unused.find(model, rows)
 
     names, varies = distributed.broadcast_from_main(accelerator, find)

@@ -23,7 +23,7 @@ from job.errors import Refused
 from job.model import loading, packed_attention, tokenizers
 from job.model.attention_spec import AttentionSpec
 from job.model.packed_attention import Layout
-from tests.support.pairs import LENGTHS, network, pairs
+from tests.support.pairs import LENGTHS, enlarge_weights, network, pairs
 
 
 def tokenizer(folder: Path) -> Any:
@@ -218,6 +218,38 @@ def test_a_model_that_draws_numbers_is_rejected(tmp_path: Path) -> None:
     trained.classifier.register_forward_pre_hook(lambda module, args: args[0] + torch.rand_like(args[0]))
     with pytest.raises(Refused, match="BertForSequenceClassification: what it computes for a row depends on chance"):
         chosen(trained, tmp_path)
+
+
+def test_random_hashing_that_differs_between_two_passes_is_rejected(tmp_path: Path) -> None:
+    """A Reformer without a seed draws the buckets of its tokens anew in each forward pass."""
+    from transformers import ReformerConfig, ReformerForSequenceClassification
+
+    network(tmp_path)
+    torch.manual_seed(3)
+    config = ReformerConfig(
+        attention_head_size=8, attn_layers=["lsh", "lsh"], num_buckets=4, axial_pos_embds=False, hidden_size=16,
+        num_attention_heads=2, feed_forward_size=32, lsh_attn_chunk_length=8, is_decoder=False,
+        max_position_embeddings=64, vocab_size=200, num_labels=3, pad_token_id=0,
+    )  # fmt: skip
+    model = ReformerForSequenceClassification(config)
+    enlarge_weights(model)
+    used = replace(Config(), training=replace(Config().training, do_train=False))
+    splits = [pairs(SINGLE_LABEL, "distilbert")]
+    with pytest.raises(Refused, match="ReformerForSequenceClassification: what it computes for a row depends on ch"):
+        forms.choose(used, model, tokenizer(tmp_path), splits, Accelerator(cpu=True))
+
+
+def test_a_model_whose_code_fails_on_the_data_is_rejected_in_one_line(tmp_path: Path) -> None:
+    trained = network(tmp_path)
+
+    def fails(*args: Any) -> None:
+        raise AttributeError("no kernel\nhere")
+
+    trained.classifier.register_forward_pre_hook(fails)
+    with pytest.raises(Refused) as caught:
+        chosen(trained, tmp_path)
+    said = "BertForSequenceClassification cannot compute a row of the data (no kernel here): choose another model"
+    assert str(caught.value) == said
 
 
 # ---------------------------------------------------------------------------------------------------------------------
