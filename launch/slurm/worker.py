@@ -69,6 +69,7 @@ def run(*argv: str) -> int:
 
     from job.errors import Stopped
     from job.runtime import signals
+    from job.train import end_process
 
     rank = JobEnvironment()
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
@@ -77,11 +78,11 @@ def run(*argv: str) -> int:
     signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit would log each
     code = _train(rank, restarts, argv)
     signals.ignore()
+    if code == 0:
+        return 0
     if code == Stopped.exit_code:
         code = leave_marker(rank.paths.folder, restarts) if rank.global_rank == 0 else 0
-    elif code == 0:
-        return 0
-    raise SystemExit(code)
+    return end_process(code)
 
 
 def _train(rank: JobEnvironment, restarts: int, argv: Sequence[str]) -> int:
