@@ -126,7 +126,9 @@ def leave_marker(folder: Path, restarts: int) -> int:
               "for a checkpoint, raise --time", file=sys.stderr, flush=True)  # fmt: skip
         return Stopped.exit_code
     _write(folder / RECORD, json.dumps(asdict(progress)))
-    _write(folder / contract.REQUEUE, signals.in_words(signals.reason()) if signals.reason() else "another rank")
+    reason, marker = signals.reason(), folder / contract.REQUEUE
+    if reason or not marker.exists():  # a rank that only lost the others does not hide the signal that another one got
+        _write(marker, signals.in_words(reason) if reason else "another rank")
     return 0
 
 

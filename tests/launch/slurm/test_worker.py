@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.slurm.worker import FRUITLESS, Stop, next_record
+from job.runtime import contract, signals
+from launch.slurm.worker import FRUITLESS, Stop, leave_marker, next_record
 
 ROOT = Path(__file__).parents[3]
 SHOW = """
@@ -52,6 +55,20 @@ def test_starts_of_slurm_s_own_count_too() -> None:
     """A start that was killed, its node lost, leaves no stop; it made no progress either."""
     assert next_record(Stop(5, 1), Stop(5, 4)) is None
     assert next_record(Stop(5, 1), Stop(6, 4)) == Stop(6, 4)
+
+
+@pytest.mark.parametrize("reasons", [("SIGTERM", None), (None, "SIGTERM")])
+def test_the_marker_names_the_signal_whichever_rank_leaves_it_last(
+    reasons: tuple[str | None, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bare SIGTERM is requeued only after a preemption: the batch script must know that it was one."""
+    folder = tmp_path / "run" / "jobs" / "7"
+    folder.mkdir(parents=True)
+    for reason in reasons:
+        number = 0 if reason is None else signal.Signals[reason]
+        monkeypatch.setattr(signals, "reason", lambda number=number: number)
+        assert leave_marker(folder, 0) == 0
+    assert (folder / contract.REQUEUE).read_text(encoding="utf-8") == "SIGTERM\n"
 
 
 def test_the_worker_becomes_the_module_with_signals_held_back(tmp_path: Path) -> None:
