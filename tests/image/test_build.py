@@ -43,7 +43,7 @@ def inside(docker: Docker, script: str) -> str:
 
 def test_nothing_of_the_build_is_left(docker: Docker, built: Built) -> None:
     """Of pip, its cache, the wheels and the secrets, but empty mount points; Debian's Python has wheels below /usr."""
-    names = ("*.whl", "pip", "install.sh", "pip.conf", "ca.pem", ".env", ".git", ".venv", "runs")
+    names = ("*.whl", "pip", "install.sh", "pip.conf", "ca.pem", ".env", ".git", ".venv", "metrics.jsonl")
     wanted = " -o ".join(f"-name '{name}'" for name in names)
     assert inside(docker, f"find / -xdev -path /usr -prune -o \\( {wanted} \\) -not -empty -print") == ""
 
