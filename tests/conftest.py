@@ -1,11 +1,21 @@
-"""For all tests: how many examples a property is tried on, and the folder that the runs of a module share."""
+"""For all tests: how many examples a property is tried on, and the folders that runs share."""
 
 from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
 
 import pytest
 from hypothesis import settings
 
 from tests.support.interrupted import World, make_world
+
+# The scripts of metrics are copied here by `evaluate`, which reads the variable at its import: in a folder that both
+# workers share, one would import what the other is just writing.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="muster-modules-")
+atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 for name, examples in {"quick": 25, "short": 100, "fuzz": 1000}.items():
     settings.register_profile(name, max_examples=examples, deadline=None)  # a first example may import a library
