@@ -38,7 +38,7 @@ class Steps:
         self._begin, self._end, self._profiled = 1 + warmup, 1 + warmup + steps, profiled
         self._done, self._mark = 0, (0.0, 0, 0)
         self._profiler: Any = None
-        self._computed, self._real = 0, torch.zeros((), dtype=torch.int64)
+        self._computed = self._real = torch.zeros((), dtype=torch.int64)
         self._hook = register_optimizer_step_post_hook(self._stepped)
 
     clock = staticmethod(Turns.clock)
@@ -60,11 +60,11 @@ class Steps:
     def _stepped(self, *_: Any) -> None:
         self._done += 1
         if self._done == self._begin:
-            self._mark = (self.clock(), self._computed, int(self._real))
+            self._mark = (self.clock(), int(self._computed), int(self._real))
         elif self._done == self._end:
             begun, computed, real = self._mark
             self.seconds = self.clock() - begun
-            self.computed, self.real = self._computed - computed, int(self._real) - real
+            self.computed, self.real = int(self._computed) - computed, int(self._real) - real
             self._start_profiler()
         elif self._done == self.total_steps:
             self._stop_profiler()

@@ -48,7 +48,7 @@ class Turns:
         self.evaluations, self._trimmed = evaluations, trimmed
         self.total_steps = 1 + (rounds * self.steps_per_turn if rounds else steps)
         self._mark = (0.0, 0, 0)
-        self._computed, self._real = 0, torch.zeros((), dtype=torch.int64)
+        self._computed = self._real = torch.zeros((), dtype=torch.int64)
         register_optimizer_step_post_hook(self._stepped)
 
     def watch(self, model: torch.nn.Module) -> None:
@@ -56,8 +56,8 @@ class Turns:
         padding: int = model.config.pad_token_id  # type: ignore[union-attr,assignment]
 
         def count(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-            if module.training:
-                self._computed += given[0].numel()
+            if module.training:  # tensors, not Python numbers: a compiled model would be compiled again for each value
+                self._computed = self._computed.to(given[0].device) + given[0].numel()
                 self._real = self._real.to(given[0].device) + given[0].ne(padding).sum()
 
         model.get_input_embeddings().register_forward_pre_hook(count)
@@ -99,10 +99,10 @@ class Turns:
         elif into == 0 and self._done <= self.total_steps:
             begun, computed, real = self._mark
             seconds = self.clock() - begun
-            real = int(self._real) - real
-            self.pause("train", steps=self._steps, seconds=seconds, computed=self._computed - computed, real=real)
+            computed, real = int(self._computed) - computed, int(self._real) - real
+            self.pause("train", steps=self._steps, seconds=seconds, computed=computed, real=real)
         if into in (0, self.warmup):
-            self._mark = (self.clock(), self._computed, int(self._real))
+            self._mark = (self.clock(), int(self._computed), int(self._real))
 
     @staticmethod
     def clock() -> float:
