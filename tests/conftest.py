@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -14,8 +13,8 @@ from tests.support.interrupted import World, make_world
 
 # The scripts of metrics are copied here by `evaluate`, which reads the variable at its import: in a folder that both
 # workers share, one would import what the other is just writing.
-os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="muster-modules-")
-atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+os.environ["HF_MODULES_CACHE"] = str(Path(tempfile.gettempdir(), f"muster-tests-{os.getuid()}-{WORKER}"))
 
 for name, examples in {"quick": 25, "short": 100, "fuzz": 1000}.items():
     settings.register_profile(name, max_examples=examples, deadline=None)  # a first example may import a library
