@@ -1,20 +1,11 @@
-"""For all tests: how many examples a property is tried on, and the folders that runs share."""
+"""For all tests: how many examples a property is tried on, and the folder that the runs of a module share."""
 
 from __future__ import annotations
-
-import os
-import tempfile
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.support.interrupted import World, make_world
-
-# The scripts of metrics are copied here by `evaluate`, which reads the variable at its import: in a folder that both
-# workers share, one would import what the other is just writing.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-os.environ["HF_MODULES_CACHE"] = str(Path(tempfile.gettempdir(), f"muster-tests-{os.getuid()}-{WORKER}"))
 
 for name, examples in {"quick": 25, "short": 100, "fuzz": 1000}.items():
     settings.register_profile(name, max_examples=examples, deadline=None)  # a first example may import a library

@@ -121,11 +121,15 @@ def _become(words: tuple[str, ...], env: dict[str, str], cwd: str, out: str, err
 
 
 def _own_caches(env: Mapping[str, str]) -> None:
-    """Where `datasets` keeps its tables, and the names it draws for them, which would be the same in every fork."""
+    """Where `datasets` keeps its tables and `evaluate` its scripts, as an import would have it; and the names that
+    `datasets` draws for tables, which would be the same in every fork."""
     import datasets
+    import evaluate
     from datasets import fingerprint
 
     datasets.config.HF_DATASETS_CACHE = Path(env["HF_HOME"], "datasets")
+    evaluate.config.HF_MODULES_CACHE = Path(env["HF_HOME"], "modules")
+    sys.path.insert(1, str(evaluate.config.HF_MODULES_CACHE))  # behind the script's folder, before the warm process's
     fingerprint.fingerprint_rng.seed()
 
 
