@@ -12,7 +12,10 @@ from pathlib import Path
 
 import yaml
 
-from job.config.settings import OWN_NAMES, Config, annotation, as_dict, fields, from_dict, suggestion, type_in_words
+from job.config.flat import annotation, as_dict, fields, from_dict
+from job.config.settings import BUILT_IN_DATASET, Config
+from job.config.suggestions import suggestion
+from job.config.values import type_in_words
 from job.errors import Refused
 from job.runtime.files import is_pattern
 
@@ -83,7 +86,7 @@ def _with_absolute_paths(config: Config) -> Config:
     files = ("train_file", "validation_file", "test_file")
     local = (*files, "dataset_name", "model_name_or_path", "tokenizer_name", "output_dir")
     there = {name: values[name] for name in local if values[name] and os.path.exists(values[name])}  # noqa: PTH110
-    changes = {name: str(Path(value).absolute()) for name, value in there.items() if value not in OWN_NAMES}
+    changes = {name: str(Path(value).absolute()) for name, value in there.items() if value != BUILT_IN_DATASET}
     if values["output_file"]:  # there is none yet
         changes["output_file"] = str(Path(values["output_file"]).absolute())
     patterns = {name: values[name] for name in files if values[name] and is_pattern(values[name])}
@@ -110,7 +113,7 @@ def _refuse_unknown(flags: Sequence[str]) -> None:
 def _with_plain_switches(flags: Sequence[str]) -> list[str]:
     """Switches as tyro reads them: --do_eval True and --do_eval=false, as other tools write them, as --do_eval and
     --no_do_eval; those that may also be unset, however written, with the value True or False."""
-    known, found = {name: annotation(declared) for name, (_, declared) in fields().items()}, list(flags)
+    known, found = {name: annotation(name) for name in fields()}, list(flags)
     for position, flag in reversed(list(enumerate(flags))):
         written, equals, value = flag.removeprefix("--").replace("-", "_").partition("=")
         name = written if written in known else written.removeprefix("no_")
@@ -156,7 +159,7 @@ def _one_line(box: str) -> str:
     named = re.search(r"^Error parsing --(\w+): |for argument '--(\w+)'", sentence)
     name = next(filter(None, named.groups()), "") if named else ""
     if name in fields():
-        takes = f"--{name} takes {type_in_words(annotation(fields()[name][1]))}"
+        takes = f"--{name} takes {type_in_words(annotation(name))}"
         if kind == "Missing argument":
             return f"{takes}, and none is given"
         value = re.search(r"""from \[(.*)\]|choice (.*) for argument|: ('[^']*'|"[^"]*")\.?$""", sentence)

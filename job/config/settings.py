@@ -1,69 +1,23 @@
 """Every setting of the job: typed, documented where it is declared, with one default.
 
 The command line, the recipes, `config.yaml` and the launcher all read these dataclasses, so a setting is added in one
-place. Torch is not imported: a login node parses and refuses flags with the same code in tenths of a second. The
+place. Torch is not imported: a login node parses and rejects flags with the same code in tenths of a second. The
 alternative, a parser inherited from TrainingArguments, brings some 150 flags, most without meaning here.
 
 Where a Transformers example script has a flag for a thing, the field has that name. Each field declares the numbers it
-takes and whether it changes the result: `setting` does, `hardware` (how and where it runs, what is shown) does not. A
-run folder is resumed only by a configuration that agrees in every `setting`.
+takes and whether it changes the result: a `setting` does, a `runtime_setting` (where and how it runs, what is shown)
+does not. A run folder is resumed only by a configuration that agrees in every `setting`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import difflib
-import math
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
+from job.config.declaration import runtime_setting, setting
 
-from job.errors import Refused
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The values that a numeric setting may have, besides being finite; None where there is no bound."""
-
-    above: float | None = None
-    at_least: float | None = None
-    below: float | None = None
-    at_most: float | None = None
-
-    def hold(self, value: float) -> bool:
-        """Whether `value` is finite and within the bounds."""
-        return (
-            math.isfinite(value)
-            and (self.above is None or value > self.above)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.below is None or value < self.below)
-            and (self.at_most is None or value <= self.at_most)
-        )
-
-    def __str__(self) -> str:
-        named = {"above": self.above, "at least": self.at_least, "below": self.below, "at most": self.at_most}
-        return " and ".join(f"{name} {bound:g}" for name, bound in named.items() if bound is not None)
-
-
-def setting(default: Any, **bounds: float) -> Any:
-    """A field that changes the result: another value is another run. `bounds` are those of Bounds."""
-    return _field(default, True, bounds)
-
-
-def hardware(default: Any, **bounds: float) -> Any:
-    """A field about where and how it runs or what is shown: a run may be resumed with another value."""
-    return _field(default, False, bounds)
-
-
-def _field(default: Any, changes_result: bool, bounds: Mapping[str, float]) -> Any:
-    metadata = {"changes_result": changes_result, "bounds": Bounds(**bounds) if bounds else None}
-    return field(default=default, metadata=metadata)
+BUILT_IN_DATASET = "docstrings"
+"""The data set that comes with the job, even where the working directory has a folder of that name."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +32,15 @@ class Model:
     """Folder or hub name of the tokenizer, where it is not the model's."""
     trust_remote_code: bool = setting(False)
     """Run Python code that the model's or data set's repository brings. Off: such a repository is refused."""
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] | None = hardware(None)
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] | None = runtime_setting(None)
     """Attention kernel; unset: the library's choice."""
     attention_dropout: float | None = setting(None, at_least=0, below=1)
     """Dropout of attention probabilities; unset: the checkpoint's. 0 is faster."""
-    packing: bool = hardware(True)
+    packing: bool = runtime_setting(True)
     """Lay the sequences of a forward pass end to end instead of padding them, where the model allows it."""
-    gradient_checkpointing: bool = hardware(False)
+    gradient_checkpointing: bool = runtime_setting(False)
     """Compute activations again in the backward pass: less memory, about a third more time."""
-    torch_compile: bool = hardware(False)
+    torch_compile: bool = runtime_setting(False)
     """Compile the model with torch.compile: minutes at the start, faster steps. Needs a C compiler."""
 
 
@@ -133,9 +87,9 @@ class Data:
     """Evaluate on so many rows, drawn likewise."""
     max_predict_samples: int | None = setting(None, above=0)
     """Predict so many rows of the test set, drawn likewise."""
-    pad_to_max_length: bool = hardware(False)
+    pad_to_max_length: bool = runtime_setting(False)
     """Pad every example to max_seq_length, for accelerators that want fixed shapes; wasteful on any other."""
-    preprocessing_num_workers: int = hardware(1, above=0)
+    preprocessing_num_workers: int = runtime_setting(1, above=0)
     """Processes that tokenise."""
 
 
@@ -174,7 +128,7 @@ class Training:
     mixed_precision: Literal["no", "bf16", "fp16"] | None = setting(None)
     """Precision of forward and backward; weights stay fp32. Unset: the launcher's (accelerate launch). On a GPU,
     matrix products in fp32 are computed as TF32."""
-    max_tokens_per_device: int | None = hardware(None, above=0)
+    max_tokens_per_device: int | None = runtime_setting(None, above=0)
     """Tokens, padding included, that one process holds in one forward pass: memory. Unset: 4096 on a CPU,
     16384 on a GPU. Changes neither the examples of a step nor its gradient."""
 
@@ -199,7 +153,7 @@ class Evaluation:
     """Direction of metric_for_best_model. Unset: greater, but for losses and errors."""
     early_stopping_patience: int | None = setting(None, above=0)
     """Stop after so many evaluations in a row without a new best."""
-    eval_max_tokens_per_device: int | None = hardware(None, above=0)
+    eval_max_tokens_per_device: int | None = runtime_setting(None, above=0)
     """Like max_tokens_per_device, for evaluation. Unset: 4096 on a CPU, 65536 on a GPU."""
 
 
@@ -207,29 +161,29 @@ class Evaluation:
 class Run:
     """Where results go and what is shown."""
 
-    output_dir: str | None = hardware(None)
+    output_dir: str | None = runtime_setting(None)
     """Run folder. Unset: a new runs/<recipe>-<time>; runs/latest points to the newest that trains."""
-    output_file: str | None = hardware(None)
+    output_file: str | None = runtime_setting(None)
     """Answers to the test data as .csv, .jsonl or .parquet: all its columns, then `prediction` and `score`."""
-    top_k: int | None = hardware(None, above=0)
+    top_k: int | None = runtime_setting(None, above=0)
     """Write this many of the best classes to output_file, with their scores."""
-    overwrite_output_dir: bool = hardware(False)
+    overwrite_output_dir: bool = runtime_setting(False)
     """Start anew in a run folder that holds another run; its files are deleted."""
-    logging_steps: int = hardware(10, above=0)
+    logging_steps: int = runtime_setting(10, above=0)
     """Optimizer steps between two lines of metrics.jsonl."""
-    save_steps: int | None = hardware(None, above=0)
+    save_steps: int | None = runtime_setting(None, above=0)
     """Optimizer steps between checkpoints; there is one at each evaluation, by --save_minutes and on a stop as well."""
-    save_minutes: float | None = hardware(10.0, above=0)
+    save_minutes: float | None = runtime_setting(10.0, above=0)
     """Minutes between checkpoints, at most: what a crash can cost."""
-    save_total_limit: int | None = hardware(None, above=0)
+    save_total_limit: int | None = runtime_setting(None, above=0)
     """Checkpoints to keep, the newest ones; the best is kept too. Unset: two, and none once the run has finished."""
-    resume_from_checkpoint: str = hardware("auto")
+    resume_from_checkpoint: str = runtime_setting("auto")
     """auto: resume from the newest complete checkpoint in output_dir, if there is one; or the path of one of them."""
-    max_minutes: float | None = hardware(None, above=0)
+    max_minutes: float | None = runtime_setting(None, above=0)
     """Stop with a checkpoint, exit code 75, before so many minutes have passed since the start."""
-    step_timeout_minutes: float = hardware(30.0, at_least=0, at_most=1e6)
+    step_timeout_minutes: float = runtime_setting(30.0, at_least=0, at_most=1e6)
     """End the job with a dump of its stacks when a step takes longer: a process hangs; 0: wait for ever."""
-    report_to: tuple[str, ...] = hardware(())
+    report_to: tuple[str, ...] = runtime_setting(())
     """Trackers that Accelerate knows: tensorboard, wandb, mlflow, ..."""
 
 
@@ -251,113 +205,3 @@ GROUPS: dict[str, type] = {
     "evaluation": Evaluation,
     "run": Run,
 }
-OWN_NAMES = ("docstrings",)
-"""Names of what is built in, even where the working directory has a folder of that name."""
-NOT_OURS = {
-    "per_device_train_batch_size": "--train_batch_size is the global batch, over all processes; memory is set by "
-    "--max_tokens_per_device",
-    "gradient_accumulation_steps": "--train_batch_size is the global batch and is cut to fit --max_tokens_per_device",
-    "per_device_eval_batch_size": "evaluation is cut to fit --eval_max_tokens_per_device",
-    "fp16": "--mixed_precision fp16",
-    "bf16": "--mixed_precision bf16",
-    "lr": "--learning_rate",
-    "epochs": "--num_train_epochs",
-    "batch_size": "--train_batch_size, the global batch",
-    "max_length": "--max_seq_length",
-    "do_predict": "a --test_file is predicted in the end; the recipe predict does nothing else",
-}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Flat form: one name, one value, as in recipes, config.yaml and on the command line
-
-
-def fields() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
-    """Every setting by name: (name of its group, its dataclass field)."""
-    return {f.name: (group, f) for group, cls in GROUPS.items() for f in dataclasses.fields(cls)}
-
-
-def as_dict(config: Config) -> dict[str, Any]:
-    """`config` as a flat dict of plain values (str, int, float, bool, None, lists of str)."""
-    flat = {name: getattr(getattr(config, group), name) for name, (group, _) in fields().items()}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
-
-
-def from_dict(values: Mapping[str, Any], base: Config | None = None, origin: str = "configuration") -> Config:
-    """`base` (or the defaults) with `values` (flat) put in; Refused names an unknown key or a wrong type."""
-    known = fields()
-    changes: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
-    for name, value in values.items():
-        if name not in known:
-            raise Refused(f"{origin}: unknown setting {name}{suggestion(name, known)}")
-        group, declared = known[name]
-        changes[group][name] = _typed(value, declared, origin)
-    base = base or Config()
-    return Config(**{g: dataclasses.replace(getattr(base, g), **changes[g]) for g in GROUPS})
-
-
-def to_yaml(config: Config) -> str:
-    """The text of `config.yaml`: all settings but its own folder (output_dir) and the checkpoint resumed from."""
-    values = as_dict(config)
-    del values["output_dir"], values["resume_from_checkpoint"]
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def settled(config: Config) -> Config:
-    """`config` with a model folder by its own path: a link to it, as runs/latest, may lead to another one tomorrow."""
-    model = Path(config.model.model_name_or_path)
-    return from_dict({"model_name_or_path": str(model.resolve())}, base=config) if model.is_dir() else config
-
-
-def differing_settings(one: Config, other: Config) -> list[str]:
-    """Names of the settings that change the result and differ between two configurations."""
-    a, b = as_dict(one), as_dict(other)
-    return [name for name, (_, f) in fields().items() if f.metadata["changes_result"] and a[name] != b[name]]
-
-
-def annotation(declared: dataclasses.Field[Any]) -> Any:
-    return typing.get_type_hints(GROUPS[fields()[declared.name][0]])[declared.name]
-
-
-def _typed(value: Any, declared: dataclasses.Field[Any], origin: str) -> Any:
-    """`value` as the field's type: YAML writes 3 for 3.0, 2e-5 as text, and has no tuples."""
-    wanted = annotation(declared)
-    options = typing.get_args(wanted) if typing.get_origin(wanted) in (types.UnionType, typing.Union) else (wanted,)
-    for option in options:
-        if option is type(None):
-            if value is None:
-                return None
-        elif typing.get_origin(option) is Literal:
-            value = "no" if value is False else value  # a bare `no` is false in YAML
-            if value in typing.get_args(option):
-                return value
-        elif typing.get_origin(option) is tuple:
-            if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
-                return tuple(value)
-            if isinstance(value, str):
-                return (value,)
-        elif option is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-            with contextlib.suppress(ValueError):
-                return float(value)
-        elif type(value) is option:
-            return value
-    raise Refused(f"{origin}: {declared.name} takes {type_in_words(wanted)}, not {value!r}")
-
-
-def type_in_words(wanted: Any) -> str:
-    """A type in words."""
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "None"}
-    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
-        return " or ".join(type_in_words(option) for option in typing.get_args(wanted))
-    if typing.get_origin(wanted) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(wanted)))
-    if typing.get_origin(wanted) is tuple:
-        return "names"
-    return words.get(wanted, str(wanted))
-
-
-def suggestion(name: str, known: Mapping[str, Any]) -> str:
-    if name in NOT_OURS:
-        return f": here {NOT_OURS[name]}"
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""

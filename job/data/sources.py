@@ -108,7 +108,7 @@ def read(data: config.Data, splits: tuple[str, ...]) -> dict[str, Source]:
 
 
 def _data_set(data: config.Data) -> DataSet:
-    if data.dataset_name == "docstrings":
+    if data.dataset_name == config.BUILT_IN_DATASET:
         return _docstrings(data)
     label = " ".join(filter(None, (data.dataset_name, data.dataset_config_name)))
     folder = _fetched(str(data.dataset_name), data.dataset_revision)
@@ -145,10 +145,10 @@ def _docstrings(data: config.Data) -> DataSet:
     files = demo.files(Path(datasets.config.HF_DATASETS_CACHE))
 
     def read_split(name: str, wanted: Wanted) -> Source:
-        read = _read_files([str(files[name])], wanted, f"docstrings ({name})")
+        read = _read_files([str(files[name])], wanted, f"{config.BUILT_IN_DATASET} ({name})")
         return dataclasses.replace(read, place_of=None)
 
-    return DataSet("docstrings", tuple(files), read_split)
+    return DataSet(config.BUILT_IN_DATASET, tuple(files), read_split)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from job.config import Config, Model
+from job.config import BUILT_IN_DATASET, Config, Model
 from job.errors import Refused
 from job.runtime import environment
 from launch import caches
-
-BUNDLED_DATA = "docstrings"
 
 
 def check(config: Config, environ: Mapping[str, str]) -> None:
@@ -24,7 +22,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
         if name and not _is_bundled(model, name) and not Path(name).is_dir() and not _has_files(hub, "models", name):
             raise Refused(_missing(flag, name, hub))
     name = config.data.dataset_name
-    if name and name != BUNDLED_DATA and not Path(name).exists() and not _has_files(hub, "datasets", name):
+    if name and name != BUILT_IN_DATASET and not Path(name).exists() and not _has_files(hub, "datasets", name):
         raise Refused(_missing("--dataset_name", name, hub))
 
 

@@ -21,8 +21,9 @@ from tests.job import snapshots
 TABLE = "text,label\na,b\n"
 SOURCES = "--train_file train.csv --validation_file eval.csv"
 MODULES = (
-    "job.config.settings",
     "job.config.cli",
+    "job.config.flat",
+    "job.config.values",
     "job.checks",
     "job.data.columns",
     "job.data.parquet_tables",

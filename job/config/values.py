@@ -1,0 +1,50 @@
+"""Values of settings: a plain value as its declared type, and a type as users read it."""
+
+from __future__ import annotations
+
+import contextlib
+import types
+import typing
+from typing import Any, Literal
+
+from job.errors import Refused
+
+
+def as_type(value: Any, wanted: Any, name: str) -> Any:
+    """`value` as the type `wanted`: YAML writes 3 for 3.0, 2e-5 as text, and has no tuples.
+
+    Raises:
+        Refused: it is of another type; `name` says what of.
+    """
+    options = typing.get_args(wanted) if typing.get_origin(wanted) in (types.UnionType, typing.Union) else (wanted,)
+    for option in options:
+        if option is type(None):
+            if value is None:
+                return None
+        elif typing.get_origin(option) is Literal:
+            value = "no" if value is False else value  # a bare `no` is false in YAML
+            if value in typing.get_args(option):
+                return value
+        elif typing.get_origin(option) is tuple:
+            if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+                return tuple(value)
+            if isinstance(value, str):
+                return (value,)
+        elif option is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+            with contextlib.suppress(ValueError):
+                return float(value)
+        elif type(value) is option:
+            return value
+    raise Refused(f"{name} takes {type_in_words(wanted)}, not {value!r}")
+
+
+def type_in_words(wanted: Any) -> str:
+    """A type in words."""
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "None"}
+    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
+        return " or ".join(type_in_words(option) for option in typing.get_args(wanted))
+    if typing.get_origin(wanted) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(wanted)))
+    if typing.get_origin(wanted) is tuple:
+        return "names"
+    return words.get(wanted, str(wanted))
