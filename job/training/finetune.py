@@ -86,10 +86,8 @@ def finetune(
     loader = BatchLoader(data.train, form, accelerator, OVERHEAD[distributed.device_class(accelerator)])
     limit = _token_limit(context, model, loader)
 
-    saved = None
-    if resumed is not None:
-        loop.settle_gradient_buckets(state, loader, loop.example_losses(kind, context.config.training))
-        saved = _resume(resumed, state, accelerator)
+    loop.settle_gradient_buckets(state, loader, loop.example_losses(kind, context.config.training))
+    saved = None if resumed is None else _resume(resumed, state, accelerator)
     tracker = Tracker(context, steps, None if saved is None else saved["tracker"])
     step_end = StepEnd(context, state, form, data, tracker, saved)
     try:

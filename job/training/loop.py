@@ -132,15 +132,17 @@ def train(
 
 
 def settle_gradient_buckets(state: TrainState, loader: BatchLoader, losses_of: ExampleLosses) -> None:
-    """One backward pass of the shortest example that changes nothing, so that DDP cuts its messages as it does from
-    the second step on.
+    """Two passes of the shortest example that change nothing, so that DDP lays its buckets out before the first step.
 
-    DDP lays its buckets out again after its first backward pass, and with three or more processes the layout decides
-    the order of summation: without this, the first step after a resume would differ in the last bits.
+    DDP lays them out again in the first forward pass behind its first backward pass, and broadcasts the layout. Inside
+    a step, a process that ran out of memory just before it would leave the others waiting there. And with three or
+    more processes the layout decides the order of summation: the first step after a resume would differ in the last
+    bits.
     """
     if loader.accelerator.num_processes > 1:
-        shortest = [MicroBatch(np.array([loader.split.lengths.argmin()]))]
-        gradients(state, loader.collated(shortest), 1, loader.accelerator, losses_of)
+        shortest = loader.collated([MicroBatch(np.array([loader.split.lengths.argmin()]))])
+        for _ in range(2):
+            gradients(state, shortest, 1, loader.accelerator, losses_of)
         state.optimizer.zero_grad(set_to_none=True)
 
 

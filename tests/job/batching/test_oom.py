@@ -86,6 +86,14 @@ def test_a_run_short_of_memory_ends_with_the_weights_of_one_that_began_with_the_
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_memory_that_ends_before_the_forward_pass_of_the_second_step_leaves_no_process_waiting(
+    folder: Path, tmp_path: Path
+) -> None:
+    """On one of two processes. There DDP would broadcast the layout of its messages, had it not been settled before."""
+    done = train(folder, tmp_path / "run", 100, "1", 320, processes=2, where="copy").expect(0)
+    assert done.stderr.count("out of memory in step 2: from here on 160 tokens") == 1
+
+
 def test_a_run_that_was_interrupted_goes_on_with_the_limit_it_had_come_to(folder: Path, tmp_path: Path) -> None:
     """On the same machine: with the limit that it was started with, the second start would run short of memory too."""
     out = tmp_path / "out"

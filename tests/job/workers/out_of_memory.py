@@ -1,13 +1,16 @@
 """job/train.py on a machine whose memory ends at a number of tokens. Started by python or torchrun.
 
 No GPU being at hand, the error is raised by hand where CUDA would raise it. Arguments: tokens that fit; the rank that
-has no more (`all`: every one); where more of them fail: `forward` or `backward` of training, or `evaluation`; then the
-flags of job/train.py. MESSAGE is the error's text. It interrupts itself as FAULTS says (interrupted.py).
+has no more (`all`: every one); where more of them fail: `forward` or `backward` of training, `evaluation`, or `copy`,
+that to the device in the second step; then the flags of job/train.py. MESSAGE is the error's text. It interrupts itself
+as FAULTS says (interrupted.py).
 """
 
 import os
 import sys
+from collections.abc import Callable
 from functools import wraps
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ import torch
 from transformers import BertModel
 
 from job import train
+from job.batching.collate import Tensors
+from job.training import loop
 
 if os.environ.get("FAULTS"):
     from tests.job.workers import interrupted  # noqa: F401
@@ -46,6 +51,19 @@ def with_little_memory(tokens: int, rank: str, where: str) -> None:
         return output
 
     BertModel.forward = limited
+    if where == "copy":
+        fail_in_second_copy(tokens, rank, fail)
+
+
+def fail_in_second_copy(tokens: int, rank: str, fail: Callable[[], None]) -> None:
+    moved, copies = loop.moved, count(1)
+
+    def limited(tensors: Tensors, device: torch.device) -> Tensors:
+        if tensors[0]["input_ids"].numel() > tokens and os.environ.get("RANK") == rank and next(copies) == 2:
+            fail()
+        return moved(tensors, device)
+
+    loop.moved = limited
 
 
 if __name__ == "__main__":
