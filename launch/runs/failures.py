@@ -13,7 +13,7 @@ from launch.runs.folders import RunState
 
 TAIL_BYTES = 1 << 18
 """How much of the end of each log is searched."""
-RANK_LOG = re.compile(r"\d+_(\d+)_log\.(out|err)")
+RANK_LOG = re.compile(r"\d+(?:_\d+)?_(\d+)_log\.(out|err)")
 STAMP = re.compile(r"(?:submitit \w+ \()?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)")
 """The time that a line of the job's log, or of submitit's, begins with."""
 HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+( rank \d+)? ?")

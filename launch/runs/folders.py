@@ -20,6 +20,7 @@ import yaml
 from job.errors import Refused
 from job.run.folder import RunFolder
 from job.runtime.contract import JOBS
+from launch.runs.slurm import is_job_id
 
 JOB = "job.json"
 RUNS = Path("runs")
@@ -167,7 +168,8 @@ def _newest_job(run: Path) -> Path | None:
     recorded = {path: (path / JOB).stat().st_mtime_ns for path in jobs if (path / JOB).exists()}
     if recorded:
         return max(recorded, key=lambda path: recorded[path])
-    return max((path for path in jobs if path.name.isdigit()), key=lambda path: int(path.name), default=None)
+    named = [path for path in jobs if is_job_id(path.name)]
+    return max(named, key=lambda path: [int(part) for part in path.name.split("_")], default=None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

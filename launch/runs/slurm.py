@@ -16,12 +16,17 @@ from signal import SIGKILL
 
 SECONDS = 5.0
 """How long Slurm has to answer."""
-SQUEUE = ("squeue", "--states=all", "--format=%i|%T|%M|%L|%N|%r")
+SQUEUE = ("squeue", "--array", "--states=all", "--format=%i|%T|%M|%L|%N|%r")
 SQUEUE_HEADER = "JOBID|STATE|TIME|TIME_LEFT|NODELIST|REASON"
-SACCT = ("sacct", "--parsable2", "--allocations", "--format=JobIDRaw,State,ExitCode,NodeList")
-SACCT_HEADER = "JobIDRaw|State|ExitCode|NodeList"
+SACCT = ("sacct", "--parsable2", "--allocations", "--format=JobID,State,ExitCode,NodeList")
+SACCT_HEADER = "JobID|State|ExitCode|NodeList"
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNALING", "RESIZING")
+
+
+def is_job_id(text: str) -> bool:
+    """Whether `text` is the id of a job, 12, or of an element of an array, 12_3."""
+    return re.fullmatch(r"[0-9]+(_[0-9]+)?", text) is not None
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def _rows(program: str, header: str, code: int, out: str, err: str) -> tuple[lis
         return [], f"{program} says {_said(err, out, code)!r}"
     columns = header.count("|")
     rows = [line.split("|", columns) for line in lines[lines.index(header) + 1 :] if line.count("|") >= columns]
-    return [row for row in rows if row[0].isdigit()], ""
+    return [row for row in rows if is_job_id(row[0])], ""
 
 
 def _said(err: str, out: str, code: int) -> str:

@@ -62,7 +62,7 @@ def ask(runs: Sequence[RunState], now: float) -> dict[str, Answer]:
     """Slurm's answer for each cluster that has a job in question: squeue's, and sacct's for what that does not know."""
     asked: dict[str, list[RunState]] = defaultdict(list)
     for run in runs:
-        if run.job and run.job.launcher == "slurm" and run.job.id.isdigit() and run.state in ASKED:
+        if run.job and run.job.launcher == "slurm" and slurm.is_job_id(run.job.id) and run.state in ASKED:
             asked[run.job.cluster].append(run)
     return {cluster: _answer(cluster, some, now) for cluster, some in asked.items()}
 

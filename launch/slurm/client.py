@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 from job.errors import Refused
 from launch.plan import Plan
+from launch.runs.slurm import is_job_id
 
 SECONDS = 120
 UNAVAILABLE = re.compile(r"(down|drain|drng|drained|fail|failg|maint|resv|reboot|unk|inval|npc|no_respond)|.*[*$@^]$")
 """How sinfo marks a node that does not start jobs now: by its state, or a sign behind it."""
-FORMAT = "%A|%T|%r|%k"
+FORMAT = "%i|%T|%r|%k"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Job:
     """A job that is queued or running."""
 
     id: str
+    """Of an element of an array with its index: 12_3."""
     state: str
     """As Slurm spells it: PENDING, RUNNING, COMPLETING, ..."""
     reason: str
@@ -60,12 +62,25 @@ def my_jobs(cluster: str = "") -> list[Job]:
     Raises:
         Refused: squeue gives no answer.
     """
-    words = ["squeue", "--noheader", f"--user={os.getuid()}", f"--format={FORMAT}"]
+    words = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={FORMAT}"]
     done = _run([*words, *([f"--clusters={cluster}"] if cluster else [])])
     if done.returncode:
         raise Refused(f"Slurm cannot be asked for your jobs: {said(done.stderr)}")
     rows = (line.strip().split("|", 3) for line in done.stdout.splitlines())
-    return [Job(*row) for row in rows if len(row) == 4 and row[0].isdigit()]
+    return [Job(*row) for row in rows if len(row) == 4 and is_job_id(row[0])]
+
+
+def of_owner(owner: str, index: str, jobs: Sequence[Job]) -> Job | None:
+    """The job that `owner`, as status.json has it, names: by its id, or by its comment, which an array has in common.
+
+    `index` is the name of the run folder, by which the element of an array is known.
+    """
+    name = owner.removeprefix("slurm:")
+    for job in jobs:
+        element = job.id.partition("_")[2]
+        if name == job.id or (name in job.comment.split() and element in ("", index)):
+            return job
+    return None
 
 
 def find(token: str, cluster: str = "", pauses: Sequence[float] = (0, 1, 2, 4)) -> Job | None:

@@ -11,12 +11,12 @@ import contextlib
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from submitit import SlurmExecutor
-from submitit.core.utils import JobPaths
+from submitit.core.utils import DelayedSubmission, JobPaths
 
 from job.errors import JobError, Refused
 from launch.console import warn
@@ -26,7 +26,7 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Executor(SlurmExecutor):
-    """Queues one job.
+    """Queues one job, or the elements `indexes` of one array.
 
     Attributes:
         token: what the job's comment holds and no other's does.
@@ -34,11 +34,35 @@ class Executor(SlurmExecutor):
         answer: the job, once it is queued.
     """
 
-    def __init__(self, folder: Path, python: str, token: str) -> None:
+    def __init__(self, folder: Path, python: str, token: str, indexes: Sequence[int] = ()) -> None:
         super().__init__(folder, python=python)
-        self.token = token
+        self.token, self.indexes = token, tuple(indexes)
         self.started = False
         self.answer: client.Answer | None = None
+
+    def _internal_process_submissions(self, delayed_submissions: list[DelayedSubmission]) -> list[Any]:
+        """As submitit does it, but for arrays: there it would call its own executor, and count the elements from 0."""
+        if not self.indexes:
+            return super()._internal_process_submissions(delayed_submissions)
+        self.parameters["map_count"] = len(self.indexes)  # names the logs by array and index
+        pickles = [
+            JobPaths.get_first_id_independent_folder(self.folder) / f"{uuid.uuid4().hex}.pkl" for _ in self.indexes
+        ]
+        try:
+            for delayed, path in zip(delayed_submissions, pickles, strict=True):
+                delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
+                delayed.dump(path)
+            self._submit_command(self._submitit_command_str)
+        except BaseException:
+            if self.answer is None:
+                for path in pickles:
+                    path.unlink(missing_ok=True)
+            raise
+        assert self.answer is not None
+        jobs = [self.job_class(folder=self.folder, job_id=f"{self.answer.id}_{index}") for index in self.indexes]
+        for job, path in zip(jobs, pickles, strict=True):
+            job.paths.move_temporary_file(path, "submitted_pickle")
+        return jobs
 
     def _submit_command(self, command: str) -> Any:
         """Queue the batch script around `command`, and give script and job the places where the job looks for them.
@@ -52,7 +76,9 @@ class Executor(SlurmExecutor):
         script.write_text(self._make_submission_file_text(command, token), encoding="utf-8")
         self.started = True
         self.answer = queue(["sbatch", "--parsable", str(script)], self.token)
-        job = self.job_class(folder=self.folder, job_id=self.answer.id, tasks=list(range(self._num_tasks())))
+        first = f"_{self.indexes[0]}" if self.indexes else ""
+        job_id, tasks = f"{self.answer.id}{first}", list(range(self._num_tasks()))
+        job = self.job_class(folder=self.folder, job_id=job_id, tasks=tasks)
         job.paths.move_temporary_file(script, "submission_file", keep_as_symlink=True)
         return job
 
@@ -79,7 +105,7 @@ def queue(command: list[str], token: str) -> client.Answer:
 def _job(token: str, out: str, err: str, code: int | None, interrupted: bool) -> client.Answer:
     answer = client.read_answer(out) if code == 0 else None
     if answer is None and (found := client.find(token)):
-        answer = client.Answer(found.id, "")
+        answer = client.Answer(found.id.partition("_")[0], "")
         warn(f"sbatch gave no answer that can be read ({_shortened(out, err)}): the job was found by its comment")
     if answer is None and code and err.strip():
         raise Refused(f"Slurm does not take the job: {client.said(err)}")

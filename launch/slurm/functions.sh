@@ -1,14 +1,17 @@
 # Functions of the batch script, which runs on the first node, outside any container.
+# An element of an array is named by array and index: the plain job id of one of them is the array's, which means all.
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+job=${job:-$SLURM_JOB_ID}
 fail() { # CODE REASON [DETAIL]: the job ends before it has started
     echo "muster: $2${3:+: $3}" >&2
     report_failed "$2"
     exit "$1"
 }
 report_failed() { # REASON: for a job that could not say so itself. A status that is not its own is left alone.
-    local own="\"state\": \"RUNNING\".*\"owner\": \"slurm:$SLURM_JOB_ID\"|\"state\": \"QUEUED\".*\"owner\": \"$submission\""
+    local own="\"state\": \"RUNNING\".*\"owner\": \"slurm:$job\"|\"state\": \"QUEUED\".*\"owner\": \"$submission\""
     [ -f "$status" ] && tr -d '\n' < "$status" | grep -qE "$own" || return 0
-    sed -E "s|(\"state\": )\"[A-Z]*\"|\1\"FAILED\"|; s|(\"reason\": )\".*\"|\1\"$1\"|" "$status" > "$status.$SLURM_JOB_ID" \
-        && mv -f "$status.$SLURM_JOB_ID" "$status"
+    sed -E "s|(\"state\": )\"[A-Z]*\"|\1\"FAILED\"|; s|(\"reason\": )\".*\"|\1\"$1\"|" "$status" > "$status.$job" \
+        && mv -f "$status.$job" "$status"
 }
 in_words() { # CODE
     case "$1" in

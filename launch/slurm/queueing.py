@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -20,14 +21,13 @@ from job.errors import JobError, Refused
 from job.run import folder as run_folder
 from job.run import lock
 from job.run.folder import RunFolder
-from job.runtime import contract
 from launch import records
 from launch.console import warn
 from launch.records import Record
 from launch.slurm import client, worker
 from launch.slurm.client import Answer
 from launch.slurm.snapshot import take
-from launch.slurm.submission import Request, Submission
+from launch.slurm.submission import Member, Request, Submission
 
 NOT_NOW = re.compile(
     "node configuration is not available|nodes? (are )?(not available|busy)|partition not available", re.I
@@ -52,12 +52,15 @@ def submit(request: Request, plan: Callable[[Request], Submission], flags: Seque
     with _outside_any_job():
         _ask_slurm(plan(request))
         if not request.is_new:
-            _refuse_if_busy(request.run)
-            run_folder.refuse_others(RunFolder(request.run), request.config)
+            members = plan(request).members
+            _refuse_if_busy([member.run for member in members])
+            for member in members:
+                run_folder.refuse_others(RunFolder(member.run), member.config)
         submission, made = _make_folders(request, plan)
         _make_caches(submission)
         answer = _queue(submission, made)
-        _record(submission, answer, request, flags).write(submission.run)
+        for member in submission.members:
+            _record(submission, member, answer, request, flags).write(member.run)
         return submission, answer
 
 
@@ -76,12 +79,12 @@ def _ask_slurm(submission: Submission) -> None:
     warn(f"the job cannot start now ({objection}): {missing}")
 
 
-def _record(submission: Submission, answer: Answer, request: Request, flags: Sequence[str]) -> Record:
+def _record(submission: Submission, member: Member, answer: Answer, request: Request, flags: Sequence[str]) -> Record:
     return Record(
         "slurm",
-        answer.id,
+        member.job_id(answer.id),
         list(flags),
-        config=str((submission.folder / "config.yaml").relative_to(submission.run)),
+        config=os.path.relpath(member.file, member.run),
         directory=str(submission.plan.directory),
         nodes=request.nodes,
         tasks=request.gpus or request.tasks or 1,
@@ -89,25 +92,31 @@ def _record(submission: Submission, answer: Answer, request: Request, flags: Seq
     )
 
 
-def _refuse_if_busy(run: Path) -> None:
-    """Refused where a job that Slurm knows, or a process elsewhere, has this run folder."""
-    status = records.read_status(run)
-    state, owner = status.get("state"), str(status.get("owner", ""))
-    if owner.startswith(("slurm:", "muster:")):
-        name = owner.removeprefix("slurm:")
-        known = [job for job in client.my_jobs() if name == job.id or name in job.comment.split()]
-        if known:
-            raise Refused(f"{run} has the job {known[0].id} ({known[0].state}): scancel {known[0].id} first, or choose "
-                          "another --output_dir")  # fmt: skip
-    if state == "RUNNING" and lock.moves(run):
-        raise Refused(f"another run ({owner}) is active in {run}: wait until it ends, or choose another --output_dir")
+def _refuse_if_busy(runs: Sequence[Path]) -> None:
+    """Refused where a job that Slurm knows, or a process elsewhere, has one of these run folders."""
+    found = {run: records.read_status(run) for run in runs}
+    owners = {run: str(status.get("owner", "")) for run, status in found.items()}
+    queued = {run: owner for run, owner in owners.items() if owner.startswith(("slurm:", "muster:"))}
+    known = client.my_jobs() if queued else []
+    for run, owner in queued.items():
+        if job := client.of_owner(owner, run.name, known):
+            raise Refused(
+                f"{run} has the job {job.id} ({job.state}): scancel {job.id} first, or choose another --output_dir"
+            )
+    silent = [run for run, status in found.items() if status.get("state") == "RUNNING"]
+    with ThreadPoolExecutor(max(1, len(silent))) as pool:  # each is watched for 20 seconds
+        for run, moves in zip(silent, pool.map(lock.moves, silent), strict=True):
+            if moves:
+                raise Refused(f"another run ({owners[run]}) is active in {run}: wait until it ends, or choose another "
+                              "--output_dir")  # fmt: skip
 
 
 def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tuple[Submission, list[Path]]:
     """The submission with a folder of its own, in a run folder of its own if that is new; and what was made for it."""
     for number in count(1):
         submission = plan(request.numbered(number))
-        made = [path for path in (submission.folder.parent, *submission.folder.parent.parents) if not path.exists()]
+        around = (*(member.run for member in submission.members), submission.folder.parent)
+        made = [path for path in (*around, *submission.folder.parent.parents) if not path.exists()]
         try:
             submission.run.mkdir(parents=True, exist_ok=not request.is_new)
             submission.folder.parent.mkdir(exist_ok=True)
@@ -141,19 +150,25 @@ def _queue(submission: Submission, made: Sequence[Path]) -> Answer:
     """Write what the job needs, then call sbatch."""
     from launch.slurm.executor import Executor
 
-    executor = Executor(submission.run / contract.JOBS / "%j", submission.python, submission.token)
+    indexes = [member.index for member in submission.members if member.index is not None]
+    executor = Executor(submission.jobs, submission.python, submission.token, indexes)
     executor.update_parameters(**submission.parameters)
-    status = RunFolder(submission.run).status
-    before = status.read_bytes() if status.exists() else None
+    statuses = [RunFolder(member.run).status for member in submission.members]
+    before = {status: status.read_bytes() if status.exists() else None for status in statuses}
     try:
         _write(submission)
-        executor.submit(worker.run, *submission.argv)
+        if indexes:
+            executor.map_array(worker.run, *zip(*(member.argv for member in submission.members), strict=True))
+        else:
+            executor.submit(worker.run, *submission.members[0].argv)
     except BaseException as error:
         if not executor.started:
-            _put_back(status, before)
+            for status, content in before.items():
+                _put_back(status, content)
             _discard(submission.folder, made)
         elif isinstance(error, Refused):
-            records.write_refused(submission.run, submission.token, str(error))
+            for member in submission.members:
+                records.write_refused(member.run, submission.token, str(error))
         if isinstance(error, OSError):
             raise _incomplete(submission, executor.answer, error) from None
         raise
@@ -164,10 +179,11 @@ def _queue(submission: Submission, made: Sequence[Path]) -> Answer:
 def _write(submission: Submission) -> None:
     """The code and the settings as they are now, which is how they will run; and that the run is queued."""
     take(submission.code, submission.folder / "code")
-    text = configuration.to_yaml(submission.config)
-    (submission.folder / "config.yaml").write_text(text, encoding="utf-8")
-    if not RunFolder(submission.run).is_finished() or submission.config.run.overwrite_output_dir:
-        records.write_queued(submission.run, submission.token)
+    for member in submission.members:
+        member.file.write_text(configuration.to_yaml(member.config), encoding="utf-8")
+        member.run.mkdir(exist_ok=True)
+        if not RunFolder(member.run).is_finished() or member.config.run.overwrite_output_dir:
+            records.write_queued(member.run, submission.token)
 
 
 def _incomplete(submission: Submission, answer: Answer | None, error: OSError) -> JobError:

@@ -9,13 +9,13 @@ ask() { # for a minute: Slurm's controller may be restarting
 if [ -f "$marker" ]; then
     stopped_by=$(cat "$marker")
     rm -f "$marker"
-    job=$(ask scontrol --oneliner show job "$SLURM_JOB_ID") || give_up "Slurm does not answer"
+    shown=$(ask scontrol --oneliner show job "$job") || give_up "Slurm does not answer"
     # A bare SIGTERM is a preemption or somebody's wish to end the job: Slurm knows. A cancelled job is not RUNNING.
-    if [[ $job != *" JobState=RUNNING "* || ($stopped_by = SIGTERM && $job != *" PreemptTime="[0-9]*) ]]; then
+    if [[ $shown != *" JobState=RUNNING "* || ($stopped_by = SIGTERM && $shown != *" PreemptTime="[0-9]*) ]]; then
         give_up "stopped by $stopped_by, not by Slurm: not requeued"
     fi
     echo "muster: stopped by $stopped_by: requeued" >&2
-    ask scontrol requeue "$SLURM_JOB_ID" || give_up "Slurm does not take the requeue"
+    ask scontrol requeue "$job" || give_up "Slurm does not take the requeue"
     exit 0
 fi
 [ "$rc" = 0 ] || report_failed "$(in_words "$rc")"

@@ -98,12 +98,12 @@ def check_setup(setup: str) -> None:
         raise Refused(f"--setup {setup!r} is no shell command: {reason}")
 
 
-def setup(at: Site, *, run: Path, directory: Path, token: str, python: str, told: Mapping[str, str]) -> list[str]:
+def setup(at: Site, *, run: str, directory: Path, token: str, python: str, told: Mapping[str, str]) -> list[str]:
     """Lines before srun.
 
     Args:
         at: the site, whose own setup is part of it.
-        run: run folder.
+        run: run folder, as a word of the shell.
         directory: working directory.
         token: stands for this submission in status.json.
         python: the interpreter that the nodes must have; empty in a container.
@@ -116,8 +116,9 @@ def setup(at: Site, *, run: Path, directory: Path, token: str, python: str, told
     return [
         *(HERE / "functions.sh").read_text(encoding="utf-8").splitlines(),
         f"submission={token}",
-        f"status={shlex.quote(str(run / contract.STATUS))}",
-        f"marker={shlex.quote(str(run / contract.JOBS))}/$SLURM_JOB_ID/{contract.REQUEUE}",
+        f"run={run}",
+        f'status="$run/{contract.STATUS}"',
+        f'marker="$run/{contract.JOBS}/$job/{contract.REQUEUE}"',
         'rm -f "$marker"',
         *checks,
         *(_checked(at.setup) if at.setup else []),
@@ -142,10 +143,9 @@ def teardown() -> list[str]:
     return ["rc=$?", *(HERE / "requeue.sh").read_text(encoding="utf-8").splitlines()]
 
 
-def text(parameters: Mapping[str, Any], python: str, run: Path) -> str:
-    """The script; `python` holds the shell words that start the worker."""
+def text(parameters: Mapping[str, Any], python: str, folder: Path, elements: int | None) -> str:
+    """The script; `python`: shell words that start the worker, `folder`: submitit's, `elements`: of an array."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    folder = run / contract.JOBS / "%j"
     command = f"{python} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-    return _make_sbatch_string(command=command, folder=folder, **parameters) + "\n"
+    return _make_sbatch_string(command=command, folder=folder, map_count=elements, **parameters) + "\n"

@@ -30,6 +30,26 @@ UNTIL_PYTHON = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
 
 
 @dataclass(frozen=True)
+class Array:
+    """Elements of a sweep that are queued together: element N has index N in the array and the run folder SWEEP/N."""
+
+    configs: Mapping[int, Config]
+    """Number of an element -> all its settings."""
+    parallel: int
+    """How many run at a time."""
+
+    def __str__(self) -> str:
+        """In sbatch's form, as 0-2,5%4."""
+        ranges: list[list[int]] = []
+        for number in sorted(self.configs):
+            if ranges and ranges[-1][-1] == number - 1:
+                ranges[-1] = [ranges[-1][0], number]
+            else:
+                ranges.append([number])
+        return f"{','.join('-'.join(map(str, ends)) for ends in ranges)}%{min(self.parallel, len(self.configs))}"
+
+
+@dataclass(frozen=True)
 class Request:
     """What the user asks for."""
 
@@ -46,6 +66,8 @@ class Request:
     """The launcher chose the run folder: it must not be there yet."""
     stamp: str
     """Names this submission in the run folder."""
+    array: Array | None = None
+    """The elements to queue, where `run` is the folder of a sweep."""
 
     def numbered(self, number: int) -> Request:
         """The request under its `number`-th names, for where the ones before are taken."""
@@ -53,6 +75,25 @@ class Request:
             return self
         run = self.run.with_name(f"{self.run.name}-{number}") if self.is_new else self.run
         return replace(self, run=run, stamp=f"{self.stamp}-{number}")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of a submission: of an array there are several."""
+
+    run: Path
+    """Run folder."""
+    config: Config
+    file: Path
+    """The file that these settings are written to."""
+    argv: tuple[str, ...]
+    """The job's command line on the nodes."""
+    index: int | None = None
+    """In the array."""
+
+    def job_id(self, id: str) -> str:
+        """Its own job id, of the one that sbatch gave."""
+        return id if self.index is None else f"{id}_{self.index}"
 
 
 @dataclass(frozen=True)
@@ -65,12 +106,13 @@ class Submission:
     """submitit's, under Slurm's names; the script is made of them."""
     python: str
     """Shell words that start the worker."""
-    argv: tuple[str, ...]
-    """The job's command line on the nodes."""
-    config: Config
+    members: tuple[Member, ...]
     run: Path
+    """Run folder; of an array the sweep's folder."""
     folder: Path
-    """This submission's own: code/ and config.yaml."""
+    """This submission's own: code/ and the settings."""
+    jobs: Path
+    """submitit's folder, with Slurm's patterns for ids."""
     code: Snapshot
     caches: tuple[Path, ...]
     """Folders to make: a container runtime binds only what is there."""
@@ -78,10 +120,10 @@ class Submission:
     """In the job's comment, and in no other job's."""
 
     def __str__(self) -> str:
-        facts = [
-            f"# {self.code} -> {self.folder / 'code'}",
-            f"# each process: launch.slurm.worker.run({', '.join(map(repr, self.argv))})",
-        ]
+        facts = [f"# {self.code} -> {self.folder / 'code'}"]
+        for member in self.members:
+            whose = "each process" if member.index is None else f"each process of element {member.index}"
+            facts.append(f"# {whose}: launch.slurm.worker.run({', '.join(map(repr, member.argv))})")
         return "\n".join([*facts, f"# checked first: {shlex.join([*self.plan.argv, '--test-only'])}", str(self.plan)])
 
 
@@ -91,8 +133,8 @@ def plan(request: Request, at: Site, environ: Mapping[str, str], directory: Path
     Raises:
         Refused: numbers, names or paths that make no job.
     """
-    run = sites.safe_path("--output_dir", request.run)
-    folder = run / contract.JOBS / f"submitted-{request.stamp}"
+    run, array = sites.safe_path("--output_dir", request.run), request.array
+    folder = (run if array else run / contract.JOBS) / f"submitted-{request.stamp}"
     token = f"muster:{hashlib.sha256(bytes(folder)).hexdigest()[:16]}"  # the folder is made exclusively
     container = containers.enter(
         at.container,
@@ -110,7 +152,7 @@ def plan(request: Request, at: Site, environ: Mapping[str, str], directory: Path
         "setup": [
             *script.setup(
                 at,
-                run=run,
+                run=shlex.quote(str(run)) + ("/$SLURM_ARRAY_TASK_ID" if array else ""),
                 directory=directory,
                 token=token,
                 python=sys.executable if at.container == "none" else "",
@@ -123,12 +165,27 @@ def plan(request: Request, at: Site, environ: Mapping[str, str], directory: Path
         "additional_parameters": {
             **{"requeue": True, "chdir": str(directory), "propagate": "NONE"},
             **script.site_flags(at, token),
+            **({"array": str(array)} if array else {}),
         },
     }
-    argv = (str(folder / "config.yaml"), *(() if request.is_new else ("--output_dir", str(run))))
+    jobs = (run / "%a" if array else run) / contract.JOBS / "%j"
     made = caches.all_folders(environ) if at.container != "none" else ()
-    sbatch = Plan(("sbatch",), (), directory, script.text(parameters, python, run))
-    return Submission(sbatch, parameters, python, argv, request.config, run, folder, code, made, token)
+    text = script.text(parameters, python, jobs, len(array.configs) if array else None)
+    sbatch = Plan(("sbatch",), (), directory, text)
+    members = _members(request, run, folder)
+    return Submission(sbatch, parameters, python, members, run, folder, jobs, code, made, token)
+
+
+def _members(request: Request, run: Path, folder: Path) -> tuple[Member, ...]:
+    if request.array is None:
+        file = folder / "config.yaml"
+        output = () if request.is_new else ("--output_dir", str(run))
+        return (Member(run, request.config, file, (str(file), *output)),)
+    made = []
+    for number, config in sorted(request.array.configs.items()):
+        file, own = folder / f"{number}.yaml", run / str(number)
+        made.append(Member(own, config, file, (str(file), "--output_dir", str(own)), number))
+    return tuple(made)
 
 
 def _told(request: Request, at: Site, environ: Mapping[str, str]) -> dict[str, str]:
@@ -147,7 +204,8 @@ def _told(request: Request, at: Site, environ: Mapping[str, str]) -> dict[str, s
 
 def _mounts(request: Request, environ: Mapping[str, str], directory: Path) -> list[Path]:
     """What a container must see: folders, since a file may be replaced while the job waits."""
-    read = reads.with_links(reads.of_job((), request.config, directory))
+    configs = request.array.configs.values() if request.array else (request.config,)
+    read = reads.with_links(path for config in configs for path in reads.of_job((), config, directory))
     folders = [path if path.is_dir() else path.parent for path in read]
     for folder in reads.answers_folder(request.config, directory):  # the job makes it where it is not there
         folders.append(next(path for path in (folder, *folder.parents) if path.is_dir()))

@@ -96,5 +96,5 @@ class StandIns:
     def squeue(self, *rows: str, header: str = "JOBID|STATE|TIME|TIME_LEFT|NODELIST|REASON") -> None:
         self.add("squeue", "\n".join(f"echo '{line}'" for line in (header, *rows)))
 
-    def sacct(self, *rows: str, header: str = "JobIDRaw|State|ExitCode|NodeList") -> None:
+    def sacct(self, *rows: str, header: str = "JobID|State|ExitCode|NodeList") -> None:
         self.add("sacct", "\n".join(f"echo '{line}'" for line in (header, *rows)))

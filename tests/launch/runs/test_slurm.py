@@ -25,6 +25,13 @@ def test_squeue_is_read(printed: str) -> None:
     assert slurm.parse_squeue(0, PRINTED[printed], "") == Answer({"7": JOB})
 
 
+def test_an_element_of_an_array_is_a_job_of_its_own() -> None:
+    printed = f"{HEADER}\n12_3|RUNNING|1:02|58:58|n[1-2]|None\n12_[4-7%2]|PENDING|0:00|1:00:00||Resources\n"
+    assert slurm.parse_squeue(0, printed, "") == Answer({"12_3": JOB}), "asked with --array, none is shown in a range"
+    ended = f"{slurm.SACCT_HEADER}\n12_3|FAILED|1:0|n1\n12_[4-7%2]|PENDING|0:0|\n12_3.batch|FAILED|1:0|n1\n"
+    assert set(slurm.parse_sacct(0, ended, "").jobs) == {"12_3"}
+
+
 def test_a_reason_may_hold_anything() -> None:
     row = "7|PENDING|0:00|1:00:00||(Nodes required | for job are DOWN, DRAINED)"
     assert slurm.parse_squeue(0, f"{HEADER}\n{row}\n", "").jobs["7"].reason.startswith("(Nodes required | for")
@@ -55,7 +62,7 @@ def test_one_squeue_for_all_jobs(stand_ins: StandIns) -> None:
     found = slurm.squeue(["7", "8", "9"], "one")
     assert set(found.jobs) == {"7", "8"} and not found.problem
     assert stand_ins.calls("squeue") == [
-        "--states=all --format=%i|%T|%M|%L|%N|%r --jobs=7,8,9 --clusters=one",
+        "--array --states=all --format=%i|%T|%M|%L|%N|%r --jobs=7,8,9 --clusters=one",
     ]
 
 

@@ -41,6 +41,22 @@ def test_an_answer_has_the_form_of_sbatch_or_is_none(text: str) -> None:
     assert client.read_answer(text) == ANSWERS[text]
 
 
+@pytest.mark.parametrize(
+    ("owner", "run", "found"),
+    [
+        ("slurm:12_3", "3", "12_3"),
+        ("slurm:12", "run", None),
+        ("muster:a", "4", "12_4"),
+        ("muster:a", "5", None),
+        ("muster:b", "run", "7"),
+    ],
+)
+def test_the_job_of_a_run_folder_is_found_by_its_id_or_its_comment(owner: str, run: str, found: str | None) -> None:
+    elements = [client.Job(f"12_{index}", "PENDING", "None", "muster:a") for index in (3, 4)]
+    known = client.of_owner(owner, run, [*elements, client.Job("7", "RUNNING", "None", "mine muster:b")])
+    assert (known.id if known else None) == found
+
+
 FLAGS = {
     "--cpus-per-task=2": "the launcher has a flag for it, --cpus_per_task",
     "--partition=high": "the launcher has a flag for it, --partition",

@@ -24,7 +24,13 @@ echo "$*" >> {folder}/asked
 """
 
 
-def after_srun(folder: Path, *, rc: int, stopped_by: str | None, job: str, failures: int = 0) -> tuple[int, str, bool]:
+ELEMENT = {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
+"""The element of an array whose plain job id is the array's."""
+
+
+def after_srun(
+    folder: Path, *, rc: int, stopped_by: str | None, job: str, failures: int = 0, **variables: str
+) -> tuple[int, str, bool]:
     """Exit code and words of the script, and whether it asked for a requeue."""
     scontrol = SCONTROL.format(folder=shlex.quote(str(folder)), job=shlex.quote(job), failures=failures)
     for name, text in {"scontrol": scontrol, "sleep": "#!/bin/sh\n"}.items():
@@ -34,7 +40,7 @@ def after_srun(folder: Path, *, rc: int, stopped_by: str | None, job: str, failu
         (folder / "marker").write_text(f"{stopped_by}\n", encoding="ascii")
     lines = [FUNCTIONS.read_text("utf-8"), "submission=muster:1", f"status={shlex.quote(str(folder / 'status.json'))}"]
     lines += [f"marker={shlex.quote(str(folder / 'marker'))}", f"(exit {rc})", "rc=$?", SCRIPT.read_text("utf-8")]
-    environ = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    environ = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", **variables}
     done = subprocess.run(["bash"], input="\n".join(lines), env=environ, capture_output=True, text=True, timeout=60)
     assert not (folder / "marker").exists()
     asked = (folder / "asked").read_text("ascii").splitlines() if (folder / "asked").exists() else []
@@ -82,14 +88,19 @@ def test_a_controller_that_stays_away_is_named(tmp_path: Path) -> None:
     assert "--output_dir" in said
 
 
+def test_an_element_of_an_array_requeues_itself_alone(tmp_path: Path) -> None:
+    after_srun(tmp_path, rc=0, stopped_by="SIGUSR2", job=RUNNING, **ELEMENT)
+    assert (tmp_path / "asked").read_text("ascii").splitlines() == ["--oneliner show job 12_3", "requeue 12_3"]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # A job that was killed: status.json
 
 
-def status_after(folder: Path, *, rc: int, state: str, owner: str) -> dict[str, object]:
+def status_after(folder: Path, *, rc: int, state: str, owner: str, **variables: str) -> dict[str, object]:
     before = {"state": state, "step": 7, "reason": "", "owner": owner, "heartbeat": "then"}
     files.write_json(folder / "status.json", before)
-    assert after_srun(folder, rc=rc, stopped_by=None, job=RUNNING)[0] == rc
+    assert after_srun(folder, rc=rc, stopped_by=None, job=RUNNING, **variables)[0] == rc
     return json.loads((folder / "status.json").read_text("utf-8"))
 
 
@@ -125,3 +136,10 @@ def test_a_status_that_the_job_wrote_or_that_is_not_its_own_stays(
     rc: int, state: str, owner: str, tmp_path: Path
 ) -> None:
     assert status_after(tmp_path, rc=rc, state=state, owner=owner)["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("owner", "state"), [("slurm:12_3", "FAILED"), ("slurm:12", "RUNNING"), ("slurm:12_4", "RUNNING")]
+)
+def test_a_killed_element_is_failed_and_no_other(owner: str, state: str, tmp_path: Path) -> None:
+    assert status_after(tmp_path, rc=137, state="RUNNING", owner=owner, **ELEMENT)["state"] == state

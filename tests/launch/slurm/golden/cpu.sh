@@ -21,16 +21,19 @@ sbatch <<'END-OF-SCRIPT'
 
 # setup
 # Functions of the batch script, which runs on the first node, outside any container.
+# An element of an array is named by array and index: the plain job id of one of them is the array's, which means all.
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+job=${job:-$SLURM_JOB_ID}
 fail() { # CODE REASON [DETAIL]: the job ends before it has started
     echo "muster: $2${3:+: $3}" >&2
     report_failed "$2"
     exit "$1"
 }
 report_failed() { # REASON: for a job that could not say so itself. A status that is not its own is left alone.
-    local own="\"state\": \"RUNNING\".*\"owner\": \"slurm:$SLURM_JOB_ID\"|\"state\": \"QUEUED\".*\"owner\": \"$submission\""
+    local own="\"state\": \"RUNNING\".*\"owner\": \"slurm:$job\"|\"state\": \"QUEUED\".*\"owner\": \"$submission\""
     [ -f "$status" ] && tr -d '\n' < "$status" | grep -qE "$own" || return 0
-    sed -E "s|(\"state\": )\"[A-Z]*\"|\1\"FAILED\"|; s|(\"reason\": )\".*\"|\1\"$1\"|" "$status" > "$status.$SLURM_JOB_ID" \
-        && mv -f "$status.$SLURM_JOB_ID" "$status"
+    sed -E "s|(\"state\": )\"[A-Z]*\"|\1\"FAILED\"|; s|(\"reason\": )\".*\"|\1\"$1\"|" "$status" > "$status.$job" \
+        && mv -f "$status.$job" "$status"
 }
 in_words() { # CODE
     case "$1" in
@@ -43,8 +46,9 @@ check_setup() { # CODE COMMAND: called for each command of --setup that fails; w
     [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
 }
 submission=muster:ae2a06d92762f3ee
-status=/runs/demo/status.json
-marker=/runs/demo/jobs/$SLURM_JOB_ID/requeue
+run=/runs/demo
+status="$run/status.json"
+marker="$run/jobs/$job/requeue"
 rm -f "$marker"
 cd /somewhere || fail 1 "the working directory is not on this node" "$(hostname)"
 [ -x <python> ] || fail 127 "the Python environment is not on this node" "$(hostname)"
@@ -71,13 +75,13 @@ ask() { # for a minute: Slurm's controller may be restarting
 if [ -f "$marker" ]; then
     stopped_by=$(cat "$marker")
     rm -f "$marker"
-    job=$(ask scontrol --oneliner show job "$SLURM_JOB_ID") || give_up "Slurm does not answer"
+    shown=$(ask scontrol --oneliner show job "$job") || give_up "Slurm does not answer"
     # A bare SIGTERM is a preemption or somebody's wish to end the job: Slurm knows. A cancelled job is not RUNNING.
-    if [[ $job != *" JobState=RUNNING "* || ($stopped_by = SIGTERM && $job != *" PreemptTime="[0-9]*) ]]; then
+    if [[ $shown != *" JobState=RUNNING "* || ($stopped_by = SIGTERM && $shown != *" PreemptTime="[0-9]*) ]]; then
         give_up "stopped by $stopped_by, not by Slurm: not requeued"
     fi
     echo "muster: stopped by $stopped_by: requeued" >&2
-    ask scontrol requeue "$SLURM_JOB_ID" || give_up "Slurm does not take the requeue"
+    ask scontrol requeue "$job" || give_up "Slurm does not take the requeue"
     exit 0
 fi
 [ "$rc" = 0 ] || report_failed "$(in_words "$rc")"
