@@ -109,6 +109,9 @@ class Training:
     """Global batch of an optimizer step, in examples, over all processes."""
     learning_rate: float = setting(5e-5, above=0)
     """Peak learning rate of AdamW."""
+    layer_lr_decay: float = setting(1.0, above=0, at_most=1)
+    """Factor of the learning rate from each layer to the one before it: the head has the peak rate, the embeddings the
+    lowest. 1: one rate for all."""
     weight_decay: float = setting(0.01, at_least=0)
     """Decoupled weight decay of matrices; biases and norms have none."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"] = setting(

@@ -124,6 +124,9 @@ def _prepared(context: RunContext, model: PreTrainedModel, examples: int) -> tup
     training = context.config.training
     steps = optim.total_steps(training, examples)
     optimizer = optim.optimizer(model, training)
+    rates = optim.describe_rates(model, training)
+    if rates is not None and context.accelerator.is_main_process:
+        log.info(f"rates    {rates}")
     schedule = optim.schedule(optimizer, training, steps)
     with warnings.catch_warnings():  # Accelerate has no other name for the argument yet
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)

@@ -7,13 +7,15 @@ so the same epoch would end at another learning rate on another machine. It is t
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from job.batching import planner
 from job.config import Training
+from job.errors import Refused
+from job.model import depth
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,14 +31,59 @@ def total_steps(training: Training, examples: int) -> int:
 def optimizer(model: PreTrainedModel, training: Training) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices and embeddings; biases and norms (one dimension) have none.
 
+    With --layer_lr_decay d each layer has d times the learning rate of the next one, as in ELECTRA and BEiT. The head
+    comes first: its rate is the one that is logged.
+
     The fused kernel is one pass over the weights: a fifth of the time of the plain one, on a CPU too.
+
+    Raises:
+        Refused: the rate is to depend on the layer, and the model has no layers.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for rate, parameters in _by_rate(model, training):
+        matrices, vectors = ([p for p in parameters if (p.ndim >= 2) == wanted] for wanted in (True, False))
+        groups += [
+            {"params": matrices, "weight_decay": training.weight_decay, "lr": rate},
+            {"params": vectors, "weight_decay": 0.0, "lr": rate},
+        ]
     return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
+
+
+def _by_rate(model: PreTrainedModel, training: Training) -> list[tuple[float, list[torch.nn.Parameter]]]:
+    """Learning rate and trained parameters, from the head to the embeddings; all at once without layer-wise rates."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if training.layer_lr_decay == 1.0:
+        return [(training.learning_rate, list(trained.values()))]
+    depths = _depths(model)
+    rates = layer_rates(training, depths.layers)
+    there = sorted(set(depths.of.values()), reverse=True)
+    return [(rates[d], [p for name, p in trained.items() if depths.of[name] == d]) for d in there]
+
+
+def _depths(model: PreTrainedModel) -> depth.Depths:
+    found = depth.depths(model)
+    if not found.layers:
+        raise Refused(f"--layer_lr_decay: {type(model).__name__} has no list of layers: leave it out")
+    return found
+
+
+def layer_rates(training: Training, layers: int) -> list[float]:
+    """The peak learning rates of the embeddings, of each layer, and of the head."""
+    return [training.learning_rate * training.layer_lr_decay ** (layers + 1 - depth) for depth in range(layers + 2)]
+
+
+def describe_rates(model: PreTrainedModel, training: Training) -> str | None:
+    """The peak learning rates in words, from the embeddings to the head; None where there is one for all."""
+    if training.layer_lr_decay == 1.0:
+        return None
+    depths = _depths(model)
+    rates, there = layer_rates(training, depths.layers), set(depths.of.values())
+    layers = " ".join(f"{rate:.3g}" for rate in rates[1:-1])
+    which = f"layers (1 to {depths.layers})" if depths.layers > 1 else "layer"
+    if depths.sharing is not None:
+        which = f"the weights shared by {depths.sharing} layers"
+    shown = [f"embeddings {rates[0]:.3g}"] * (0 in there) + [f"{which} {layers}", f"head {rates[-1]:.3g}"]
+    return ", ".join(shown)
 
 
 def allocate_moments(optimizer: torch.optim.Optimizer) -> None:

@@ -145,6 +145,8 @@ CASES = [
     # Settings that cannot work
     Case(f"{SOURCES} --train_batch_size 0"),
     Case(f"{SOURCES} --seed -1"),
+    Case(f"{SOURCES} --layer_lr_decay 0"),
+    Case(f"{SOURCES} --layer_lr_decay 1.1"),
     Case(f"{SOURCES} --max_predict_samples -5"),
     Case(f"{SOURCES} --max_predict_samples 0"),
     Case(f"{SOURCES} --learning_rate nan"),

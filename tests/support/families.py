@@ -47,6 +47,12 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "yoso": ("yoso", "bert", {**SHAPE, "max_position_embeddings": POSITIONS}),
     "roformer": ("roformer", "bert", {**SHAPE, "embedding_size": 16, "max_position_embeddings": POSITIONS}),
     "xlnet": ("xlnet", "xlnet", {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32, "pad_token_id": 5}),
+    "distilbert": ("distilbert", "bert", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32,
+                                          "max_position_embeddings": POSITIONS}),
+    "modernbert": ("modernbert", "bert", {**SHAPE, "max_position_embeddings": POSITIONS, "pad_token_id": 0}),
+    "deberta-v2": ("deberta-v2", "bert", {**SHAPE, "relative_attention": True, "position_buckets": 8,
+                                          "norm_rel_ebd": "layer_norm", "pooler_hidden_size": 16}),
+    "qwen3": ("qwen3", "llama", {**LLAMA, "head_dim": 8}),
     "gpt2": ("gpt2", "llama", {"n_positions": POSITIONS, "n_embd": 16, "n_layer": 2, "n_head": 2}),
     "llama": ("llama", "llama", LLAMA),
     "llama-pad0": ("llama", "llama", {**LLAMA, "pad_token_id": 0}),
@@ -71,23 +77,27 @@ OWN: dict[str, dict[str, Any]] = {
 
 def make(name: str, folder: Path, head: bool = False, **own: Any) -> Path:
     """Save a model of the family, with a classification head if asked for, and its tokenizer; `own` configures it."""
+    network(name, head, **own).save_pretrained(folder)
+    make_tokenizer(FAMILIES[name][1]).save_pretrained(folder)
+    return folder
+
+
+def network(name: str, head: bool, **own: Any) -> Any:
+    """A model of the family with random weights, the same in each call."""
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
     model_type, kind, options = FAMILIES[name]
-    tokenizer = make_tokenizer(kind)
+    size = len(make_tokenizer(kind))
     options = {**options, **OWN.get(name, {}), **own}
     if "text_config" in options:
-        options = {**options, "text_config": {**options["text_config"], "vocab_size": len(tokenizer)}}
+        options = {**options, "text_config": {**options["text_config"], "vocab_size": size}}
     else:
-        options["vocab_size"] = len(tokenizer)
-    config = AutoConfig.for_model(model_type, **options)
+        options["vocab_size"] = size
     auto: Any = AutoModelForSequenceClassification if head else AutoModel
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        auto.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+        return auto.from_config(AutoConfig.for_model(model_type, **options))
 
 
 def make_tokenizer(kind: str) -> Any:

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from job.config import Training
+from job.errors import Refused
 from job.training import optimizer as optim
+from tests.support import families
 from tests.support.tiny import tiny_model
 
 
@@ -42,6 +44,63 @@ def test_matrices_decay_biases_and_norms_do_not(tmp_path: Path) -> None:
             assert decay[id(parameter)] == (0.0 if free else 0.3), name
     assert set(decay.values()) == {0.0, 0.3}
     assert {group["lr"] for group in made.param_groups} == {0.2}
+    assert len(made.param_groups) == 2, "as in checkpoints that were made before there were layer-wise rates"
+
+
+def test_each_layer_learns_slower_than_the_one_behind_it_by_the_factor() -> None:
+    model = families.network("bert", head=True)
+    training = Training(weight_decay=0.3, learning_rate=0.8, layer_lr_decay=0.5)
+    made = optim.optimizer(model, training)
+    rate = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
+    decay = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
+    expected = {"bert.embeddings": 0.1, "bert.encoder.layer.0": 0.2, "bert.encoder.layer.1": 0.4, "bert.pooler": 0.8,
+                "classifier": 0.8}  # fmt: skip
+    for name, parameter in model.named_parameters():
+        [wanted] = [value for part, value in expected.items() if name.startswith(part + ".")]
+        assert rate[id(parameter)] == pytest.approx(wanted), name
+        assert decay[id(parameter)] == (0.3 if parameter.ndim >= 2 else 0.0), name
+    assert optim.describe_rates(model, training) == "embeddings 0.1, layers (1 to 2) 0.2 0.4, head 0.8"
+    assert float(optim.schedule(made, training, 10).optimizer.param_groups[0]["initial_lr"]) == 0.8, "what is logged"
+
+
+def test_one_rate_for_all_is_not_worth_a_line() -> None:
+    assert optim.describe_rates(families.network("bert", head=True), Training()) is None
+
+
+def test_the_rate_of_shared_layers_is_said_to_be_one() -> None:
+    training = Training(learning_rate=1.0, layer_lr_decay=0.5)
+    said = optim.describe_rates(families.network("albert", head=True), training)
+    assert said == "embeddings 0.25, the weights shared by 2 layers 0.5, head 1"
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+@pytest.mark.parametrize("family", sorted(families.FAMILIES))
+def test_every_trained_parameter_is_in_one_group(family: str, weight_decay: float) -> None:
+    with torch.device("meta"):
+        model = families.network(family, head=True)
+    model.get_input_embeddings().requires_grad_(False)
+    made = optim.optimizer(model, Training(layer_lr_decay=0.9, weight_decay=weight_decay))
+    grouped = sorted(id(p) for group in made.param_groups for p in group["params"])
+    assert grouped == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+def test_the_schedule_keeps_the_proportion_of_the_rates() -> None:
+    training = Training(learning_rate=1.0, layer_lr_decay=0.5, warmup_ratio=0.0)
+    made = optim.optimizer(families.network("bert", head=True), training)
+    schedule = optim.schedule(made, training, 4)
+    for left in (1.0, 0.75, 0.5, 0.25):
+        assert schedule.get_last_lr() == pytest.approx(
+            [left * rate for rate in (1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125)]
+        )
+        made.step()
+        schedule.step()
+
+
+def test_a_model_without_layers_has_no_layer_wise_rates() -> None:
+    model = families.network("bert", head=True)
+    model.bert.encoder.requires_grad_(False)
+    with pytest.raises(Refused, match="--layer_lr_decay: BertForSequenceClassification has no list of layers: leave"):
+        optim.optimizer(model, Training(layer_lr_decay=0.9))
 
 
 @pytest.mark.parametrize(
