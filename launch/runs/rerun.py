@@ -84,7 +84,7 @@ def merged(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]
 
 
 def _given(arguments: Mapping[str, object]) -> dict[str, object]:
-    ours = ("verb", "recipe", "run", "flags")
+    ours = ("recipe", "run", "flags", "job")
     return {k: v for k, v in arguments.items() if k not in ours and v is not None and v is not False and v != ""}
 
 

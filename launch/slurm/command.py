@@ -13,7 +13,7 @@ from job import checks, config
 from job.errors import Refused
 from job.run import folder as run_folder
 from job.runtime import environment
-from launch import sites
+from launch import parsing, sites
 from launch.console import warn
 from launch.runs import words as in_words
 from launch.slurm import client, filesystems, offline, queueing, script, snapshot
@@ -27,12 +27,12 @@ UNDECIDED = ("None", "PartitionConfig")
 """Reasons that Slurm gives before it has looked at the job."""
 
 
-def submit(arguments: argparse.Namespace, job: list[str], flags: Sequence[str]) -> int:
-    """Queue the job that the command line asks for, or print it; `flags` are the launcher's own words."""
+def submit(arguments: argparse.Namespace) -> int:
+    """Queue the job that the command line asks for, or print it."""
     if arguments.gpus is None:
         raise Refused("say how many GPUs a node has: --gpus N, or --gpus 0 --tasks N for CPUs")
     environment.load_dotenv()
-    words = (arguments.recipe, *job) if arguments.recipe else tuple(job)
+    words = parsing.job_words(arguments)
     settings = config.parse(words)
     checks.check(settings)
     at = sites.read(vars(arguments), os.environ)
@@ -63,7 +63,7 @@ def submit(arguments: argparse.Namespace, job: list[str], flags: Sequence[str]) 
     needed = [request.run, directory, *([Path(sys.executable)] if at.container == "none" else [])]
     for path, kind in filesystems.local(needed):
         warn(f"{path} is on this machine's own disk ({kind}): a node that does not share it cannot run the job")
-    submission, answer = queueing.submit(request, plan, flags)
+    submission, answer = queueing.submit(request, plan, arguments.flags)
     _warn_if_never(answer)
     print(_summary(submission, answer), flush=True)
     return 0

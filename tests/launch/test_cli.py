@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch import cli, make
+from launch import cli, make, parsing
 from launch.local import command as local
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +60,10 @@ REFUSED = {
     "local predict": "nothing to predict: give --test_file",
     "docker --tasks 2": "unknown flag --tasks; flags of the job go after `--`",
     "docker --imgae x": "unknown flag --imgae; did you mean --image?; flags of the job go after `--`",
+    "status --jsno": "unknown flag --jsno; did you mean --json?; flags of the job go after `--`",
+    "logs --folow": "unknown flag --folow; did you mean --follow?; flags of the job go after `--`",
+    "rerun x --partitoin gpu": "unknown flag --partitoin; did you mean --partition?; flags of the job go after `--`",
+    "status -- --learning_rate 1": "`status` takes no flags of the job",
     "recipes -- --learning_rate 1": "`recipes` takes no flags of the job",
     "recipes mrpc": "unexpected word mrpc",
 }
@@ -68,6 +72,24 @@ REFUSED = {
 @pytest.mark.parametrize("line", REFUSED)
 def test_refused_in_one_line(line: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert refusal(line.split(), capfd).startswith(REFUSED[line])
+
+
+def shown(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as end:
+        cli.main(argv)
+    assert end.value.code == 0
+    return capfd.readouterr().out
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_shows_every_verb_and_each_verb_its_flags(verb: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    known = cli.VERBS[verb]
+    assert re.search(rf"^  {verb} +{known.help}$", capfd.readouterr().out, re.MULTILINE)
+    of_verb = shown([verb, "--help"], capfd)
+    assert of_verb.startswith(f"usage: python -m launch {verb} [-h]")
+    described = re.findall(r"^  (?:-h, )?(--\w+)", of_verb, re.MULTILINE)
+    assert described == known.parser().long_flags()
 
 
 ATTACKS = [
@@ -96,8 +118,8 @@ def test_a_number_is_a_number(flag: str, value: str, capfd: pytest.CaptureFixtur
 @given(st.text())
 def test_every_text_is_a_count_or_refused(text: str) -> None:
     try:
-        count = cli._count(text)
-    except cli.argparse.ArgumentTypeError:
+        count = parsing.count(text)
+    except parsing.argparse.ArgumentTypeError:
         assert not text.isascii() or not text.strip().isdigit() or len(text.strip()) > 4
     else:
         assert count is None if not text.strip() else count == int(text)
@@ -140,10 +162,7 @@ def test_nothing_given_is_the_demo(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_of_the_job_is_one_word_away(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main(["local", "--", "--help"])
-    assert end.value.code == 0
-    assert "--learning_rate" in capfd.readouterr().out
+    assert "--learning_rate" in shown(["local", "--", "--help"], capfd)
 
 
 def test_recipes_are_listed_with_what_they_are(capfd: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from job import config
 from job.errors import Refused
-from launch import cli
+from launch.docker import cli as docker_cli
 from launch.docker import command as docker
 from launch.docker.command import Machine, Request
 
@@ -272,7 +272,7 @@ def test_without_docker_it_says_so(tmp_path: Path) -> None:
 
 
 def test_the_image_has_a_name_also_where_make_gives_none() -> None:
-    assert cli._image("") == docker.IMAGE
+    assert docker_cli.image("") == docker.IMAGE
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,42 @@
+"""The verb `local`: the command line's words -> a plan, carried out or printed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from job import checks, config
+from job.errors import Refused
+from job.runtime import environment
+from launch import parsing
+from launch.local import command, jobs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parsing.add_recipe(parser)
+    parser.add_argument("--gpus", type=parsing.count, metavar="N", help="GPUs to use; 0: none (default: all)")
+    parser.add_argument("--tasks", type=parsing.count, metavar="N", help="processes on the CPU (default: 1)")
+    parser.add_argument("--dry_run", action="store_true", help="print the command, start nothing")
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train on this machine; the job's exit code."""
+    environment.refuse_unjoined_tasks(os.environ)
+    environment.load_dotenv()
+    words = parsing.job_words(arguments)
+    settings = config.parse(words)
+    checks.check(settings)
+    request = command.Request(words, settings.training.mixed_precision, arguments.gpus, arguments.tasks)
+    plan = command.plan(request, command.look(os.environ), Path.cwd())
+    if arguments.dry_run:
+        print(plan)
+        return 0
+    command.require_training()
+    tasks = command.gpus(arguments.gpus, command.look(os.environ).gpus) or arguments.tasks or 1
+    begun = jobs.begin(settings, config.run_name(words), arguments.flags, tasks, os.environ)
+    code = command.run(replace(plan, environment=(*plan.environment, *begun.environment)), begun.log)
+    if code == Refused.exit_code:
+        begun.discard_if_new()
+    return code

@@ -1,0 +1,27 @@
+"""The verb `submit`: its words on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+
+from launch import parsing, sites
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parsing.add_recipe(parser)
+    parser.add_argument("--gpus", type=parsing.count, metavar="N", help="GPUs of a node; 0: train on the CPU")
+    parser.add_argument("--nodes", type=parsing.count, metavar="N", help="nodes (default: 1)")
+    parser.add_argument("--tasks", type=parsing.count, metavar="N", help="processes of a node on the CPU (default: 1)")
+    parser.add_argument("--dry_run", action="store_true", help="print the batch script, queue nothing")
+    site = parser.add_argument_group("site flags", "also read from the environment or .env, as MUSTER_PARTITION")
+    for known in fields(sites.Site):
+        default = f" (default: {known.default})" if known.default else ""
+        site.add_argument(f"--{known.name}", metavar="X", help=known.metadata["help"].replace("%", "%%") + default)
+
+
+def submit(arguments: argparse.Namespace) -> int:
+    """Queue the job, or print its batch script."""
+    from launch.slurm import command  # imports submitit
+
+    return command.submit(arguments)

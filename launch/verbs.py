@@ -1,0 +1,73 @@
+"""The verbs of the launcher: a line each in VERBS."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from launch import recipes
+from launch.docker import cli as docker
+from launch.local import cli as local
+from launch.parsing import Parser
+from launch.runs import cli as runs
+from launch.slurm import cli as slurm
+
+PROGRAM = "python -m launch"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb of the command line."""
+
+    name: str
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    """Carries it out and returns the exit code. Beside the arguments added, it finds in the namespace `job`, the words
+    after `--`, and `flags`, the launcher's own words as typed."""
+    takes_job_flags: bool = False
+
+    def parser(self) -> Parser:
+        """The parser of what is typed after the verb, up to `--`."""
+        description = f"{self.help[0].upper()}{self.help[1:]}."
+        parser = Parser(prog=f"{PROGRAM} {self.name}", description=description, allow_abbrev=False)
+        if self.takes_job_flags:
+            parser.epilog = f"Flags of the job follow `--`; `{PROGRAM} local -- --help` lists them."
+        self.add_arguments(parser)
+        return parser
+
+
+def _no_arguments(_: argparse.ArgumentParser) -> None:
+    pass
+
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb("local", "train on this machine", local.add_arguments, local.train, takes_job_flags=True),
+        Verb("submit", "queue the job on a Slurm cluster", slurm.add_arguments, slurm.submit, takes_job_flags=True),
+        Verb("docker", "train in a container of the image", docker.add_arguments, docker.train, takes_job_flags=True),
+        Verb("recipes", "list the recipes", _no_arguments, recipes.show),
+        Verb("status", "how far the runs are, or one run in full", runs.add_status, runs.status),
+        Verb("logs", "what the ranks of a run wrote", runs.add_logs, runs.logs),
+        Verb("cancel", "save and end runs", runs.add_cancel, runs.cancel),
+        Verb("rerun", "the same settings and launcher flags again", runs.add_rerun, runs.rerun, takes_job_flags=True),
+        Verb("results", "the finished runs, best first", runs.add_results, runs.results),
+        Verb("compare", "two runs on the same rows, and the rows that changed", runs.add_compare, runs.compare),
+    )
+}
+
+
+def overview() -> str:
+    """What `--help` prints where no verb is given."""
+    width = max(map(len, VERBS))
+    lines = (f"  {verb.name:<{width}}  {verb.help}" for verb in VERBS.values())
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} VERB [RECIPE] [launcher flags] [-- job flags]",
+            "\nFine-tune here or on a cluster.\n",
+            *lines,
+            f"\n`{PROGRAM} VERB --help` lists the flags of a verb.",
+        ]
+    )
