@@ -1,4 +1,4 @@
-"""What a finished run tells people: the summary on the terminal, the model card, the table of predictions."""
+"""What a finished run tells people: the summary on the terminal, the table of predictions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from job.data.dataset import Data
 from job.evaluation import metrics
 from job.evaluation.prediction import Predictions
 from job.model import loading
-from job.report import answers
+from job.report import answers, card
 from job.run import folder as run_folder
 from job.run import manifest
 from job.run.context import RunContext
@@ -34,8 +34,6 @@ from job.training.outcome import Outcome
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-LISTED_CLASSES = 30
 
 
 def begin(context: RunContext, data: Data, of_model: Task | None, resumed: Path | None) -> None:
@@ -120,8 +118,8 @@ def publish(
     if config.run.output_file and data.test_inputs is not None:
         answers.write(Path(config.run.output_file), data.test_inputs, folder.test_predictions, config.run.top_k)
     if outcome.train is not None:
-        card = model_card(config, results, data.task)
-        files.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, card, aside))
+        text = card.model_card(config, results, data)
+        files.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, text, aside))
     manifest.amend(folder, ended=files.utc_now())
     files.write_json(folder.results, results)
     if config.run.save_total_limit is None:
@@ -144,9 +142,9 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str, folder: Path) -> None:
+def _write_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, folder: Path) -> None:
     loading.save(network, tokenizer, folder)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def write_predictions(predictions: Predictions, names: Sequence[str], path: Path) -> None:
@@ -221,54 +219,3 @@ def _accelerate() -> str:
     own = Path(sys.executable).parent / "accelerate"
     found = shutil.which("accelerate")
     return "accelerate" if (found and Path(found) == own) or not own.exists() else _shown(own)
-
-
-def model_card(config: Config, results: Mapping[str, Any], task: Task) -> str:
-    """README.md of the model folder: what it was made from and how good it is, with the hub's metadata header."""
-    data, names, base = config.data, task.names, config.model.model_name_or_path
-    source = data.dataset_name or Path(str(data.train_file)).name
-    header = {"library_name": "transformers", "pipeline_tag": "text-classification", "base_model": base,
-              "metrics": list(task_settings.computed_metrics(config, task))}  # fmt: skip
-    if data.dataset_name and not Path(data.dataset_name).exists():
-        header["datasets"] = [data.dataset_name]
-    yaml_lines = [f"{key}: {json.dumps(value)}" for key, value in header.items()]
-    scores = {k: v for k, v in results["eval"].items() if isinstance(v, float)}
-    shown = ", ".join(names[:LISTED_CLASSES]) + (", ..." if len(names) > LISTED_CLASSES else "")
-    training = config.training
-    return "\n".join(
-        [
-            "---",
-            *yaml_lines,
-            "---",
-            "",
-            f"# {Path(base).name} fine-tuned on {source}",
-            "",
-            f"Text classification, {len(names)} classes: {shown}."
-            if task.kind.has_classes
-            else "Text regression: one number.",
-            "",
-            "```python",
-            "from transformers import pipeline",
-            "",
-            'classify = pipeline("text-classification", model="path/to/this/folder", truncation=True)',
-            "```",
-            "",
-            f"## Evaluation ({results['eval']['examples']} examples)",
-            "",
-            "| metric | value |",
-            "|---|---|",
-            *(f"| {name} | {value:.4f} |" for name, value in scores.items()),
-            "",
-            "## Training",
-            "",
-            "| setting | value |",
-            "|---|---|",
-            f"| global batch | {training.train_batch_size} |",
-            f"| learning rate | {training.learning_rate} ({training.lr_scheduler_type}) |",
-            f"| optimizer steps | {results['train']['steps']}, best at {results['best_step']} |",
-            f"| seed | {training.seed} |",
-            "",
-            "Full configuration: `config.yaml` of the run.",
-            "",
-        ]
-    )

@@ -125,7 +125,7 @@ def test_the_model_gives_true_label_names_in_a_plain_pipeline(finished: Path) ->
     answers = classify(texts[:20])
     assert [answer["label"] for answer in answers] == table["prediction"][:20].tolist()
     card = (finished / "model" / "README.md").read_text()
-    assert "animal, color, food" in card
+    assert "`animal`, `color`, `food`" in card
     assert "pipeline_tag" in card
 
 

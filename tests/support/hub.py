@@ -18,7 +18,10 @@ from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
 
 DEFAULT_BRANCH = "main"
 _NAME = r"(?P<name>[^/]+(?:/[^/]+)?)"
@@ -230,7 +233,14 @@ def _description(snapshot: Snapshot, query: Query) -> Reply:
     ]
     names = {"id": query.parts["name"], "sha": snapshot.commit, "lastModified": _COMMIT_DATE}
     flags = {"private": False, "gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": []}
-    return _json({**names, **flags, "siblings": siblings})
+    card = snapshot.files.get("README.md", b"").decode()
+    return _json({**names, **flags, "siblings": siblings, "cardData": metadata(card)})
+
+
+def metadata(card: str) -> Any:
+    """What stands between the lines `---` at the head of a card; None where there is nothing."""
+    block = re.match(r"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
+    return yaml.safe_load(block[1]) if block else None
 
 
 def _tree(snapshot: Snapshot, query: Query) -> Reply:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import ModelCard
 
 from tests.support.hub import Hub, hub
 from tests.support.launch import ROOT, TRAIN, Finished, cold, environment
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
 HEADER = """---
+language: en
 configs:
 - config_name: films
   data_files:
@@ -46,6 +48,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Path
     for name, seed in (("first", 1), ("second", 2)):
         tiny_tokenizer(folder / name, ["film", "one", "two"])
         tiny_model(folder / name, num_labels=None, seed=seed)
+        (folder / name / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
     repositories = {
         "datasets/acme/reviews": {
             "main": data_set(folder / "new", "good", "bad"),
@@ -129,6 +132,21 @@ def test_revision_decides_data_and_model_online_and_offline(served: tuple[Hub, P
     assert (folder / "main" / "predictions.parquet").read_bytes() != (
         folder / "v1" / "predictions.parquet"
     ).read_bytes()
+
+
+def test_the_card_names_model_data_and_revision(served: tuple[Hub, Path], online: list[Finished]) -> None:
+    running, folder = served
+    online[1].expect(0)
+    found = ModelCard.load(folder / "v1" / "model" / "README.md").data.to_dict()
+    assert (found["base_model"], found["datasets"], found["license"]) == ("acme/tiny", ["acme/reviews"], "mit")
+    assert found["language"] == "en"
+    [result] = found["model-index"][0]["results"]
+    assert result["dataset"] == {
+        "name": "acme/reviews films",
+        "type": "acme/reviews",
+        "config": "films",
+        "revision": running.revision("datasets/acme/reviews", "v1"),
+    }
 
 
 def test_a_configuration_with_pairs_is_read_by_name(served: tuple[Hub, Path], online: list[Finished]) -> None:

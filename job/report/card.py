@@ -1,0 +1,204 @@
+"""The model card: README.md of the model folder, with the metadata that the hub reads at its head.
+
+What is not known is left out. A local path is never written: the card is made to be published.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from job.config import Config, task_settings
+from job.config.metrics import METRICS
+from job.config.settings import OWN_NAMES
+from job.data import hub
+from job.data.dataset import Data
+from job.model import loading
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+LISTED_CLASSES = 30
+LONGEST_NAME = 60
+MODEL_HERE = "path/to/this/folder"
+"""In the card of a folder: what an upload replaces by the name on the hub."""
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
+NOT_A_LICENSE = ("other", "unknown")
+"""What a card says of a license that has no name of its own."""
+SPLITS = {"eval": "validation", "test": "test"}
+"""Keys of results.json, and what their splits are usually called."""
+
+
+def model_card(config: Config, results: Mapping[str, Any], data: Data) -> str:
+    """The card's text, from what results.json holds.
+
+    Raises:
+        ValueError: the hub's own library rejects the metadata.
+    """
+    from huggingface_hub import ModelCard
+
+    title = f"{_base_name(config)} fine-tuned on {_data_name(config)}"
+    header = _metadata(config, results, data, title).to_yaml()
+    card = f"---\n{header}\n---\n\n# {title}\n\n" + "\n".join(_body(config, results, data))
+    ModelCard(card)  # reads the metadata back
+    return card
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Metadata
+
+
+def _metadata(config: Config, results: Mapping[str, Any], data: Data, title: str) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
+    return ModelCardData(
+        base_model=_base_model(config),
+        datasets=[str(config.data.dataset_name)] if _is_hub_data(config) else None,
+        language=_data_card(config).get("language"),
+        library_name="transformers",
+        license=_license(config),
+        metrics=[_shown_metric(name) for name in task_settings.computed_metrics(config, data.task)],
+        model_name=title,
+        pipeline_tag="text-classification",
+        tags=["muster"],
+        eval_results=list(_eval_results(config, results, data)),
+    )
+
+
+def _eval_results(config: Config, results: Mapping[str, Any], data: Data) -> Iterator[EvalResult]:
+    """Each number of each scored split. Data that is not on the hub has no type there: `unknown`, as others write."""
+    from huggingface_hub import EvalResult
+
+    on_hub, name = _is_hub_data(config), str(config.data.dataset_name)
+    for split, usual in SPLITS.items():
+        for number, value in _scores(results, split).items():
+            owner = next((m for m in METRICS.values() if any(number in given for given in m.numbers.values())), None)
+            average = number.removeprefix("f1_") if number.startswith("f1_") else None
+            yield EvalResult(
+                task_type="text-classification",
+                task_name="Text Classification",
+                dataset_type=name if on_hub else "unknown",
+                dataset_name=_data_name(config, split),
+                dataset_config=config.data.dataset_config_name if on_hub else None,
+                dataset_split=_split_name(config, data, split) if on_hub else usual,
+                dataset_revision=hub.commit(name, config.data.dataset_revision, "dataset") if on_hub else None,
+                metric_type=owner.name if owner else number,
+                metric_value=value,
+                metric_name=number,
+                metric_args={"average": average} if average else None,
+            )
+
+
+def _scores(results: Mapping[str, Any], split: str) -> dict[str, float]:
+    return {name: value for name, value in results.get(split, {}).items() if isinstance(value, float)}
+
+
+def _split_name(config: Config, data: Data, split: str) -> str | None:
+    """The data set's split; None where it was found by its usual name."""
+    if split == "test":
+        return config.data.test_split_name
+    return config.data.train_split_name if data.cut else config.data.validation_split_name
+
+
+def _shown_metric(name: str) -> str:
+    return Path(name).name if Path(name).exists() else name
+
+
+def _base_model(config: Config) -> str | None:
+    """The model on the hub that this one derives from: for a local folder, what its own card says."""
+    name = config.model.model_name_or_path
+    if not Path(name).is_dir():
+        return name
+    said = _base_card(config).get("base_model")
+    return said if isinstance(said, str) and HUB_ID.fullmatch(said) else None
+
+
+def _license(config: Config) -> str | None:
+    """That of the base model, as the Trainer of Transformers writes it."""
+    said = _base_card(config).get("license")
+    return said if isinstance(said, str) and said not in NOT_A_LICENSE else None
+
+
+def _base_card(config: Config) -> Mapping[str, Any]:
+    model = config.model
+    return _card_of(loading.locate(model.model_name_or_path, model.model_revision), model.model_revision, "model")
+
+
+def _data_card(config: Config) -> Mapping[str, Any]:
+    name = config.data.dataset_name
+    return {} if name is None or name in OWN_NAMES else _card_of(name, config.data.dataset_revision, "dataset")
+
+
+def _card_of(name: str, revision: str | None, kind: hub.Kind) -> Mapping[str, Any]:
+    """The metadata of a folder's or a repository's card; {} where there is none that can be read."""
+    from huggingface_hub import metadata_load
+
+    if not Path(name).is_dir():
+        return hub.card(name, revision, kind)
+    try:
+        return metadata_load(Path(name, "README.md")) or {}
+    except Exception:  # noqa: BLE001  a README of any kind may lie there
+        return {}
+
+
+def _is_hub_data(config: Config) -> bool:
+    name = config.data.dataset_name
+    return name is not None and name not in OWN_NAMES and not Path(name).exists()
+
+
+def _base_name(config: Config) -> str:
+    """The last part of the name; of a run's model, which is always called `model`, that of the run."""
+    path = Path(config.model.model_name_or_path)
+    return path.parent.name if path.is_dir() and path.name == "model" and path.parent.name else path.name
+
+
+def _data_name(config: Config, split: str = "train") -> str:
+    """How people call the data: the data set's name, or the name of a file, without its folder."""
+    data = config.data
+    if data.dataset_name is not None:
+        name = data.dataset_name if _is_hub_data(config) else Path(data.dataset_name).name
+        return f"{name} {data.dataset_config_name}" if data.dataset_config_name else name
+    files = {"train": data.train_file, "eval": data.validation_file or data.train_file, "test": data.test_file}
+    return Path(str(files[split])).name
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Text
+
+
+def _body(config: Config, results: Mapping[str, Any], data: Data) -> Iterator[str]:
+    task, training = data.task, config.training
+    yield f"Text classification, {task}: {_classes(task.names)}." if task.kind.has_classes else "Text regression."
+    yield from ("", "```python", "from transformers import pipeline", "")
+    yield f'classify = pipeline("text-classification", model="{MODEL_HERE}", truncation=True)'
+    yield from ("```", "")
+    for split, heading in {"eval": "Evaluation", "test": "Test"}.items():
+        if scores := _scores(results, split):
+            cut = ", a tenth of the training data" if split == "eval" and data.cut else ""
+            yield f"## {heading} ({results[split]['examples']:,} examples{cut})"
+            yield from _table("metric", {name: f"{value:.4f}" for name, value in scores.items()})
+    yield "## Training"
+    yield from _table(
+        "setting",
+        {
+            "global batch": training.train_batch_size,
+            "learning rate": f"{training.learning_rate} ({training.lr_scheduler_type})",
+            "optimizer steps": f"{results['train']['steps']}, best at {results['best_step']}",
+            "examples": f"{results['train']['examples']:,}",
+            "seed": training.seed,
+        },
+    )
+
+
+def _table(what: str, rows: Mapping[str, object]) -> Iterator[str]:
+    yield from ("", f"| {what} | value |", "|---|---|")
+    yield from (f"| {name} | {value} |" for name, value in rows.items())
+    yield ""
+
+
+def _classes(names: Sequence[str]) -> str:
+    """Class names as code, whatever they hold: they come from the data."""
+    shown = (" ".join(name.replace("`", "'").split())[:LONGEST_NAME] for name in names[:LISTED_CLASSES])
+    return ", ".join(f"`{name}`" for name in shown) + (", ..." if len(names) > LISTED_CLASSES else "")
