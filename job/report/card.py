@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.config import Config, task_settings
 from job.config.metrics import METRICS
-from job.config.settings import OWN_NAMES
+from job.config.settings import BUILT_IN_DATASET
 from job.data import hub
 from job.data.dataset import Data
 from job.model import loading
@@ -128,7 +128,7 @@ def _base_card(config: Config) -> Mapping[str, Any]:
 
 def _data_card(config: Config) -> Mapping[str, Any]:
     name = config.data.dataset_name
-    return {} if name is None or name in OWN_NAMES else _card_of(name, config.data.dataset_revision, "dataset")
+    return {} if name is None or name == BUILT_IN_DATASET else _card_of(name, config.data.dataset_revision, "dataset")
 
 
 def _card_of(name: str, revision: str | None, kind: hub.Kind) -> Mapping[str, Any]:
@@ -145,7 +145,7 @@ def _card_of(name: str, revision: str | None, kind: hub.Kind) -> Mapping[str, An
 
 def _is_hub_data(config: Config) -> bool:
     name = config.data.dataset_name
-    return name is not None and name not in OWN_NAMES and not Path(name).exists()
+    return name is not None and name != BUILT_IN_DATASET and not Path(name).exists()
 
 
 def _base_name(config: Config) -> str:
