@@ -11,9 +11,10 @@ import numpy as np
 
 from job.config import Config, task_settings
 from job.config.tasks import KINDS, Task
-from job.data import labels, sources, statistics, texts, tokenization
+from job.data import sources, statistics, texts, tokenization
 from job.data.inputs import Inputs
-from job.data.labels import Reading
+from job.data.labels import encoding, recognition
+from job.data.labels.reading import Reading
 from job.data.sources import EVALUATION, TEST, Source
 from job.errors import Refused
 from job.runtime import files
@@ -170,17 +171,17 @@ def _read_labels(config: Config, read: Mapping[str, Source], of_model: Task | No
     asked = config.data.problem_type
     kind = None if asked is None else KINDS[asked]
     if "train" in read:
-        return labels.read_task(read["train"], of_model, kind)
+        return recognition.read_task(read["train"], of_model, kind)
     if of_model is None:
         raise Refused("the model has no class names of its own: give a fine-tuned one as --model_name_or_path")
-    labelled = (source for source in read.values() if not labels.is_unlabelled(source, of_model))
-    return labels.read_task_of_model(of_model, next(labelled, None), kind)
+    labelled = (source for source in read.values() if not recognition.is_unlabelled(source, of_model))
+    return recognition.read_task_of_model(of_model, next(labelled, None), kind)
 
 
 def _encoded(source: Source, reading: Reading, split: str) -> np.ndarray | None:
     """Labels of a whole source; None for a test set without any."""
-    unlabelled = split == TEST and labels.is_unlabelled(source, reading.task)
-    return None if unlabelled else labels.encode(source, reading)
+    unlabelled = split == TEST and recognition.is_unlabelled(source, reading.task)
+    return None if unlabelled else encoding.encode(source, reading)
 
 
 def _parts(

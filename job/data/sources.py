@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job import config
-from job.data import columns, demo, hub, label_column, parquet_tables, readers, text_tables, texts
+from job.data import columns, demo, hub, parquet_tables, readers, text_tables, texts
 from job.data.columns import Columns, Request
 from job.data.inputs import Inputs, ParquetInputs, TableInputs, TextInputs
-from job.data.label_column import LabelColumn
+from job.data.labels import column as label_column
+from job.data.labels.column import LabelColumn
 from job.data.library_errors import loading_errors, one_line
 from job.data.text_tables import TextFiles
 from job.errors import Refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from job.config.tasks import KINDS, MULTI_LABEL, REGRESSION, SCORE, SINGLE_LABEL, Task
-from job.data import labels
+from job.data.labels.class_names import are_placeholders
 from job.errors import Refused
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _task(pretrained: PreTrainedConfig) -> Task | None:
         raise Refused(f"the model predicts {outputs} numbers for a text (problem_type regression, num_labels {outputs} "
                       "in its config.json): models with one number or with classes are supported")  # fmt: skip
     names = _names(pretrained)
-    if labels.are_placeholders(names) and not _has_head(pretrained):
+    if are_placeholders(names) and not _has_head(pretrained):
         return None
     return Task(kind, names)
 

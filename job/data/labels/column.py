@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from job.data.label_numbers import parse_decimal, parse_whole
+from job.data.labels.numbers import parse_decimal, parse_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset

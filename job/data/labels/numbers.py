@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 """3.5, 4 and -1e3; but not 05, nan or 1_000, which float() takes too."""
@@ -16,6 +17,13 @@ LOOSE = re.compile(
 def parse_decimal(text: str) -> float | None:
     """The number that a text is, blanks around it aside; None if it is none."""
     return float(text) if DECIMAL.fullmatch(text.strip()) else None
+
+
+def as_number(value: Any, untyped: bool) -> float | None:
+    """The number that a label is; text is one only where the format knows no types."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return parse_decimal(value) if untyped and isinstance(value, str) else None
 
 
 def parse_whole(value: int | str) -> int | None:

@@ -1,0 +1,86 @@
+"""Labels as arrays of numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from job.config.tasks import REGRESSION, SINGLE_LABEL
+from job.data.labels.class_names import are_placeholders, class_name, named_element
+from job.data.labels.numbers import as_number, parse_decimal
+from job.data.labels.reading import Reading
+from job.data.labels.source_labels import few, labels_of, not_a_list, place_of, require_labels, shown
+from job.data.sources import Source
+from job.errors import Refused
+
+
+def encode(source: Source, reading: Reading) -> np.ndarray:
+    """The label of every row of `source`: int64[n] classes, float64[n] numbers, or int8[n, C] of 0 and 1.
+
+    A class whose only name is LABEL_2 is also understood as 2, the number that its model was trained on.
+
+    Raises:
+        Refused: a label that the task does not have, or none where one is needed.
+    """
+    require_labels(source)
+    labels, task = labels_of(source), reading.task
+    if task.kind == REGRESSION:
+        return np.array([_number(value, source) for value in labels.values], dtype=np.float64)[labels.codes]
+    numbers = _class_numbers(task.names, labels.declared)
+    if task.kind == SINGLE_LABEL:
+        of_values = [_class_number(value, numbers, source) for value in labels.values]
+        return np.array(of_values, dtype=np.int64)[labels.codes]
+    rows = np.zeros((len(labels.values), len(task.names)), dtype=np.int8)
+    for row, value in zip(rows, labels.values, strict=True):
+        if not isinstance(value, list):
+            raise not_a_list(value, source)
+        if reading.indicators:
+            row[:] = _indicator_row(value, len(task.names), source)
+        else:
+            row[[_class_number(named_element(v, source), numbers, source, value) for v in value]] = 1
+    return rows[labels.codes]
+
+
+def _class_numbers(names: Sequence[str], declared: Sequence[str]) -> dict[str, int]:
+    """The number of each class by what a label may call it, the names first.
+
+    `declared`: names that the data set has for the same numbers, if they are as many.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    if are_placeholders(names):
+        others = [*map(str, range(len(names))), *(declared if len(declared) == len(names) else ())]
+        for position, other in enumerate(others):
+            numbers.setdefault(other, position % len(names))
+    return numbers
+
+
+def _class_number(value: Any, numbers: dict[str, int], source: Source, whole: Any = None) -> int:
+    """The number of the class; `whole` is the list that it is a part of."""
+    name = class_name(value, source, whole)
+    if name not in numbers:
+        place = place_of(value if whole is None else whole, source)
+        remedy = "remove these rows, or train on data that has them"
+        if source.to_predict:
+            remedy = f"remove these rows, or add --no_label if {source.columns.label} is not the label"
+        classes = list(numbers)[: len(set(numbers.values()))]
+        raise Refused(f"{place}: label {shown(name)} is not among the {len(classes)} classes ({few(classes)}): "
+                      f"{remedy}")  # fmt: skip
+    return numbers[name]
+
+
+def _number(value: Any, source: Source) -> float:
+    number = parse_decimal(value) if isinstance(value, str) else as_number(value, untyped=False)
+    if number is None or not math.isfinite(number):
+        raise Refused(f"{place_of(value, source)}: label {shown(value)}: the task is regression, where each label is "
+                      "a finite number")  # fmt: skip
+    return number
+
+
+def _indicator_row(value: list[Any], width: int, source: Source) -> list[int]:
+    if len(value) != width or not all(isinstance(v, bool | int | float) and v in (0, 1) for v in value):
+        raise Refused(f"{place_of(value, source)}: label {shown(value)}: each label is a list of {width} numbers, 0 "
+                      "or 1 for each class")  # fmt: skip
+    return [int(v) for v in value]

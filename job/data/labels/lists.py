@@ -1,0 +1,54 @@
+"""Several labels a row: lists of classes, or lists of a 0 or 1 for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from job.config.tasks import MULTI_LABEL, Kind, Task
+from job.data.labels.class_names import class_name, named_element, notes_on_names, ordered
+from job.data.labels.column import LabelColumn
+from job.data.labels.reading import Reading
+from job.data.labels.source_labels import few, labels_of, not_a_list
+from job.data.sources import Source
+from job.errors import Refused
+
+
+def read_lists(train: Source, asked: Kind | None) -> Reading:
+    labels = labels_of(train)
+    if asked is not None and asked != MULTI_LABEL:
+        raise Refused(f"{train.origin}: column {train.columns.label} holds lists: --problem_type {asked.problem_type} "
+                      f"needs one label a row, lists are {MULTI_LABEL.problem_type}")  # fmt: skip
+    for value in labels.values:
+        if not isinstance(value, list):
+            raise not_a_list(value, train)
+    width = indicator_width(labels)
+    if width:
+        fitting = labels.declared if len(labels.declared) == width else ()
+        names = fitting or tuple(map(str, range(width)))
+        return Reading(Task(MULTI_LABEL, names), indicators=True, notes=(indicator_note(names),))
+    parts = {class_name(named_element(part, train), train, value) for value in labels.values for part in value}
+    names = labels.declared or ordered(parts)
+    return Reading(Task(MULTI_LABEL, names), notes=tuple(notes_on_names(names, train)))
+
+
+def indicator_width(labels: LabelColumn) -> int:
+    """The length of lists that all have this length, two or more, and hold only 0 and 1; else 0.
+
+    Lists of numbers of declared classes are indicators only where they have an entry for each class, or repeat one.
+    """
+    lists = [value for value in labels.values if isinstance(value, list)]
+    widths = {len(value) for value in lists}
+    if len(lists) < len(labels.values) or len(widths) != 1 or min(widths) < 2:
+        return 0
+    if not all(isinstance(v, bool | int | float) and v in (0, 1) for value in lists for v in value):
+        return 0
+    width = widths.pop()
+    repeats = any(len(set(value)) < width for value in lists)
+    return width if repeats or not labels.declared or len(labels.declared) == width else 0
+
+
+def indicator_note(names: Sequence[str]) -> str:
+    return (
+        f"the labels are lists of {len(names)} numbers, read as a 0 or 1 for each of the classes "
+        f"{few(names)}; lists of the classes that apply are read where they are written as text"
+    )

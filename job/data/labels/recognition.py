@@ -1,0 +1,67 @@
+"""The task that labels set: recognised by their values, or as --problem_type and the model say."""
+
+from __future__ import annotations
+
+from job.config.tasks import MULTI_LABEL, REGRESSION, Kind, Task
+from job.data.labels.column import WITHHELD
+from job.data.labels.lists import indicator_note, indicator_width, read_lists
+from job.data.labels.reading import Reading
+from job.data.labels.scalars import read_scalars
+from job.data.labels.source_labels import few, labels_of, require_labels
+from job.data.sources import Source
+from job.errors import Refused
+
+
+def read_task(train: Source, of_model: Task | None = None, asked: Kind | None = None) -> Reading:
+    """The task that the training data sets.
+
+    Args:
+        train: the source that defines the classes.
+        of_model: what the pretrained model was fine-tuned for; None if it was not.
+        asked: the kind that --problem_type names; None: recognise.
+
+    Raises:
+        Refused: fewer than two classes, a value that is no label, or values that can be read in two ways.
+    """
+    require_labels(train)
+    values = labels_of(train).values
+    if any(isinstance(value, list) for value in values):
+        reading = read_lists(train, asked)
+    else:
+        reading = read_scalars(train, asked)
+    task = reading.task
+    if task.kind == REGRESSION:
+        return reading
+    if len(task.names) < 2:
+        only = task.names[0] if task.names else "none"
+        raise Refused(f"{train.origin}: column {train.columns.label} has only one class ({only}): two are needed")
+    if of_model is not None and of_model.kind == task.kind and set(of_model.names) == set(task.names):
+        return Reading(of_model, reading.indicators, reading.notes)
+    return reading
+
+
+def read_task_of_model(of_model: Task, evaluated: Source | None, asked: Kind | None = None) -> Reading:
+    """How labels are read where nothing is trained; `evaluated` has labels, or there are none.
+
+    Raises:
+        Refused: --problem_type asks for what the model cannot give.
+    """
+    kind = asked or of_model.kind
+    if kind == REGRESSION and len(of_model.names) > 1:
+        raise Refused(
+            f"--problem_type {kind.problem_type}: the model has {len(of_model.names)} classes ({few(of_model.names)})"
+        )
+    if kind != REGRESSION and of_model.kind == REGRESSION:
+        raise Refused(f"--problem_type {kind.problem_type}: the model was fine-tuned for regression")
+    task = Task(kind, of_model.names)
+    if kind != MULTI_LABEL or evaluated is None or indicator_width(labels_of(evaluated)) != len(task.names):
+        return Reading(task)
+    return Reading(task, indicators=True, notes=(indicator_note(task.names),))
+
+
+def is_unlabelled(source: Source, task: Task) -> bool:
+    """Whether a test set has no labels: no such column, or only nulls, blanks or GLUE's -1 in it."""
+    if source.labels is None:
+        return True
+    withheld = (None, *((WITHHELD, str(WITHHELD)) if str(WITHHELD) not in task.names else ()))
+    return all(not isinstance(value, bool | list) and value in withheld for value in source.labels.values)

@@ -1,0 +1,88 @@
+"""One label a row: classes or numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from job.config.tasks import MULTI_LABEL, REGRESSION, SCORE, SINGLE_LABEL, Kind, Task
+from job.data.labels.class_names import class_name, notes_on_names, ordered
+from job.data.labels.numbers import as_number, is_loose_number, parse_decimal, parse_whole
+from job.data.labels.reading import Reading
+from job.data.labels.source_labels import labels_of, not_a_list, shown
+from job.data.sources import Source
+from job.errors import Refused
+
+MOSTLY_NUMBERS = 0.9
+"""Share of the rows from which on a label that is no number is taken for a mistake and not for a class."""
+AS_CLASSES = f"--problem_type {SINGLE_LABEL.problem_type}"
+AS_NUMBERS = f"--problem_type {REGRESSION.problem_type}"
+
+
+def read_scalars(train: Source, asked: Kind | None) -> Reading:
+    if asked == MULTI_LABEL:
+        raise not_a_list(labels_of(train).values[0], train)
+    kind, note = _recognise(train) if asked is None else (asked, None)
+    notes = [note] if note else []
+    if kind == REGRESSION:
+        return Reading(Task(REGRESSION, (SCORE,)), notes=tuple(notes))
+    names = labels_of(train).declared or ordered([class_name(value, train) for value in labels_of(train).values])
+    notes += notes_on_names(names, train)
+    return Reading(Task(SINGLE_LABEL, names), notes=tuple(notes))
+
+
+def _recognise(train: Source) -> tuple[Kind, str | None]:
+    """(classes or regression, what there is to note of this choice)."""
+    labels = labels_of(train)
+    if labels.declared:
+        return SINGLE_LABEL, None
+    where = "the labels are"
+    numbers = [as_number(value, labels.untyped) for value in labels.values]
+    if any(number is None for number in numbers):
+        _reject_odd_among_numbers(train, numbers)
+        texts = all(isinstance(v, str) and parse_decimal(v) is not None for v in labels.values)
+        return (
+            SINGLE_LABEL,
+            f"{where} text that looks like numbers, read as classes; {AS_NUMBERS} reads numbers" if texts else None,
+        )
+    if all(isinstance(v, int) or (isinstance(v, str) and parse_whole(v.strip()) is not None) for v in labels.values):
+        several = len(set(numbers)) > 2
+        return SINGLE_LABEL, f"{where} whole numbers, read as classes; {AS_NUMBERS} reads numbers" if several else None
+    if labels.untyped:
+        _reject_two_spellings(train, numbers)
+        return REGRESSION, f"{where} decimal numbers, read as numbers; {AS_CLASSES} reads classes"
+    if all(float(number).is_integer() for number in numbers if number is not None):
+        return REGRESSION, f"{where} whole numbers stored as floats, read as numbers; {AS_CLASSES} reads classes"
+    return REGRESSION, None
+
+
+def _reject_odd_among_numbers(train: Source, numbers: Sequence[float | None]) -> None:
+    """Raise Refused where nearly all labels are numbers; of typed values, also where any is a float."""
+    labels = labels_of(train)
+    loose = [labels.untyped and isinstance(value, str) and is_loose_number(value) for value in labels.values]
+    alike = np.array(loose) | np.array([number is not None for number in numbers])
+    if labels.counts[alike].sum() >= MOSTLY_NUMBERS * len(labels.codes):
+        # What is no number in any way comes first: a missing value says more than a decimal comma.
+        odd = min((code for code, number in enumerate(numbers) if number is None), key=lambda code: (alike[code], code))
+        place, value = train.place(labels.first_row(odd)), shown(labels.values[odd])
+        why = "is not a number and nearly all others are: correct it or remove the row"
+        if alike[odd]:
+            why = "is a number only without its unit or decimal comma: write it so that it is one"
+        raise Refused(f"{place}: label {value} {why}; if the labels are classes, add {AS_CLASSES}")
+    measure = labels.first(lambda value: isinstance(value, float))
+    if measure is not None:
+        place = train.place(labels.first_row(measure))
+        raise Refused(f"{place}: label {labels.values[measure]!r} is a number and others are not: a class is a whole "
+                      f"number or a text; if each is a class, add {AS_CLASSES}")  # fmt: skip
+
+
+def _reject_two_spellings(train: Source, numbers: Sequence[float | None]) -> None:
+    spelled: dict[float | None, set[str]] = defaultdict(set)
+    for value, number in zip(labels_of(train).values, numbers, strict=True):
+        spelled[number].add(value.strip())
+        if len(spelled[number]) > 1:
+            one, other = sorted(spelled[number])
+            raise Refused(f"{train.origin}: labels {one!r} and {other!r} are one number or two classes: "
+                          f"decide with {AS_NUMBERS} or {AS_CLASSES}")  # fmt: skip

@@ -1,0 +1,76 @@
+"""Several labels a row: lists of names, or of a 0 or 1 for each class."""
+
+from typing import Any
+
+import pytest
+from datasets import ClassLabel, List, Value
+
+from job.data.labels import encoding, recognition
+from job.data.sources import Source
+from tests.support.labels import from_json, refusal_of, several, source
+
+VECTORS = [[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("train", "names"),
+    [
+        (from_json([["b", "a"], [], ["b"]]), ("a", "b")),
+        (from_json([[10, 2], [], [10]]), ("2", "10")),
+        (source([["b", "a"], [], ["b"]]), ("a", "b")),
+        (source([[0, 1], [], [0]], List(ClassLabel(names=["b", "a"]))), ("b", "a")),
+    ],
+)
+def test_lists_are_several_labels_a_row(train: Source, names: tuple[str, ...]) -> None:
+    reading = recognition.read_task(train)
+    assert (reading.task, reading.indicators) == (several(*names), False)
+    first = names.index("b") if "b" in names else names.index("10")
+    assert encoding.encode(train, reading).tolist() == [[1, 1], [0, 0], [int(i == first) for i in range(2)]]
+
+
+@pytest.mark.parametrize(
+    ("train", "names"),
+    [
+        (from_json(VECTORS), ("0", "1", "2")),
+        (from_json([[float(v) for v in row] for row in VECTORS]), ("0", "1", "2")),
+        (from_json([[bool(v) for v in row] for row in VECTORS]), ("0", "1", "2")),
+        (source(VECTORS), ("0", "1", "2")),
+        (source(VECTORS, List(Value("int64"), length=3)), ("0", "1", "2")),
+        (source(VECTORS, List(Value("bool"))), ("0", "1", "2")),
+        (source(VECTORS, List(Value("float32"), length=3)), ("0", "1", "2")),
+        (source(VECTORS, List(ClassLabel(names=["x", "y", "z"]), length=3)), ("x", "y", "z")),
+        (source(VECTORS, List(ClassLabel(names=["no", "yes"]))), ("0", "1", "2")),
+    ],
+)
+def test_lists_of_0_and_1_of_one_length_are_indicator_vectors(train: Source, names: tuple[str, ...]) -> None:
+    reading = recognition.read_task(train)
+    assert (reading.task, reading.indicators) == (several(*names), True)
+    assert encoding.encode(train, reading).tolist() == VECTORS
+    assert reading.notes == (
+        f"the labels are lists of 3 numbers, read as a 0 or 1 for each of the classes {', '.join(names)}; "
+        "lists of the classes that apply are read where they are written as text",
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([[0, 1], [0]], ("0", "1")),  # of two lengths
+        ([[0], [1]], ("0", "1")),
+        ([[0, 1], [1, 2]], ("0", "1", "2")),
+        ([["0", "1"], ["1", "0"]], ("0", "1")),
+    ],
+)
+def test_other_lists_name_classes(values: list[Any], names: tuple[str, ...]) -> None:
+    reading = recognition.read_task(from_json(values))
+    assert (reading.task, reading.indicators) == (several(*names), False)
+
+
+def test_a_split_is_read_as_the_training_data_was() -> None:
+    named = recognition.read_task(from_json([[0, 1], [0]]))
+    assert encoding.encode(from_json([[0, 1], [1, 0]]), named).tolist() == [[1, 1], [1, 1]]
+    vectors = recognition.read_task(from_json([[0, 1], [0, 0]]))
+    assert encoding.encode(from_json([[0, 1], [1, 0]]), vectors).tolist() == [[0, 1], [1, 0]]
+    assert refusal_of(from_json([[0, 1], [1]]), several("0", "1"), indicators=True) == (
+        "train.csv, row 2: label [1]: each label is a list of 2 numbers, 0 or 1 for each class"
+    )
