@@ -1,7 +1,7 @@
-"""What can be known wrong without torch, so that the login node says it before a job waits in a queue.
+"""Checks that need no torch: a login node runs them, so that mistakes are reported before a job waits in a queue.
 
-Standard library only beyond the configuration, and pyarrow for the columns of parquet where it is installed. What
-needs another library (the hub, the model) is checked by the job itself in its first seconds.
+They use the configuration, the standard library and, for the columns of parquet files, pyarrow if it is installed. What
+needs another library (the hub, the model) is checked by the job in its first seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ANSWERS = (".csv", ".jsonl", ".parquet")
 
 
 def check(config: Config) -> None:
-    """Raise Refused for the first thing that cannot work, naming it and the remedy."""
+    """Raise Refused for the first setting that cannot work, naming it and the remedy."""
     _check_bounds(config)
     _check_choices(config)
     _check_model(config)
@@ -45,10 +45,10 @@ def _check_bounds(config: Config) -> None:
 def _check_choices(config: Config) -> None:
     columns.check_count(config.data.text_column_names)
     path = config.run.resume_from_checkpoint
-    requeued = contract.OWNER in os.environ  # where the first start may have removed it since: the job itself decides
+    requeued = contract.OWNER in os.environ  # the first start may have removed the checkpoint since: the job decides
     if path != "auto" and not requeued and not Path(path).is_dir():
         raise Refused(
-            f"--resume_from_checkpoint {path} is not a folder: auto resumes from the newest checkpoint in output_dir"
+            f"--resume_from_checkpoint {path} is not a folder: use auto for the newest checkpoint in --output_dir"
         )
     evaluation = config.evaluation
     if evaluation.eval_strategy == "steps" and evaluation.eval_steps is None:
@@ -62,14 +62,14 @@ def _check_choices(config: Config) -> None:
 
 
 def _check_best_metric(config: Config) -> None:
-    """What our own metrics give is known; another's only once it has computed."""
+    """The numbers of built-in metrics are known here; those of other metrics only once they have been computed."""
     names, best = config.evaluation.metrics, config.evaluation.metric_for_best_model
     given = metrics.numbers(names or tuple(metrics.METRICS))
     if best is None or not set(names) <= metrics.METRICS.keys():
         return
     if metrics.as_computed(best) not in ("loss", *given):
-        source = f"--metrics {' '.join(names)} give" if names else "there are"
-        raise Refused(f"--metric_for_best_model {best}: {source} loss, {', '.join(given)}")
+        source = f"--metrics {' '.join(names)} gives" if names else "choose one of"
+        raise Refused(f"--metric_for_best_model {best} is not computed: {source} loss, {', '.join(given)}")
 
 
 def _check_token_limits(config: Config) -> None:
@@ -80,37 +80,37 @@ def _check_token_limits(config: Config) -> None:
     }
     for name, limit in limits.items():
         if limit is not None and limit < longest:
-            raise Refused(f"--{name} {limit} is less than one example of --max_seq_length {longest}")
+            raise Refused(f"--{name} {limit} must be at least --max_seq_length {longest}, the length of one example")
 
 
 def _check_model(config: Config) -> None:
-    """A model in a folder: its config.json and weights are there, and it has the positions that are asked for."""
+    """A model folder has a config.json, weights, and at least as many positions as --max_seq_length."""
     name = config.model.model_name_or_path
     folder = Path(name)
     if config.model.tokenizer_name is not None and _is_missing_path(config.model.tokenizer_name):
-        raise Refused(f"no folder {config.model.tokenizer_name} with a tokenizer")
+        raise Refused(f"--tokenizer_name {config.model.tokenizer_name}: there is no such folder")
     if not folder.is_dir():
         _refuse_unfinished(folder)
         if _is_missing_path(name):
-            raise Refused(f"no model folder {name}")
+            raise Refused(f"--model_name_or_path {name}: there is no such folder")
         return
     if not (folder / "config.json").is_file():
         has_model = (folder / "model" / "config.json").is_file()
-        instead = f"; the model of this run is {name.rstrip('/')}/model" if has_model else ""
-        raise Refused(f"{name} is no model folder: it has no config.json{instead}")
+        instead = f"; this is a run folder, its model is {name.rstrip('/')}/model" if has_model else ""
+        raise Refused(f"{name} is not a model folder: config.json is missing{instead}")
     try:
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         positions = described.get("max_position_embeddings")
     except (ValueError, AttributeError, OSError):
-        raise Refused(f"{name}/config.json cannot be read as JSON: the model folder is damaged") from None
+        raise Refused(f"{name}/config.json is not valid JSON: the model folder is damaged") from None
     asked = config.data.max_seq_length
     if isinstance(positions, int) and asked is not None and 0 < positions < asked:
-        raise Refused(f"--max_seq_length {asked}: the model {name} has {positions} positions")
+        raise Refused(f"--max_seq_length {asked} is more than the {positions} positions of the model {name}")
     _check_weights(folder)
 
 
 def _is_missing_path(name: str) -> bool:
-    """Whether `name` can only be a path, and there is no such folder: a name on the hub is `owner/name` or `name`."""
+    """Whether `name` can only be a path and no such folder exists. On the hub, names are `owner/name` or `name`."""
     path = Path(name)
     if path.is_dir():
         return False
@@ -119,13 +119,13 @@ def _is_missing_path(name: str) -> bool:
 
 
 def _refuse_unfinished(model: Path) -> None:
-    """A run's model is there once the run is finished: said, since the name would be looked up on the hub."""
+    """Reject the model of an unfinished run: its folder does not exist yet, so it would be looked up on the hub."""
     run = model.parent
     try:
         state = json.loads((run / contract.STATUS).read_text(encoding="utf-8"))["state"]
     except (OSError, ValueError, TypeError, KeyError):
         return
-    raise Refused(f"no model {model} yet: the run in {run} is {state}, and its model is there when it is DONE")
+    raise Refused(f"{model} does not exist yet: the run {run} is {state}; its model is written when it is DONE")
 
 
 def _check_weights(folder: Path) -> None:
@@ -140,7 +140,7 @@ def _check_weights(folder: Path) -> None:
         "save_file({k: v.clone().contiguous() for k, v in w.items()}, 'model.safetensors', {'format': 'pt'})"
     )
     raise Refused(
-        f"{folder} has pickled weights, which can run code when they are read; to convert them: "
+        f"{folder} has pickled weights, which can run code when loaded; convert them to safetensors: "
         f'cd {shlex.quote(str(folder))} && python -c "{convert}"'
     )
 
@@ -149,16 +149,17 @@ def _check_sources(config: Config) -> None:
     data = config.data
     if data.dataset_name and (data.train_file or data.validation_file or data.test_file):
         raise Refused(
-            "--dataset_name and --train_file/--validation_file/--test_file exclude each other: give one or the other"
+            "--dataset_name cannot be combined with --train_file, --validation_file or --test_file: give one or the "
+            "other"
         )
     for name in ("validation_split_name", "test_split_name"):
         if getattr(data, name) and not data.dataset_name:
-            raise Refused(f"--{name} is a split of --dataset_name: with files, give --{name.split('_')[0]}_file")
+            raise Refused(f"--{name} needs --dataset_name; for files, use --{name.split('_')[0]}_file")
     if data.no_label and not (data.test_file or data.test_split_name):
-        raise Refused("--no_label is about test data: give --test_file, or --dataset_name and --test_split_name")
+        raise Refused("--no_label needs test data: give --test_file, or --dataset_name and --test_split_name")
     training = config.training
     if training.do_train and not training.do_eval:
-        raise Refused("--no_do_eval is for prediction, with --no_do_train: training needs it to find its best model")
+        raise Refused("--no_do_eval needs --no_do_train: training evaluates to choose the best model")
     if not data.dataset_name and not data.train_file and training.do_train:
         raise Refused("nothing to train on: give --train_file, --dataset_name, or a recipe")
     if not data.dataset_name and not data.validation_file and not training.do_train and training.do_eval:
@@ -177,9 +178,9 @@ def _check_files(config: Config) -> None:
 
 
 def _check_file(config: Config, split: str, name: str, trained: Columns | None = None) -> Columns | None:
-    """The columns of the files `name` means, of the first hundred: a login node does not read for minutes.
+    """The columns of the files that match `name`. Only the first hundred are read, to keep a login node fast.
 
-    None where the columns of parquet cannot be read, without pyarrow.
+    None for parquet files if pyarrow is not installed.
     """
     paths = readers.files(name)
     if readers.kind(paths[0]) == readers.PARQUET and not importlib.util.find_spec("pyarrow"):
@@ -189,25 +190,25 @@ def _check_file(config: Config, split: str, name: str, trained: Columns | None =
 
 
 def _check_output_file(config: Config) -> None:
-    """The answers can be written, and overwrite no data."""
+    """The file of predictions can be written and overwrites no data."""
     data, name = config.data, config.run.output_file
     if name is None:
         if config.run.top_k is not None:
-            raise Refused("--top_k is about the answers to test data: give --output_file")
+            raise Refused("--top_k needs --output_file, where the classes are written")
         return
     path = Path(name).absolute()
     if path.suffix.lower() not in ANSWERS:
         raise Refused(f"--output_file {name}: the name must end in {', '.join(ANSWERS)}")
     if not (data.test_file or data.test_split_name):
-        raise Refused("--output_file is for answers to test data: give --test_file, or --dataset_name and "
+        raise Refused("--output_file needs test data to predict: give --test_file, or --dataset_name and "
                       "--test_split_name")  # fmt: skip
     if path.is_dir():
-        raise Refused(f"--output_file {name} is a folder: name a file in it")
+        raise Refused(f"--output_file {name} is a folder: give the name of a file")
     for given in filter(None, (data.train_file, data.validation_file, data.test_file)):
         if readers.matches(str(path), given):
-            raise Refused(f"--output_file {name} is one of the files that are read ({given}): choose another name")
+            raise Refused(f"--output_file {name} would overwrite an input file ({given}): choose another name")
     if data.dataset_name and Path(data.dataset_name).is_dir() and Path(data.dataset_name).absolute() in path.parents:
-        raise Refused(f"--output_file {name} is in the folder of --dataset_name: choose another folder")
+        raise Refused(f"--output_file {name} is inside the dataset folder: choose another folder")
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise Refused(f"--output_file {name} cannot be written: {parent} is not a folder that this user can write to")
+        raise Refused(f"--output_file {name} cannot be written: {parent} is not a writable folder")

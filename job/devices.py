@@ -1,7 +1,7 @@
-"""Whether this machine's GPUs are what the processes started on it need: found out before they join.
+"""Checks this machine's GPUs before the processes join.
 
-Without this, a GPU that PyTorch cannot use is passed over in silence and the job trains on the CPU for days, and
-processes without a GPU of their own fail with CUDA's "invalid device ordinal".
+Without these checks, a GPU that PyTorch cannot use is silently ignored and the job trains on the CPU for days, and
+processes that have no GPU of their own fail with CUDA's "invalid device ordinal".
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from job.runtime.environment import TRUE
 
 NVIDIA_DRIVERS = Path("/proc/driver/nvidia")
 OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
-"""CUDA's major version -> the oldest branch of NVIDIA's driver that runs it."""
+"""CUDA's major version -> the oldest NVIDIA driver branch that supports it."""
 NO_DEVICE = re.compile(r"\s*(-1|NoDevFiles|void|none)?\s*")
-"""A CUDA_VISIBLE_DEVICES with which a CPU is asked for."""
+"""Values of CUDA_VISIBLE_DEVICES that request the CPU."""
 CPU_INSTEAD = "to train on the CPU set ACCELERATE_USE_CPU=true"
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What is known of a machine's GPUs.
+    """The GPUs of a machine.
 
     Attributes:
-        processes: of this job, on this machine.
+        processes: processes of this job on this machine.
         visible: GPUs that torch can use.
-        present: GPUs that the driver lists, whether or not they are hidden from this process.
-        mask: CUDA_VISIBLE_DEVICES; None where it is not set.
-        driver: version of NVIDIA's driver; empty where there is none.
-        torch: its version.
-        cuda: version of CUDA that torch was built for; None for a build without.
-        capability: of the first visible GPU, as (7, 5).
-        oldest_capability: that torch was built for.
+        present: GPUs that the driver lists, including those hidden from this process.
+        mask: CUDA_VISIBLE_DEVICES; None if it is not set.
+        driver: version of the NVIDIA driver; empty if there is none.
+        torch: version of torch.
+        cuda: CUDA version that torch was built for; None for a build without CUDA.
+        capability: compute capability of the first visible GPU, e.g. (7, 5).
+        oldest_capability: oldest compute capability that torch was built for.
     """
 
     processes: int = 1
@@ -55,22 +55,22 @@ class Devices:
 
 
 def check() -> None:
-    """Refused if the job's processes on this machine would not get the GPUs that it has; a CPU can be asked for."""
-    if not cpu_is_asked_for(os.environ):
+    """Refused if the machine has GPUs that the job's processes cannot use, unless the CPU was requested."""
+    if not cpu_is_requested(os.environ):
         reason = problem(look())
         if reason is not None:
             raise Refused(reason)
 
 
-def cpu_is_asked_for(environ: Mapping[str, str]) -> bool:
-    """Whether GPUs are not to be used, by Accelerate's variable or an empty CUDA_VISIBLE_DEVICES."""
+def cpu_is_requested(environ: Mapping[str, str]) -> bool:
+    """Whether Accelerate's variable or an empty CUDA_VISIBLE_DEVICES requests the CPU."""
     mask = environ.get("CUDA_VISIBLE_DEVICES")
     hidden = mask is not None and NO_DEVICE.fullmatch(mask) is not None
     return environ.get("ACCELERATE_USE_CPU", "").lower() in TRUE or hidden
 
 
 def problem(devices: Devices) -> str | None:
-    """Why the processes cannot have a GPU each, in one line; None if they can, or if there is no GPU at all."""
+    """Why not every process can have a GPU, in one line; None if each can, or if the machine has no GPU."""
     if devices.visible == 0:
         return _unusable(devices) if devices.present else None
     if devices.capability < devices.oldest_capability:
@@ -109,10 +109,10 @@ def _dotted(capability: tuple[int, int]) -> str:
 
 
 def look() -> Devices:
-    """The facts of this machine. NVIDIA's tools are asked only where torch sees no GPU."""
+    """The GPUs of this machine. nvidia-smi runs only if torch sees no GPU."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a driver that is too old: said in our own line
+        warnings.simplefilter("ignore")  # torch warns of an old driver; `problem` reports it in one line
         visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return Devices(
         processes=processes,
@@ -128,7 +128,7 @@ def look() -> Devices:
 
 
 def _nvidia_smi(*arguments: str) -> list[str]:
-    """The lines it prints; none where it is not there or fails, as it does without a driver."""
+    """The lines that nvidia-smi prints; none if it is missing or fails, as it does without a driver."""
     try:
         done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -143,15 +143,15 @@ def _present() -> int:
 
 
 def _driver() -> str:
-    told = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
-    if told:
-        return told[0].strip()
+    lines = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
+    if lines:
+        return lines[0].strip()
     version = NVIDIA_DRIVERS / "version"
     found = re.search(r"Module\s+(\d[\d.]*)", version.read_text()) if version.is_file() else None
     return found[1] if found else ""
 
 
 def _oldest_capability() -> tuple[int, int]:
-    """Of the GPUs that torch has code for; (0, 0) where it is not known, as for AMD's."""
+    """The oldest compute capability that torch has code for; (0, 0) if unknown, as for AMD GPUs."""
     known = [re.fullmatch(r"(?:sm|compute)_(\d+)(\d)[a-z]?", name) for name in torch.cuda.get_arch_list()]
     return min(((int(match[1]), int(match[2])) for match in known if match), default=(0, 0))

@@ -1,7 +1,7 @@
 """Errors that end a job, each with one line for the user and an exit code for the launcher.
 
-Only these kinds are shown without a traceback: the reader can act on the line alone. Everything else is a fault
-of the program, and a traceback is then what helps.
+Only these are shown without a traceback: the line alone tells the user what to do. Any other exception is a bug and
+shows its traceback.
 """
 
 
@@ -12,7 +12,7 @@ class JobError(Exception):
     on_every_rank = True
 
     def __init__(self, line: str) -> None:
-        super().__init__(" ".join(line.splitlines()))  # a file's or flag's own text may hold breaks
+        super().__init__(" ".join(line.splitlines()))  # text from a file or flag may contain line breaks
 
 
 class Refused(JobError):
@@ -30,31 +30,31 @@ class NonFiniteOutput(JobError):
 
 
 SMALLER = "lower --max_seq_length, or try --mixed_precision bf16 or --gradient_checkpointing"
-"""What makes a step need less memory."""
+"""How to make a step need less memory."""
 
 
 class OutOfMemory(JobError):
-    """One example alone does not fit into the GPU's memory."""
+    """A single example does not fit into the GPU's memory."""
 
 
 class OutOfMemoryInExchange(OutOfMemory):
-    """The GPU's memory was full on this process while the others waited for its gradients."""
+    """This process ran out of GPU memory while the others waited for its gradients."""
 
     on_every_rank = False
 
 
 class NeedsHuman(JobError):
-    """Work is there and cannot be used: going on would lose it, so somebody has to look."""
+    """There are checkpoints but none can be used. Starting over would lose them, so a person has to decide."""
 
     exit_code = 3
 
 
 class Stopped(JobError):
-    """Ended on request, by a signal or a time limit. Raised where the request is noticed, and nowhere else.
+    """Stopped on request, by a signal or a time limit. Raised only where the request is detected.
 
     Attributes:
-        reason: what asked for it.
-        progress: how far the job got, and what to do; set by whoever saves a checkpoint on the way out.
+        reason: the signal or limit.
+        progress: how far the job got, and what to do; set by the code that saves a checkpoint before the job ends.
     """
 
     exit_code = 75

@@ -1,10 +1,9 @@
-"""Predict with a fine-tuned model: the recipe `predict` of job/train.py, to be started by its own name.
+"""Predict with a fine-tuned model: a shortcut for `job/train.py predict`.
 
     accelerate launch job/predict.py --model_name_or_path runs/latest/model --test_file new.csv
 
-Data, model, the evaluation's exact sharding and the run folder are the training job's own chapters, so that a row gets
-the answer here that it gets as a test set after training. A page of its own that calls them would be a second story to
-keep true; what is to be left out is a setting, which the run's config.yaml keeps and every launcher carries.
+Implemented as a recipe of train.py, so that there is one code path and a row gets the same prediction here as in a test
+set after training. Which phases to skip is a setting, which config.yaml records and every launcher passes on.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # as in job/train.py: this code, and signals before imports that take long
+if __name__ == "__main__":  # as in job/train.py: run this checkout's code, and handle signals before slow imports
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from job.runtime import signals

@@ -4,8 +4,8 @@
     accelerate launch job/train.py mrpc --learning_rate 3e-5              # a recipe, one setting changed
     accelerate launch job/train.py --train_file a.csv --validation_file b.csv
 
-This file tells the story; each chapter is a module. Torch is imported only after the flags have been checked, so that a
-typing error is answered in tenths of a second and the environment is made before any library reads it.
+This file runs the phases of a job in order; each phase is a module. Torch is imported only after the flags have been
+checked: a typo is reported in tenths of a second, and environment variables are set before any library reads them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-if __name__ == "__main__":  # run from a checkout or snapshot: this code, not an installed copy
+if __name__ == "__main__":  # in a checkout or snapshot, run its code and not an installed copy
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from job.runtime import environment, signals
 
-if __name__ == "__main__":  # before the imports below, which take long enough for a signal to arrive
+if __name__ == "__main__":  # before the slow imports below: a signal may arrive meanwhile
     signals.install()
 
 from job import checks
@@ -44,9 +44,9 @@ RUN_AGAIN = "run the same command again to resume from the last checkpoint"
 
 
 def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None) -> int:
-    """Run the command line on this process and return its exit code; one line for what the user can mend.
+    """Run the command line on this process and return the exit code. Errors that the user can fix are one line.
 
-    `leave` is called before this process ends because it was stopped while it waited for the others to start.
+    `leave` is called before the process ends, if it is stopped while it waits for the others to start.
     """
     signals.install()
     console.install()
@@ -59,32 +59,32 @@ def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None
     except JobError as error:
         if console.traceback_wanted():
             log.error(traceback.format_exc().rstrip())
-        if os.environ.get("RANK", "0") == "0" or not error.on_every_rank:  # else all raise the same: printed once
+        if os.environ.get("RANK", "0") == "0" or not error.on_every_rank:  # all ranks raise the same: print it once
             console.last_line(f"{'' if isinstance(error, Stopped) else 'error: '}{error}")
         code = error.exit_code
-    except Exception as error:  # noqa: BLE001  the last resort: shown as a traceback
+    except Exception as error:  # noqa: BLE001  anything else is a bug: show the traceback
         if _out_of_memory(error):
             console.last_line(f"error: out of GPU memory: {SMALLER}")
         elif _lost_another(error):
             console.last_line(f"error: another process died; {RUN_AGAIN}")
         else:
-            log.error(traceback.format_exc().rstrip())  # in one piece: other ranks write too
+            log.error(traceback.format_exc().rstrip())  # in one call: other ranks write too
         code = 1
     report_exit_code(code)
     return code
 
 
 def train(config: Config, name: str = "run") -> dict[str, Any]:
-    """Train and evaluate as configured on this process and those started with it; returns what results.json holds.
+    """Train and evaluate as configured, together with the other processes; returns the content of results.json.
 
-    To be called from a notebook as `accelerate.notebook_launcher(train, (config,))`.
+    From a notebook: `accelerate.notebook_launcher(train, (config,))`.
 
     Args:
         config: all settings.
-        name: what a new run folder's name begins with, where config.run.output_dir is unset.
+        name: prefix of a new run folder's name, if config.run.output_dir is unset.
 
     Raises:
-        JobError: on every process: a request that cannot be carried out, or a loss that is not finite.
+        JobError: on every process: the request cannot be carried out, or the loss is not finite.
     """
     environment.prepare()
     checks.check(config)
@@ -92,7 +92,7 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
 
 
 def _start(config: Config, name: str, leave: Leave | None = None) -> dict[str, Any]:
-    """Join the processes, open the run folder, run, and leave the processes."""
+    """Join the processes, open the run folder, run, and leave the process group."""
     from job import distributed
     from job.run import opening
     from job.run.context import RunContext
@@ -112,7 +112,7 @@ def _start(config: Config, name: str, leave: Leave | None = None) -> dict[str, A
         with status.running():
             results = run(RunContext(opened.config, accelerator, opened.folder, status), opened.resume_from)
     except Stopped as stop:
-        stopped = stop.with_traceback(None)  # it holds the model, which must be gone before the process group
+        stopped = stop.with_traceback(None)  # it references the model, which must be freed before the process group
     except Exception as error:
         ended_by = error
         raise
@@ -126,9 +126,9 @@ def _start(config: Config, name: str, leave: Leave | None = None) -> dict[str, A
 
 
 def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
-    """The run itself, from the data to the published model; returns what results.json holds.
+    """Run the job, from the data to the saved model; returns the content of results.json.
 
-    `resumed` is the checkpoint to resume from, if there is one.
+    `resumed` is the checkpoint to resume from, if any.
     """
     from accelerate.utils import set_seed
 
@@ -149,7 +149,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
         task = head.own_task(pretrained, required=trained)
         tokenizer = tokenizers.load(config.model, pretrained, trained)
         length = limits.max_length(config.data.max_seq_length, pretrained, tokenizer, trained)
-        tokenizer.model_max_length = length  # as it is saved: others then cut texts alike
+        tokenizer.model_max_length = length  # saved with the model, so that others truncate texts the same way
         signals.raise_if_stopping()
     with console.notice("reading and tokenizing the data"):
         read = distributed.main_process_first(
@@ -178,7 +178,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
 
 
 def refuse_other_data(resumed: Path | None, read: Data) -> None:
-    """Refused if the checkpoint was made with other examples or tokens than are there now."""
+    """Refused if the examples or tokens differ from those that the checkpoint was made with."""
     from job.run import checkpoints
     from job.training import step_end
 
@@ -187,12 +187,12 @@ def refuse_other_data(resumed: Path | None, read: Data) -> None:
     before, now = checkpoints.read_state(resumed)["data"], step_end.fingerprints(read)
     for name, what in {"source": "data", "tokens": "tokenizer"}.items():
         if before[name] != now[name]:
-            raise Refused(f"the {what} is not what it was when {resumed.name} was made: restore it, choose another "
+            raise Refused(f"the {what} changed since {resumed.name} was saved: restore it, choose another "
                           "--output_dir, or start over with --overwrite_output_dir")  # fmt: skip
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether a GPU's memory was full; torch is not there before it can be."""
+    """Whether a GPU ran out of memory. It cannot have before torch is imported."""
     if "torch" not in sys.modules:
         return False
     from job.batching import oom
@@ -201,7 +201,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _lost_another(error: Exception) -> bool:
-    """Whether this is only the consequence of another process's end; torch is not there before it can be."""
+    """Whether the error only follows from the death of another process. It cannot before torch is imported."""
     if "torch" not in sys.modules:
         return False
     from job import distributed
@@ -210,7 +210,7 @@ def _lost_another(error: Exception) -> bool:
 
 
 def write_answers(opened: Opened) -> None:
-    """Write the answers of a run that has finished where they are asked for."""
+    """Write the predictions of a finished run to --output_file."""
     from job.data import dataset
     from job.report import answers
 
@@ -222,15 +222,15 @@ def write_answers(opened: Opened) -> None:
 
 
 def say_stopped(stop: Stopped) -> None:
-    """The last line of a process that ends while it waits for the others."""
+    """Print the last line of a process that is stopped while it waits for the others."""
     console.last_line(str(stop))
     report_exit_code(stop.exit_code)
 
 
 def report_exit_code(code: int) -> None:
-    """Tell our own launcher the code in the file it named: the launchers in between make every failure a 1.
+    """Write the exit code to the file that our launcher named: accelerate and torchrun turn every failure into a 1.
 
-    The first failure counts: what ends the other processes then is its consequence.
+    The first failure counts; later ones follow from it.
     """
     path = os.environ.get(contract.EXIT_CODE_FILE)
     if path and (code or os.environ.get("RANK", "0") == "0"):
@@ -239,10 +239,10 @@ def report_exit_code(code: int) -> None:
 
 
 def end_process(code: int) -> NoReturn:
-    """End this process, a script's.
+    """End this process, which runs a script.
 
-    One that is still in the process group has lost the others, or left them: the teardown of NCCL, gloo and CUDA would
-    wait for them. A notebook's process must not end like that, so `train` does not.
+    If it is still in the process group, it has lost the other processes: the teardown of NCCL, gloo and CUDA would wait
+    for them, so it is skipped. A notebook's process must not end like that, so `train` does not call this.
     """
     signals.ignore()
     distributed = sys.modules.get("torch.distributed")

@@ -1,7 +1,7 @@
-"""Which columns hold the text and the label: given by name, or recognised by the names the field uses.
+"""Which columns contain the text and the label: given by the user, or recognised by common names.
 
-Recognition is by name only and is refused when in doubt. Guessing by order or type, as example scripts do, trains on
-the wrong column silently. Evaluation and test data have the columns that the training data had.
+Columns are recognised by name only, and an ambiguous table is rejected. Guessing by order or type, as example scripts
+do, silently trains on the wrong column. Evaluation and test data use the columns of the training data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LABELS = ("label", "labels", "category", "class", "target", "intent", "sentiment
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns used: one or two of text, and the label's (None: there is none)."""
+    """Names of the columns used: one or two text columns, and the label column (None: no label)."""
 
     text: tuple[str, ...]
     label: str | None
@@ -40,14 +40,14 @@ class Columns:
 
 @dataclass(frozen=True)
 class Request:
-    """The columns that are wanted of a split.
+    """The columns requested of a split.
 
     Attributes:
-        text: their names; (): recognise.
-        label: its name; None: recognise.
-        label_required: whether it must be there.
-        has_label: False: there is none, whatever the columns are called (--no_label).
-        as_trained: whether the names are those of the training data and not the user's.
+        text: names of the text columns; (): recognise them.
+        label: name of the label column; None: recognise it.
+        label_required: whether the label column must exist.
+        has_label: False: no column is the label, regardless of names (--no_label).
+        as_trained: whether the names come from the training data and not from the user.
     """
 
     text: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Request:
 
 
 def request(data: Data, split: str, trained: Columns | None = None) -> Request:
-    """What is asked of `split` ("train", "validation" or "test"); `trained`: the training data's columns."""
+    """The columns requested of `split` ("train", "validation" or "test"); `trained`: those of the training data."""
     named = data.label_column_name
     is_test = split == "test"
     return Request(
@@ -71,36 +71,36 @@ def request(data: Data, split: str, trained: Columns | None = None) -> Request:
 
 
 def choose(there: Sequence[str], asked: Request, origin: str) -> Columns:
-    """The columns of the table `origin` to use; `there` are those it has.
+    """The columns to use of the table `origin`, which has the columns `there`.
 
     Raises:
-        Refused: a column is not there, or none or more than one can be meant; with the list of those there are.
+        Refused: a column is missing, not recognised or ambiguous; the message lists the columns of the table.
     """
     check_count(asked.text)
-    like = ", which the training data has" if asked.as_trained else ""
+    like = ", as in the training data" if asked.as_trained else ""
     for name in asked.text:
         if name not in there:
-            raise Refused(f"{origin} has no column {name}{like}: it has {_listed(there)}")
+            raise Refused(f"{origin} has no column {name}{like}; its columns: {_listed(there)}")
     text = asked.text or _recognised_text(there, origin)
     columns = Columns(text, _label(there, asked, text, origin))
     for name in columns.all:
         if columns.all.count(name) > 1:
-            raise Refused(f"column {name} is named twice among --text_column_names and --label_column_name")
+            raise Refused(f"column {name} is given twice in --text_column_names and --label_column_name")
         if list(there).count(name) > 1:
             raise Refused(f"{origin} has {list(there).count(name)} columns named {name}: rename all but one")
     return columns
 
 
 def notes(there: Sequence[str], asked: Request, chosen: Columns, origin: str) -> list[str]:
-    """What a user may not expect of this choice."""
-    found = []
+    """Consequences of this choice that a user may not expect."""
+    lines = []
     if asked.as_trained:
         pair = next((pair for pair in PAIRS if set(pair) <= set(there) and chosen.text == pair[:1]), None)
         if pair:
-            found.append(f"{origin}: column {pair[1]} is not read, the training data has {chosen.text[0]} only")
+            lines.append(f"{origin}: column {pair[1]} is ignored, because the training data has only {chosen.text[0]}")
         if asked.has_label and asked.label and chosen.label is None:
-            found.append(f"{origin}: no column {asked.label}, so it is predicted and not scored")
-    return found
+            lines.append(f"{origin}: no column {asked.label}, so it is predicted but not scored")
+    return lines
 
 
 def _label(there: Sequence[str], asked: Request, text: Sequence[str], origin: str) -> str | None:
@@ -111,13 +111,13 @@ def _label(there: Sequence[str], asked: Request, text: Sequence[str], origin: st
     if asked.label in there:
         return asked.label
     if asked.label_required:
-        like = ", which the training data has" if asked.as_trained else ""
-        raise Refused(f"{origin} has no column {asked.label}{like}: it has {_listed(there)}")
+        like = ", as in the training data" if asked.as_trained else ""
+        raise Refused(f"{origin} has no column {asked.label}{like}; its columns: {_listed(there)}")
     return None
 
 
 def check_count(text: Sequence[str]) -> None:
-    """Refused if more columns of text are named than a model can read apart."""
+    """Refused for more than two text columns, which models do not take."""
     if len(text) > 2:
         raise Refused(f"--text_column_names takes one column, or two for sentence pairs, not {len(text)}")
 
@@ -129,8 +129,8 @@ def _recognised_text(there: Sequence[str], origin: str) -> tuple[str, ...]:
     found = [name for name in there if name.lower() in TEXTS]
     if len(found) == 1:
         return (found[0],)
-    why = f"more than one column may be the text ({', '.join(found)})" if found else "no column has a usual text name"
-    raise Refused(f"{origin}: {why}; name it with --text_column_names: it has {_listed(there)}")
+    why = f"ambiguous text columns ({', '.join(found)})" if found else "no text column recognised"
+    raise Refused(f"{origin}: {why}: set --text_column_names; its columns: {_listed(there)}")
 
 
 def _recognised_label(there: Sequence[str], text: Sequence[str], origin: str, optional: bool) -> str | None:
@@ -139,9 +139,9 @@ def _recognised_label(there: Sequence[str], text: Sequence[str], origin: str, op
         return None
     if len(found) == 1:
         return found[0]
-    why = f"more than one column may be the label ({', '.join(found)})" if found else "no column has a usual label name"
-    raise Refused(f"{origin}: {why}; name it with --label_column_name: it has {_listed(there)}")
+    why = f"ambiguous label columns ({', '.join(found)})" if found else "no label column recognised"
+    raise Refused(f"{origin}: {why}: set --label_column_name; its columns: {_listed(there)}")
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(str, names)) or "no columns"
+    return ", ".join(map(str, names)) or "none"

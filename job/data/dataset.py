@@ -1,4 +1,4 @@
-"""Any source -> columns -> labels -> tokens: what the model is trained and evaluated on."""
+"""The data of a run: any source -> columns -> labels -> tokens."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ EVALUATION_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """Tokenised examples; `tokens`, `lengths` and `labels` are numbered alike.
+    """Tokenized examples; row i of `tokens`, `lengths`, `labels` and `index` is the same example.
 
     Attributes:
-        tokens: table with input_ids (and token_type_ids where the model has them), one list of ints a row, no padding.
+        tokens: table with input_ids (and token_type_ids if the model uses them), one list of ints per row, no padding.
         lengths: int32[n], tokens of each example, special tokens included.
         labels: int64[n] classes, float64[n] numbers or int8[n, C]; None for a test set without labels.
-        index: int32[n], the row's number in its source: differs from 0..n-1 only for a part of it.
-        width: tokens that every example is padded to; None: no more than the micro-batch needs.
+        index: int32[n], row numbers in the source; not 0..n-1 if the split is a part of its source.
+        width: tokens to which every example is padded; None: only as far as its micro-batch needs.
     """
 
     tokens: Dataset
@@ -50,23 +50,23 @@ class Split:
 
     @property
     def computed(self) -> np.ndarray:
-        """int32[n], the tokens an example costs before padding to its micro-batch: what batches are planned by."""
+        """int32[n], the tokens that batches are planned by: an example's own, or `width`."""
         return self.lengths if self.width is None else np.full_like(self.lengths, self.width)
 
     def rows(self, indices: np.ndarray) -> dict[str, list[np.ndarray]]:
-        """The token columns of some examples: one int array per example."""
+        """The token columns of these examples: one int array per example."""
         return {name: list(values) for name, values in self.tokens[indices.tolist()].items()}
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a run works on; `train` and `evaluation` are None when that is not to be done, `test` without a test set.
+    """The data of a run; `train` and `evaluation` are None if that phase is skipped, `test` without a test set.
 
     Attributes:
-        label_column: None where no split has one.
-        cut: whether the evaluation set was cut from the training data.
-        remarks: how the files were read, for the line that describes the data.
-        description: what the data looks like, as job.data.statistics says it.
+        label_column: None if no split has one.
+        cut: whether the evaluation set was split off from the training data.
+        remarks: how the files were read, for the `data` line of the log.
+        description: statistics of the data, from job.data.statistics.
         test_inputs: all columns of the test set.
     """
 
@@ -84,21 +84,21 @@ class Data:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """Those that there are."""
+        """The splits that are not None."""
         return tuple(split for split in (self.train, self.evaluation, self.test) if split is not None)
 
 
 def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task | None, max_length: int) -> Data:
-    """Read, label and tokenise the data of a run.
+    """Read, label and tokenize the data of a run.
 
     Args:
         config: the run's configuration.
         tokenizer: of the model.
-        of_model: what the pretrained model was fine-tuned for; None if it was not.
-        max_length: tokens kept of an example.
+        of_model: the task that the model was fine-tuned for; None if it was not.
+        max_length: an example is truncated to this many tokens.
 
     Raises:
-        Refused: data that is not there, cannot be read, or does not fit together.
+        Refused: data is missing, cannot be read, or is inconsistent.
     """
     wanted = _wanted(config)
     read = sources.read(config.data, wanted)
@@ -112,7 +112,7 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     described: dict[str, statistics.Part] = {}
     for split, rows in index.items():
         origin = split if split in read else "train"
-        tokens = tokenization.tokenise(read[origin], tokenizer, max_length, config.data.preprocessing_num_workers)
+        tokens = tokenization.tokenize(read[origin], tokenizer, max_length, config.data.preprocessing_num_workers)
         made[split], described[split] = _part(read[origin], tokens, encoded[origin], rows)
     if config.data.pad_to_max_length:
         made = {split: dataclasses.replace(part, width=max_length) for split, part in made.items()}
@@ -135,20 +135,20 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
 
 
 def read_test_inputs(config: Config) -> Inputs | None:
-    """All columns of the test set, without tokenising anything; None without one."""
+    """All columns of the test set, without tokenizing; None if there is no test set."""
     splits = tuple(split for split in _wanted(config) if split != EVALUATION)
     return sources.read(config.data, splits)[TEST].inputs if TEST in splits else None
 
 
 def _notes(read: Iterable[Source]) -> Iterator[str]:
-    """What the user may not expect of the sources."""
+    """Properties of the sources that a user may not expect."""
     for source in read:
         yield from source.notes
         if source.to_predict:
             empty, first = texts.count_empty(source.table, source.columns.text)
             if first is not None:
                 rows = f"{empty:,} rows have no text and are" if empty > 1 else "1 row has no text and is"
-                yield f"{source.origin}: {rows} answered like any other, first in {source.place(first)}"
+                yield f"{source.origin}: {rows} still predicted; the first is {source.place(first)}"
 
 
 def _wanted(config: Config) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ def _wanted(config: Config) -> tuple[str, ...]:
 
 def _refuse_nothing(read: Mapping[str, Source], wanted: tuple[str, ...]) -> None:
     if EVALUATION in wanted and not read.keys() & {"train", EVALUATION}:
-        raise Refused("nothing to evaluate on: give --validation_file, or name the split with --validation_split_name")
+        raise Refused("no evaluation data: give --validation_file or --validation_split_name")
     purpose = {"train": "to train on", EVALUATION: "to evaluate on", TEST: "to predict"}
     for split, source in read.items():
         if not len(source.table):
@@ -173,13 +173,13 @@ def _read_labels(config: Config, read: Mapping[str, Source], of_model: Task | No
     if "train" in read:
         return recognition.read_task(read["train"], of_model, kind)
     if of_model is None:
-        raise Refused("the model has no class names of its own: give a fine-tuned one as --model_name_or_path")
+        raise Refused("the model has no class names: give a fine-tuned model as --model_name_or_path")
     labelled = (source for source in read.values() if not recognition.is_unlabelled(source, of_model))
     return recognition.read_task_of_model(of_model, next(labelled, None), kind)
 
 
 def _encoded(source: Source, reading: Reading, split: str) -> np.ndarray | None:
-    """Labels of a whole source; None for a test set without any."""
+    """Labels of a whole source; None for a test set without labels."""
     unlabelled = split == TEST and recognition.is_unlabelled(source, reading.task)
     return None if unlabelled else encoding.encode(source, reading)
 
@@ -187,7 +187,7 @@ def _encoded(source: Source, reading: Reading, split: str) -> np.ndarray | None:
 def _parts(
     config: Config, read: Mapping[str, Source], encoded: Mapping[str, np.ndarray | None]
 ) -> dict[str, np.ndarray]:
-    """The rows of its source that each split takes: int32[n], ascending."""
+    """The rows that each split takes from its source: int32[n], ascending."""
     parts = {split: np.arange(len(source.table), dtype=np.int32) for split, source in read.items()}
     train = encoded.get("train")
     if EVALUATION not in parts and train is not None:
@@ -202,12 +202,12 @@ def _parts(
 
 
 def cut_evaluation(encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers to train on and to evaluate on: int64[n], ascending; a tenth of each class, drawn with a fixed seed.
+    """Row numbers to train on and to evaluate on: int64[n], ascending. A stratified tenth, drawn with a fixed seed.
 
-    A class of two rows or more gives at least one to each side. Numbers and sets of labels have no strata.
+    A class of two rows or more has at least one row on each side. Regression and multi-label data are not stratified.
 
     Raises:
-        Refused: too few rows to cut any off.
+        Refused: too few rows to split.
     """
     rng = np.random.default_rng(SUBSET_SEED)
     strata = encoded if encoded.ndim == 1 and encoded.dtype.kind == "i" else np.zeros(len(encoded), dtype=np.int64)
@@ -217,7 +217,7 @@ def cut_evaluation(encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         chosen.append(rows[: min(len(rows) - 1, max(1, round(len(rows) * EVALUATION_SHARE)))])
     evaluation = np.sort(np.concatenate(chosen))
     if not len(evaluation):
-        raise Refused("too few rows to cut an evaluation set from: give --validation_file")
+        raise Refused("too few training rows to split off an evaluation set: give --validation_file")
     return np.setdiff1d(np.arange(len(encoded)), evaluation), evaluation
 
 
@@ -228,8 +228,8 @@ def _part(
     kept = tokens.remove_columns(tokenization.TRUNCATED)
     lengths, labelled = tokenization.lengths(kept), encoded
     if not lengths.all():
-        raise Refused(f"{source.place(int(lengths.argmin()))}: the tokenizer finds no token in the text: write text or "
-                      "remove the row")  # fmt: skip
+        raise Refused(f"{source.place(int(lengths.argmin()))}: the tokenizer returns no tokens for the text: add text "
+                      "or remove the row")  # fmt: skip
     if len(rows) < len(source.table):
         truncated, lengths, kept = truncated[rows], lengths[rows], kept.select(rows)
         labelled = None if encoded is None else encoded[rows]
@@ -240,10 +240,10 @@ def _part(
 
 
 def subset(size: int, limit: int | None) -> np.ndarray:
-    """Row numbers, ascending, of `limit` rows drawn at random: int64[min(size, limit)].
+    """Row numbers, ascending, of `limit` random rows: int64[min(size, limit)].
 
-    The draw is that of `dataset.shuffle(seed=42).select(range(limit))`, the tutorials' own subset. Its seed is fixed:
-    runs with other seeds are compared on the same rows.
+    The same rows as `dataset.shuffle(seed=42).select(range(limit))` in the Transformers tutorials. The seed is fixed,
+    so that runs with different seeds are compared on the same rows.
     """
     if limit is None or limit >= size:
         return np.arange(size)

@@ -1,8 +1,8 @@
-"""Which commit a name and revision on the hub mean, asked once.
+"""Resolves a name and revision on the hub to a commit, once.
 
-The libraries take a cached copy, with a warning at most, when the hub refuses or does not answer: an old state of a
-branch, or whatever was prepared last. Asking for the commit first makes that an error. Who wants the cached copy says
-so with HF_HUB_OFFLINE=1.
+If the hub denies access or does not answer, the libraries use a cached copy with at most a warning: an old state of a
+branch, or the revision prepared last. Resolving the commit first makes that an error. HF_HUB_OFFLINE=1 requests the
+cached copy.
 """
 
 from __future__ import annotations

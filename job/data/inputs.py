@@ -1,4 +1,4 @@
-"""All columns of a test set as they were read, to be written beside the answers."""
+"""All columns of a test set as they were read, to be written next to the predictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 10_000
 LARGEST_EXACT = 2**53
-"""Whole numbers up to here are exact as floats too."""
+"""Integers up to this size are exact as floats."""
 
 
 class Inputs(Protocol):
@@ -30,10 +30,10 @@ class Inputs(Protocol):
         """The names of all columns, each once."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Each row; a column that it does not have is missing."""
+        """Each row; columns that it does not have are missing."""
 
     def tables(self) -> Iterator[pa.Table]:
-        """The rows as Arrow tables of one schema."""
+        """The rows as Arrow tables with a common schema."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TextInputs:
     """Rows of csv, tsv, jsonl and json files.
 
     Attributes:
-        digests: of the files when they were predicted.
+        digests: of the files at the time of the prediction.
     """
 
     paths: tuple[str, ...]
@@ -49,29 +49,29 @@ class TextInputs:
     quoting: Quoting
 
     def columns(self) -> list[str]:
-        """Those of the headers, and of all rows in json."""
-        found: dict[str, None] = {}
+        """The columns of the headers; for JSON, of all rows."""
+        names: dict[str, None] = {}
         for path in self.paths:
             if readers.kind(path) in readers.SEPARATORS:
                 header = readers.columns(path, self.quoting)
                 twice = next((name for name in header if header.count(name) > 1), None)
                 if twice is not None:
                     raise Refused(f"{path} has {header.count(twice)} columns named {twice}: rename all but one")
-                found |= dict.fromkeys(header)
+                names |= dict.fromkeys(header)
             else:
                 for row in readers.rows(path):
-                    found |= dict.fromkeys(row.values)
-        return list(found)
+                    names |= dict.fromkeys(row.values)
+        return list(names)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Read again, and rejected if a file has changed."""
+        """The rows, read again; Refused if a file has changed."""
         _check_unchanged(self.paths, self.digests)
         for path in self.paths:
             for row in readers.rows(path, (), self.quoting):
                 yield row.values
 
     def tables(self) -> Iterator[pa.Table]:
-        """csv has text; a json column has the type that all its values have, and is JSON text where there is none."""
+        """CSV columns are strings; a JSON column has the common type of its values, else it holds JSON text."""
         import pyarrow as pa
 
         schema = self._schema()
@@ -87,7 +87,7 @@ class TextInputs:
             for name, value in row.items():
                 too_long = isinstance(value, int) and abs(value) > LARGEST_EXACT
                 types[name].add(object if too_long else type(value))
-        return pa.schema([(name, _common_type(found - {type(None)})) for name, found in types.items()])
+        return pa.schema([(name, _common_type(used - {type(None)})) for name, used in types.items()])
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class ParquetInputs:
     """Rows of parquet files.
 
     Attributes:
-        digests: of the files when they were predicted.
+        digests: of the files at the time of the prediction.
     """
 
     paths: tuple[str, ...]
@@ -122,7 +122,7 @@ class ParquetInputs:
                 yield table.select(schema.names).cast(schema)
 
     def _schema(self) -> pa.Schema:
-        """The columns of all files; Refused if they store one in types that have nothing in common."""
+        """The columns of all files; Refused if a column has incompatible types."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -133,13 +133,13 @@ class ParquetInputs:
             return pa.unify_schemas(schemas, promote_options="permissive")
         except pa.ArrowException as error:
             raise Refused(
-                f"{self.paths[0]} and the files beside it store a column in different types: {error}"
+                f"the parquet files of {self.paths[0]} store a column with different types: {error}"
             ) from None
 
 
 @dataclass(frozen=True)
 class TableInputs:
-    """Rows of a data set."""
+    """Rows of a dataset."""
 
     table: Dataset
 
@@ -167,7 +167,7 @@ def _rows_of(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
 def _check_unchanged(paths: Sequence[str], digests: Sequence[str]) -> None:
     for path, digest in zip(paths, digests, strict=True):
         if files.sha256(Path(path)) != digest:
-            raise Refused(f"{path} was changed while it was predicted: predict it again")
+            raise Refused(f"{path} changed during the prediction: run it again")
 
 
 def _common_type(types: set[type]) -> Any:
@@ -180,7 +180,7 @@ def _common_type(types: set[type]) -> Any:
 
 
 def _fitting(value: Any, kind: Any) -> Any:
-    """A value of JSON for a column of this type: as JSON text where the column holds values of several types."""
+    """A JSON value for a column of this type: as JSON text if the values of the column have several types."""
     import pyarrow as pa
 
     if value is None or not pa.types.is_string(kind):
@@ -189,9 +189,9 @@ def _fitting(value: Any, kind: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A value for a cell of text: text as it is, nothing as "", what JSON knows as JSON, a date as it is shown."""
+    """A value as the text of a cell: strings as they are, None as "", JSON types as JSON, dates as str() shows them."""
     if value is None:
         return ""
     is_json = isinstance(value, bool | int | float | list | dict)
     text = json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
-    return text.encode("utf-8", "backslashreplace").decode()  # half a character, in a column that is not predicted
+    return text.encode("utf-8", "backslashreplace").decode()  # unpaired surrogates, in a column that is not used

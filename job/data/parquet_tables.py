@@ -19,13 +19,13 @@ def read(paths: Sequence[str], columns: Columns, origin: str) -> Dataset:
     """The rows of all files.
 
     Raises:
-        Refused: a file cannot be read, or a column has another type or other class names than in the first.
+        Refused: a file cannot be read, or a column's type or class names differ from the first file's.
     """
     from datasets import Dataset
 
     try:
         features = common_features(paths, columns)
-        # Escaped, because the library takes a name for a pattern.
+        # Escaped, because the library interprets names as patterns.
         names = [glob.escape(str(Path(path).absolute())) for path in paths]
         return Dataset.from_parquet(names, columns=list(columns.all), features=features)
     except loading_errors() as error:
@@ -33,10 +33,10 @@ def read(paths: Sequence[str], columns: Columns, origin: str) -> Dataset:
 
 
 def common_features(paths: Sequence[str], columns: Columns) -> Any:
-    """The features of several files where they store a column in different widths; None where they all agree.
+    """The common features of files that store a column in different widths; None if all schemas are equal.
 
-    A label that is a number in one file and text in another, or a whole number and a float, may mean another class in
-    each; the library would cast it without a word.
+    A label that is a number in one file and text in another, or an integer and a float, may mean different classes. The
+    library would silently cast it.
     """
     import pyarrow
     import pyarrow.parquet
@@ -47,9 +47,10 @@ def common_features(paths: Sequence[str], columns: Columns) -> Any:
         for name in columns.all:
             one, other = schemas[0].field(name).type, schema.field(name).type
             if None not in (_family(one), _family(other)) and _family(one) != _family(other):
-                raise Refused(f"{path}: column {name} is {other} and {one} in {paths[0]}: save them with one type")
+                raise Refused(f"{path}: column {name} is {other}, but {one} in {paths[0]}: save both with one type")
         if columns.label is not None and _class_names(schema, columns) != _class_names(schemas[0], columns):
-            raise Refused(f"{path}: column {columns.label} has other class names than in {paths[0]}")
+            raise Refused(f"{path}: the class names of column {columns.label} differ from those in {paths[0]}: save "
+                          "both with the same ones")  # fmt: skip
     views = any(pyarrow.types.is_string_view(field.type) for schema in schemas for field in schema)
     if all(schema.equals(schemas[0]) for schema in schemas) and not views:
         return None
@@ -59,7 +60,7 @@ def common_features(paths: Sequence[str], columns: Columns) -> Any:
 
 
 def place(paths: Sequence[str], row: int) -> str:
-    """What messages call a row (0-based) of all files."""
+    """How messages refer to a row (0-based) of all files."""
     import pyarrow.parquet
 
     for path in paths:
@@ -77,7 +78,7 @@ def _selected(schema: Any, columns: Columns) -> Any:
 
 
 def _plain(schema: Any) -> Any:
-    """A schema without dictionaries, views and metadata, so that it can be unified with others."""
+    """The schema without dictionaries, views and metadata, so that it can be unified with others."""
     import pyarrow
 
     def plain(kind: Any) -> Any:
@@ -95,7 +96,7 @@ def _class_names(schema: Any, columns: Columns) -> Any:
 
 
 def _family(kind: Any) -> str | None:
-    """What a type holds, whatever its width; None for a column of nulls only."""
+    """The kind of value that a type stores, regardless of width; None for a column of nulls only."""
     import pyarrow
 
     types = pyarrow.types

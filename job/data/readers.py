@@ -1,13 +1,12 @@
 """Rows of csv, tsv, jsonl and json files, plain or gzipped, exactly as they are in the file.
 
-The usual readers guess types by column or block: a text column of digits becomes numbers (007 -> 7), "NA" becomes
-nothing, dates become timestamps. Here a csv or tsv cell is the text between its separators, and a json value what JSON
-says it is. Standard library only, so that a login node checks a file with the same reader; but for the columns of
-parquet, which need pyarrow.
+The usual readers guess types by column or block: a text column of digits becomes numbers (007 -> 7), "NA" becomes null,
+dates become timestamps. Here a csv or tsv cell is the text between its separators, and a json value has its JSON type.
+Standard library only, so that a login node checks a file with the same reader; only parquet columns need pyarrow.
 
-Quotation marks in tab-separated files are ambiguous: some quote a cell, as in csv, in others they are letters like any
-other. They are read as quotes, unless that would join lines that look like rows: such a file is rejected, and
---csv_quoting decides.
+Quotation marks in tab-separated files are ambiguous: in some files they quote a cell, as in csv, in others they are
+ordinary characters. They are read as quotes, unless that would join lines that look like rows: such a file is rejected
+until --csv_quoting decides.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from job.errors import Refused
 from job.runtime.files import is_pattern
 
 VERSION = 2
-"""Raised when a file is read differently than before, so that what was cached is not used."""
+"""Increased when files are read differently than before, so that cached tables are not reused."""
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TEXT = (*SEPARATORS, ".jsonl", ".json")
 PARQUET = ".parquet"
 TEXT_FILES = (*TEXT, *(f"{ending}.gz" for ending in TEXT))
 FORMATS = (*TEXT, PARQUET, *(f"{ending}.gz" for ending in TEXT))
 Quoting = Literal["minimal", "none"] | None
-"""--csv_quoting: a cell that begins with a quotation mark is quoted; quotation marks are letters; None: undecided."""
+"""--csv_quoting. minimal: quotation marks quote a cell; none: they are ordinary characters; None: not decided."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,10 @@ class Row:
     """A row of a text file.
 
     Attributes:
-        where: what messages call it: "line 3" or "row 3".
-        values: by column; csv and tsv values are str, others what JSON holds.
-        spanning: cells of more than one line.
-        quoted: whether quotation marks around a tsv cell were taken for quoting, not told to.
+        where: how messages refer to it: "line 3" or "row 3".
+        values: by column; csv and tsv values are str, others have their JSON type.
+        spanning: number of cells that span several lines.
+        quoted: whether quotation marks around a tsv cell were read as quoting without --csv_quoting.
     """
 
     where: str
@@ -69,38 +68,38 @@ def kind(path: str | Path) -> str:
 
 
 def files(name: str) -> list[str]:
-    """The files that `name` means: itself, or all that match it as a pattern (*, ?, [...], **), sorted by name.
+    """The file `name`, or all files that match it as a pattern (*, ?, [...], **), sorted by name.
 
     Raises:
-        Refused: there are none, one is in no known format, or text formats and parquet are mixed.
+        Refused: no file matches, a format is unknown, or parquet is mixed with text formats.
     """
-    found = _matching(name)
-    kinds = {kind(path) for path in found}
+    paths = _matching(name)
+    kinds = {kind(path) for path in paths}
     if PARQUET in kinds and len(kinds) > 1:
-        raise Refused(f"{name} matches parquet and other files ({', '.join(sorted(kinds))}): match one or the other")
-    return found
+        raise Refused(f"{name} matches parquet and other files ({', '.join(sorted(kinds))}): use one or the other")
+    return paths
 
 
 def _matching(name: str) -> list[str]:
     path = Path(name)
     try:
         if stat.S_ISDIR(path.stat().st_mode):
-            raise Refused(f"{name} is a folder: name a file in it, or give a data set's folder as --dataset_name")
+            raise Refused(f"{name} is a folder: give a file in it, or use --dataset_name for a dataset folder")
         return [name]
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         raise Refused(f"{name} cannot be read: {error.strerror}") from None
     if not is_pattern(name):
-        raise Refused(f"no file {name}{'' if path.is_absolute() else f' in {Path.cwd()}'}")
-    found = sorted(match for match in glob(name, recursive=True) if not Path(match).is_dir())  # noqa: PTH207
-    if not found:
+        raise Refused(f"file not found: {name}{'' if path.is_absolute() else f' in {Path.cwd()}'}")
+    paths = sorted(match for match in glob(name, recursive=True) if not Path(match).is_dir())  # noqa: PTH207
+    if not paths:
         raise Refused(f"no file matches {name}{'' if path.is_absolute() else f' in {Path.cwd()}'}")
-    return found
+    return paths
 
 
 def matches(path: str, name: str) -> bool:
-    """Whether `path` is, or would be if it existed, among the files that `name` means."""
+    """Whether `path` is, or would be if it existed, one of the files of `name`, a file or a pattern."""
     if not is_pattern(name):
         return Path(path).resolve() == Path(name).resolve()
     depth_fits = "**" in name or path.count("/") == str(Path(name).absolute()).count("/")
@@ -108,7 +107,7 @@ def matches(path: str, name: str) -> bool:
 
 
 def choose(paths: Sequence[str], asked: Request, quoting: Quoting = None) -> Columns:
-    """The columns to use of every file: those chosen in the first, which the others must have too."""
+    """The columns to use of every file: those chosen in the first file, which the others must have too."""
     first = column_choice.choose(columns(paths[0], quoting), asked, paths[0])
     same = Request(first.text, first.label, label_required=True, has_label=first.label is not None)
     for path in paths[1:]:
@@ -117,15 +116,15 @@ def choose(paths: Sequence[str], asked: Request, quoting: Quoting = None) -> Col
 
 
 def columns(path: str | Path, quoting: Quoting = None) -> list[str]:
-    """Names of the columns of a file: its header, the keys of its first row, or its schema."""
+    """Column names of a file: its header, the keys of its first row, or its schema."""
     if kind(path) == PARQUET:
         return _parquet_columns(path)
     if kind(path) in SEPARATORS:
         with _opened(path, newline="") as file:
             return _Records(path, file, quoting).header
     first = next(_json_rows(path), None)
-    each = "an array of JSON objects" if kind(path) == ".json" else "one JSON object a line"
-    return list(first.values) if first else _reject_empty(path, f"it must hold {each}")
+    content = "an array of JSON objects" if kind(path) == ".json" else "one JSON object per line"
+    return list(first.values) if first else _reject_empty(path, f"it must contain {content}")
 
 
 def rows(path: str | Path, names: Sequence[str] = (), quoting: Quoting = None) -> Iterator[Row]:
@@ -135,7 +134,7 @@ def rows(path: str | Path, names: Sequence[str] = (), quoting: Quoting = None) -
         names: columns that each row must have; others may be missing.
 
     Raises:
-        Refused: a row that does not have these columns or cannot be read, by its line.
+        Refused: a row lacks one of these columns or cannot be read; the message names its line.
     """
     for row in _csv_rows(path, quoting) if kind(path) in SEPARATORS else _json_rows(path):
         missing = [name for name in names if name not in row.values]
@@ -176,7 +175,7 @@ class _Records:
         self._path, self._quoting = path, quoting
         self._is_tsv = kind(path) == ".tsv"
         self._undecided = self._is_tsv and quoting is None
-        self._lines: list[str] = []  # of the current record; kept only where quotation marks are looked at
+        self._lines: list[str] = []  # of the current record; kept only if quotation marks are ambiguous
         self._reader = csv.reader(
             self._kept(file) if self._undecided else file,
             delimiter=SEPARATORS[kind(path)],
@@ -201,10 +200,10 @@ class _Records:
         where = f"line {last}"
         if len(cells) > len(self.header):
             separator = "tab" if self._is_tsv else "comma"
-            raise Refused(f"{self._path}, {where}: {len(cells)} values for {len(self.header)} columns; text that holds "
-                          f"a {separator} must be in double quotes")  # fmt: skip
+            raise Refused(f"{self._path}, {where}: {len(cells)} values for {len(self.header)} columns: put text that "
+                          f"contains a {separator} in double quotes")  # fmt: skip
         if [cells[0].removeprefix("\ufeff"), *cells[1:]] == self.header:
-            raise Refused(f"{self._path}, {where}: the header again: remove this line")
+            raise Refused(f"{self._path}, {where}: the header is repeated: remove this line")
         spanning = sum("\n" in cell or "\r" in cell for cell in cells) if last > first else 0
         if spanning and self._undecided:
             self._reject_joined_rows(cells, first, last)
@@ -213,22 +212,24 @@ class _Records:
         return Row(where, dict(zip(self.header, cells, strict=False)), spanning, quoted)
 
     def _reject_joined_rows(self, cells: list[str], first: int, last: int) -> None:
-        """Raise Refused where a quoted cell of several lines may be several rows."""
+        """Raise Refused if a quoted cell of several lines may be several rows."""
         joined = any("\t" in cell for cell in cells if "\n" in cell or "\r" in cell)
         if joined or len(self.header) == 1:
-            raise Refused(f"{self._path}, line {first}: a double quote joins lines {first} to {last} into one cell: if "
-                          "quotation marks are letters here, add --csv_quoting none; if that is one text, add "
-                          "--csv_quoting minimal")  # fmt: skip
+            raise Refused(f"{self._path}, line {first}: a double quote joins lines {first} to {last} into one cell: "
+                          "add --csv_quoting none if quotation marks are ordinary characters in this file, or "
+                          "--csv_quoting minimal if this is one cell")  # fmt: skip
 
     def _cells(self) -> Iterator[list[str]]:
         try:
             yield from self._reader
         except csv.Error as error:
-            what = "a double quote is opened and not closed" if "unexpected end" in str(error) else error
+            what = "a double quote is never closed" if "unexpected end" in str(error) else error
             raise Refused(f"{self._path}, line {self._reader.line_num}: {what}{self._remedy()}") from None
 
     def _remedy(self) -> str:
-        return "; if quotation marks are letters here, add --csv_quoting none" if self._quoting is None else ""
+        if self._quoting is not None:
+            return ""
+        return ": add --csv_quoting none if quotation marks are ordinary characters in this file"
 
     def _kept(self, file: Iterable[str]) -> Iterator[str]:
         for line in file:
@@ -241,7 +242,7 @@ class _Records:
 
 
 def _json_rows(path: str | Path) -> Iterator[Row]:
-    """An object a line or, in .json files, also an array of objects."""
+    """One object per line or, in .json files, an array of objects."""
     with _opened(path) as file:
         lines = ((number, text) for number, text in enumerate(file, 1) if text.strip())
         for count, (number, text) in enumerate(lines):
@@ -252,7 +253,7 @@ def _json_rows(path: str | Path) -> Iterator[Row]:
 
 
 def _json_array(path: str | Path, line: int, text: str) -> Iterator[Row]:
-    """The objects of an array that starts in this line: all held at once, unlike those of json lines."""
+    """The objects of an array that starts in this line. The whole array is in memory, unlike JSON lines."""
     for number, value in enumerate(_parsed(path, line, text), 1):
         yield _json_row(path, f"row {number}", value)
 
@@ -264,7 +265,7 @@ def _parsed(path: str | Path, line: int, text: str) -> Any:
         raise Refused(f"{path}, line {line + error.lineno - 1} is not JSON: {error.msg}") from None
     except (ValueError, RecursionError):
         raise Refused(
-            f"{path}, line {line}: its JSON is nested too deeply or has a number of too many digits"
+            f"{path}, line {line}: the JSON is nested too deeply or has a number with too many digits"
         ) from None
 
 
@@ -280,7 +281,7 @@ def _json_row(path: str | Path, where: str, value: Any) -> Row:
 
 @contextlib.contextmanager
 def _opened(path: str | Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """The text of a file; what goes wrong while it is read is Refused on one line."""
+    """The text of a file; errors while reading it become Refused."""
     try:
         with _unzipped(path, "rt", encoding="utf-8-sig", newline=newline) as file:
             yield file
@@ -297,13 +298,13 @@ def _unzipped(path: str | Path, mode: str, **how: Any) -> Any:
 
 
 def not_utf8(path: str | Path, error: UnicodeDecodeError) -> Refused:
-    """The rejection of a file in another encoding, with the line and the byte where it shows."""
+    """The rejection of a file that is not UTF-8, with the line and the first invalid byte."""
     number, byte = 1, 0
     with _unzipped(path, "rb") as file:
         for number, raw in enumerate(file, 1):  # noqa: B007
             try:
                 raw.decode("utf-8")
-            except UnicodeDecodeError as found:
-                byte = raw[found.start]
+            except UnicodeDecodeError as invalid:
+                byte = raw[invalid.start]
                 break
     return Refused(f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8: save the file as UTF-8 ({error.reason})")

@@ -1,8 +1,7 @@
 """Any source of rows -> a memory-mapped table of text and label, in the order of the source.
 
-Text files, also those of a data set's folder, go through job/data/readers.py, which changes no value; parquet, saved
-data sets and other files of the hub through `datasets`. Rows stay on disk in every case, so memory does not grow with
-the data.
+Text files, including those in a dataset folder, are read by job/data/readers.py, which changes no value. Parquet, saved
+datasets and other hub files are read by `datasets`. Rows always stay on disk, so memory does not grow with the data.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ EVALUATION = "validation"
 TEST = "test"
 VALIDATION_NAMES = ("validation", "dev", "valid", "val", "eval")
 SAVED = ("dataset_dict.json", "state.json")
-"""What `save_to_disk` leaves in a folder: the first for a DatasetDict, the second for a Dataset, taken for `train`."""
+"""Files that `save_to_disk` writes: the first for a DatasetDict, the second for a Dataset, which is used as `train`."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,14 @@ class Source:
     """Rows of one split.
 
     Attributes:
-        table: its columns are those that `columns` names.
-        origin: what messages call it.
+        table: has the columns in `columns`.
+        origin: how messages refer to the source.
         labels: None without a label column.
-        to_predict: whether it is a test set, where rows may lack text and all labels may be missing.
+        to_predict: whether it is a test set, where rows may have no text and labels may be missing.
         inputs: all columns of a test set.
-        place_of: row (0-based) -> what messages call it, where that is not its number in `origin`.
-        remarks: what the line that describes the data says of how it was read.
-        notes: what a user may not expect.
+        place_of: row (0-based) -> how messages refer to it, if not by its number in `origin`.
+        remarks: how the files were read, for the `data` line of the log.
+        notes: properties that a user may not expect.
     """
 
     table: Dataset
@@ -64,23 +63,23 @@ class Source:
     notes: tuple[str, ...] = ()
 
     def place(self, row: int) -> str:
-        """What messages call a row (0-based)."""
+        """How messages refer to a row (0-based)."""
         return self.place_of(row) if self.place_of else f"{self.origin}, row {row + 1}"
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What messages call a data set, the names of its splits, and how one of them is read."""
+    """A dataset: how messages refer to it, the names of its splits, and a function that reads a split."""
 
     label: str
     splits: tuple[str, ...]
     read: Callable[[str, Wanted], Source]
-    """(name of the split, what of it is wanted) -> its rows."""
+    """(name of the split, what to read) -> its rows."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a split is wanted, and how it is read."""
+    """What to read of a split, and how."""
 
     columns: Request
     to_predict: bool
@@ -90,22 +89,21 @@ class Wanted:
 def read(data: config.Data, splits: tuple[str, ...]) -> dict[str, Source]:
     """The sources of `splits` ("train", "validation", "test"), in this order.
 
-    Only "validation" may be missing from the answer: where no file is given, or the data set has no split of a usual
-    name. Only "test" may be without a label, and have empty texts: each of its rows gets an answer. All have the
-    columns of the first.
+    "validation" is missing from the result if no file is given or the dataset has no split with a usual name. Only
+    "test" may have no label and empty texts: each of its rows is predicted. All splits use the columns of the first.
 
     Raises:
-        Refused: a file, data set, split or column that is not there or cannot be read, or a row without text.
+        Refused: a file, dataset, split or column is missing or cannot be read, or a row has no text.
     """
     given = _data_set(data) if data.dataset_name else _given_files(data)
     names = {split: _split_name(data, split, given) if data.dataset_name else split for split in splits}
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     for split, name in names.items():
         if name in given.splits:
-            trained = found["train"].columns if "train" in found else None
+            trained = sources["train"].columns if "train" in sources else None
             wanted = Wanted(columns.request(data, split, trained), split == TEST, data.csv_quoting)
-            found[split] = given.read(str(name), wanted)
-    return found
+            sources[split] = given.read(str(name), wanted)
+    return sources
 
 
 def _data_set(data: config.Data) -> DataSet:
@@ -122,21 +120,22 @@ def _split_name(data: config.Data, split: str, given: DataSet) -> str | None:
     if name is None and split == EVALUATION:
         return _usual_validation(data, given)
     if name not in given.splits:
-        raise Refused(f"{given.label} has no split {name}: it has {', '.join(given.splits)}")
+        raise Refused(f"{given.label} has no split {name}; its splits: {', '.join(given.splits)}")
     return name
 
 
 def _usual_validation(data: config.Data, given: DataSet) -> str | None:
-    """The split that is usually evaluated on; None if there is none.
+    """The split with a usual validation name; None if there is none.
 
     Raises:
-        Refused: only splits that may be meant, as validation_matched: none of the training data must be cut off then.
+        Refused: there are only similar names, such as validation_matched: the user must choose, rather than have an
+            evaluation set split off from the training data.
     """
     free = [name for name in given.splits if name not in (data.train_split_name, data.test_split_name)]
     found = next((usual for usual in VALIDATION_NAMES if usual in free), None)
     alike = [name for name in free if name.startswith(VALIDATION_NAMES)]
     if found is None and alike:
-        raise Refused(f"{given.label}: name the split to evaluate on with --validation_split_name: {', '.join(alike)}")
+        raise Refused(f"{given.label}: choose the evaluation split with --validation_split_name: {', '.join(alike)}")
     return found
 
 
@@ -168,10 +167,10 @@ def _read_pattern(name: str, wanted: Wanted) -> Source:
 
 
 def _read_files(paths: Sequence[str], wanted: Wanted, origin: str, declared: Any = None) -> Source:
-    """The rows of all files, one file after the other; `declared` are the features that their data set declares."""
+    """The rows of all files, one file after the other; `declared` are the features that their dataset declares."""
     chosen = readers.choose(paths, wanted.columns, wanted.quoting)
     notes = columns.notes(readers.columns(paths[0], wanted.quoting), wanted.columns, chosen, origin)
-    # The names are left out, for moved files are the same data; not the formats, for the same bytes may mean others.
+    # Not the file names, because moved files are the same data; but the formats, which decide how bytes are read.
     digests = tuple(runtime_files.sha256(Path(path)) for path in paths)
     content = [[readers.kind(path), digest] for path, digest in zip(paths, digests, strict=True)]
     if readers.kind(paths[0]) == readers.PARQUET:
@@ -195,19 +194,19 @@ def _read_files(paths: Sequence[str], wanted: Wanted, origin: str, declared: Any
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Data sets that were saved by `save_to_disk`
+# Datasets written by `save_to_disk`
 
 
 def _saved(data: config.Data, folder: Path, label: str) -> DataSet:
     if data.dataset_config_name:
         raise Refused(
-            f"{data.dataset_name} was made by save_to_disk and has no configurations: leave out --dataset_config_name"
+            f"{data.dataset_name} was written by save_to_disk and has no configurations: remove --dataset_config_name"
         )
     try:
         whole = (folder / SAVED[0]).is_file()
         splits = json.loads((folder / SAVED[0]).read_text(encoding="utf-8"))["splits"] if whole else ["train"]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise Refused(f"data set {label} cannot be loaded: its {SAVED[0]} is damaged") from error
+        raise Refused(f"dataset {label} cannot be loaded: its {SAVED[0]} is damaged") from error
 
     def read_split(name: str, wanted: Wanted) -> Source:
         return _read_saved(folder / name if whole else folder, f"{label} ({name})", wanted)
@@ -223,8 +222,8 @@ def _read_saved(folder: Path, origin: str, wanted: Wanted) -> Source:
         files = [file["filename"] for file in saved.cache_files]
         fingerprint = _digest([runtime_files.sha256(Path(file)) for file in files], str(saved.features))
         if len(saved):
-            # Copied into the cache as other sources are: tokens are kept beside their table, and this folder is the
-            # user's, may be read-only, and is another data set by its content if files are added.
+            # Copied into the cache like other sources: tokens are stored next to their table, but this folder belongs
+            # to the user, may be read-only, and is a different dataset if files are added.
             escaped = [glob.escape(str(Path(file).absolute())) for file in files]
             saved = load_dataset("arrow", data_files=escaped, features=saved.features, split="train")
     except loading_errors() as error:
@@ -233,7 +232,7 @@ def _read_saved(folder: Path, origin: str, wanted: Wanted) -> Source:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Data sets of the hub, or folders laid out as one
+# Datasets on the hub, and folders with the same layout
 
 
 def _repository(data: config.Data, folder: str, label: str) -> DataSet:
@@ -255,7 +254,7 @@ def _read_split(data: config.Data, folder: str, label: str, split: str, wanted: 
         files = [str(file) for file in (builder.config.data_files or {}).get(split, ())]
         if _is_plain_text(builder.config, files):
             return _read_files(files, wanted, origin, builder.config.features or builder.info.features)
-        # Not to lose the text NA where a csv has options of its own, which the library knows.
+        # Keep the text NA in a csv with custom options, which the library reads.
         options = {"keep_default_na": False} if hasattr(builder.config, "keep_default_na") else {}
         table = load_dataset(folder, data.dataset_config_name, split=split, **options)
         content = _content(data, folder, split, files)
@@ -265,7 +264,7 @@ def _read_split(data: config.Data, folder: str, label: str, split: str, wanted: 
 
 
 def _is_plain_text(builder_config: Any, files: Sequence[str]) -> bool:
-    """Whether these are files that our readers read: text formats, local, without options of the data set's own."""
+    """Whether our readers can read these files: text formats, local, without custom options of the dataset."""
     if not files or not all(file.lower().endswith(readers.TEXT_FILES) and Path(file).is_file() for file in files):
         return False
     usual = type(builder_config)()
@@ -277,45 +276,45 @@ def _is_plain_text(builder_config: Any, files: Sequence[str]) -> bool:
 
 
 def _content(data: config.Data, folder: str, split: str, files: Sequence[str]) -> list[str | None]:
-    """What identifies the rows of a split: the commit of a hub's snapshot, or the content of a folder's files.
+    """What identifies the rows of a split: the commit of a hub snapshot, or the digests of a folder's files.
 
-    The library's own fingerprint holds paths and times, and changes with a copy.
+    The library's own fingerprint includes paths and times, so it changes when a folder is copied.
     """
     if folder != data.dataset_name:
         return [Path(folder).name, data.dataset_config_name, split]
-    # A name that is no file here is a file on the hub.
+    # A name that is not a local file is a file on the hub.
     return [runtime_files.sha256(Path(file)) if Path(file).is_file() else file for file in files]
 
 
 def _unloadable(label: str, error: BaseException) -> Refused:
     what = (
-        "it is Python code, which is not run: convert it to parquet"
+        "it is a Python script, which is not run: convert it to parquet"
         if "Dataset scripts" in str(error)
         else one_line(error)
     )
-    return Refused(f"data set {label} cannot be loaded: {what}")
+    return Refused(f"dataset {label} cannot be loaded: {what}")
 
 
 def _fetched(name: str, revision: str | None) -> str:
-    """The folder of a data set: `name` itself, or the snapshot of the hub's repository at `revision`.
+    """The folder of a dataset: `name` itself, or the snapshot of the hub repository at `revision`.
 
-    `load_dataset` by name would, offline or when the hub does not answer, take whatever revision was prepared last,
-    with no more than a warning.
+    `load_dataset` by name would, offline or if the hub does not answer, use the revision that was prepared last, with
+    only a warning.
     """
     from huggingface_hub import snapshot_download
 
     if Path(name).is_dir():
         return name
     try:
-        hub.commit(name, revision, "dataset")  # raises where the download would fall back on an older copy
+        hub.commit(name, revision, "dataset")  # raises if the download would fall back on an older copy
         return snapshot_download(name, repo_type="dataset", revision=revision)
     except loading_errors() as error:
         where = f"{name} at {revision}" if revision else name
-        raise Refused(f"data set {where} is not in reach: {one_line(error)}") from error
+        raise Refused(f"dataset {where} not found or not reachable: {one_line(error)}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Tables of any origin
+# Tables from any source
 
 
 def _from_table(table: Dataset, origin: str, fingerprint: str, wanted: Wanted) -> Source:
@@ -334,7 +333,7 @@ def _checked(
     wanted: Wanted,
     place_of: Callable[[int], str] | None = None,
 ) -> Source:
-    """The source that a typed table is, if its texts are text."""
+    """A source made of a typed table, after checking its texts."""
     labels = label_column.from_table(table, chosen.label) if chosen.label else None
     source = Source(table, chosen, origin, fingerprint, labels, wanted.to_predict, place_of=place_of)
     texts.check_table(table, chosen.text, origin, source.place, wanted.to_predict)

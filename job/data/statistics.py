@@ -1,9 +1,9 @@
-"""What the data looks like, said before training: sizes, classes, truncation, repeated text, overlap of the splits.
+"""Statistics of the data, logged before training: sizes, classes, truncation, duplicates, overlap of the splits.
 
-Rows with the same text are found by a 64-bit hash a row, so that memory grows by bytes a row however long the texts
-are. Two different texts of one hash would be counted as one: among a million rows the chance of any is below one in ten
-million, and only a count would be off by one. Comparing the texts themselves would hold all of them in memory. Same
-means byte for byte: near-duplicates (case, spaces) are not looked for.
+Duplicates are found by a 64-bit hash per row, so memory grows by bytes per row, regardless of the length of the texts.
+A hash collision would count two texts as one: for a million rows the probability of any collision is below one in ten
+million, and a count would be off by one. Comparing the texts themselves would need all of them in memory. Duplicates
+are byte-identical; near-duplicates (case, spaces) are not detected.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ PERCENTILES = (50, 90, 99)
 OVERLAPS = {"validation": "overlap", "test": "test_overlap"}
 ADJECTIVES = {"train": "training", "validation": "evaluation", "test": "test"}
 
-TRUNCATED_NOTED = 0.05  # share of rows from which on truncation is worth a line
-UNEVEN = 3  # largest class over smallest from which on accuracy is misread
+TRUNCATED_NOTED = 0.05  # truncation is noted if more than this share of rows is truncated
+UNEVEN = 3  # class imbalance is noted if the largest class is more than this many times the smallest
 LISTED_CLASSES = 10
 LISTED_ENDS = 5
 LISTED_MISSING = 5
@@ -35,10 +35,9 @@ class Part:
     Attributes:
         texts: string column, or two for sentence pairs; read row by row, so it may be memory-mapped.
         lengths: int32[n], tokens of each example after truncation.
-        truncated: bool[n], whether tokens were cut off.
-        labels: int64[n] class numbers; float64[n] for regression; bool or int8[n, C] for several labels a row; None:
-            the split has no labels.
-        rows: int64[n], the rows of `texts` that are the split; None: all.
+        truncated: bool[n], whether the example was truncated.
+        labels: int64[n] class numbers; float64[n] for regression; bool or int8[n, C] for multi-label; None: no labels.
+        rows: int64[n], the rows of `texts` that belong to the split; None: all.
     """
 
     texts: pa.ChunkedArray | Sequence[pa.ChunkedArray]
@@ -53,27 +52,27 @@ class Part:
 
 
 def describe(parts: Mapping[str, Part], class_names: Sequence[str], max_length: int) -> dict[str, Any]:
-    """The facts about the splits of a run, ready for JSON.
+    """Statistics of the splits of a run, as JSON values.
 
     Args:
         parts: any of "train", "validation" and "test".
         class_names: in class order; not used for regression.
-        max_length: tokens kept of an example.
+        max_length: examples are truncated to this many tokens.
 
     Returns:
-        "max_seq_length"; for each split a mapping under its name; where there is a training split, "overlap" and
-        "test_overlap": rows of "validation" and "test" whose text stands in "train" too. A split has
+        "max_seq_length"; a mapping for each split, under its name; with a training split also "overlap" and
+        "test_overlap": rows of "validation" and "test" whose text also occurs in "train". A split has
 
-        rows         their number
-        classes      {name: rows}; with several labels a row a row counts in each of its classes
-        labels_per_row   mean; only with several labels a row
+        rows         number of rows
+        classes      {name: rows}; in a multi-label task a row counts in each of its classes
+        labels_per_row   mean; only for multi-label
         labels       {"mean", "sd" (of the population), "min", "max"}; instead of classes, for regression
         tokens       {"mean", "p50", "p90", "p99", "max"}; p90: the fewest tokens that 90 % of the rows do not exceed
         truncated    share of the rows, 0..1
         duplicates   rows that repeat the text of an earlier row of the split
-        conflicting  rows whose text stands elsewhere in the split with another label
+        conflicting  rows whose text occurs in the split with a different label, too
 
-        Without labels there is none of classes, labels and conflicting.
+        A split without labels has no classes, labels or conflicting.
 
     Raises:
         ValueError: members of a part differ in their number of rows, or a class number has no name.
@@ -83,21 +82,21 @@ def describe(parts: Mapping[str, Part], class_names: Sequence[str], max_length: 
     for name, part in parts.items():
         description[name] = _split(part, hashes[name], class_names)
         if name in OVERLAPS and "train" in parts:
-            description[OVERLAPS[name]] = _found(hashes[name], hashes["train"])
+            description[OVERLAPS[name]] = _count_in(hashes[name], hashes["train"])
     return description
 
 
-def _found(wanted: np.ndarray, among: np.ndarray) -> int:
-    """How many of `wanted` are there; np.isin would take four times the memory of `among`."""
-    if not len(among):
+def _count_in(values: np.ndarray, members: np.ndarray) -> int:
+    """How many of `values` are in `members`; np.isin would take four times the memory of `members`."""
+    if not len(members):
         return 0
-    ordered = np.sort(among)
-    at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-    return int((ordered[at] == wanted).sum())
+    ordered = np.sort(members)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return int((ordered[at] == values).sum())
 
 
 def _hashes(part: Part) -> np.ndarray:
-    """uint64[n], equal for rows of equal text. Each column has a seed of its own: a|bc, ab|c and bc|a all differ."""
+    """uint64[n], equal for rows with equal text. Each column has its own seed: a|bc, ab|c and bc|a all differ."""
     columns = [part.texts] if isinstance(part.texts, pa.ChunkedArray) else part.texts
     size = len(part.lengths)
     texts = columns if part.rows is None else [part.rows]
@@ -108,7 +107,7 @@ def _hashes(part: Part) -> np.ndarray:
     for seed, column in enumerate(columns):
         start = 0
         for chunk in column.chunks:
-            # Buffers are views of the table: no text is copied, whatever its length.
+            # Buffers are views of the table: no text is copied.
             digests = (xxh3_64_intdigest(text.as_buffer() or b"", seed) for text in chunk)
             total[start : start + len(chunk)] += np.fromiter(digests, np.uint64, len(chunk))
             start += len(chunk)
@@ -116,10 +115,10 @@ def _hashes(part: Part) -> np.ndarray:
 
 
 def _split(part: Part, hashes: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    order = np.argsort(hashes)  # rows of equal text are neighbours
+    order = np.argsort(hashes)  # rows with equal text become neighbours
     begins = _begins(hashes[order])
     labels = None if part.labels is None else part.labels[order]
-    del order  # a million rows are eight megabytes
+    del order  # eight megabytes for a million rows
     split = {
         "rows": len(hashes),
         **({} if part.labels is None else _labels(part.labels, class_names)),
@@ -133,7 +132,7 @@ def _split(part: Part, hashes: np.ndarray, class_names: Sequence[str]) -> dict[s
 
 
 def _begins(ordered: np.ndarray) -> np.ndarray:
-    """bool[n], whether a value differs from the one before it."""
+    """bool[n], whether a value differs from the previous one."""
     begins = np.ones(len(ordered), dtype=bool)
     np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
     return begins
@@ -156,17 +155,17 @@ def _named(counts: np.ndarray, class_names: Sequence[str]) -> dict[str, int]:
 
 def _tokens(lengths: np.ndarray) -> dict[str, float | int]:
     values = lengths if len(lengths) else np.zeros(1, dtype=np.int32)
-    # Lengths that occur, not points between two of them.
+    # Percentiles are lengths that occur, not interpolated values.
     percentiles = np.percentile(values, PERCENTILES, method="inverted_cdf").tolist()
     named = {f"p{percent}": int(value) for percent, value in zip(PERCENTILES, percentiles, strict=True)}
     return {"mean": float(values.mean()), **named, "max": int(values.max())}
 
 
 def _conflicting(labels: np.ndarray, begins: np.ndarray) -> int:
-    """Rows in groups of one text whose labels are not all the same.
+    """Number of rows in groups of equal text whose labels are not all the same.
 
     Args:
-        labels: as in Part, the rows of a group side by side.
+        labels: as in Part, sorted so that the rows of a group are neighbours.
         begins: bool[n], whether a row is the first of its group.
     """
     differs = labels[1:] != labels[:-1]
@@ -178,13 +177,13 @@ def _conflicting(labels: np.ndarray, begins: np.ndarray) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Saying
+# Lines of text
 
 
 def lines(description: Mapping[str, Any]) -> list[str]:
-    """What `describe` returned, for the terminal: a line a split, the classes, and what there is to note."""
+    """The result of `describe` as lines for the log: one per split, the classes, and notes."""
     splits = {name: description[name] for name in ADJECTIVES if name in description}
-    # Without a training split it is the evaluation split that shows the classes.
+    # Without a training split, the evaluation split shows the classes.
     labelled: Mapping[str, Any] = next((s for s in splits.values() if "classes" in s or "labels" in s), {})
     rows = [*_split_lines(splits), *_label_lines(labelled)]
     rows += [("note", note) for note in description.get("notes", ())]
@@ -212,7 +211,7 @@ def _label_lines(split: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "labels", f"mean {mean}, sd {sd}, {least} to {most}"
     elif "classes" in split:
         counts = split["classes"]
-        several = f"; {split['labels_per_row']:.2f} a row" if "labels_per_row" in split else ""
+        several = f"; {split['labels_per_row']:.2f} per row" if "labels_per_row" in split else ""
         if len(counts) <= LISTED_CLASSES:
             yield "classes", _counted(counts.items()) + several
             return
@@ -227,47 +226,49 @@ def _notes(description: Mapping[str, Any], splits: Mapping[str, Any], labelled: 
         yield from _training_notes(splits["train"])
     yield from _uneven(labelled, splits.get("validation", {}))
     if repeated := _rows(splits, "duplicates"):
-        yield f"{repeated} with the text of an earlier row of the split: counted twice"
+        yield f"{repeated} with the same text as an earlier row of the split: counted twice"
     if conflicting := _rows(splits, "conflicting"):
-        yield f"{conflicting} with a text that has another label elsewhere: not all can be predicted correctly"
+        yield f"{conflicting} with a text that also has a different label: not all can be predicted correctly"
     for name, key in OVERLAPS.items():
         if description.get(key):
-            yield f"{_count(description[key], name)} with a text of the training data: the scores will be optimistic"
+            yield f"{_count(description[key], name)} with a text of the training data: scores will be optimistic"
     for name, split in splits.items():
         if split["truncated"] > TRUNCATED_NOTED:
             share = f"{100 * split['truncated']:.1f} % of the {ADJECTIVES[name]} rows"
             limit = description["max_seq_length"]
-            yield f"{share} are cut at {limit} tokens: raise --max_seq_length, as far as the model goes"
+            yield f"{share} are truncated to {limit} tokens: raise --max_seq_length if the model allows it"
 
 
 def _training_notes(train: Mapping[str, Any]) -> Iterator[str]:
     if train["rows"] < 2:
-        yield f"{_count(train['rows'], 'train')}: too few to learn from"
+        yield f"only {_count(train['rows'], 'train')}: too few to learn from"
     missing = [_short(name) for name, count in train.get("classes", {}).items() if not count]
     if missing:
         more = f" and {len(missing) - LISTED_MISSING} more" if len(missing) > LISTED_MISSING else ""
-        yield f"no training row for {', '.join(missing[:LISTED_MISSING])}{more}: cannot be predicted"
+        yield f"no training rows of class {', '.join(missing[:LISTED_MISSING])}{more}: it cannot be learned"
 
 
 def _uneven(split: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Iterator[str]:
-    """A note on the classes of `split`; the accuracy is that on `evaluation` if it has labels, where it is measured."""
+    """A note on imbalanced classes of `split`, with the accuracy of the majority class on `evaluation`, if labelled."""
     counts = {name: count for name, count in split.get("classes", {}).items() if count}
     if not counts:
         return
     largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     if counts[largest] <= UNEVEN * counts[smallest]:
         return
-    sizes = f"uneven classes, {_counted([(largest, counts[largest])])} to {_counted([(smallest, counts[smallest])])}"
+    sizes = (
+        f"imbalanced classes, {_counted([(largest, counts[largest])])} to {_counted([(smallest, counts[smallest])])}"
+    )
     if "labels_per_row" in split:
-        yield f"{sizes} rows: the rare hardly show in a score over all labels; look at f1_macro"
+        yield f"{sizes} rows: rare classes barely affect micro-averaged scores; look at f1_macro"
         return
     measured = evaluation if evaluation.get("classes") and evaluation["rows"] else split
     accuracy = measured["classes"][largest] / measured["rows"]
-    yield f"{sizes} rows: always answering {_short(largest)} gives accuracy {accuracy:.2f}; look at f1_macro"
+    yield f"{sizes} rows: always predicting {_short(largest)} gives accuracy {accuracy:.2f}; look at f1_macro"
 
 
 def _rows(splits: Mapping[str, Any], key: str) -> str:
-    """`12 training rows, 1 test row`, of the splits in which there are any; else empty."""
+    """`12 training rows, 1 test row`, for the splits where the count is not 0; else empty."""
     return ", ".join(_count(split[key], name) for name, split in splits.items() if split.get(key))
 
 
@@ -280,6 +281,6 @@ def _counted(counts: Iterable[tuple[str, int]]) -> str:
 
 
 def _short(name: str) -> str:
-    """A class name that fits into a line: it may be any text of the data."""
+    """A class name shortened to fit into a line: it may be any text."""
     name = " ".join(name.split())
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."

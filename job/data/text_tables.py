@@ -1,4 +1,4 @@
-"""csv, tsv, jsonl and json files as an Arrow table in the cache, written once and found again by their content."""
+"""csv, tsv, jsonl and json files as an Arrow table in the cache, keyed by their content."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SPANNING, QUOTED = "muster: cells of several lines", "muster: cells in quotes"
-"""Columns of the table beside the texts and the label (the latter as JSON text)."""
+"""Columns of the table in addition to the texts and the label (which is stored as JSON text)."""
 
 
 @dataclass(frozen=True)
 class TextFiles:
-    """Text files, read one after the other, and what is read of them."""
+    """Text files, read one after the other, and what to read from them."""
 
     paths: tuple[str, ...]
     columns: Columns
@@ -32,17 +32,17 @@ class TextFiles:
 
     @property
     def are_untyped(self) -> bool:
-        """Whether no file knows types: in csv and tsv all is text."""
+        """Whether no file has types: in csv and tsv every value is text."""
         return all(readers.kind(path) in readers.SEPARATORS for path in self.paths)
 
     def rows(self) -> Iterator[tuple[str, readers.Row]]:
-        """(what messages call it, row)."""
+        """(how messages refer to it, row)."""
         for path in self.paths:
             for number, row in enumerate(readers.rows(path, self.columns.all, self.quoting), 1):
                 yield f"{path}, row {number}", row
 
     def place(self, row: int) -> str:
-        """What messages call a row (0-based) of all files; several are read again, up to this row."""
+        """How messages refer to a row (0-based) of all files. Several files are read again, up to this row."""
         if len(self.paths) == 1:
             return f"{self.paths[0]}, row {row + 1}"
         return next(itertools.islice(self.rows(), row, None))[0]
@@ -52,16 +52,16 @@ def read(source: TextFiles, fingerprint: str) -> Dataset:
     """The texts and labels of all rows; `fingerprint` identifies the files' content, the columns and the reader.
 
     Raises:
-        Refused: a row that cannot be read or has no text.
+        Refused: a row cannot be read or has no text.
     """
     from datasets import Dataset, Features, Value
     from datasets.exceptions import DatasetsError
 
     kinds = {name: Value("string") for name in source.columns.all}
     features = Features({**kinds, SPANNING: Value("int32"), QUOTED: Value("bool")})
-    if next(source.rows(), None) is None:  # which from_generator does not take
+    if next(source.rows(), None) is None:  # from_generator rejects an empty generator
         return Dataset.from_dict({name: [] for name in features}, features=features)
-    # A test set is read by the looser rule, and must not be found by a run that would train on it.
+    # A test set may have empty rows, so a run that trains on the same file must not reuse its table.
     key = files.digest([fingerprint, source.to_predict])[:32]
     try:
         return Dataset.from_generator(_generate, features=features, gen_kwargs={"source": source}, fingerprint=key)
@@ -82,27 +82,27 @@ def _generate(source: TextFiles) -> Iterator[dict[str, Any]]:
 
 
 def remarks(table: Dataset, source: TextFiles) -> list[str]:
-    """What a stray quotation mark would show in: for the line that describes the data."""
+    """Signs of stray quotation marks, for the `data` line of the log."""
     import pyarrow.compute as pc
 
-    found = []
+    lines = []
     spanning, quoted = table.data.column(SPANNING), table.data.column(QUOTED)
     first = pc.index(pc.greater(spanning, 0), True).as_py() if len(table) else -1
     if first >= 0:
         count = pc.sum(spanning).as_py()
         what = f"{count:,} cells span" if count > 1 else "1 cell spans"
-        found.append(f"{what} several lines, first in {source.place(first)}")
+        lines.append(f"{what} several lines; the first is {source.place(first)}")
     first = pc.index(quoted, True).as_py() if len(table) else -1
     if first >= 0:
         count = pc.sum(quoted).as_py()
         rows = f"{count:,} rows have" if count > 1 else "1 row has"
-        found.append(f"{rows} a cell in double quotes, read without them, first in {source.place(first)} "
+        lines.append(f"{rows} a cell in double quotes, read without the quotes; the first is {source.place(first)} "
                      "(--csv_quoting none keeps them)")  # fmt: skip
-    return found
+    return lines
 
 
 def _cause(error: BaseException) -> Exception:
-    """The Refused that a library's error was caused by, or the error itself."""
+    """The Refused that caused a library's error, or the error itself."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Refused):
         cause = cause.__cause__ or cause.__context__

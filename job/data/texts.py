@@ -1,8 +1,7 @@
-"""The one rule for texts: what is text, what is empty, and where empty texts are taken.
+"""The rule for texts: what is text, what is empty, and where empty texts are accepted.
 
-A text is empty if it is null, has no characters or only blanks; a pair is empty if both halves are. Nothing can be
-learnt or measured on an empty row, so it is rejected in training and evaluation data. In test data each row gets an
-answer.
+A text is empty if it is null, has no characters or only blanks; a pair is empty if both halves are. An empty row
+teaches and measures nothing, so it is rejected in training and evaluation data. In test data every row is predicted.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def checked(place: str, texts: Mapping[str, Any], to_predict: bool) -> dict[str,
     """
     for name, text in texts.items():
         if text is not None and not isinstance(text, str):
-            raise Refused(f"{place}: {name} is not text but {repr(text)[:80]}: write text or remove the row")
+            raise Refused(f"{place}: {name} is {repr(text)[:80]}, not text: correct it or remove the row")
         if text is not None:
             reject_unpaired_surrogates(place, text)
     if not to_predict and not any(text and text.strip() for text in texts.values()):
@@ -34,27 +33,28 @@ def checked(place: str, texts: Mapping[str, Any], to_predict: bool) -> dict[str,
 
 
 def reject_unpaired_surrogates(place: str, text: str) -> None:
-    """Raise Refused for half a character, as cut JSON texts have it: it cannot be written as UTF-8."""
+    """Raise Refused for an unpaired surrogate, as in truncated JSON strings: it cannot be encoded as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        half = text[error.start].encode("unicode_escape").decode()
+        surrogate = text[error.start].encode("unicode_escape").decode()
         raise Refused(
-            f"{place}: {half} is an unpaired surrogate (invalid Unicode): write text or remove the row"
+            f"{place}: {surrogate} is an unpaired surrogate (invalid Unicode): correct it or remove the row"
         ) from None
 
 
 def check_table(
     table: Dataset, names: Sequence[str], origin: str, place: Callable[[int], str], to_predict: bool
 ) -> None:
-    """Check the text columns `names` of a typed table; `place` gives what messages call a row (0-based).
+    """Check the text columns `names` of a typed table; `place` is how messages refer to a row (0-based).
 
     Raises:
         Refused: a column is not text or, except in test data, a row is empty.
     """
     for name in names:
         if getattr(table.features[name], "dtype", None) not in ("string", "large_string", "null"):
-            raise Refused(f"{origin}: column {name} is not text but {table.features[name]}")
+            raise Refused(f"{origin}: column {name} is {table.features[name]}, not text: name another column with "
+                          "--text_column_names")  # fmt: skip
     if not to_predict:
         row = _first_empty(table, names)
         if row is not None:
@@ -62,7 +62,7 @@ def check_table(
 
 
 def count_empty(table: Dataset, names: Sequence[str]) -> tuple[int, int | None]:
-    """Empty rows of a table, and the first of them (0-based; None: there is none)."""
+    """The number of empty rows of a table, and the first of them (0-based; None: no empty row)."""
     import pyarrow.compute as pc
 
     empty = sum(pc.sum(_is_empty(batch)).as_py() or 0 for batch in _batches(table, names))
@@ -99,4 +99,4 @@ def _is_empty(batch: Any) -> Any:
 
 def _empty(place: str, names: Sequence[str]) -> Refused:
     are = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} empty"
-    return Refused(f"{place}: {are}: write text or remove the row")
+    return Refused(f"{place}: {are}: add text or remove the row")

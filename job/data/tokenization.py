@@ -1,7 +1,7 @@
-"""Text as token ids, computed once, by one process per machine.
+"""Text to token ids, computed once, by one process per machine.
 
-They go into a memory-mapped cache that the other processes and the next run find again by fingerprint. Tokenising in a
-collator, batch by batch, saves that first pass but hides the lengths, and batches are planned by their lengths.
+They are stored in a memory-mapped cache, where the other processes and later runs find them by fingerprint. Tokenizing
+in the collator would save this pass, but the lengths must be known before batches can be planned.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 TOKENS = ("input_ids", "token_type_ids")
 TRUNCATED = "truncated"
-"""Column of the tokens' table: whether the text was longer."""
+"""Column of the table of tokens: whether the text was truncated."""
 
 
-def tokenise(source: Source, tokenizer: PreTrainedTokenizerBase, max_length: int, workers: int) -> Dataset:
-    """The source's text as token ids, truncated to `max_length`; pairs lose tokens of the longer text first.
+def tokenize(source: Source, tokenizer: PreTrainedTokenizerBase, max_length: int, workers: int) -> Dataset:
+    """The source's text as token ids, truncated to `max_length`; in pairs the longer text is truncated first.
 
-    A row of a test set that the tokenizer makes nothing of becomes one token, so that it gets an answer.
+    A row of a test set for which the tokenizer returns no tokens becomes one token, so that it can be predicted.
     """
     from datasets import Features, List, Value
 
@@ -40,9 +40,9 @@ def tokenise(source: Source, tokenizer: PreTrainedTokenizerBase, max_length: int
         texts = ([value or "" for value in rows[name]] for name in text)
         encoded = tokenizer(*texts, truncation=True, max_length=max_length)
         cut = [bool(encoding.overflowing) for encoding in encoded.encodings or ()]
-        cut = cut or [len(ids) == max_length for ids in encoded["input_ids"]]  # a tokenizer that does not tell
-        found = {name: encoded[name] for name in columns}
-        return {**(found if filler is None else _filled(found, filler)), TRUNCATED: cut}
+        cut = cut or [len(ids) == max_length for ids in encoded["input_ids"]]  # slow tokenizers do not report it
+        tokens = {name: encoded[name] for name in columns}
+        return {**(tokens if filler is None else _filled(tokens, filler)), TRUNCATED: cut}
 
     return source.table.map(
         encode,
@@ -51,14 +51,14 @@ def tokenise(source: Source, tokenizer: PreTrainedTokenizerBase, max_length: int
         features=Features({**{name: List(types[name]) for name in columns}, TRUNCATED: Value("bool")}),
         num_proc=workers if workers > 1 else None,
         desc="tokenizing",
-        # Named here: the library's own hash of the closure changes with the tokenizer's inner state, and the cache
-        # would be missed by the other processes.
+        # Set explicitly: the library's hash of the closure depends on the tokenizer's internal state, so that other
+        # processes would miss the cache.
         new_fingerprint=_digest([source.fingerprint, tokenizer_digest(tokenizer), max_length, columns, filler]),
     )
 
 
 def _token_for_nothing(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that stands for an empty text where the tokenizer adds none of its own."""
+    """The token used for an empty text if the tokenizer adds no special tokens."""
     ids = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
     return next((number for number in ids if number is not None), None)
 
@@ -69,19 +69,19 @@ def _filled(tokens: Mapping[str, Sequence[list[int]]], filler: int) -> dict[str,
 
 
 def lengths(tokens: Dataset) -> np.ndarray:
-    """int32[rows], read off the offsets of the Arrow lists: no list is opened."""
+    """int32[rows], from the offsets of the Arrow lists, without reading the lists."""
     import pyarrow.compute as pc
 
     return pc.list_value_length(tokens.data.column("input_ids")).to_numpy().astype(np.int32)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Identifies what a tokenizer does: vocabulary, normalisation and special tokens."""
+    """Identifies a tokenizer by its vocabulary, normalisation and special tokens."""
     backend, side = getattr(tokenizer, "backend_tokenizer", None), tokenizer.truncation_side
     if backend is None:
         return _digest([tokenizer.name_or_path, side, sorted(tokenizer.get_vocab().items())])
     description = json.loads(backend.to_str())
-    description.update(truncation=None, padding=None)  # set by the last call, not by what the tokenizer is
+    description.update(truncation=None, padding=None)  # state of the last call, not a property of the tokenizer
     return _digest([description, side])
 
 

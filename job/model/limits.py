@@ -33,7 +33,7 @@ def max_length(
                       f"{pretrained.pad_token_id} and {pretrained.max_position_embeddings} positions")  # fmt: skip
     if asked is not None:
         if limit is not None and asked > limit:
-            raise Refused(f"--max_seq_length {asked}: the model has {limit} positions")
+            raise Refused(f"--max_seq_length {asked} is more than the {limit} positions of the model")
         return asked
     of_tokenizer = int(min(tokenizer.model_max_length, NO_LIMIT))
     longest = of_tokenizer if limit is None else min(limit, of_tokenizer)

@@ -1,4 +1,4 @@
-"""What every part of a run needs: its settings, its processes, and where its results go."""
+"""What every part of a run needs: settings, accelerator, run folder and status."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunContext:
-    """Made once, when the run folder has been opened.
+    """Created once, after the run folder has been opened.
 
     Attributes:
         config: all settings.
         accelerator: of this process.
         folder: of the run.
-        status: status.json, for the step that the run has reached.
+        status: writer of status.json.
     """
 
     config: Config

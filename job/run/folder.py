@@ -1,7 +1,7 @@
 """The run folder: its files, each complete or absent.
 
-The rule for a second start in the same folder lives here too: the same configuration resumes (or reports that
-it is finished), another one is refused unless asked to overwrite.
+Also the rule for a second start in the same folder: the same configuration resumes, or reports that the run has
+finished; a different one is rejected, unless --overwrite_output_dir is set.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from job.runtime import contract, files
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 ASIDE = ".new-"
-"""How the name of a checkpoint that is still being written begins."""
+"""Prefix of the name of a checkpoint that is still being written."""
 CONTENTS = (
     *("config.yaml", "manifest.json", "metrics.jsonl", "results.json", "status.json", "predictions.parquet"),
     *("test_predictions.parquet", "model", "checkpoints", "tensorboard"),
@@ -74,21 +74,21 @@ class RunFolder:
         return self.path / "status.json"
 
     def is_finished(self) -> bool:
-        """results.json is written last, so its being there says that all the rest is."""
+        """Whether results.json exists. It is written last, so then everything else exists too."""
         return self.results.is_file()
 
     def holds_checkpoints(self) -> bool:
-        """Whether there is a checkpoint to resume from; damaged ones count too."""
+        """Whether there is a checkpoint, even a damaged one."""
         return any(not path.name.startswith(ASIDE) for path in self.checkpoints.glob("*"))
 
     def holds_work(self) -> bool:
-        """Whether something would be lost with the folder: not where a run ended before its first record."""
+        """Whether deleting the folder would lose something: not if the run ended before its first record."""
         kept = (self.results, self.predictions, self.test_predictions, self.model, self.checkpoints)
         return any(path.exists() for path in kept) or (self.metrics.is_file() and self.metrics.stat().st_size > 0)
 
 
 def new_path(name: str) -> Path:
-    """A run folder that is not there yet: runs/<name>-<time>."""
+    """The path of a new run folder: runs/<name>-<time>."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     path = Path("runs") / f"{name}-{stamp}"
     number = 1
@@ -99,7 +99,7 @@ def new_path(name: str) -> Path:
 
 
 def make_new(name: str) -> Path:
-    """Make the folder of `new_path`; of several runs that start in the same second each gets its own."""
+    """Create the folder of `new_path`; runs that start in the same second get different folders."""
     while True:
         path = new_path(name)
         try:
@@ -108,20 +108,20 @@ def make_new(name: str) -> Path:
             continue
         except OSError as error:
             raise Refused(
-                f"{path.parent} cannot be written: {error.strerror}; choose a place with --output_dir"
+                f"{path.parent} cannot be written ({error.strerror}): choose another folder with --output_dir"
             ) from None
         return path
 
 
 def claim(folder: RunFolder, config: Config) -> bool:
-    """Make the folder this run's alone, created if need be; what a run without a checkpoint left there is removed.
+    """Lock the folder for this run, creating it if needed. Files of a run without a checkpoint are removed.
 
     Returns:
-        Whether this very run is finished already.
+        Whether this run has already finished.
 
     Raises:
-        Refused: another run's folder, one in which a run is active, files that do not belong to a run, or a folder
-            that cannot be written.
+        Refused: the folder belongs to another run, a run is active in it, it contains other files, or it cannot be
+            written.
     """
     path = folder.path
     if path.exists() and not path.is_dir():
@@ -130,7 +130,7 @@ def claim(folder: RunFolder, config: Config) -> bool:
         path.mkdir(parents=True, exist_ok=True)
         refuse_others(folder, config)
         lock.take(path)
-        refuse_others(folder, config)  # once more: it may have become another's in between
+        refuse_others(folder, config)  # again: another run may have taken it before the lock
         if folder.is_finished() and not config.run.overwrite_output_dir:
             return True
         if config.run.overwrite_output_dir or not folder.holds_checkpoints():
@@ -143,23 +143,24 @@ def claim(folder: RunFolder, config: Config) -> bool:
 
 
 def as_continued(folder: RunFolder, config: Config) -> Config:
-    """`config` after a requeue: to overwrite, or to resume from a given checkpoint, was for the first start only."""
-    if not lock.succeeds(folder.path):
+    """`config` for a requeued job: overwriting, or resuming from a given checkpoint, applies to the first start
+    only."""
+    if not lock.is_requeue(folder.path):
         return config
     run = dataclasses.replace(config.run, overwrite_output_dir=False, resume_from_checkpoint="auto")
     return dataclasses.replace(config, run=run)
 
 
 def refuse_others(folder: RunFolder, config: Config) -> None:
-    """Refused if `folder` holds another run's work, or files that do not belong to a run."""
+    """Refused if `folder` contains the work of another run, or files that do not belong to a run."""
     if not folder.path.is_dir():
         return
     if folder.config.is_file():
         differing = configuration.differing_settings(_own_configuration(folder), config)
         if differing and folder.holds_work() and not config.run.overwrite_output_dir:
             raise Refused(
-                f"{folder.path} holds a run with another {', '.join(differing)}: choose another --output_dir, or "
-                "delete that run with --overwrite_output_dir"
+                f"{folder.path} contains a run with a different {', '.join(differing)}: choose another --output_dir, "
+                "or delete that run with --overwrite_output_dir"
             )
     else:
         others = sorted(
@@ -167,44 +168,44 @@ def refuse_others(folder: RunFolder, config: Config) -> None:
             for p in folder.path.iterdir()
             if p.name not in (contract.JOBS, contract.STATUS) and not p.name.startswith(".")
         )
-        if others:  # a folder `model` there may be all that someone has
+        if others:  # a folder `model` there may be somebody's only copy
             raise Refused(
-                f"{folder.path} holds files that do not belong to a run ({others[0]}): choose another --output_dir"
+                f"{folder.path} contains files that do not belong to a run ({others[0]}): choose another --output_dir"
             )
 
 
 def _own_configuration(folder: RunFolder) -> Config:
-    """The configuration of the run in `folder`; Refused if its config.yaml is not one of ours."""
+    """The configuration of the run in `folder`; Refused if its config.yaml was not written by a run."""
     try:
         return configuration.load_recipe(str(folder.config))
     except Refused:
         raise Refused(
-            f"{folder.path} holds files that do not belong to a run (config.yaml): choose another --output_dir"
+            f"{folder.path} contains files that do not belong to a run (config.yaml): choose another --output_dir"
         ) from None
 
 
 def require_space(folder: RunFolder, weights: int) -> None:
-    """Refused if the disk cannot take two checkpoints (weights, AdamW's two moments) and the model: 7 x `weights`.
+    """Refused if the disk has no space for two checkpoints (weights, AdamW's two moments) and the model: 7 x `weights`.
 
-    The space of existing checkpoints counts as free: the next ones replace them.
+    The space of existing checkpoints counts as free, because new ones replace them.
     """
     there = sum(path.stat().st_size for path in folder.checkpoints.rglob("*") if path.is_file())
     free = shutil.disk_usage(folder.path).free + there
     if free < 7 * weights:
         raise Refused(
-            f"the disk of {folder.path} has {free / 1e6:,.0f} MB free and the run takes {7 * weights / 1e6:,.0f} MB: "
-            "make room, or choose another --output_dir"
+            f"the disk of {folder.path} has {free / 1e6:,.0f} MB free, but the run needs {7 * weights / 1e6:,.0f} MB: "
+            "free some space, or choose another --output_dir"
         )
 
 
 def discard_if_new(folder: RunFolder, config: Config) -> None:
-    """Remove a folder that was named by this process and holds nothing: a refused request leaves no trace."""
+    """Remove an empty folder that this process created: a rejected request leaves no trace."""
     if config.run.output_dir is None and contract.RUN_FOLDER not in os.environ and not folder.holds_work():
         files.remove(folder.path)
 
 
 def point_latest(folder: RunFolder) -> None:
-    """runs/latest -> this run, for a folder that was named by us. A link that cannot be made is no error."""
+    """Point runs/latest to this run, if we chose its folder. Failing to create the link is not an error."""
     aside = folder.path.parent / f".latest-{os.getpid()}"
     try:
         aside.symlink_to(folder.path.name)
@@ -215,10 +216,10 @@ def point_latest(folder: RunFolder) -> None:
 
 @contextlib.contextmanager
 def needing_room(folder: RunFolder) -> Iterator[None]:
-    """Within, what a full or lost disk prevents ends the job with one line.
+    """Inside this context, errors of a full or lost disk end the job with one line.
 
     Raises:
-        JobError: in place of an error that says so; libraries written in Rust have no OSError for it.
+        JobError: in place of such an error. Libraries written in Rust do not raise OSError for it.
     """
     try:
         yield
@@ -228,6 +229,6 @@ def needing_room(folder: RunFolder) -> Iterator[None]:
         if number not in NO_ROOM and not any(f"os error {n})" in text for n in NO_ROOM):
             raise
         raise JobError(
-            f"{folder.path} cannot be written ({text}): make room, then run the same command again to resume from the "
-            "last checkpoint"
+            f"{folder.path} cannot be written ({text}): free some space, then run the same command again to resume "
+            "from the last checkpoint"
         ) from error

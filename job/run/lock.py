@@ -1,9 +1,9 @@
 """One owner of a run folder at a time.
 
-The lock is the kernel's (POSIX, over NFS too): it ends with the process that holds it, so a killed run leaves none
-behind. Some shared file systems grant such locks to everybody; there, status.json decides: a heartbeat that changes
-while it is watched belongs to an active run. No two clocks need to agree for that. A lock file with a time in it would
-be left behind by a crash, and be valid for ever on a clock that was set back.
+A POSIX lock, which the kernel releases when the process ends, so that a killed run leaves none behind. It works over
+NFS. Some shared file systems grant such locks to everybody; there, status.json decides: if its heartbeat changes while
+we watch, a run is active. This needs no synchronised clocks. A lock file with a timestamp would survive a crash, and
+never expire on a machine whose clock was set back.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from job.runtime import contract
 
 HEARTBEAT_SECONDS = 5.0
 WATCH_SECONDS = 4 * HEARTBEAT_SECONDS
-"""How long a run without a recorded end is watched for a new heartbeat."""
-SUCCESSION_SECONDS = 30.0
-"""How long the same owner's next start waits for the one before it to end."""
+"""How long to watch for a new heartbeat of a run that has not recorded its end."""
+REQUEUE_SECONDS = 30.0
+"""How long a requeued job waits for its previous start to end."""
 
 _held: dict[Path, int] = {}
 
 
 def owner() -> str:
-    """Identity of this run: the launcher's name for it (the same after a requeue), else host and process."""
+    """The owner's identity: set by the launcher (unchanged by a requeue), else host and process id."""
     return os.environ.get(contract.OWNER) or f"{socket.gethostname()}:{os.getpid()}"
 
 
-def succeeds(folder: Path) -> bool:
-    """Whether the last run in `folder` was this one: a job that was requeued by its launcher."""
+def is_requeue(folder: Path) -> bool:
+    """Whether the last run in `folder` has this owner: the job was requeued by its launcher."""
     return contract.OWNER in os.environ and _status(folder).get("owner") == owner()
 
 
 def take(folder: Path) -> None:
-    """Hold `folder` until `release` or the end of this process.
+    """Lock `folder` until `release` or the end of this process.
 
     Raises:
         Refused: another run is active there.
@@ -48,27 +48,27 @@ def take(folder: Path) -> None:
     if folder in _held:
         return
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    until = time.monotonic() + (SUCCESSION_SECONDS if succeeds(folder) else 0.0)
+    until = time.monotonic() + (REQUEUE_SECONDS if is_requeue(folder) else 0.0)
     while (locked := _locked(handle)) is False:
         if time.monotonic() >= until:
             os.close(handle)
             raise Refused(_taken(folder))
         time.sleep(0.2)
     _held[folder] = handle
-    if _may_live(_status(folder), proven=locked is True) and moves(folder):
+    if _may_be_active(_status(folder), locked=locked is True) and is_active(folder):
         release(folder)
         raise Refused(_taken(folder))
 
 
 def release(folder: Path) -> None:
-    """Give `folder` up; nothing where it is not held."""
+    """Unlock `folder`, if it is locked."""
     handle = _held.pop(folder, None)
     if handle is not None:
         os.close(handle)
 
 
 def _locked(handle: int) -> bool | None:
-    """Whether the lock is ours; None on a file system that has none."""
+    """Whether we got the lock; None on a file system without locks."""
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -78,15 +78,15 @@ def _locked(handle: int) -> bool | None:
     return True
 
 
-def _may_live(status: dict[str, Any], proven: bool) -> bool:
-    """A lock proves that no run of this host is active there; the owner's own next start needs no proof."""
+def _may_be_active(status: dict[str, Any], locked: bool) -> bool:
+    """Whether a run may be active. Not if it has our owner, or if we got the lock and it was on this host."""
     held_by = str(status.get("owner", ""))
-    ended = held_by == owner() or (proven and held_by.startswith(f"{socket.gethostname()}:"))
+    ended = held_by == owner() or (locked and held_by.startswith(f"{socket.gethostname()}:"))
     return status.get("state") == "RUNNING" and not ended
 
 
-def moves(folder: Path) -> bool:
-    """Whether the run in `folder` writes a new heartbeat; watched for up to 20 seconds."""
+def is_active(folder: Path) -> bool:
+    """Whether the run in `folder` writes a new heartbeat within 20 seconds."""
     before, until = _status(folder), time.monotonic() + WATCH_SECONDS
     while time.monotonic() < until:
         time.sleep(HEARTBEAT_SECONDS / 5)

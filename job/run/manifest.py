@@ -1,6 +1,6 @@
-"""manifest.json: where, when and from what a run was made.
+"""manifest.json: where, when and with what code, packages and data a run was made.
 
-Environment variables are left out: they may hold secrets.
+Environment variables are not recorded: they may contain secrets.
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "toke
 
 
 def new(*, seed: int, world_size: int, device: str, fingerprint: str, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Where, when and from what a run was made. Environment variables are left out: they may hold secrets.
-
-    `before` is the manifest of the start that this one resumes, or empty.
-    """
+    """The manifest of a start. `before` is the manifest of the start that this one resumes, or empty."""
     return {
         "git": git_state(),
         "image": os.environ.get(contract.IMAGE_DIGEST),
@@ -49,18 +46,18 @@ def new(*, seed: int, world_size: int, device: str, fingerprint: str, before: Ma
 
 
 def token_limit(folder: RunFolder, limit: int) -> int:
-    """`limit`, or the lower one that this run came to by running out of memory."""
+    """`limit`, or the lower limit that this run recorded after running out of memory."""
     kept = json.loads(folder.manifest.read_text(encoding="utf-8")).get(TOKEN_LIMIT)
     return limit if kept is None else min(limit, kept)
 
 
 def amend(folder: RunFolder, **values: Any) -> None:
-    """Add what became known after the run's start."""
+    """Add values that became known after the start of the run."""
     files.write_json(folder.manifest, {**json.loads(folder.manifest.read_text(encoding="utf-8")), **values})
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the code, whether it was edited and, for a submitted snapshot, the edits; None outside a checkout."""
+    """Commit of the code, whether it has local edits and, for a submitted snapshot, their diff; None without git."""
     snapshot = ROOT / contract.SNAPSHOT_STATE
     if snapshot.is_file():
         return json.loads(snapshot.read_text(encoding="utf-8"))

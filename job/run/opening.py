@@ -1,4 +1,4 @@
-"""The start of a run in its folder: a new one, one to resume, or one that has already finished."""
+"""Opens a run folder: for a new run, one to resume, or one that has already finished."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from job.runtime.console import log
 
 @dataclass(frozen=True)
 class Opened:
-    """A run folder that belongs to this run.
+    """An opened run folder.
 
     Attributes:
         folder: locked for this run.
-        config: as asked for; for the next start of a requeued job without what was asked for once.
-        results: what results.json holds where this very run has already finished.
-        resume_from: the checkpoint to resume from; None where the run starts from its beginning.
+        config: as requested; for a requeued job without settings that apply to the first start only.
+        results: content of results.json if this run has already finished.
+        resume_from: the checkpoint to resume from; None to start from the beginning.
     """
 
     folder: RunFolder
@@ -37,22 +37,22 @@ class Opened:
 
 
 def open_run(config: Config, name: str) -> Opened:
-    """Lock the run folder and find out what there is to do. To be called on the main process alone.
+    """Lock the run folder and decide whether to start, resume or do nothing. Call on the main process only.
 
     Args:
         config: all settings.
-        name: what a new run folder's name begins with, where neither output_dir is set nor the launcher chose one.
+        name: prefix of a new run folder's name, if neither output_dir nor the launcher gives a folder.
 
     Raises:
-        Refused: the folder is another run's, or cannot be written.
-        NeedsHuman: there are checkpoints and none can be used.
+        Refused: the folder belongs to another run, or cannot be written.
+        NeedsHuman: there are checkpoints but none can be used.
     """
     chosen = config.run.output_dir or os.environ.get(contract.RUN_FOLDER) or run_folder.make_new(name)
     folder = RunFolder(Path(chosen).absolute())
     config = run_folder.as_continued(folder, configuration.settled(config))
     try:
         if run_folder.claim(folder, config):
-            log.info(f"{folder.path} holds this very run, finished: nothing to do")
+            log.info(f"nothing to do: the run in {folder.path} has already finished")
             return Opened(folder, config, json.loads(folder.results.read_text(encoding="utf-8")))
         return Opened(folder, config, resume_from=_resume_point(config, folder))
     except JobError as error:
@@ -63,7 +63,7 @@ def open_run(config: Config, name: str) -> Opened:
 
 
 def close_run(folder: RunFolder, config: Config, error: BaseException | None = None) -> None:
-    """Give the folder up; after a rejected request one that was named by us and holds nothing is removed."""
+    """Unlock the folder. After a rejected request, remove it if we created it and it is empty."""
     if isinstance(error, Refused):
         run_folder.discard_if_new(folder, config)
     lock.release(folder.path)

@@ -1,4 +1,4 @@
-"""Progress bars, on a terminal alone: in a log file a bar is thousands of carriage returns."""
+"""Progress bars, on terminals only: in a log file a bar is thousands of carriage returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from job.runtime.console import log
 
 @contextlib.contextmanager
 def bar(what: str, total: int, done: int = 0, *, unit: str = "it", shown: bool = True) -> Iterator[tqdm[None]]:
-    """A bar with rate and time left; lines of the log go above it. Without a terminal, or not `shown`, nothing."""
+    """A bar with rate and time left, below the log. Nothing is shown without a terminal or if not `shown`."""
     shown = shown and _has_width()
     with logging_redirect_tqdm([log]) if shown else contextlib.nullcontext(), tqdm(
         total=total, initial=done, desc=what, unit=unit, dynamic_ncols=True, mininterval=0.2, leave=False,
@@ -25,7 +25,7 @@ def bar(what: str, total: int, done: int = 0, *, unit: str = "it", shown: bool =
 
 
 def _has_width() -> bool:
-    """Whether stderr is a terminal that says how wide it is: on others a bar is blank."""
+    """Whether stderr is a terminal of known width: on others a bar is blank."""
     try:
         return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except OSError:

@@ -1,7 +1,7 @@
-"""metrics.jsonl: a JSON object a line, in order, each once, also over interruptions.
+"""metrics.jsonl: one JSON object per line, in order, each record exactly once, even across interruptions.
 
-A line that a full disk does not take is held, written with a later one, and part of every checkpoint until then: a
-record is no reason to end a run, and none may be missing in the end.
+If the disk is full, a line is kept in memory, written together with a later one, and included in every checkpoint until
+then: a record must not end a run, and none may be missing in the end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Records:
     """The file, open for appending."""
 
     def __init__(self, path: Path, resumed: Mapping[str, Any] | None = None) -> None:
-        """`resumed` is what `state` gave: the file is cut back to that moment. None: it begins empty."""
+        """`resumed` is an earlier result of `state`: the file is truncated to that point. None: start empty."""
         self._file = path.open("ab", buffering=0)
         self._held = b"" if resumed is None else str(resumed["held"]).encode()
         self._file.truncate(0 if resumed is None else min(resumed["bytes"], path.stat().st_size))
@@ -30,16 +30,16 @@ class Records:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held.
+        """Write the pending lines.
 
         Raises:
-            OSError: the disk does not take it; it is still held.
+            OSError: they could not be written and are still pending.
         """
         while self._held:
             self._held = self._held[self._file.write(self._held) :]
 
     def state(self) -> dict[str, Any]:
-        """How far the file is, on the disk itself, and what it lacks."""
+        """The size of the file on disk, and the pending lines."""
         with contextlib.suppress(OSError):
             self.flush()
             os.fsync(self._file.fileno())

@@ -1,7 +1,7 @@
-"""status.json: what a run is doing, for people and for the launcher's list.
+"""status.json: the state of a run, for users and for the launcher's `status`.
 
-A thread of its own keeps the heartbeat, so that a long step or a long tokenisation is not taken for a dead run. On a
-full disk the status stays as it was: a heartbeat is no reason to end a run.
+A thread writes the heartbeat, so that a run with a long step or a long tokenization does not look dead. If the disk is
+full, the old status remains: a heartbeat must not end a run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from job.runtime import files
 
 
 class Status:
-    """The status of a run: `step` of `steps`, None until that is known. Only the main process writes it."""
+    """The status of a run: `step` of `steps` (None until known). Only the main process writes it."""
 
     def __init__(self, folder: RunFolder, main: bool) -> None:
         self.step = 0
@@ -27,7 +27,7 @@ class Status:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def write(self, state: str, reason: str = "") -> None:
-        """Replace status.json: RUNNING, STOPPED, DONE, FAILED or NEEDS_HUMAN, how far, why, who and when (UTC)."""
+        """Replace status.json. `state` is RUNNING, STOPPED, DONE, FAILED or NEEDS_HUMAN; times are UTC."""
         if self._main:
             value = {"state": state, "step": self.step, "steps": self.steps, "reason": reason, "owner": lock.owner(),
                      "heartbeat": files.utc_now("milliseconds")}  # fmt: skip
@@ -36,7 +36,7 @@ class Status:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """RUNNING with a heartbeat within; then DONE, or what else it came to, and why."""
+        """RUNNING with a heartbeat inside this context; then DONE, or the state and reason of the error."""
         self.write("RUNNING")
         self._thread.start()
         try:
@@ -49,7 +49,7 @@ class Status:
         self.write("DONE")
 
     def end(self, error: BaseException) -> None:
-        """What a run came to that did not finish, and why."""
+        """Write the state and reason of a run that ended with an error."""
         self.write(_state(error), _reason(error))
 
     def _stop_heartbeat(self) -> None:

@@ -1,7 +1,7 @@
-"""What a run shows and records while it trains: metrics.jsonl, trackers, and a progress bar or plain lines.
+"""Records of a run while it trains: metrics.jsonl, trackers, and a progress bar or log lines.
 
-The loop hands over tensors; they become numbers here, every logging_steps, which waits for the device.
-On a terminal there is a bar; in a log file, a line per record: a bar there is thousands of carriage returns.
+The loop passes tensors; every logging_steps they are converted to numbers here, which waits for the device. On a
+terminal there is a progress bar, in a log file one line per record.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from job.runtime.console import log
 
 
 def start_trackers(names: Sequence[str], accelerator: Accelerator, folder: RunFolder) -> None:
-    """Start the trackers that --report_to names; they write below the run folder or to their own servers.
+    """Start the trackers of --report_to; they write to the run folder or to their own servers.
 
-    `none` is none, as in Transformers.
+    `none` is ignored, as in Transformers.
 
     Raises:
-        Refused: a tracker that Accelerate does not know or whose package is missing. Accelerate leaves it out silently.
+        Refused: a tracker is unknown to Accelerate or its package is missing, which Accelerate ignores silently.
     """
     names = [name for name in names if name != "none"]
     accelerator.project_configuration.set_directories(str(folder.path))
@@ -59,11 +59,11 @@ class Window:
 
 
 class Tracker:
-    """The record of a run. Only the main process writes and shows; on the others every call does nothing."""
+    """Records the progress of a run. Only the main process writes; on other processes nothing is recorded."""
 
     def __init__(self, context: RunContext, steps: int, resumed: Mapping[str, Any] | None = None) -> None:
-        """`steps`: of the whole run. `resumed`: what `state` gave before the interruption; metrics.jsonl is cut back to
-        that moment."""
+        """`steps`: of the whole run. `resumed`: result of `state` in the checkpoint; metrics.jsonl is truncated to that
+        point."""
         self._accelerator, self._status = context.accelerator, context.status
         self._every, self.steps = context.config.run.logging_steps, steps
         self._main = context.accelerator.is_main_process
@@ -90,7 +90,7 @@ class Tracker:
         self._window.started -= window["seconds"]
 
     def state(self) -> dict[str, Any]:
-        """All of it as plain values, exactly; the records so far are on the disk."""
+        """The exact state as plain values; the records so far are on disk."""
         window = self._window
         return {
             "step": self.step,
@@ -111,7 +111,7 @@ class Tracker:
         }
 
     def stalled(self, seconds: float) -> None:
-        """Training was held up by a checkpoint for `seconds`."""
+        """A checkpoint delayed training by `seconds`."""
         self._window.stall += seconds
         self.stall += seconds
 
@@ -125,8 +125,8 @@ class Tracker:
         examples: int,
         tokens: tuple[int, int],
     ) -> None:
-        """Take in one optimizer step: summed loss and gradient norm (tensors), and (real, computed) tokens."""
-        if self._accelerator.scaler is not None:  # it leaves out a step whose gradients are not finite
+        """Record one optimizer step: summed loss and gradient norm (tensors), and (real, computed) tokens."""
+        if self._accelerator.scaler is not None:  # it skips a step whose gradients are not finite
             self._skipped += ~torch.isfinite(grad_norm)
         window = self._window
         window.loss = loss if window.loss is None else window.loss + loss
@@ -144,7 +144,7 @@ class Tracker:
     def _flush_window(self, grad_norm: torch.Tensor, learning_rate: float, epoch: float) -> None:
         window = self._window
         assert window.loss is not None
-        loss, norm = window.loss.item(), grad_norm.item()  # here, and only here, the device is waited for
+        loss, norm = window.loss.item(), grad_norm.item()  # the only place that waits for the device
         seconds = time.monotonic() - window.started
         self._end_window()
         self._record(
@@ -165,7 +165,7 @@ class Tracker:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """{"skipped_steps": of the run so far}: those whose gradients overflowed in fp16; {} in other precisions."""
+        """{"skipped_steps": number of steps so far whose gradients overflowed in fp16}; {} in other precisions."""
         return {} if self._accelerator.scaler is None else {"skipped_steps": int(self._skipped)}
 
     def _end_window(self) -> None:
@@ -175,15 +175,15 @@ class Tracker:
         self._window = Window(started=now)
 
     def evaluated(self, epoch: float, scores: Mapping[str, float], best: bool, seconds: float) -> None:
-        """Take in an evaluation; the `seconds` it took are not counted as training."""
+        """Record an evaluation; its `seconds` do not count as training."""
         self._window.started += seconds
         self._record({"step": self.step, "epoch": round(epoch, 4), "split": "eval", **scores, "best": best})
 
     def finish(self) -> None:
-        """Training is over: its time ends here.
+        """End the time of training and write all pending records.
 
         Raises:
-            OSError: metrics.jsonl could not be written to its end.
+            OSError: metrics.jsonl could not be written.
         """
         self._end_window()
         if self._records is not None:

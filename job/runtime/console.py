@@ -1,7 +1,7 @@
-"""What the reader sees, on stderr: the log, and the last line of a job that could not do what was asked.
+"""Output on stderr: the log, and the last line of a job that fails.
 
-A log that cannot be written must not end a run: it may lie on the disk that is full, and `2>&1 | tee log` ends with the
-Ctrl-C that is meant for the job. Libraries write there too, so the streams themselves ignore such errors.
+A log that cannot be written must not end a run: its disk may be full, and in `2>&1 | tee log` tee ends with the Ctrl-C
+that is meant for the job. Libraries write to stderr too, so the streams themselves ignore such errors.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, TextIO, cast
 from job.runtime import contract
 
 NOTICE_SECONDS = 5.0
-"""What takes longer says that it has begun."""
+"""An operation that takes longer than this is announced."""
 
 
 class TolerantStream:
-    """A stream like `stream` on which text that cannot be written is lost."""
+    """Wraps a stream and drops text that cannot be written."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -40,7 +40,7 @@ class TolerantStream:
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what sys.stderr is at that moment."""
+    """Writes to whatever sys.stderr is when the record is logged."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -50,11 +50,11 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
         return sys.stderr
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A log that cannot be written ends no run."""
+        """Ignore the error: a log that cannot be written must not end a run."""
 
 
 class _Lines(logging.Formatter):
-    """Time, level and, but for rank 0, the rank in front of each line of a message."""
+    """Starts each line of a message with time, level and, except on rank 0, the rank."""
 
     def format(self, record: logging.LogRecord) -> str:
         rank = os.environ.get("RANK", "0")
@@ -79,7 +79,7 @@ log = _logger()
 
 
 def install() -> None:
-    """Make stdout and stderr of this process tolerant. Idempotent."""
+    """Wrap stdout and stderr of this process in TolerantStream. Idempotent."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, TolerantStream):
@@ -87,13 +87,13 @@ def install() -> None:
 
 
 def last_line(text: str) -> None:
-    """Why the job ends, without time and level, so that it reads the same in every launcher."""
+    """Print why the job ends, without time and level, so that it looks the same under every launcher."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def notice(what: str) -> Iterator[None]:
-    """Log that `what` has begun, if it takes longer than NOTICE_SECONDS; on rank 0."""
+    """Announce `what` in the log of rank 0 if it takes longer than NOTICE_SECONDS."""
     if os.environ.get("RANK", "0") != "0":
         yield
         return
@@ -107,5 +107,5 @@ def notice(what: str) -> Iterator[None]:
 
 
 def traceback_wanted() -> bool:
-    """Whether MUSTER_TRACEBACK=1 asks for the traceback behind a one-line error."""
+    """Whether MUSTER_TRACEBACK=1 requests tracebacks of one-line errors."""
     return os.environ.get(contract.TRACEBACK, "") == "1"

@@ -1,8 +1,8 @@
-"""The process's environment, made right before anything heavy is imported.
+"""The process's environment variables, set before torch or a Hugging Face library is imported.
 
-Torch, OpenMP and the Hugging Face libraries read their variables once, at import: .env, the offline switches and the
-number of threads therefore come first, with the standard library and python-dotenv alone. The real environment always
-wins over .env, so that what a cluster or a shell sets is never silently replaced by a file.
+These libraries and OpenMP read their variables once, at import. So .env, the offline switches and the number of threads
+come first, using only the standard library and python-dotenv. The real environment always takes precedence over .env:
+a file never silently replaces what a cluster or a shell sets.
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRAN
 QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
-    "TRANSFORMERS_VERBOSITY": "error",  # how the libraries are used is our affair, not the reader's
+    "TRANSFORMERS_VERBOSITY": "error",  # warnings about how we call the libraries do not help the user
     "DATASETS_VERBOSITY": "error",
 }
 BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
-"""In a log file a bar is thousands of carriage returns."""
+"""Turned off in a log file, where a progress bar is thousands of carriage returns."""
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Number of tasks that srun or mpirun started."""
+"""Variables with the number of tasks that srun or mpirun started."""
 TRUE = {"1", "true", "yes", "on"}
 ALLOCATOR_VARIABLE = "GLIBC_TUNABLES"
 ALLOCATOR = "glibc.malloc.hugetlb=1"
-"""For glibc's allocator: memory in huge pages. It is read when a process starts, so our launchers set it; without it a
-run on a CPU loses a few percent of its speed (docs/architecture.md)."""
+"""Makes glibc's allocator use huge pages. It is read when a process starts, so our launchers set it; without it a run
+on a CPU is a few percent slower (docs/architecture.md)."""
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 KEEP_FREED_MEMORY = {M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**27, M_MMAP_THRESHOLD: 2**25}
-"""For glibc's mallopt, in bytes. As it comes, the allocator asks the kernel anew for the memory of each step."""
+"""For glibc's mallopt, in bytes. By default the allocator returns memory to the kernel and requests it again each
+step."""
 CUDA_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""Settings of torch's allocator for GPUs, by their newer and their older name."""
+"""Variables that configure torch's CUDA allocator: the newer and the older name."""
 EXPANDABLE = "expandable_segments:True"
-"""Each micro-batch has another size: without this, freed memory is in pieces that fit none of the next."""
+"""Micro-batches differ in size: without this, freed memory is too fragmented for the next one."""
 PLANNED_ELSEWHERE = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -52,7 +53,7 @@ PLANNED_ELSEWHERE = {
 
 
 def keep_freed_memory() -> None:
-    """Let glibc's allocator keep memory that is freed; nothing on other systems, or where GLIBC_TUNABLES sets it."""
+    """Make glibc's allocator keep freed memory. No effect on other systems, or if GLIBC_TUNABLES sets it."""
     if sys.platform == "linux" and "glibc.malloc.trim" not in os.environ.get(ALLOCATOR_VARIABLE, ""):
         with contextlib.suppress(AttributeError):  # musl has no mallopt
             mallopt = ctypes.CDLL(None).mallopt
@@ -61,9 +62,9 @@ def keep_freed_memory() -> None:
 
 
 def prepare() -> None:
-    """Load .env and set offline switches and threads; Refused for a launcher configuration that the job cannot honour.
+    """Load .env and set offline switches and threads; Refused for a launcher configuration that is not supported.
 
-    Idempotent; to be called before torch, transformers, datasets or evaluate are imported.
+    Idempotent. Call it before importing torch, transformers, datasets or evaluate.
     """
     keep_freed_memory()
     from_file = load_dotenv()
@@ -82,15 +83,15 @@ def prepare() -> None:
 
 
 def set_gpu_allocator() -> None:
-    """Settings of torch's allocator for GPUs, unless the user has made some."""
+    """Configure torch's CUDA allocator, unless the user has."""
     if not any(name in os.environ for name in CUDA_ALLOCATOR):
         os.environ[CUDA_ALLOCATOR[0]] = EXPANDABLE
 
 
 def load_dotenv() -> dict[str, str]:
-    """Put the values of ./.env (or the checkout's) into the environment where they are not set already; returns them.
+    """Set the variables of ./.env (or the checkout's) that are not set yet; returns all values in the file.
 
-    Values are taken as they stand, without interpolation: a `$` in a token is a `$`.
+    Values are literal, without interpolation: a `$` in a token is a `$`.
     """
     from dotenv import dotenv_values
 
@@ -100,7 +101,7 @@ def load_dotenv() -> dict[str, str]:
     try:
         values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
-        raise Refused(f"{path} cannot be read as UTF-8 text: {type(error).__name__}") from None
+        raise Refused(f"{path} cannot be read as UTF-8 text ({type(error).__name__}): save it as UTF-8") from None
     given = {name: value for name, value in values.items() if value is not None}
     for name, value in given.items():
         os.environ.setdefault(name, value)
@@ -108,60 +109,60 @@ def load_dotenv() -> dict[str, str]:
 
 
 def provide_home() -> None:
-    """Where HOME cannot be written, as on some nodes, put one into TMPDIR: libraries keep their caches there."""
+    """If HOME is not writable, as on some nodes, create one in TMPDIR: libraries keep their caches there."""
     home = os.environ.get("HOME", "")
     if home and os.access(home, os.W_OK | os.X_OK):
         return
-    found = Path(tempfile.gettempdir(), f"muster-home-{os.getuid()}")
+    temporary = Path(tempfile.gettempdir(), f"muster-home-{os.getuid()}")
     try:
-        found.mkdir(mode=0o700, exist_ok=True)
-        if found.stat().st_uid != os.getuid():
-            found = Path(tempfile.mkdtemp(prefix="muster-home-"))
+        temporary.mkdir(mode=0o700, exist_ok=True)
+        if temporary.stat().st_uid != os.getuid():
+            temporary = Path(tempfile.mkdtemp(prefix="muster-home-"))
     except OSError:
-        return  # what needs a home says so itself
-    os.environ["HOME"] = str(found)
+        return  # a library that needs HOME reports it
+    os.environ["HOME"] = str(temporary)
     if os.environ.get("RANK", "0") == "0":
-        log.warning(f"HOME {f'({home}) cannot be written' if home else 'is not set'}: {found} is used instead")
+        log.warning(f"HOME {f'({home}) is not writable' if home else 'is not set'}: using {temporary}")
 
 
 def _go_offline_together() -> None:
-    """One switch for all: half offline, each library would fail in its own way, some after long retries."""
+    """If one offline switch is set, set all: otherwise each library fails in its own way, some after long retries."""
     if any(os.environ.get(name, "").lower() in TRUE for name in OFFLINE):
         os.environ.update(dict.fromkeys(OFFLINE, "1"))
 
 
 def refuse_launcher_plans(environ: Mapping[str, str]) -> None:
-    """Refused if `accelerate launch` was configured for something that would change what a step computes."""
+    """Refused if the `accelerate launch` configuration would change what a step computes."""
     for name, what in PLANNED_ELSEWHERE.items():
         if environ.get(name, "").lower() in TRUE:
-            raise Refused(f"the accelerate configuration asks for {what}: this job runs data-parallel (DDP) only; "
-                          "choose another with `accelerate config` or --config_file")  # fmt: skip
+            raise Refused(f"the accelerate configuration enables {what}, but only data parallelism (DDP) is supported: "
+                          "choose another configuration with `accelerate config` or --config_file")  # fmt: skip
     if environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
-        raise Refused("the accelerate configuration sets gradient_accumulation_steps: here --train_batch_size is the "
-                      "global batch and is cut to fit --max_tokens_per_device; remove it there")  # fmt: skip
+        raise Refused("the accelerate configuration sets gradient_accumulation_steps: remove it; --train_batch_size is "
+                      "the global batch, split to fit --max_tokens_per_device")  # fmt: skip
     if int(environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" not in environ:
-        raise Refused("WORLD_SIZE is set but LOCAL_RANK is not: each process would train alone; start them with "
+        raise Refused("WORLD_SIZE is set but LOCAL_RANK is not, so each process would train alone: start the job with "
                       "accelerate launch, torchrun or a launcher that sets LOCAL_RANK")  # fmt: skip
     refuse_unjoined_tasks(environ)
 
 
 def refuse_unjoined_tasks(environ: Mapping[str, str]) -> None:
-    """Refused where several tasks were started but nothing joined them: each would train alone, into one folder.
+    """Refused if several tasks were started without joining them: each would train alone, in the same folder.
 
-    Slurm's number of tasks is the step's: in a batch script SLURM_NTASKS rightly holds those of the whole job.
+    The number of tasks is that of the Slurm step: in a batch script SLURM_NTASKS is that of the whole job.
     """
     for name in TASKS if "LOCAL_RANK" not in environ else ():
         if environ.get(name, "").isdigit() and int(environ[name]) > 1:
-            raise Refused(f"{environ[name]} tasks were started ({name}), and each would train alone: "
-                          "start one and let accelerate launch, torchrun or `make submit` start the rest; if the "
-                          "variable was left over by something else, unset it")  # fmt: skip
+            raise Refused(f"{environ[name]} tasks were started ({name}), but each would train alone: start one, and "
+                          "let accelerate launch, torchrun or `make submit` start the others; if the variable is left "
+                          "over from something else, unset it")  # fmt: skip
 
 
 def threads(environ: Mapping[str, str], launcher: Mapping[str, str] | None) -> int:
-    """Threads of this process: what the user set, else the cores it was given over the processes of this machine.
+    """Threads of this process: as the user set, else the available cores divided by the processes of this machine.
 
-    accelerate and torchrun set OMP_NUM_THREADS to 1 where it is unset, which leaves cores idle. Who set it can be read
-    off the environment that the launcher itself was started with (`launcher`; None where it cannot be read).
+    accelerate and torchrun set OMP_NUM_THREADS to 1 if it is unset, which leaves cores idle. Whether the user set it is
+    seen in the environment that the launcher was started with (`launcher`; None if it cannot be read).
     """
     if environ.get(contract.THREADS, "").isdigit():
         return int(environ[contract.THREADS])
@@ -175,7 +176,7 @@ def threads(environ: Mapping[str, str], launcher: Mapping[str, str] | None) -> i
 
 
 def cores() -> int:
-    """Cores this process may use: its affinity, and less where the container's quota is less."""
+    """Cores that this process may use: its CPU affinity, limited by the container's quota."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -185,7 +186,7 @@ def cores() -> int:
 
 
 def _launcher_environment() -> dict[str, str] | None:
-    """The environment the parent process was started with; None where the system does not show it."""
+    """The environment that the parent process was started with; None if the system does not show it."""
     try:
         raw = Path(f"/proc/{os.getppid()}/environ").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""Files that are complete or not there: written under a temporary name, flushed to the disk, then renamed."""
+"""Atomic file writes: to a temporary name, flushed to disk, then renamed. A file is complete or absent."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file atomically: a reader sees the old text or the new, never a part."""
+    """Replace a file atomically: a reader sees the old text or the new one, never a part."""
     publish(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Like write_text; NaN and infinity, which JSON cannot hold, raise ValueError."""
+    """Write `value` as JSON, atomically; NaN and infinity, which JSON does not have, raise ValueError."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def publish(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a file or folder under a temporary name, then rename it to `path`."""
+    """Let `write` create a file or folder under a temporary name, then rename it to `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     remove(temporary)
     try:
@@ -41,7 +41,7 @@ def publish(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Wait until a file's content, or a folder's list of names, is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -50,7 +50,7 @@ def flush(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, link or folder; nothing where there is none."""
+    """Remove a file, link or folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -58,9 +58,9 @@ def remove(path: Path) -> None:
 
 
 def set_default_mode(folder: Path) -> None:
-    """Give the files of `folder` the mode that new files get there: safetensors makes its own private.
+    """Give the files of `folder` the mode of newly created files: safetensors makes its files private.
 
-    The mode is that of a file created for it: the umask can only be read by changing it, which other threads would see.
+    The mode is read off a temporary file: the umask can only be read by changing it, which other threads would see.
     """
     probe = folder / f".mode-{os.getpid()}"
     probe.touch()
@@ -77,12 +77,12 @@ def sha256(path: Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """64 hex digits that identify a value of JSON types; the order of a mapping's keys does not matter."""
+    """64 hex digits that identify a JSON value; the order of a mapping's keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a name is a glob pattern; not where a file has exactly this name."""
+    """Whether a name is a glob pattern and not the exact name of a file."""
     return glob.has_magic(name) and not os.path.exists(name)  # noqa: PTH110 (Path's raises for a name too long)
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 
 def anonymous_bytes() -> int:
-    """Bytes that this process holds and the kernel cannot take back: mapped files, which it can, are left out.
+    """Anonymous memory of this process, in bytes. Mapped files, which the kernel can reclaim, do not count.
 
-    Only Linux tells them apart; elsewhere the most that was resident.
+    Only Linux distinguishes them; on other systems this is the peak resident size.
     """
     try:
-        found = re.search(r"^RssAnon:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+        match = re.search(r"^RssAnon:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
-        found = None
-    if found is not None:
-        return int(found[1]) * 1024
+        match = None
+    if match is not None:
+        return int(match[1]) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,11 +1,11 @@
-"""Signals are only recorded here; callers poll `reason()` where all processes can act on it together.
+"""Signal handlers that only record the signal; callers poll `reason()` where all processes can act on it together.
 
-A handler that saves by itself stops one process in the middle of a step while the others wait for it in a collective.
+A handler that saved by itself would stop one process in the middle of a step while the others wait in a collective.
 SIGTERM, SIGINT and SIGUSR2 are recorded in the process that installed the handlers, never in one that it forked.
 Standard library only: the handlers are installed before torch is imported, which takes seconds in which a signal would
 kill the process.
 
-A launcher that died counts as a signal: `accelerate launch` dies of SIGTERM and leaves its processes running.
+The death of the launcher counts as a signal: `accelerate launch` dies of SIGTERM and leaves its processes running.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from job.errors import Stopped
 T = TypeVar("T")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 GRACE_SECONDS = 2.0
-"""Time for a process that is only busy to reach the place where it polls by itself."""
+"""Time for a busy process to reach the place where it polls."""
 LAUNCHER_GONE = 1000
 TIME_LIMIT = 1001
 REASONS = {LAUNCHER_GONE: "the end of its launcher", TIME_LIMIT: "--max_minutes"}
@@ -35,7 +35,7 @@ REASONS = {LAUNCHER_GONE: "the end of its launcher", TIME_LIMIT: "--max_minutes"
 
 @dataclass
 class _Record:
-    """What this process has received."""
+    """The signals that this process has received."""
 
     pid: int = 0
     parent: int = 0
@@ -49,24 +49,24 @@ _record = _Record()
 
 
 def install() -> None:
-    """Handle the signals, in the main thread of the process that trains. Idempotent."""
+    """Install the handlers, in the main thread of the process that trains. Idempotent."""
     if _record.pid == os.getpid():
         return
     _record.pid, _record.parent = os.getpid(), os.getppid()
     for number in SIGNALS:
         signal.signal(number, _received)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held back while Python started
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # our launchers block them while Python starts
     os.register_at_fork(after_in_child=_restore_in_child)
 
 
 def ignore() -> None:
-    """Ignore them: nothing is left to stop, and while the interpreter ends a signal must not kill."""
+    """Ignore the signals: nothing is left to stop, and a signal must not kill the interpreter while it exits."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def seconds() -> float:
-    """Seconds since this process started to listen; a clock that is set back does not matter."""
+    """Seconds since this process started, by a monotonic clock."""
     return time.monotonic() - _record.started
 
 
@@ -78,14 +78,14 @@ def reason() -> int:
 
 
 def in_words(number: int) -> str:
-    """`reason` for people."""
+    """The name of a `reason`."""
     return REASONS.get(number) or signal.Signals(number).name
 
 
 def interruptible(work: Callable[[], T]) -> Callable[[], T]:
-    """`work`, ended by a signal where it arrives: for what may take long, holds nothing worth saving and no collective.
+    """Wrap `work` so that a signal interrupts it. For long work without collectives that has nothing to save.
 
-    It raises Stopped on a signal, and where it fails after one: processes of its own may have died of the same signal.
+    It raises Stopped on a signal, also if it fails after one: its child processes may have died of the same signal.
     """
 
     def run() -> T:
@@ -104,12 +104,11 @@ def interruptible(work: Callable[[], T]) -> Callable[[], T]:
 
 @contextlib.contextmanager
 def stop_while_waiting_for_peers(end: Callable[[Stopped], object]) -> Iterator[None]:
-    """Within, a stop ends this process, after `end`, even where it waits in a library that hears no signal.
+    """Inside this context a stop calls `end` and ends this process, even if it waits in a library that blocks signals.
 
-    For the time until the processes have met: one that never comes is waited for until a time-out. There is nothing to
-    save yet. A thread does it: the interpreter writes each signal's number into a socket (1), which the thread waits
-    for (2), as it does for the end of the launcher (3); if the processes do not meet within GRACE_SECONDS (4), it ends
-    this one (5).
+    For the rendezvous: a process that never arrives is waited for until a timeout, and there is nothing to save yet. A
+    thread does it: the interpreter writes the number of each signal to a socket (1), which the thread waits on (2)
+    while it watches the launcher (3); if the processes do not meet within GRACE_SECONDS (4), it ends this one (5).
     """
     if _record.pid != os.getpid():
         yield
@@ -138,7 +137,7 @@ def stop_while_waiting_for_peers(end: Callable[[Stopped], object]) -> Iterator[N
 
 
 def raise_if_stopping() -> None:
-    """Raise Stopped if this process is to stop: for a place where there is nothing to save."""
+    """Raise Stopped if this process should stop. For places where there is nothing to save."""
     if reason():
         raise Stopped(in_words(reason()))
 
@@ -147,7 +146,7 @@ def _received(number: int, _: FrameType | None) -> None:
     if os.getpid() != _record.pid:
         return
     _record.interrupts += number == signal.SIGINT
-    if _record.interrupts > 1:  # whoever asks twice does not want to wait for a checkpoint
+    if _record.interrupts > 1:  # a second Ctrl-C: do not wait for a checkpoint
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     _record.asked = _record.asked or number
@@ -157,7 +156,7 @@ def _received(number: int, _: FrameType | None) -> None:
 
 
 def _restore_in_child() -> None:
-    """In a forked child: what is meant for the job is its parent's to act on. SIGTERM is how a pool ends its own."""
+    """In a forked child: signals for the job are handled by the parent. A pool ends its workers with SIGTERM."""
     if os.getppid() == _record.pid:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
@@ -165,5 +164,5 @@ def _restore_in_child() -> None:
 
 
 def _has_launcher() -> bool:
-    """Whether the parent is one: a shell that ends does not end what it left running."""
+    """Whether the parent is a launcher. The end of a shell does not end the jobs that it started."""
     return "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ

@@ -105,8 +105,8 @@ def _refuse_if_busy(runs: Sequence[Path]) -> None:
             )
     silent = [run for run, status in found.items() if status.get("state") == "RUNNING"]
     with ThreadPoolExecutor(max(1, len(silent))) as pool:  # each is watched for 20 seconds
-        for run, moves in zip(silent, pool.map(lock.moves, silent), strict=True):
-            if moves:
+        for run, active in zip(silent, pool.map(lock.is_active, silent), strict=True):
+            if active:
                 raise Refused(f"another run ({owners[run]}) is active in {run}: wait until it ends, or choose another "
                               "--output_dir")  # fmt: skip
 

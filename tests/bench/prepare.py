@@ -6,7 +6,7 @@
     model/, model-without-dropout/       weights, tokenizer, head
     work.json                            the rest of Work
 
-The peers get their tokens ready, ours reads its text through its own cache, filled here: both tokenise in a first run
+The peers get their tokens ready, ours reads its text through its own cache, filled here: both tokenize in a first run
 only. That the tokens are equal is checked.
 """
 

@@ -113,8 +113,8 @@ def test_a_killed_a_failed_and_a_vanished_job_are_told_apart(cluster: Cluster, w
     assert cluster.end(job) == cluster.end(other) == "FAILED"
     assert shown(cluster, work, killed)["state"] == "FAILED"
     rejected = shown(cluster, work, failed)
-    assert rejected["state"] == "FAILED" and "no file" in rejected["note"]
-    assert "no file" in launcher(cluster, work, "status", str(failed)).stdout
+    assert rejected["state"] == "FAILED" and "file not found" in rejected["note"]
+    assert "file not found" in launcher(cluster, work, "status", str(failed)).stdout
 
     record = failed / "jobs" / other / "job.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "id": "999999"}))

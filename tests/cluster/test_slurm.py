@@ -285,7 +285,7 @@ def test_a_failing_job_stays_failed(cluster: Cluster, work: Work, tmp_path: Path
     cluster.run("scontrol", "release", job)
     assert cluster.end(job) == "FAILED", cluster.told(job)
     assert (cluster.show(job)["ExitCode"], cluster.restarts(job)) == ("2:0", 0)
-    assert "error: no file" in jobs.log(tmp_path / "run", job)
+    assert "error: file not found" in jobs.log(tmp_path / "run", job)
 
 
 def test_a_rank_that_is_killed_takes_the_job_down(cluster: Cluster, work: Work, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_full_output_volume_is_refused_before_training(docker: Docker, built: 
     words = (*SEALED, "--tmpfs=/tmp", "--tmpfs=/out:size=20m,mode=1777", IMAGE, "demo", *SHORT, "--output_dir", "/out")
     done = docker("run", *words, check=False)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: the disk of /out has 21 MB free and the run takes ")
+    assert done.stderr.splitlines()[-1].startswith("error: the disk of /out has 21 MB free, but the run needs ")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_one_line(docker: Docker, built: Built) -> None:

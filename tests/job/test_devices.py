@@ -62,8 +62,8 @@ def test_no_gpu_at_all_and_enough_of_them_are_right(facts: Devices) -> None:
         ({"CUDA_VISIBLE_DEVICES": "0"}, False),
     ],
 )
-def test_a_cpu_is_asked_for_by_name_or_by_an_empty_mask(environ: dict[str, str], asked: bool) -> None:
-    assert devices.cpu_is_asked_for(environ) == asked
+def test_a_cpu_is_requested_by_name_or_by_an_empty_mask(environ: dict[str, str], asked: bool) -> None:
+    assert devices.cpu_is_requested(environ) == asked
 
 
 def test_gpus_and_driver_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Precisions that a device has, imitates, or lacks, by facts given by hand; how long processes wait for each other."""
+"""Precisions that a device supports, emulates or lacks, with made-up devices; timeouts of the process groups."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def precision_put_back() -> Iterator[None]:
 
 @pytest.mark.parametrize("capability", [None, *distributed.BF16])
 @pytest.mark.parametrize("main", [True, False])
-def test_bf16_that_a_cpu_imitates_is_said_once(
+def test_emulated_bf16_on_a_cpu_is_warned_of_once(
     capability: str | None, main: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     has = {"avx2": True, "architecture": "x86_64", **({capability: True} if capability else {})}
@@ -40,12 +40,12 @@ def test_bf16_that_a_cpu_imitates_is_said_once(
 def test_bf16_that_a_gpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     distributed._set_precision("fp16", GPU, True)
-    with pytest.raises(Refused, match=r"^--mixed_precision bf16: this GPU computes no bf16, take fp16$"):
+    with pytest.raises(Refused, match=r"^--mixed_precision bf16: this GPU does not support bf16; use fp16$"):
         distributed._set_precision("bf16", GPU, True)
 
 
 def test_fp16_is_refused_on_a_cpu() -> None:
-    with pytest.raises(Refused, match=r"^--mixed_precision fp16 needs a GPU: on a CPU take bf16 or no$"):
+    with pytest.raises(Refused, match=r"^--mixed_precision fp16 needs a GPU; on a CPU use bf16 or no$"):
         distributed._set_precision("fp16", CPU, True)
 
 
@@ -60,7 +60,7 @@ WORKER = Path(__file__).parent / "workers" / "slow_chapter.py"
 
 
 def test_processes_wait_longer_for_one_that_works_alone_than_for_a_step(tmp_path: Path) -> None:
-    """The limit is two seconds here; the main process takes six to tokenise."""
+    """The limit is two seconds here; the main process takes six to tokenize."""
     tiny_model(tmp_path / "model", num_labels=None, layers=1)
     rows = "".join(f"{'good' if i % 2 else 'bad'} film {i},{'ab'[i % 2]}\n" for i in range(16))
     (tmp_path / "train.csv").write_text(f"text,label\n{rows}")

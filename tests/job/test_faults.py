@@ -359,7 +359,7 @@ def test_a_disk_full_at_the_end_is_one_line_and_the_next_start_finishes(
         filler = fill(disk)
         done = going.signal(signal.SIGCONT).end().expect(1)
         assert len(done.errors) == 1 and "No space left on device" in done.errors[0]
-        assert "make room, then run the same command again" in done.errors[0]
+        assert "free some space, then run the same command again" in done.errors[0]
         assert "Traceback" not in done.stderr
         filler.unlink()
         world.run(out).expect(0)

@@ -150,7 +150,7 @@ def test_answers_are_written_for_a_prediction_that_has_finished(
     opinions: Path, classifier: Path, backward: Path
 ) -> None:
     done = predict(opinions, classifier, "backward", test_file="bare.jsonl", output_file="backward.jsonl").expect(0)
-    assert "finished: nothing to do" in done.stderr
+    assert "has already finished" in done.stderr
     rows = [json.loads(line) for line in (opinions / "backward.jsonl").read_text().splitlines()]
     assert [row["prediction"] for row in rows] == table(backward)["prediction"].to_pylist()
     assert [list(row) for row in rows] == [["text", "id", "prediction", "score"]] * 37
@@ -195,16 +195,16 @@ def test_a_second_start_does_nothing_and_another_file_is_refused(
     opinions: Path, classifier: Path, backward: Path
 ) -> None:
     again = predict(opinions, classifier, backward.name, test_file="bare.jsonl").expect(0)
-    assert "finished: nothing to do" in again.stderr
+    assert "has already finished" in again.stderr
     other = predict(opinions, classifier, backward.name).expect(2)
-    assert "holds a run with another test_file: choose" in other.errors[0]
+    assert "contains a run with a different test_file: choose" in other.errors[0]
 
 
 def test_an_evaluation_of_the_same_model_is_another_run(opinions: Path, classifier: Path, backward: Path) -> None:
     flags = {"model_name_or_path": classifier, "validation_file": "train.jsonl", "test_file": "bare.jsonl",
              "output_dir": backward}  # fmt: skip
     done = alone(TRAIN, "--no_do_train", *words(flags), env=environment(opinions / "home"), cwd=opinions).expect(2)
-    assert "holds a run with another validation_file, do_eval" in done.errors[0]
+    assert "contains a run with a different validation_file, do_eval" in done.errors[0]
 
 
 def test_a_stop_leaves_nothing_half_done_and_the_same_command_predicts(opinions: Path, classifier: Path) -> None:
@@ -221,11 +221,11 @@ def test_a_stop_leaves_nothing_half_done_and_the_same_command_predicts(opinions:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("--test_file bare.jsonl", "the model has no class names of its own: give a fine-tuned one"),
+        ("--test_file bare.jsonl", "the model has no class names: give a fine-tuned model"),
         ("", "nothing to predict: give --test_file, or --dataset_name and --test_split_name"),
         ("--train_file train.jsonl", "nothing to predict: give --test_file, or --dataset_name"),
-        ("--test_file nowhere.csv", "no file nowhere.csv"),
-        ("--test_file bare.jsonl --do_train", "--no_do_eval is for prediction, with --no_do_train: "),
+        ("--test_file nowhere.csv", "file not found: nowhere.csv"),
+        ("--test_file bare.jsonl --do_train", "--no_do_eval needs --no_do_train: "),
         ("mrpc --test_file bare.jsonl", "unrecognized options: mrpc"),
     ],
 )  # fmt: skip

@@ -217,7 +217,7 @@ def test_a_forgotten_count_of_patience_is_seen_in_the_result(world: World, refer
 def test_another_result_is_refused_by_name_and_the_checkpoint_stays(world: World, stopped: Path) -> None:
     before = checkpoints(stopped)
     done = world.run(stopped, learning_rate=1e-3, seed=7).expect(2)
-    assert f"{stopped} holds a run with another learning_rate, seed: " in done.errors[0]
+    assert f"{stopped} contains a run with a different learning_rate, seed: " in done.errors[0]
     assert len(done.errors) == 1
     assert checkpoints(stopped) == before
 
@@ -235,5 +235,5 @@ def test_changed_data_or_tokens_are_refused_until_they_are_put_back(
         done = world.run(copied(stopped, f"changed-{what}")).expect(2)
     finally:
         path.write_bytes(before)
-    assert f"the {what} is not what it was when step-00000007 was made: restore it" in done.errors[0]
+    assert f"the {what} changed since step-00000007 was saved: restore it" in done.errors[0]
     assert len(done.errors) == 1

@@ -55,7 +55,7 @@ REFUSED = {
     "local -- --lerning_rate 1": "unknown flag --lerning_rate; did you mean --learning_rate?",
     "local -- --learning_rate x": "--learning_rate takes a number, not 'x'",
     "local -- --learning_rate 0": "--learning_rate must be above 0, not 0.0",
-    "local -- --train_file no.csv --validation_file no.csv": "no file no.csv",
+    "local -- --train_file no.csv --validation_file no.csv": "file not found: no.csv",
     "local --tasks 2 -- --learning_rate 1": "nothing to train on",
     "local predict": "nothing to predict: give --test_file",
     "docker --tasks 2": "unknown flag --tasks; flags of the job go after `--`",

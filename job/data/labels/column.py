@@ -1,4 +1,4 @@
-"""A label column as read from any source: each different value once, and the value of every row."""
+"""A label column, read from any source: its distinct values, and the value of every row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 WITHHELD = -1
-"""What a ClassLabel column holds where the label is not published, as in GLUE's test sets."""
+"""The value of unpublished labels in a ClassLabel column, as in GLUE's test sets."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class LabelColumn:
     """Labels as Python values, not yet interpreted.
 
     Attributes:
-        values: the different labels in order of their first row; a class number of a ClassLabel column as its name;
-            None where a row has no label.
-        codes: int32[n], the position in `values` of each row's label.
-        declared: names of the classes, where the data set declares them; else ().
-        untyped: whether the file format knows no types (csv, tsv), so that a number is text too.
+        values: the distinct labels in order of their first row. A class number of a ClassLabel column is replaced by
+            its name; None is a missing label.
+        codes: int32[n], the index in `values` of each row's label.
+        declared: class names declared by the dataset; else ().
+        untyped: whether the file format has no types (csv, tsv), so that numbers are text.
     """
 
     values: tuple[Any, ...]
@@ -40,20 +40,20 @@ class LabelColumn:
 
     @property
     def counts(self) -> np.ndarray:
-        """int64[len(values)], rows of each value."""
+        """int64[len(values)], the number of rows of each value."""
         return np.bincount(self.codes, minlength=len(self.values))
 
     def first(self, holds: Callable[[Any], bool]) -> int | None:
-        """The first value (its position) that fulfils a condition; None if there is none."""
+        """The index of the first value that fulfils a condition; None if there is none."""
         return next((code for code, value in enumerate(self.values) if holds(value)), None)
 
     def first_row(self, code: int) -> int:
-        """The first row (0-based) that has the value at this position."""
+        """The first row (0-based) with the value at this index."""
         return int(np.argmax(self.codes == code))
 
 
 def from_table(table: Dataset, name: str, as_json: bool = False, untyped: bool = False) -> LabelColumn:
-    """The labels in column `name`; `as_json`: each cell is the JSON text of its value."""
+    """The labels in column `name`; `as_json`: each cell contains the JSON text of its value."""
     column: pa.ChunkedArray = table.data.column(name)
     if pa.types.is_nested(column.type):
         as_json, column = True, _as_json_text(column)
@@ -63,7 +63,7 @@ def from_table(table: Dataset, name: str, as_json: bool = False, untyped: bool =
         column = column.cast(pa.string())
     feature = table.features[name]
     declared = tuple(getattr(getattr(feature, "feature", feature), "names", None) or ())
-    # In one piece: unifying the dictionaries of many chunks takes quadratic time where all labels differ.
+    # One chunk: unifying the dictionaries of many chunks takes quadratic time if all labels differ.
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     cells = encoded.dictionary.to_pylist()
     values = (json.loads(cell) if as_json and cell is not None else cell for cell in cells)
@@ -76,9 +76,9 @@ def from_table(table: Dataset, name: str, as_json: bool = False, untyped: bool =
 
 
 def as_declared(column: LabelColumn, feature: Any) -> LabelColumn:
-    """The labels of a text file whose data set declares their type (None: it does not).
+    """The labels of a text file, interpreted with the type that its dataset declares (None: it declares none).
 
-    A class is its name or its number; text is never a number; numbers may be written as text, as in csv.
+    A class is given by name or number; declared strings are never numbers; floats may be written as text, as in csv.
     """
     names = tuple(getattr(feature, "names", None) or ())
     dtype = str(getattr(feature, "dtype", ""))
@@ -95,7 +95,7 @@ def as_declared(column: LabelColumn, feature: Any) -> LabelColumn:
 
 
 def _declared_class(value: Any, names: tuple[str, ...]) -> Any:
-    """A class number that a csv holds as text, as a number; a name as it is."""
+    """A class number that a csv stores as text, as a number; a name unchanged."""
     number = parse_whole(value) if isinstance(value, str) and value not in names else None
     return value if number is None else number
 
@@ -108,7 +108,7 @@ def _as_json_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _decoded(value: Any, declared: tuple[str, ...]) -> Any:
-    """A class number as its name, nothing and blanks as None, a decimal as float; any other value as it is."""
+    """A class number as its name, a null or blank as None, a decimal as float; other values unchanged."""
     if isinstance(value, str):
         return value if value.strip() else None
     if isinstance(value, Decimal):

@@ -1,4 +1,4 @@
-"""Class names that look like something else: a list as text, several labels in one cell, nothing, one class twice."""
+"""Notes on suspicious class names: lists as text, several labels in a cell, missing values, near-identical names."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ LONGEST_SHOWN = 40
 
 
 def notes(names: Sequence[str]) -> Iterator[str]:
-    """A line for each doubt about these class names."""
+    """One line for each suspicion about these class names."""
     lists = [name for name in names if LIST.fullmatch(name)]
     if lists:
         yield (
-            f"label {_shown(lists[0])} looks like a list and is read as the name of one class; "
-            "several labels a row are lists in jsonl or parquet"
+            f"label {_shown(lists[0])} looks like a list but is read as one class; "
+            "for several labels per row, use lists in jsonl or parquet"
         )
     joined = next(_joined(names), None) if not lists else None
     if joined:
         yield (
-            f"label {_shown(joined)} looks like several labels and is read as the name of one class; "
-            "several labels a row are lists in jsonl or parquet"
+            f"label {_shown(joined)} looks like several labels but is read as one class; "
+            "for several labels per row, use lists in jsonl or parquet"
         )
     missing = [name for name in names if name.strip().casefold() in MISSING]
     if missing:
-        yield f"label {_shown(missing[0])} looks like a missing value and is read as the name of a class"
-    for one, other in _alike(names):
-        yield f"the classes {_shown(one)} and {_shown(other)} differ only in case or blanks: two classes, as written"
+        yield f"label {_shown(missing[0])} looks like a missing value but is read as a class"
+    for one, other in _near_identical(names):
+        yield f"the classes {_shown(one)} and {_shown(other)} differ only in case or blanks; they are two classes"
 
 
 def _joined(names: Iterable[str]) -> Iterator[str]:
-    """Names of several parts between separators: of any parts for | and ;, of other classes for the rest."""
+    """Names that join parts with a separator: any parts for | and ;, parts that are themselves classes for others."""
     there = set(names)
     for name in names:
         for separator in SEPARATORS:
@@ -43,7 +43,7 @@ def _joined(names: Iterable[str]) -> Iterator[str]:
                 yield name
 
 
-def _alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _near_identical(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     first: dict[str, str] = {}
     for name in names:
         form = " ".join(unicodedata.normalize("NFKC", name).casefold().split())

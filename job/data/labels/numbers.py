@@ -1,4 +1,4 @@
-"""Which labels are numbers: strictly, as the job reads them, and loosely, as a person would read them."""
+"""Which labels are numbers: strictly, as the job parses them, and loosely, as a person would read them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LOOSE = re.compile(
     r"(?P<currency>[$€£¥₩₹])?\s*(?P<number>[+\N{MINUS SIGN}-]?(0|[1-9][0-9]*)(?P<fraction>[.,][0-9]+)?)\s*"
     r"(?P<unit>[%‰°$€£¥₩₹]|[^\W\d_]{1,4})?"
 )
-"""A number with a decimal comma, or with a unit before or behind it: 3,5; 12.5 %; $3; 2.5 kg."""
+"""A number with a decimal comma, or with a unit before or after it: 3,5; 12.5 %; $3; 2.5 kg."""
 
 
 def parse_decimal(text: str) -> float | None:
-    """The number that a text is, blanks around it aside; None if it is none."""
+    """The number that a text contains, ignoring surrounding blanks; None if it is not a number."""
     return float(text) if DECIMAL.fullmatch(text.strip()) else None
 
 
@@ -35,9 +35,9 @@ def parse_whole(value: int | str) -> int | None:
 
 
 def is_loose_number(text: str) -> bool:
-    """Whether a text becomes a number without blanks, decimal comma or unit.
+    """Whether a text is a number apart from blanks, a decimal comma or a unit.
 
-    A whole number with letters behind it is none: 2D and 4G name classes.
+    An integer followed by letters is not: 2D and 4G are names of classes.
     """
     if parse_decimal(text) is not None:
         return True

@@ -46,34 +46,32 @@ def test_a_column_named_as_text_is_not_taken_for_the_label() -> None:
 @pytest.mark.parametrize(
     ("there", "text", "label", "message"),
     [
-        (["a", "label"], ("b",), None, "a.csv has no column b: it has a, label"),
-        (["text", "a"], (), "b", "a.csv has no column b: it has text, a"),
-        ([], ("b",), None, "a.csv has no column b: it has no columns"),
+        (["a", "label"], ("b",), None, "a.csv has no column b; its columns: a, label"),
+        (["text", "a"], (), "b", "a.csv has no column b; its columns: text, a"),
+        ([], ("b",), None, "a.csv has no column b; its columns: none"),
         (
             ["a", "label"],
             (),
             None,
-            "a.csv: no column has a usual text name; name it with --text_column_names: it has a, label",
+            "a.csv: no text column recognised: set --text_column_names; its columns: a, label",
         ),
         (
             ["body", "text", "label"],
             (),
             None,
-            "a.csv: more than one column may be the text (body, text); name it with --text_column_names: "
-            "it has body, text, label",
+            "a.csv: ambiguous text columns (body, text): set --text_column_names; its columns: body, text, label",
         ),
         (
             ["text", "a"],
             (),
             None,
-            "a.csv: no column has a usual label name; name it with --label_column_name: it has text, a",
+            "a.csv: no label column recognised: set --label_column_name; its columns: text, a",
         ),
         (
             ["text", "label", "class"],
             (),
             None,
-            "a.csv: more than one column may be the label (label, class); name it with --label_column_name: "
-            "it has text, label, class",
+            "a.csv: ambiguous label columns (label, class): set --label_column_name; its columns: text, label, class",
         ),
         (
             ["a", "b", "c"],
@@ -120,7 +118,7 @@ def test_other_splits_have_the_columns_of_the_training_data() -> None:
         assert columns.choose(["label", "text", "sentence2", "sentence1"], asked, "b.csv") == TRAINED
         with pytest.raises(Refused) as caught:
             columns.choose(["text", "label"], asked, "b.csv")
-        message = "b.csv has no column sentence1, which the training data has: it has text, label"
+        message = "b.csv has no column sentence1, as in the training data; its columns: text, label"
         assert str(caught.value) == message
 
 
@@ -129,8 +127,8 @@ def test_a_test_set_without_the_label_of_the_training_data_is_predicted_which_is
     asked = columns.request(config.Data(), "test", TRAINED)
     chosen = columns.choose(there, asked, "b.csv")
     assert chosen == Columns(TRAINED.text, None)
-    assert columns.notes(there, asked, chosen, "b.csv") == ["b.csv: no column label, so it is predicted and not scored"]
-    with pytest.raises(Refused, match="has no column label, which the training data has"):
+    assert columns.notes(there, asked, chosen, "b.csv") == ["b.csv: no column label, so it is predicted but not scored"]
+    with pytest.raises(Refused, match="has no column label, as in the training data"):
         columns.choose(there, columns.request(config.Data(), "validation", TRAINED), "b.csv")
     named = config.Data(label_column_name="label")
     with pytest.raises(Refused, match="has no column label"):
@@ -143,7 +141,7 @@ def test_the_second_text_of_a_pair_that_training_did_not_have_is_noted() -> None
     chosen = columns.choose(there, asked, "b.csv")
     assert chosen == Columns(("text",), "label")
     assert columns.notes(there, asked, chosen, "b.csv") == [
-        "b.csv: column text_pair is not read, the training data has text only"
+        "b.csv: column text_pair is ignored, because the training data has only text"
     ]
 
 

@@ -174,7 +174,7 @@ def test_without_training_the_models_classes_are_taken(tmp_path: Path, tokenizer
     assert read.evaluation.labels.tolist() == [1, 0]
     with pytest.raises(Refused) as caught:
         dataset.prepare(given, tokenizer, None, MAX_LENGTH)
-    assert str(caught.value) == "the model has no class names of its own: give a fine-tuned one as --model_name_or_path"
+    assert str(caught.value) == "the model has no class names: give a fine-tuned model as --model_name_or_path"
 
 
 def bare_tokenizer(**special: str) -> Any:
@@ -204,7 +204,7 @@ def test_a_row_to_predict_of_which_no_token_is_made_becomes_one(
     assert ids(read.test) == [[0], [token], [token], [0, 0]]
     assert read.test.lengths.tolist() == [1, 1, 1, 2]
     assert read.description["notes"] == [
-        f"{path}: 2 rows have no text and are answered like any other, first in {path}, row 2"
+        f"{path}: 2 rows have no text and are still predicted; the first is {path}, row 2"
     ]
 
 
@@ -218,7 +218,7 @@ def test_a_row_to_learn_from_of_which_no_token_is_made_is_refused(tmp_path: Path
     with pytest.raises(Refused) as caught:
         prepared(path, tokenizer)
     assert str(caught.value) == (
-        f"{path}, row 2: the tokenizer finds no token in the text: write text or remove the row"
+        f"{path}, row 2: the tokenizer returns no tokens for the text: add text or remove the row"
     )
 
 
@@ -245,7 +245,7 @@ def jsonl(*rows: Any) -> bytes:
         (
             "a.jsonl",
             jsonl({"text": "a", "label": 1}, {"text": 7, "label": 2}),
-            lambda path: f"{path}, row 2: text is not text but 7: write text or remove the row",
+            lambda path: f"{path}, row 2: text is 7, not text: correct it or remove the row",
         ),
         (
             "a.jsonl",  # half an emoji, as cut tweets have it
@@ -291,8 +291,8 @@ def test_how_a_file_was_read_is_said(tmp_path: Path, tokenizer: Any) -> None:
         MAX_LENGTH,
     )
     assert read.remarks == (
-        f"2 cells span several lines, first in {tmp_path}/a.csv, row 3",
-        f"2 rows have a cell in double quotes, read without them, first in {tmp_path}/b.tsv, row 2 "
+        f"2 cells span several lines; the first is {tmp_path}/a.csv, row 3",
+        f"2 rows have a cell in double quotes, read without the quotes; the first is {tmp_path}/b.tsv, row 2 "
         "(--csv_quoting none keeps them)",
     )
 

@@ -197,7 +197,7 @@ def test_docstrings_come_in_source_order_and_line_ends_do_not_matter() -> None:
 
 
 def test_a_file_that_cannot_be_parsed_is_refused_not_skipped() -> None:
-    with pytest.raises(Refused, match=r"^data set docstrings cannot read a/b\.py \(not valid Python: .*--force"):
+    with pytest.raises(Refused, match=r"^dataset docstrings cannot read a/b\.py \(not valid Python: .*--force"):
         list(demo.docstrings("a/b.py", b"def f(:\n"))
 
 
@@ -205,7 +205,7 @@ def test_a_missing_library_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(demo, "LIBRARIES", ("numpy", "no-such-library"))
     with pytest.raises(Refused) as refusal:
         demo.files(tmp_path)
-    expected = "data set docstrings needs the package no-such-library: pip install 'muster[train]'"
+    expected = "dataset docstrings needs the package no-such-library: pip install 'muster[train]'"
     assert str(refusal.value) == expected
     assert not list(tmp_path.iterdir())
 
@@ -242,7 +242,7 @@ def test_a_build_that_dies_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_damaged_cache_is_refused_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "corpus", list)
     demo.files(tmp_path)["train"].unlink()
-    with pytest.raises(Refused, match=r"^data set docstrings: files are missing in .*: delete this folder"):
+    with pytest.raises(Refused, match=r"^dataset docstrings: files are missing in .*: delete this folder"):
         demo.files(tmp_path)
 
 

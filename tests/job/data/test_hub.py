@@ -98,10 +98,10 @@ def labels(served: tuple[Hub, Path], out: str) -> set[str]:
 
 
 REFUSED: list[tuple[dict[str, object], str]] = [
-    ({"dataset_name": "acme/nothing"}, "data set acme/nothing is not in reach: "),
-    ({"dataset_revision": "v9"}, "data set acme/reviews at v9 is not in reach: "),
-    ({"dataset_config_name": "songs"}, "data set acme/reviews songs cannot be loaded: "),
-    ({"validation_split_name": "dev"}, "acme/reviews films has no split dev: it has train, validation"),
+    ({"dataset_name": "acme/nothing"}, "dataset acme/nothing not found or not reachable: "),
+    ({"dataset_revision": "v9"}, "dataset acme/reviews at v9 not found or not reachable: "),
+    ({"dataset_config_name": "songs"}, "dataset acme/reviews songs cannot be loaded: "),
+    ({"validation_split_name": "dev"}, "acme/reviews films has no split dev; its splits: train, validation"),
     ({"model_revision": "v9"}, "there is no folder acme/tiny here, and from the hub it cannot be loaded: "),
 ]
 MAIN: dict[str, object] = {"output_dir": "main"}
@@ -174,7 +174,7 @@ def test_endpoint_and_token_come_from_dotenv_and_the_environment_wins(tmp_path: 
         cold(TRAIN, *arguments, "run", env=env, cwd=tmp_path).expect(0)
         assert any(request.with_token for request in running.requests)
         refused = cold(TRAIN, *arguments, "no", env={**env, "HF_TOKEN": "another"}, cwd=tmp_path).expect(2)
-        assert "data set acme/reviews is not in reach: " in refused.errors[0]
+        assert "dataset acme/reviews not found or not reachable: " in refused.errors[0]
     written = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert written
     assert not [path for path in written if b"canary-0123" in path.read_bytes()], "a token is in the run folder"

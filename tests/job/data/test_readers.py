@@ -182,8 +182,8 @@ def test_a_tsv_whose_quotation_marks_may_join_rows_is_decided_by_the_flag(
     monkeypatch.chdir(tmp_path)
     Path("a.tsv").write_bytes(content)
     assert refusal(lambda: list(readers.rows("a.tsv"))) == (
-        "a.tsv, line 2: a double quote joins lines 2 to 4 into one cell: if quotation marks are letters here, add "
-        "--csv_quoting none; if that is one text, add --csv_quoting minimal"
+        "a.tsv, line 2: a double quote joins lines 2 to 4 into one cell: add --csv_quoting none if quotation marks are "
+        "ordinary characters in this file, or --csv_quoting minimal if this is one cell"
     )
     assert len(values("a.tsv", ["text"], "minimal")) == 2
     assert [row["text"] for row in values("a.tsv", ["text"], "none")] == ['"i loved it .', "awful", 'poor . "', "bad"]
@@ -200,7 +200,7 @@ def test_a_tsv_text_of_several_lines_without_tabs_is_read(tmp_path: Path) -> Non
 def test_a_header_in_the_middle_is_refused_by_its_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(content)
     message = refusal(lambda: list(readers.rows(tmp_path / "a.csv")))
-    assert message == f"{tmp_path}/a.csv, line 3: the header again: remove this line"
+    assert message == f"{tmp_path}/a.csv, line 3: the header is repeated: remove this line"
 
 
 def test_a_cell_may_be_longer_than_the_csv_modules_limit(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_cell_may_be_longer_than_the_csv_modules_limit(tmp_path: Path) -> None
     assert [len(row["text"]) for row in values(tmp_path / "a.csv", ["text"])] == [200_000]
 
 
-NOTE = "; if quotation marks are letters here, add --csv_quoting none"
+NOTE = ": add --csv_quoting none if quotation marks are ordinary characters in this file"
 
 
 def refusal(act: Callable[[], Any]) -> str:
@@ -224,11 +224,11 @@ def refusal(act: Callable[[], Any]) -> str:
         (
             "a.csv",
             b"a,b\n1,2\n3,4,5\n",
-            "a.csv, line 3: 3 values for 2 columns; text that holds a comma must be in double quotes",
+            "a.csv, line 3: 3 values for 2 columns: put text that contains a comma in double quotes",
         ),
         ("a.csv", b'a,b\n"1\n1",2\n3\n', "a.csv, line 4: no value for b"),
         ("a.csv", b'a,b\n"1"x,2\n', "a.csv, line 2: ',' expected after '\"'" + NOTE),
-        ("a.csv", b'a,b\n1,2\n"3,4\n', "a.csv, line 3: a double quote is opened and not closed" + NOTE),
+        ("a.csv", b'a,b\n1,2\n"3,4\n', "a.csv, line 3: a double quote is never closed" + NOTE),
         ("a.jsonl", b'{"a": 1, "b": 2}\n{"a": 1}\n', "a.jsonl, line 2: no value for b"),
         (
             "a.jsonl",
@@ -248,12 +248,12 @@ def refusal(act: Callable[[], Any]) -> str:
         (
             "a.json",
             b"[" * 100_000,
-            "a.json, line 1: its JSON is nested too deeply or has a number of too many digits",
+            "a.json, line 1: the JSON is nested too deeply or has a number with too many digits",
         ),
         (
             "a.tsv",
             b"a\tb\n1\t2\n3\t4\t5\n",
-            "a.tsv, line 3: 3 values for 2 columns; text that holds a tab must be in double quotes",
+            "a.tsv, line 3: 3 values for 2 columns: put text that contains a tab in double quotes",
         ),
     ],
 )

@@ -149,7 +149,10 @@ def test_class_numbers_with_other_names_are_not_mixed(tmp_path: Path) -> None:
         features = Features({"text": Value("string"), "label": ClassLabel(names=classes)})
         Dataset.from_dict({"text": ["x"], "label": [0]}, features=features).to_parquet(tmp_path / f"{name}.parquet")
     message = refusal(lambda: one(train_file=str(tmp_path / "*.parquet")))
-    assert message == f"{tmp_path}/b.parquet: column label has other class names than in {tmp_path}/a.parquet"
+    assert message == (
+        f"{tmp_path}/b.parquet: the class names of column label differ from those in {tmp_path}/a.parquet: "
+        "save both with the same ones"
+    )
 
 
 def test_files_are_known_by_their_content_and_order(tmp_path: Path) -> None:
@@ -183,7 +186,7 @@ def test_a_row_without_text_is_refused_by_file_and_number(ending: str, empty: st
     write(tmp_path / f"a{ending}", texts("x", "y"))
     write(tmp_path / f"b{ending}", texts("x", empty, "y"))
     message = refusal(lambda: one(train_file=str(tmp_path / f"*{ending}")))
-    assert message == f"{tmp_path}/b{ending}, row 2: text is empty: write text or remove the row"
+    assert message == f"{tmp_path}/b{ending}, row 2: text is empty: add text or remove the row"
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
@@ -200,7 +203,7 @@ def test_a_text_that_is_null_is_an_empty_text(ending: str, tmp_path: Path) -> No
     path = write(tmp_path / f"a{ending}", rows)
     read = sources.read(given(test_file=path), ("test",))["test"]
     assert [text or "" for text, _ in content(read)] == ["x", "y", "", ""]
-    assert refusal(lambda: one(train_file=path)) == f"{path}, row 3: text is empty: write text or remove the row"
+    assert refusal(lambda: one(train_file=path)) == f"{path}, row 3: text is empty: add text or remove the row"
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
@@ -272,7 +275,7 @@ def test_preflight_leaves_parquet_to_the_job_where_pyarrow_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = config.from_dict({"train_file": write(tmp_path / "a.parquet", [{"words": "x", "label": 1}])})
-    assert "no column has a usual text name" in refusal(lambda: checks.check(asked))
+    assert "no text column recognised" in refusal(lambda: checks.check(asked))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     checks.check(asked)
 
@@ -288,7 +291,7 @@ def test_a_test_set_may_have_no_labels(ending: str, tmp_path: Path) -> None:
     assert "has no column label" in refusal(
         lambda: sources.read(given(test_file=bare, label_column_name="label"), ("test",))
     )
-    assert "no column has a usual label name" in refusal(lambda: one(train_file=bare))
+    assert "no label column recognised" in refusal(lambda: one(train_file=bare))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -397,7 +400,7 @@ def test_a_split_that_is_named_must_be_there(make: Callable[..., Path], tmp_path
     for split in ("validation", "test"):
         data = given(**{"dataset_name": str(folder), f"{split}_split_name": "held_out"})
         message = refusal(lambda data=data, split=split: sources.read(data, ("train", split)))  # type: ignore[misc]
-        assert message == f"{folder} has no split held_out: it has train, dev"
+        assert message == f"{folder} has no split held_out; its splits: train, dev"
 
 
 def test_a_data_set_without_labels_can_be_predicted(tmp_path: Path) -> None:
@@ -411,20 +414,20 @@ def test_a_data_set_without_labels_can_be_predicted(tmp_path: Path) -> None:
 def test_a_row_without_text_is_refused_by_split_and_number(tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", train=["a", ""])
     message = refusal(lambda: one(dataset_name=str(folder)))
-    assert message == f"{folder} (train), row 2: text is empty: write text or remove the row"
+    assert message == f"{folder} (train), row 2: text is empty: add text or remove the row"
 
 
 @pytest.mark.parametrize("name", ["dataset_dict.json", "train/state.json", "train/data-00000-of-00001.arrow"])
 def test_a_saved_data_set_that_is_damaged_is_refused(name: str, tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", train=["a"])
     (folder / name).write_text("{")
-    assert refusal(lambda: one(dataset_name=str(folder))).startswith(f"data set {folder}")
+    assert refusal(lambda: one(dataset_name=str(folder))).startswith(f"dataset {folder}")
 
 
 def test_a_saved_data_set_has_no_configurations(tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", train=["a"])
     message = refusal(lambda: one(dataset_name=str(folder), dataset_config_name="x"))
-    assert message == f"{folder} was made by save_to_disk and has no configurations: leave out --dataset_config_name"
+    assert message == f"{folder} was written by save_to_disk and has no configurations: remove --dataset_config_name"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -516,9 +519,9 @@ def test_parquet_files_of_different_widths_are_read_together(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("one_type", "other", "shown"),
     [
-        ([1], ["01"], "string and int64"),
-        ([1], [1.5], "double and int64"),
-        (["a"], [["a"]], "list<element: string> and string"),
+        ([1], ["01"], "string, but int64"),
+        ([1], [1.5], "double, but int64"),
+        (["a"], [["a"]], "list<element: string>, but string"),
     ],
 )
 def test_parquet_files_whose_labels_have_other_types_are_refused(
@@ -527,7 +530,7 @@ def test_parquet_files_whose_labels_have_other_types_are_refused(
     parquet(tmp_path / "a.parquet", ["a"], one_type)
     parquet(tmp_path / "b.parquet", ["b"], other)
     message = refusal(lambda: one(train_file=str(tmp_path / "*.parquet")))
-    assert message == f"{tmp_path}/b.parquet: column label is {shown} in {tmp_path}/a.parquet: save them with one type"
+    assert message == f"{tmp_path}/b.parquet: column label is {shown} in {tmp_path}/a.parquet: save both with one type"
 
 
 def test_text_of_json_beside_a_csv_is_not_taken_for_numbers(tmp_path: Path) -> None:
@@ -556,12 +559,12 @@ def test_other_splits_have_the_columns_of_the_training_data(ending: str, tmp_pat
     both = write(tmp_path / f"both{ending}", [{"text": "a", "text_pair": "b", "label": "1"}])
     for split in ("validation", "test"):
         asked = given(train_file=pair, **{f"{split}_file": single})
-        message = f"{single} has no column sentence1, which the training data has: it has text, label"
+        message = f"{single} has no column sentence1, as in the training data; its columns: text, label"
         assert refusal(lambda asked=asked, split=split: sources.read(asked, ("train", split))) == message  # type: ignore[misc]
         assert refusal(lambda asked=asked: checks.check(config.Config(data=asked))) == message  # type: ignore[misc]
     read = sources.read(given(train_file=single, validation_file=both), ("train", "validation"))["validation"]
     assert read.columns == Columns(("text",), "label")
-    assert read.notes == (f"{both}: column text_pair is not read, the training data has text only",)
+    assert read.notes == (f"{both}: column text_pair is ignored, because the training data has only text",)
 
 
 def test_a_category_that_is_no_label_is_left_out_on_demand(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_an_empty_split_is_described_too() -> None:
         description = describe({"train": part([], labels), "validation": part(["a"])}, names, 8)
         assert description["train"]["rows"] == description["train"]["tokens"]["max"] == description["overlap"] == 0
         json.dumps(description, allow_nan=False)
-        assert notes(description)[0] == "0 training rows: too few to learn from"
+        assert notes(description)[0] == "only 0 training rows: too few to learn from"
 
 
 def test_members_of_different_size_are_refused() -> None:
@@ -224,7 +224,7 @@ def test_lines_of_uneven_classes() -> None:
         train       1,000 rows, tokens p50 5, p90 5, max 5, truncated 0.0 %
         validation    100 rows, tokens p50 5, p90 5, max 5, truncated 0.0 %
         classes     negative 870, positive 130
-        note        uneven classes, negative 870 to positive 130 rows: always answering negative gives accuracy 0.85; look at f1_macro
+        note        imbalanced classes, negative 870 to positive 130 rows: always predicting negative gives accuracy 0.85; look at f1_macro
     """)  # noqa: E501
 
 
@@ -240,13 +240,13 @@ def test_lines_of_data_with_all_that_can_be_noted() -> None:
         validation  11 rows, tokens p50 5, p90 5, max 5, truncated 45.5 %
         test        10 rows, tokens p50 5, p90 5, max 5, truncated 0.0 %
         classes     no 32, yes 25, maybe 0
-        note        no training row for maybe: cannot be predicted
-        note        7 training rows, 1 evaluation row with the text of an earlier row of the split: counted twice
-        note        6 training rows, 2 evaluation rows with a text that has another label elsewhere: not all can be predicted correctly
-        note        1 evaluation row with a text of the training data: the scores will be optimistic
-        note        2 test rows with a text of the training data: the scores will be optimistic
-        note        7.0 % of the training rows are cut at 5 tokens: raise --max_seq_length, as far as the model goes
-        note        45.5 % of the evaluation rows are cut at 5 tokens: raise --max_seq_length, as far as the model goes
+        note        no training rows of class maybe: it cannot be learned
+        note        7 training rows, 1 evaluation row with the same text as an earlier row of the split: counted twice
+        note        6 training rows, 2 evaluation rows with a text that also has a different label: not all can be predicted correctly
+        note        1 evaluation row with a text of the training data: scores will be optimistic
+        note        2 test rows with a text of the training data: scores will be optimistic
+        note        7.0 % of the training rows are truncated to 5 tokens: raise --max_seq_length if the model allows it
+        note        45.5 % of the evaluation rows are truncated to 5 tokens: raise --max_seq_length if the model allows it
     """)  # noqa: E501
 
 
@@ -264,9 +264,9 @@ def test_lines_of_several_labels_a_row() -> None:
     labels[:9, 0], labels[:4, 1], labels[:2, 2] = 1, 1, 1
     assert lines(describe({"train": part(numbered(10), labels)}, ("joy", "anger", "fear"), 64)) == golden("""
         train    10 rows, tokens p50 5, p90 5, max 5, truncated 0.0 %
-        classes  joy 9, anger 4, fear 2; 1.50 a row
-        note     uneven classes, joy 9 to fear 2 rows: the rare hardly show in a score over all labels; look at f1_macro
-    """)
+        classes  joy 9, anger 4, fear 2; 1.50 per row
+        note     imbalanced classes, joy 9 to fear 2 rows: rare classes barely affect micro-averaged scores; look at f1_macro
+    """)  # noqa: E501
 
 
 def test_lines_of_an_evaluation_alone() -> None:
@@ -274,7 +274,7 @@ def test_lines_of_an_evaluation_alone() -> None:
     assert lines(describe(parts, ("no", "yes"), 64)) == golden("""
         validation  9 rows, tokens p50 5, p90 5, max 5, truncated 0.0 %
         classes     no 8, yes 1
-        note        uneven classes, no 8 to yes 1 rows: always answering no gives accuracy 0.89; look at f1_macro
+        note        imbalanced classes, no 8 to yes 1 rows: always predicting no gives accuracy 0.89; look at f1_macro
     """)
     assert lines({"max_seq_length": 64}) == []
 
@@ -283,13 +283,13 @@ def test_lines_of_an_evaluation_alone() -> None:
     ("train", "word"),
     [
         (part(numbered(8), classes(6, 2)), None),
-        (part(numbered(9), classes(7, 2)), "uneven"),
-        (part(numbered(2), classes(2, 0)), "no training row for y:"),
-        (part(numbered(1), classes(1, 0)), "1 training row: too few"),
+        (part(numbered(9), classes(7, 2)), "imbalanced"),
+        (part(numbered(2), classes(2, 0)), "no training rows of class y:"),
+        (part(numbered(1), classes(1, 0)), "only 1 training row: too few"),
         (part(numbered(40), classes(20, 20), cut=2), None),
         (part(numbered(40), classes(20, 20), cut=3), "7.5 % of the training rows"),
-        (part(["a", "a", "b"], [0, 0, 1]), "1 training row with the text of an earlier"),
-        (part(["a", "a", "b"], [0, 1, 1]), "2 training rows with a text that has another label"),
+        (part(["a", "a", "b"], [0, 0, 1]), "1 training row with the same text as an earlier"),
+        (part(["a", "a", "b"], [0, 1, 1]), "2 training rows with a text that also has a different label"),
     ],
 )
 def test_a_note_is_made_from_its_threshold_on(train: Part, word: str | None) -> None:
@@ -313,7 +313,7 @@ def test_class_names_are_shortened_and_kept_on_their_line() -> None:
 
 def test_many_classes_without_rows_are_not_all_listed() -> None:
     said = notes(describe({"train": part(numbered(2), classes(2, *[0] * 8))}, list("abcdefghi"), 64))
-    assert said == ["no training row for b, c, d, e, f and 3 more: cannot be predicted"]
+    assert said == ["no training rows of class b, c, d, e, f and 3 more: it cannot be learned"]
 
 
 def test_rows_select_from_the_whole_column() -> None:

@@ -231,7 +231,7 @@ def test_input_that_changed_meanwhile_is_refused(ending: str, tmp_path: Path, cl
     read = inputs(test_file=str(path))
     write("a", "c", "b")
     message = refusal(lambda: answers.write(tmp_path / "a.csv", read, classes, None))
-    assert message == f"{path} was changed while it was predicted: predict it again"
+    assert message == f"{path} changed during the prediction: run it again"
     assert not (tmp_path / "a.csv").exists()
 
 

@@ -88,8 +88,8 @@ def test_another_configuration_is_refused_by_its_fields(state: str, request: pyt
     held: RunFolder = request.getfixturevalue(state)
     before = contents(held.path)
     assert refusal(held, configured(held.path, seed=2, learning_rate=1.0)) == (
-        f"{held.path} holds a run with another learning_rate, seed: choose another --output_dir, or delete that run "
-        "with --overwrite_output_dir"
+        f"{held.path} contains a run with a different learning_rate, seed: choose another --output_dir, or delete that "
+        "run with --overwrite_output_dir"
     )
     assert contents(held.path) == before
 
@@ -115,7 +115,7 @@ def test_files_that_are_no_runs_are_refused_and_kept(overwrite: bool, name: str,
     stranger.parent.mkdir(parents=True)
     stranger.write_text("years of work")
     assert refusal(folder, configured(folder.path, overwrite_output_dir=overwrite)) == (
-        f"{folder.path} holds files that do not belong to a run ({name.split('/')[0]}): choose another --output_dir"
+        f"{folder.path} contains files that do not belong to a run ({name.split('/')[0]}): choose another --output_dir"
     )
     assert stranger.read_text() == "years of work"
 

@@ -35,7 +35,7 @@ time.sleep(float(sys.argv[2]))
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(lock, "WATCH_SECONDS", 1.0)
-    monkeypatch.setattr(lock, "SUCCESSION_SECONDS", 1.0)
+    monkeypatch.setattr(lock, "REQUEUE_SECONDS", 1.0)
     monkeypatch.delenv("MUSTER_OWNER", raising=False)
 
 
@@ -128,7 +128,7 @@ def test_whoever_holds_it_may_take_it_again(folder: Path) -> None:
 def test_the_next_start_of_the_same_job_waits_for_the_end_of_the_one_before(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "SUCCESSION_SECONDS", 60.0)
+    monkeypatch.setattr(lock, "REQUEUE_SECONDS", 60.0)
     monkeypatch.setenv("MUSTER_OWNER", "slurm:17")
     write_status(folder, "slurm:17")
     with holder(folder, seconds=0.5) as process:
@@ -175,7 +175,7 @@ def test_a_run_of_another_host_that_ends_while_it_is_watched_is_followed(folder:
 def test_a_run_of_another_host_that_ended_is_not_watched(
     state: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "moves", lambda _: pytest.fail("watched"))
+    monkeypatch.setattr(lock, "is_active", lambda _: pytest.fail("watched"))
     write_status(folder, "node7:4711", state)
     lock.take(folder)
 
@@ -186,7 +186,7 @@ def test_the_own_job_and_the_dead_of_this_host_are_not_watched(
 ) -> None:
     """Each second of waiting would be lost in every requeue."""
     monkeypatch.setenv("MUSTER_OWNER", "slurm:17")
-    monkeypatch.setattr(lock, "moves", lambda _: pytest.fail("watched"))
+    monkeypatch.setattr(lock, "is_active", lambda _: pytest.fail("watched"))
     write_status(folder, owner)
     lock.take(folder)
 

@@ -91,7 +91,10 @@ def test_dotenv_that_is_not_utf8_is_refused(bare: dict[str, str]) -> None:
     Path(".env").write_bytes("A=grüße\n".encode("latin-1"))
     with pytest.raises(Refused) as caught:
         environment.load_dotenv()
-    assert str(caught.value) == f"{Path.cwd() / '.env'} cannot be read as UTF-8 text: UnicodeDecodeError"
+    assert (
+        str(caught.value)
+        == f"{Path.cwd() / '.env'} cannot be read as UTF-8 text (UnicodeDecodeError): save it as UTF-8"
+    )
 
 
 @pytest.mark.parametrize("name", environment.OFFLINE)
@@ -175,8 +178,8 @@ def test_a_launcher_plan_for_another_kind_of_training_is_refused(variable: str, 
     with pytest.raises(Refused) as caught:
         environment.refuse_launcher_plans({variable: "true"})
     assert str(caught.value) == (
-        f"the accelerate configuration asks for {plan}: this job runs data-parallel (DDP) only; "
-        "choose another with `accelerate config` or --config_file"
+        f"the accelerate configuration enables {plan}, but only data parallelism (DDP) is supported: "
+        "choose another configuration with `accelerate config` or --config_file"
     )
 
 
@@ -263,7 +266,7 @@ def test_without_a_usable_home_there_is_one_in_tmpdir(
     environment.provide_home()
     assert Path(os.environ["HOME"]) == tmp_path / f"muster-home-{os.getuid()}"
     assert os.access(os.environ["HOME"], os.W_OK)
-    assert f"{tmp_path}/muster-home-{os.getuid()} is used instead" in capfd.readouterr().err
+    assert f"using {tmp_path}/muster-home-{os.getuid()}" in capfd.readouterr().err
 
 
 def test_a_home_that_can_be_used_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

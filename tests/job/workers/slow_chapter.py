@@ -1,4 +1,4 @@
-"""On every process: job/train.py with limits of two seconds, whose main process tokenises for longer than that.
+"""On every process: job/train.py with limits of two seconds, whose main process tokenizes for longer than that.
 
 The default group, which is Accelerate's, has the short limit too. With the argument "between-steps" the main process is
 late for an agreement between two steps instead.
@@ -23,21 +23,21 @@ from job.data import tokenization
 
 SECONDS = 6
 distributed.STEP_LIMIT = datetime.timedelta(seconds=2)
-init_process_group, tokenise = torch.distributed.init_process_group, tokenization.tokenise
+init_process_group, tokenize = torch.distributed.init_process_group, tokenization.tokenize
 
 
 def init_with_short_limit(*arguments: Any, **options: Any) -> None:
     init_process_group(*arguments, **{**options, "timeout": distributed.STEP_LIMIT})
 
 
-def tokenise_slowly(*arguments: Any) -> Any:
+def tokenize_slowly(*arguments: Any) -> Any:
     if torch.distributed.get_rank() == 0:
         time.sleep(SECONDS)
-    return tokenise(*arguments)
+    return tokenize(*arguments)
 
 
 torch.distributed.init_process_group = init_with_short_limit
-tokenization.tokenise = tokenise_slowly
+tokenization.tokenize = tokenize_slowly
 
 if sys.argv[1] == "between-steps":
     accelerator = distributed.start(train.Config())

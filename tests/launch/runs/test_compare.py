@@ -184,7 +184,7 @@ def test_what_got_worse_comes_first(pair: tuple[Path, Path]) -> None:
 
 def test_text_that_is_gone_is_said(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
     Path("data/validation.jsonl").unlink()
-    assert "without their texts: no file " in printed(capfd, "A", "B")
+    assert "without their texts: file not found: " in printed(capfd, "A", "B")
 
 
 def test_other_text_under_the_same_numbers_is_refused(

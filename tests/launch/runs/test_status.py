@@ -85,8 +85,10 @@ def test_an_exit_code_alone_is_explained_by_the_log(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = synthetic.run(runs / "a", "FAILED", job="7", reason="exit code 2")
-    synthetic.log(path, "7", 0, "error: no file x.csv\n")
-    assert "exit code 2: rejected: a flag, file, column or label is wrong; error: no file x.csv" in printed(capfd)
+    synthetic.log(path, "7", 0, "error: file not found: x.csv\n")
+    assert "exit code 2: rejected: a flag, file, column or label is wrong; error: file not found: x.csv" in printed(
+        capfd
+    )
     assert "`rerun a -- --flag value`" in printed(capfd, "a")
 
 

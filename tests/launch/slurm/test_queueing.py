@@ -252,5 +252,5 @@ def test_a_run_folder_of_other_settings_is_rejected_before_the_queue(
     (here / "run" / "config.yaml").write_text("dataset_name: docstrings\nseed: 5\n", encoding="ascii")
     (here / "run" / "results.json").write_text("{}", encoding="ascii")
     assert cli.main(["submit", "demo", "--gpus=1", "--", "--output_dir", "run"]) == 2
-    assert "holds a run with another " in capfd.readouterr().err
+    assert "contains a run with a different " in capfd.readouterr().err
     assert not (here / "run" / "status.json").exists()

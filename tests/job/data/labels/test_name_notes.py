@@ -13,19 +13,19 @@ from tests.support.labels import from_csv, from_json
     [
         (
             ["['a', 'b']", "['a']"],
-            """label "['a', 'b']" looks like a list and is read as the name of one class; """
-            "several labels a row are lists in jsonl or parquet",
+            """label "['a', 'b']" looks like a list but is read as one class; """
+            "for several labels per row, use lists in jsonl or parquet",
         ),
         (
             ["a|b", "c"],
-            "label 'a|b' looks like several labels and is read as the name of one class; "
-            "several labels a row are lists in jsonl or parquet",
+            "label 'a|b' looks like several labels but is read as one class; "
+            "for several labels per row, use lists in jsonl or parquet",
         ),
-        (["a, b", "a", "b"], "label 'a, b' looks like several labels and is read as the name of one class; "
-         "several labels a row are lists in jsonl or parquet"),
-        (["pos", "neg", "N/A"], "label 'N/A' looks like a missing value and is read as the name of a class"),
-        (["Pos", "pos", "neg"], "the classes 'Pos' and 'pos' differ only in case or blanks: two classes, as written"),
-        (["neg", "pos", "pos "], "the classes 'pos' and 'pos ' differ only in case or blanks: two classes, as written"),
+        (["a, b", "a", "b"], "label 'a, b' looks like several labels but is read as one class; "
+         "for several labels per row, use lists in jsonl or parquet"),
+        (["pos", "neg", "N/A"], "label 'N/A' looks like a missing value but is read as a class"),
+        (["Pos", "pos", "neg"], "the classes 'Pos' and 'pos' differ only in case or blanks; they are two classes"),
+        (["neg", "pos", "pos "], "the classes 'pos' and 'pos ' differ only in case or blanks; they are two classes"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("make", [from_csv, from_json])
