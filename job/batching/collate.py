@@ -1,7 +1,7 @@
-"""Rows of a micro-batch -> tensors, padded or packed; and their way to the device.
+"""Rows of a micro-batch -> tensors, padded or packed; and the transfer to the device.
 
-They are made on the host, where a thread can do it ahead of time, and moved when they are needed: what waits for its
-step takes no memory of the GPU.
+Tensors are created on the host, where a thread can do it ahead of time, and moved when needed: batches that wait for
+their step take no GPU memory.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from job.model.packed_attention import Layout
 Tensors = tuple[dict[str, Any], torch.Tensor | None]
 """Model inputs, and labels or None."""
 Collate = Callable[[np.ndarray], Tensors]
-"""Numbers of examples -> their tensors, on the host. It draws no randomness, and any thread may call it."""
+"""Indices of examples -> their tensors, on the host. Deterministic and thread-safe."""
 
 
 def pinned(tensors: Tensors, device: torch.device) -> Tensors:
-    """For a GPU: copies in memory that it fetches from by itself, while the host goes on. Else as they are."""
+    """For a GPU: copies in pinned memory, which can be transferred asynchronously. Otherwise unchanged."""
     if device.type != "cuda":
         return tensors
-    with torch.cuda.device(device):  # a thread of its own would pin for, and so set up, the first GPU
+    with torch.cuda.device(device):  # another thread would pin for the first GPU, and create a context on it
         return recursively_apply(torch.Tensor.pin_memory, tensors)
 
 
 def moved(tensors: Tensors, device: torch.device) -> Tensors:
-    """On the device; for those that are pinned the host does not wait."""
+    """The tensors on the device; the host does not wait for pinned ones."""
     return recursively_apply(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"), tensors)
 
 
@@ -41,8 +41,8 @@ class Padding:
     """How rows are padded.
 
     Attributes:
-        token_id, type_id: in input_ids and token_type_ids.
-        left: before the row instead of behind it.
+        token_id, type_id: padding values of input_ids and token_type_ids.
+        left: whether padding is on the left.
     """
 
     token_id: int
@@ -55,11 +55,11 @@ class PackedFormat:
     """How rows are packed for a model on a device.
 
     Attributes:
-        pad_token_id: of the tokens that fill up a micro-batch.
-        padding_position: token and position of padding, behind which positions start; None where they start at 0.
-        round_to: the number of tokens is a multiple of this.
+        pad_token_id: id of the tokens that fill up a micro-batch.
+        padding_position: token id and position of padding, after which positions start; None if they start at 0.
+        round_to: the number of tokens is rounded up to a multiple of this.
         longest: tokens of the longest row of the run.
-        with_lengths: hand over the lengths of the rows as Python numbers too, which the CPU kernel wants.
+        with_lengths: whether to pass the lengths of the rows as Python ints too, which the CPU kernel needs.
     """
 
     pad_token_id: int
@@ -70,11 +70,11 @@ class PackedFormat:
 
 
 def padded(split: Split, padding: Padding, indices: np.ndarray) -> Tensors:
-    """Model inputs and labels of some examples, one a row.
+    """Padded model inputs and labels of some examples.
 
     Returns:
-        input_ids, attention_mask and, where the model has them, token_type_ids: int64[b, longest of these examples];
-        labels: int64[b] classes, float32[b] numbers or float32[b, C]; None where the split has none.
+        input_ids, attention_mask and, if the model uses them, token_type_ids: int64[b, longest of these examples];
+        labels: int64[b] classes, float32[b] numbers or float32[b, C]; None if the split has none.
     """
     rows = split.rows(indices)
     mask = _mask(split.lengths[indices], split.width)
@@ -89,11 +89,11 @@ def padded(split: Split, padding: Padding, indices: np.ndarray) -> Tensors:
 
 
 def packed(split: Split, form: PackedFormat, indices: np.ndarray) -> Tensors:
-    """Model inputs and labels of some examples, laid end to end and rounded up.
+    """Packed model inputs and labels of some examples, rounded up.
 
     Returns:
-        input_ids, position_ids and, where the model has them, token_type_ids: int64[1, T]; packed: Layout; labels as
-        in `padded`.
+        input_ids, position_ids and, if the model uses them, token_type_ids: int64[1, T]; packed: Layout; labels as in
+        `padded`.
     """
     lengths = split.lengths[indices]
     rows = {name: np.concatenate(values).astype(np.int64) for name, values in split.rows(indices).items()}
@@ -117,7 +117,7 @@ def packed(split: Split, form: PackedFormat, indices: np.ndarray) -> Tensors:
 
 
 def positions(ids: np.ndarray, bounds: np.ndarray, padding_position: int | None) -> np.ndarray:
-    """int64[T], from 0 in each row; RoBERTa's: from behind the padding token, which a text may hold too."""
+    """int64[T], from 0 in each row; for RoBERTa from after the padding token's, which a text may contain too."""
     lengths = np.diff(bounds)
     if padding_position is None:
         return np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
@@ -127,12 +127,12 @@ def positions(ids: np.ndarray, bounds: np.ndarray, padding_position: int | None)
 
 
 def _mask(lengths: np.ndarray, width: int | None) -> np.ndarray:
-    """bool[b, width], True where a row has a token; as wide as the longest row if `width` is None."""
+    """bool[b, width], True where a row has a token; `width` None: the length of the longest row."""
     return np.arange(width or int(lengths.max()))[None, :] < lengths[:, None]
 
 
 def labels(split: Split, indices: np.ndarray) -> torch.Tensor | None:
-    """int64[b] classes, float32[b] numbers or float32[b, C]; None where the split has none."""
+    """int64[b] classes, float32[b] numbers or float32[b, C]; None if the split has none."""
     if split.labels is None:
         return None
     values = split.labels[indices]

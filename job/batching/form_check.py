@@ -1,8 +1,8 @@
-"""Whether a form of forward pass gives what rows give alone: hidden states before the head, logits and gradients.
+"""Checks that batched rows give the same results as rows computed one by one: hidden states, logits and gradients.
 
-A few rows are compared, the longest of the run among them: a window or a limit of positions shows in no shorter one.
-Errors are measured in fp32. Under mixed precision the form is compared there too, and then the yardstick is how far
-rows alone are from fp32.
+A few rows are compared, including the longest of the run, which alone can reveal an attention window or a limit of
+positions. Errors are measured in fp32. Under mixed precision that form is compared too; its error may then be a few
+times that of rows computed one by one.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
-"""Relative errors that are allowed in fp32, a hundred times what rounding makes."""
+"""Relative errors allowed in fp32, a hundred times the rounding error."""
 LOGITS_TOLERANCE = 0.05
-"""The same for logits under mixed precision: of a few outputs, rounding is not measured well."""
+"""The same for logits under mixed precision, where the rounding error of a few outputs is not measured well."""
 NOISE = 4
-"""How much further than rows alone a form may be from fp32."""
+"""How many times the rounding error of single rows a form's error may be, under mixed precision."""
 
 
 FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
-"""What a foreign model's code raises on inputs that it does not take."""
+"""What a model's own code raises on inputs that it does not support."""
 
 
 @contextmanager
 def rejecting_failures(model: PreTrainedModel, what: str) -> Iterator[None]:
-    """Refused where the model's own code fails, unless it is for lack of memory or the device's fault."""
+    """Refused if the model's own code fails, except when it runs out of memory or the device fails."""
     try:
         yield
     except FAILURES as error:
@@ -53,10 +53,10 @@ def rejecting_failures(model: PreTrainedModel, what: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model gives for some rows, in fp32.
+    """Outputs of a model for some rows, in fp32.
 
     Attributes:
-        hidden: [tokens, H] of each row, from the base model; of the first token alone where its output has no others.
+        hidden: [tokens, H] for each row, from the base model; only the first token if its output has no others.
         logits: [rows, C].
         gradient: of every parameter that has one; empty without a backward pass.
     """
@@ -70,7 +70,7 @@ class Outputs:
 
 
 class Check:
-    """Compares forms of forward pass with rows computed alone, each of which is computed once."""
+    """Compares forms of the forward pass with rows computed one by one, which are computed only once."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Check:
         accelerator: Accelerator,
         backward: bool,
     ) -> None:
-        """`model`: on the device, as it was loaded. Rows alone are computed at once, before a form changes it."""
+        """`model`: on the device, as loaded. The single rows are computed now, before a form changes the model."""
         self._model, self._accelerator, self._backward = model, accelerator, backward
         self._split, self._rows = _sample(splits)
         self._left = padding.left
@@ -90,21 +90,21 @@ class Check:
         with distributed.raise_on_all(accelerator), rejecting_failures(model, "cannot compute a row of the data"):
             try:
                 self._exact = self._compute(alone, single, exactly=True, seed=0)
-            except AssertionError:  # a Reformer computes gradients in training mode only
+            except AssertionError:  # Reformer computes gradients in training mode only
                 self._backward = False
                 self._exact = self._compute(alone, single, exactly=True, seed=0)
             self._usual = self._compute(alone, single, exactly=False, seed=0) if self._mixed else self._exact
 
     @property
     def conclusive(self) -> bool:
-        """Whether there is something to compare with: all outputs are finite."""
+        """Whether the outputs of single rows are finite, so that they can be compared."""
         return self._exact.finite() and self._usual.finite()
 
     def disagreement(self, make: Callable[[Split], Collate], kind: Literal["packed", "padded", "equal"]) -> str | None:
-        """What is wrong with a form, in words, the same on every process; None if nothing.
+        """How a form differs from single rows, in words, the same on every process; None if it does not.
 
         Args:
-            make: the form's collate of a split; the model takes these inputs.
+            make: the form's collate function of a split; the model takes these inputs.
             kind: of the form.
         """
         batches = [self._rows] if kind != "equal" else self._pairs()
@@ -114,20 +114,20 @@ class Check:
     def _compared(self, make: Collate, batches: Sequence[np.ndarray], kind: str) -> str | None:
         on_cpu = self._accelerator.device.type == "cpu"
         try:
-            if on_cpu or not self._mixed:  # a GPU has other kernels for fp32
+            if on_cpu or not self._mixed:  # a GPU uses different kernels for fp32
                 error = _difference(self._compute(make, batches, exactly=True, seed=1), self._exact, self._exact)
                 if error is not None:
-                    return f"{kind} rows differ from rows computed alone: {error}"
+                    return f"{kind} rows differ from rows computed one by one: {error}"
             if self._mixed:
                 error = _difference(self._compute(make, batches, exactly=False, seed=1), self._exact, self._usual)
                 if error is not None:
-                    return f"{kind} rows differ from rows computed alone: {error}"
+                    return f"{kind} rows differ from rows computed one by one: {error}"
         except FAILURES as raised:
             return f"the {kind} forward pass fails ({' '.join(str(raised).split())[:200]})"
         return None
 
     def _pairs(self) -> list[np.ndarray]:
-        """Each of the rows, with another of its length where there is one, else with itself."""
+        """Each row together with another one of the same length, or with itself if there is none."""
         pairs = []
         for row in self._rows:
             same = np.flatnonzero(self._split.lengths == self._split.lengths[row])
@@ -135,7 +135,7 @@ class Check:
         return pairs
 
     def _compute(self, make: Collate, batches: Sequence[np.ndarray], exactly: bool, seed: int) -> Outputs:
-        """The outputs of the sample's rows: the first ones of each batch, the whole batch if there is one only."""
+        """The outputs of the sample's rows: the first row of each batch, or all rows if there is only one batch."""
         model, device = self._model, self._accelerator.device
         hidden: list[torch.Tensor] = []
         logits: list[torch.Tensor] = []
@@ -146,10 +146,10 @@ class Check:
             for rows in batches:
                 counted = len(rows) if len(batches) == 1 else 1
                 inputs = collate.moved(make(rows), device)[0]
-                found = model._call_impl(**inputs).logits[:counted].float()  # not by way of torch.compile
+                output = model._call_impl(**inputs).logits[:counted].float()  # bypasses torch.compile
                 if self._backward:
-                    (found * _weights(found)).sum().backward()
-                logits.append(found.detach())
+                    (output * _weights(output)).sum().backward()
+                logits.append(output.detach())
                 if captured:
                     mask = inputs["packed"].mask if "packed" in inputs else inputs["attention_mask"]
                     lengths = self._split.lengths[rows[:counted]].tolist()
@@ -159,7 +159,7 @@ class Check:
 
 
 def _sample(splits: Sequence[Split]) -> tuple[Split, np.ndarray]:
-    """The split with the longest row; int64[<= 3], that row between two short ones."""
+    """The split with the longest row; and int64[<= 3], that row between two short ones."""
     split = max(splits, key=lambda split: int(split.lengths.max()))
     order = np.argsort(split.lengths, kind="stable")
     rows = [order[len(order) // 4], order[-1], order[0]]
@@ -167,19 +167,19 @@ def _sample(splits: Sequence[Split]) -> tuple[Split, np.ndarray]:
 
 
 def _rows_of(hidden: torch.Tensor, lengths: Sequence[int], width: int, left: bool) -> list[torch.Tensor]:
-    """The tokens of each row of [b, width, H]; the first place alone of an output of another width."""
+    """The tokens of each row of [b, width, H]; only the first token of an output with another width."""
     if hidden.shape[1] != width:
         return list(hidden[: len(lengths), :1])
     return [row[-n:] if left else row[:n] for row, n in zip(hidden, lengths, strict=False)]
 
 
 def _weights(logits: torch.Tensor) -> torch.Tensor:
-    """[C], of the sum whose gradient is compared: linear in the logits, and not the same for each."""
+    """[C], weights of the sum of logits whose gradient is compared; each logit has a different weight."""
     return torch.arange(logits.shape[1], device=logits.device).cos()
 
 
 def _difference(found: Outputs, exact: Outputs, usual: Outputs) -> str | None:
-    """What of `found` is further from `exact` than rounding explains; `usual` shows what rounding does."""
+    """Which part of `found` is further from `exact` than rounding explains; `usual` shows the rounding error."""
     rounded = usual is not exact
     for row, true, near in zip(found.hidden, exact.hidden, usual.hidden, strict=True):
         n = min(len(row), len(true))
@@ -199,7 +199,7 @@ def _difference(found: Outputs, exact: Outputs, usual: Outputs) -> str | None:
 def _excess(
     found: Sequence[torch.Tensor], exact: Sequence[torch.Tensor], usual: Sequence[torch.Tensor], tolerance: float
 ) -> float | None:
-    """The relative error of some tensors taken together, if it is too large or not a number; else None."""
+    """The joint relative error of some tensors, if it is too large or NaN; else None."""
     size = _norm(exact)
     error = _norm([f - e for f, e in zip(found, exact, strict=True)])
     noise = _norm([u - e for u, e in zip(usual, exact, strict=True)])
@@ -214,7 +214,7 @@ def _norm(tensors: Sequence[torch.Tensor]) -> float:
 
 @contextmanager
 def _captured_hidden_states(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
-    """What the base model gives to the head [b, L, H], added to the list in each forward pass."""
+    """Appends the base model's output [b, L, H] to the list in each forward pass."""
     captured: list[torch.Tensor] = []
 
     def capture(base: Any, args: Any, output: Any) -> None:
@@ -232,7 +232,7 @@ def _captured_hidden_states(model: PreTrainedModel) -> Iterator[list[torch.Tenso
 
 @contextmanager
 def _as_it_was(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
-    """In evaluation mode; behind it mode, gradients and random states are what they were before."""
+    """Evaluation mode inside this context; afterwards, mode, gradients and random states are restored."""
     was_training, states = model.training, (random.getstate(), np.random.get_state())
     model.eval()
     try:

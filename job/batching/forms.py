@@ -1,8 +1,8 @@
-"""The form of a run's forward passes: rows packed, padded, or of one length a micro-batch.
+"""The form of a run's forward passes: packed, padded, or micro-batches of rows of equal length.
 
-A row's prediction must not depend on the rows it is batched with. Whether it does is a property of the model that no
-class tells reliably. So the start of a run computes a few rows alone, without any padding, and takes the first form
-that gives the same: packed, padded, micro-batches of rows of one length. A model for which none does is rejected.
+A row's prediction must not depend on the rows that it is batched with. Whether it does cannot be told reliably from the
+model's class. So the start of a run computes a few rows one by one, without padding, and uses the first form that gives
+the same results: packed, padded, equal lengths. A model for which no form does is rejected.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PADDED_LEFT = ("xlnet",)
-"""Model types that want padding before the text; all others want it behind, whatever their tokenizer says."""
+"""Model types that need padding on the left; all others are padded on the right, regardless of their tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Form:
 
     Attributes:
         shape: of the tensors.
-        packing: where they are packed.
-        padding: where they are not.
-        reason: why they are not packed; None where they are.
+        packing: how rows are packed, if they are.
+        padding: how rows are padded, if they are.
+        reason: why rows are not packed; None if they are.
     """
 
     shape: Shape
@@ -52,13 +52,13 @@ class Form:
         return self.shape.kind == "packed"
 
     def collate(self, split: Split) -> Collate:
-        """What makes tensors of this split's rows."""
+        """The function that makes tensors from this split's rows."""
         if self.packed:
             return partial(collate.packed, split, self.packing)
         return partial(collate.padded, split, self.padding)
 
     def __str__(self) -> str:
-        name = "rows of one length in a micro-batch" if self.shape.kind == "equal" else self.shape.kind
+        name = "micro-batches of equal length" if self.shape.kind == "equal" else self.shape.kind
         return name if self.reason is None else f"{name}: {self.reason}"
 
 
@@ -69,20 +69,20 @@ def choose(
     splits: Sequence[Split],
     accelerator: Accelerator,
 ) -> Form:
-    """The first form that gives what rows give alone; the same on every process.
+    """The first form that gives the same results as rows computed one by one; the same on every process.
 
-    It moves the model to the device and, where it is to be packed, prepares it for that. Nothing else of it changes, no
-    gradient is left and no random number is drawn. The tokenizer's padding side is set to the one that is used.
+    Moves the model to the device and, if it will be packed, prepares it for that. The model is otherwise unchanged: no
+    gradients remain and no random numbers are drawn. The tokenizer's padding side is set to the one that is used.
 
     Args:
         config: of the run.
         model: before `accelerator.prepare`.
         tokenizer: of the model.
-        splits: all that will be computed.
+        splits: all splits of the run.
         accelerator: of the run.
 
     Raises:
-        Refused: on every process: no form does, or --pad_to_max_length asks for one that does not.
+        Refused: on every process: no form does, or --pad_to_max_length requests one that does not.
     """
     model.to(accelerator.device)
     form = _packed_form(model, tokenizer, splits, accelerator)
@@ -103,11 +103,11 @@ def choose(
         return padded
     name = type(model).__name__
     if any(split.width is not None for split in splits):
-        raise Refused(f"--pad_to_max_length: padding changes what {name} computes; leave it out")
-    equal = replace(form, shape=EQUAL, reason=f"padding changes what {name} computes")
+        raise Refused(f"--pad_to_max_length: padding changes the results of {name}: remove it")
+    equal = replace(form, shape=EQUAL, reason=f"padding changes the results of {name}")
     if check.disagreement(equal.collate, "equal") is not None:
-        raise Refused(f"{name}: what it computes for a row depends on chance or on other rows ({found}), so its "
-                      "predictions cannot be repeated: choose another model")  # fmt: skip
+        raise Refused(f"{name}: the result for a row is random or depends on other rows ({found}), so predictions are "
+                      "not reproducible: choose another model")  # fmt: skip
     return equal
 
 
@@ -138,7 +138,7 @@ def _required(pad_token_id: int | None) -> int:
 def _against_packing(
     config: Config, model: PreTrainedModel, splits: Sequence[Split], accelerator: Accelerator
 ) -> str | None:
-    """Why the request rules packing out; None if it does not."""
+    """Why the settings rule out packing; None if they do not."""
     device = accelerator.device.type
     if not config.model.packing:
         return "--no_packing"
@@ -149,7 +149,7 @@ def _against_packing(
     if config.model.torch_compile and device == "cpu":
         return "--torch_compile would recompile for every batch shape on a CPU"
     if device not in ("cpu", "cuda"):
-        return f"there is no kernel for {device}"
+        return f"no packed attention kernel for {device}"
     in_fp32 = device == "cuda" and accelerator.mixed_precision == "no"
     if in_fp32 and config.training.do_train and attention_dropout(model.config):
         return cuda_attention.NO_DROPOUT

@@ -1,9 +1,9 @@
-"""The batches of a split, as one process computes them: planned, collated on the host, one piece ahead of the device.
+"""One process's batches of a split: planned and collated on the host, one step ahead of the device.
 
-All of it is a function of the examples and a token limit. Nothing is drawn at random, so a thread may do it ahead of
-time, and do it again for a lower limit. One thread and one piece ahead are enough: a step's plan and its tensors take a
-hundredth of the time of the step. Worker processes, as a DataLoader has, would copy every tensor; they are made for
-slow transforms of each row, and tokenising was done once, before.
+Batches are a function of the examples and a token limit, without randomness. So a thread can prepare them ahead of
+time, and prepare them again for a lower limit. One thread and one step ahead are enough: planning and collating take a
+hundredth of the time of a step. The worker processes of a DataLoader would copy every tensor; they are meant for slow
+transforms of each row, and the rows are already tokenized.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ T = TypeVar("T")
 _END = object()
 
 Collated = tuple[MicroBatch, Tensors]
-"""A micro-batch and its tensors, on the host; pinned where the device is a GPU."""
+"""A micro-batch and its tensors, on the host; pinned if the device is a GPU."""
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """One global batch, as this process takes part in it.
+    """A global batch and this process's share of it.
 
     Attributes:
-        examples: int32[B], those of the global batch, on all processes.
-        limit: tokens of a forward pass, by which it was cut.
+        examples: int32[B], the examples of the global batch, over all processes.
+        limit: tokens per forward pass with which it was split.
         mine: the micro-batches of this process.
-        tokens: (real, computed) of the whole global batch.
+        tokens: (real, computed) tokens of the whole global batch.
     """
 
     examples: np.ndarray
@@ -55,43 +55,43 @@ class BatchLoader:
     """The batches of one split."""
 
     def __init__(self, split: Split, form: Form, accelerator: Accelerator, overhead: int = 0) -> None:
-        """`overhead`: tokens computed in the fixed time of a forward and backward pass."""
+        """`overhead`: the fixed cost of a forward and backward pass, in tokens that could be computed meanwhile."""
         self.split, self.accelerator = split, accelerator
         self.longest = int(split.computed.max())
         self._form, self._collate, self._overhead = form, form.collate(split), overhead
 
     def token_limit(self, asked: int | None, default: int) -> int:
-        """Tokens of a forward pass: as asked, else the default, or the longest example if that is more.
+        """Tokens per forward pass: as requested, else the default, or the longest example if that is more.
 
         Raises:
-            Refused: the longest example has more tokens than were asked for.
+            Refused: the longest example has more tokens than the requested limit.
         """
         if asked is not None and asked < self.longest:
-            raise Refused(f"an example has {self.longest} tokens: raise --max_tokens_per_device {asked} or lower "
-                          "--max_seq_length")  # fmt: skip
+            raise Refused(f"the longest example has {self.longest} tokens, more than --max_tokens_per_device {asked}: "
+                          "raise it, or lower --max_seq_length")  # fmt: skip
         return asked or max(default, self.longest)
 
     @contextmanager
     def steps(self, batches: Iterable[np.ndarray], limit: int) -> Iterator[Iterator[StepBatch]]:
-        """The global `batches` under a limit of tokens, each prepared while the one before is computed."""
+        """The global `batches` under a token limit, each prepared while the previous one is computed."""
         with one_ahead(self.step(examples, limit) for examples in batches) as ready:
             yield ready
 
     def step(self, examples: np.ndarray, limit: int) -> StepBatch:
-        """One global batch under a limit of tokens."""
+        """One global batch under a token limit."""
         computed, shape, world = self.split.computed, self._form.shape, self.accelerator.num_processes
         shares = planner.plan_step(examples, computed, limit, world, self._overhead, shape)
         tokens = planner.tokens_of(list(chain(*shares)), self.split.lengths, computed, shape)
         return StepBatch(examples, limit, self.collated(shares[self.accelerator.process_index]), tokens)
 
     def plan_evaluation(self, limit: int) -> list[list[np.ndarray]]:
-        """The micro-batches of every process, as numbers of examples; each example is in one of them."""
+        """The micro-batches of every process, as indices of examples; each example is in exactly one of them."""
         computed, shape, world = self.split.computed, self._form.shape, self.accelerator.num_processes
         return planner.plan_evaluation(computed, limit, world, shape)
 
     @contextmanager
     def tensors(self, micro_batches: Iterable[np.ndarray]) -> Iterator[Iterator[Tensors]]:
-        """The tensors of each micro-batch, made while the one before is computed."""
+        """The tensors of each micro-batch, prepared while the previous one is computed."""
         device = self.accelerator.device
         with one_ahead(pinned(self._collate(indices), device) for indices in micro_batches) as ready:
             yield ready
@@ -104,9 +104,9 @@ class BatchLoader:
 
 @contextmanager
 def one_ahead(items: Iterator[T]) -> Iterator[Iterator[T]]:
-    """The `items`, in their order; what `items` raises is raised in place of the one that it was raised for.
+    """The `items` in order, computed one ahead by a thread. An exception is raised in place of the item that raised it.
 
-    `items` is only ever run by the thread, which has ended when the context is left.
+    Only the thread runs `items`; it has ended when the context is left.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as thread:
 

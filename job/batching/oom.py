@@ -1,12 +1,12 @@
-"""Out of GPU memory: a step or an evaluation is done again with half the tokens a forward pass, on the same examples.
+"""Out of GPU memory: retry a step or an evaluation with half the tokens per forward pass, on the same examples.
 
-Which rows a step holds does not depend on the token limit, so a smaller one gives the same training, only slower. The
-usual remedy, another batch size, makes it another training.
+The examples of a step do not depend on the token limit, so a lower limit gives the same training, only slower. The
+usual remedy, a smaller batch size, changes the training.
 
-On one process any part of a step may run out of memory. Several must halve together, and before gradients are
-exchanged: one that failed in the exchange would leave the others waiting. So they agree before the last forward pass of
-a step, and before its backward pass, in which DDP exchanges gradients. A process that runs out of memory there ends the
-job.
+A single process may run out of memory anywhere in a step. Several processes must halve together, before they exchange
+gradients: a process that failed during the exchange would leave the others waiting. So they agree before the last
+forward pass of a step, and before its backward pass, in which DDP exchanges gradients. A process that runs out of
+memory there ends the job.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WORDS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-"""How it is said where torch's allocator holds all the memory and a library of CUDA's asks for some."""
+"""Messages of CUDA libraries that fail to allocate because torch's allocator holds all memory."""
 
 
 class Exhausted(Exception):
@@ -36,14 +36,14 @@ class Exhausted(Exception):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is what torch or one of CUDA's libraries raises when the GPU's memory is full."""
+    """Whether torch or a CUDA library raised this because GPU memory is full."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
 def attempted(work: Callable[[], T]) -> list[T]:
-    """[the result of `work`], or [] where memory ran out; its traceback, which holds what fills the memory, is gone."""
+    """[the result of `work`], or [] if memory ran out. The traceback, which references the tensors, is dropped."""
     try:
         return [work()]
     except RuntimeError as error:
@@ -53,7 +53,7 @@ def attempted(work: Callable[[], T]) -> list[T]:
 
 
 def agreed(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """The result of `work`, which holds no collective.
+    """The result of `work`, which contains no collective.
 
     Raises:
         Exhausted: on every process, if one ran out of memory.
@@ -64,14 +64,14 @@ def agreed(accelerator: Accelerator, work: Callable[[], T]) -> T:
 
 
 def raise_if_one_failed(accelerator: Accelerator, failed: bool) -> None:
-    """Exhausted on every process, if one of them says so."""
+    """Raise Exhausted on every process if one of them failed."""
     if distributed.all_reduce_any(accelerator, failed):
         raise Exhausted
 
 
 @contextmanager
 def exchanging() -> Iterator[None]:
-    """Around work that the other processes wait in.
+    """For work during which the other processes wait.
 
     Raises:
         OutOfMemoryInExchange: on this process alone.
@@ -90,20 +90,20 @@ def exchanging() -> Iterator[None]:
 def fitting(
     attempt: Callable[[int], T], limit: int, longest: int, forget: Callable[[], None], halved: Callable[[int], None]
 ) -> tuple[T, int]:
-    """`attempt(limit)`, begun again at half the limit for as long as a process runs out of memory.
+    """`attempt(limit)`, retried with half the limit as long as a process runs out of memory.
 
     Args:
-        attempt: forward passes, and backward passes in training, under a limit of tokens.
-        limit: to try first.
-        longest: tokens of the longest example: no limit is below.
-        forget: drops what a failed attempt left behind, gradients above all.
-        halved: told each new limit.
+        attempt: forward passes, and backward passes in training, under a token limit.
+        limit: the limit to try first.
+        longest: tokens of the longest example, the lowest limit.
+        forget: discards the remains of a failed attempt, above all gradients.
+        halved: called with each new limit.
 
     Returns:
-        The result, and the limit it was reached with. The random state is what one attempt at that limit leaves.
+        The result and the limit that worked. The random state is as after a single attempt at that limit.
 
     Raises:
-        OutOfMemory: on every process, where the longest example alone does not fit.
+        OutOfMemory: on every process, if the longest example alone does not fit.
     """
     random = _random_state()
     while True:

@@ -1,15 +1,16 @@
 """Global batch -> micro-batches of every process: pure functions of lengths, seed and limits. No torch.
 
     n  examples of a split      B  examples of a global batch      W  processes (world size)
-    L  tokens of an example     T  tokens a process may hold in one forward pass, padding included
+    L  tokens of an example     T  token limit of a process's forward pass, padding included
 
-An epoch is a seeded permutation cut into global batches: as random as plain shuffling. Within a global batch order does
-not matter to the gradient, so there, and only there, length decides: sorted by length, cut into micro-batches of little
-padding under T, dealt to the processes so that all finish together. Sampling by length instead (group_by_length)
-saves the same padding but makes every batch a biased sample.
+An epoch is a seeded permutation split into global batches: as random as plain shuffling. Within a global batch the
+order does not matter to the gradient, so there, and only there, examples are sorted by length, split into micro-batches
+with little padding under T, and distributed so that all processes finish together. Sampling by length instead
+(group_by_length) saves the same padding but makes every batch a biased sample.
 
-Packed micro-batches (job/model/packing.py) hold no padding: what they cost is the sum of their tokens, and they are
-cut into as few as fit, of equal sums. Models that read their padding get micro-batches of rows of one length.
+Packed micro-batches (job/model/packing.py) have no padding: their cost is the sum of their tokens. A batch is split
+into as few of them as possible, with equal sums. Models whose results depend on padding get micro-batches of rows of
+equal length.
 
 Every process has the same number of micro-batches in a step, because the last one of each ends in a collective.
 """
@@ -30,8 +31,8 @@ class Shape:
     """How the rows of a micro-batch become tensors.
 
     Attributes:
-        kind: packed: [1, T]; padded: [b, longest]; equal: [b, L], rows of one length only.
-        round_to: the number of tokens of a packed micro-batch is a multiple of this.
+        kind: packed: [1, T]; padded: [b, longest]; equal: [b, L], only rows of equal length.
+        round_to: the number of tokens of a packed micro-batch is rounded up to a multiple of this.
     """
 
     kind: Literal["packed", "padded", "equal"]
@@ -46,8 +47,8 @@ class MicroBatch:
     """Rows of one forward pass.
 
     Attributes:
-        indices: int32[b], numbers of the examples, longest first.
-        weight: 1.0; 0.0 where a process had no example left and repeats one so as to take part.
+        indices: int32[b], indices of the examples, longest first.
+        weight: 1.0; 0.0 if the process had no example left and repeats one in order to take part.
     """
 
     indices: np.ndarray
@@ -55,14 +56,14 @@ class MicroBatch:
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch: int32[size], a permutation that depends on nothing but the arguments."""
+    """The order of an epoch: int32[size], a permutation that depends only on the arguments."""
     order = np.arange(size, dtype=np.int32)
     np.random.default_rng([seed, epoch]).shuffle(order)
     return order
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
-    """Global batches of an epoch, the last and smaller one included."""
+    """Global batches of an epoch, including a smaller last one."""
     return -(-size // batch_size)
 
 
@@ -73,15 +74,15 @@ def global_batch(size: int, batch_size: int, seed: int, step: int) -> np.ndarray
 
 
 def global_batches(size: int, batch_size: int, seed: int, steps: int, start: int = 0) -> Iterator[np.ndarray]:
-    """The global batches of steps `start` .. `steps - 1`; the permutation is made once an epoch."""
+    """The global batches of steps `start` .. `steps - 1`; the permutation is computed once per epoch."""
     per_epoch = steps_per_epoch(size, batch_size)
     order, current = np.empty(0, dtype=np.int32), -1
     for step in range(start, steps):
         epoch, number = divmod(step, per_epoch)
         if epoch != current:
-            del order  # first: the next one is as large
+            del order  # before the next one, which is as large, is allocated
             order, current = epoch_order(size, seed, epoch), epoch
-        yield order[number * batch_size : (number + 1) * batch_size].copy()  # a view would keep the epoch's order
+        yield order[number * batch_size : (number + 1) * batch_size].copy()  # a view would keep `order` alive
 
 
 def plan_step(
@@ -94,15 +95,14 @@ def plan_step(
         lengths: int32[n], tokens of every example of the split.
         max_tokens: T.
         world: W.
-        overhead: tokens that could be computed in the fixed time of one more micro-batch; as much padding is put up
-            with before a micro-batch is cut.
-        shape: of the micro-batches. Packed ones are rounded up, above T only where the longest example alone would be.
+        overhead: the fixed cost of a micro-batch, in tokens: a new one is started only when that saves more padding.
+        shape: of the micro-batches. Packed ones are rounded up; above T only if the longest example alone is.
 
     Returns:
         W lists of equal length. Each example is in exactly one micro-batch of weight 1.
 
     Raises:
-        ValueError: an example alone is longer than T.
+        ValueError: a single example is longer than T.
     """
     order = indices[np.argsort(-lengths[indices], kind="stable")]
     sizes = lengths[order].tolist()
@@ -126,8 +126,9 @@ def plan_step(
 def plan_evaluation(lengths: np.ndarray, max_tokens: int, world: int, shape: Shape = PADDED) -> list[list[np.ndarray]]:
     """The micro-batches of each process for a whole evaluation set, each example once.
 
-    Cut before they are dealt, so that the shapes computed, and with them every probability, do not depend on the
-    number of processes. The lists may differ in length, and be empty: no collective runs between them.
+    The set is split into micro-batches before these are distributed, so that their shapes, and with them every
+    probability, do not depend on the number of processes. The lists may differ in length and be empty: no collective
+    runs between micro-batches.
     """
     order = np.argsort(-lengths, kind="stable")
     sizes = lengths[order].tolist()
@@ -148,8 +149,8 @@ def tokens_of(
 
     Args:
         micro_batches: of all processes.
-        lengths, widths: tokens of each example, and what the micro-batches were planned by.
-        shape: that they were planned for.
+        lengths, widths: tokens of each example, and the tokens that the plan was based on.
+        shape: of the micro-batches.
     """
     real = sum(int(lengths[m.indices].sum()) for m in micro_batches if m.weight)
     if shape.kind == "packed":
@@ -169,7 +170,7 @@ def _cut(sizes: Sequence[int], max_tokens: int) -> list[int]:
 
 
 def _cut_by_length(sizes: Sequence[int], max_tokens: int) -> list[int]:
-    """Bounds of the fewest runs of one length each that fit into `max_tokens`."""
+    """Bounds of the fewest runs of equal length that fit into `max_tokens`."""
     bounds = [0]
     for i, size in enumerate(sizes):
         if i > bounds[-1] and (size != sizes[bounds[-1]] or (i + 1 - bounds[-1]) * size > max_tokens):
@@ -178,7 +179,7 @@ def _cut_by_length(sizes: Sequence[int], max_tokens: int) -> list[int]:
 
 
 def _cut_by_sum(sizes: Sequence[int], max_tokens: int) -> list[int]:
-    """Bounds of the fewest runs of `sizes` whose sums fit into `max_tokens`; a row that does not fit stands alone."""
+    """Bounds of the fewest runs of `sizes` whose sums fit into `max_tokens`; a row that does not fit is a run."""
     bounds, total = [0], 0
     for i, size in enumerate(sizes):
         if total + size > max_tokens and i > bounds[-1]:
@@ -189,7 +190,7 @@ def _cut_by_sum(sizes: Sequence[int], max_tokens: int) -> list[int]:
 
 
 def _plan_packed(order: np.ndarray, sizes: Sequence[int], max_tokens: int, world: int) -> list[list[MicroBatch]]:
-    """As few micro-batches as fit, as many on every process; `sizes`, descending, are those of `order`."""
+    """As few micro-batches as possible, equally many per process; `sizes`, descending, are those of `order`."""
     rounds = -(-sum(sizes) // (max_tokens * world))
     while (bins := _even_bins(sizes, max_tokens, rounds * world)) is None:
         rounds += 1
@@ -198,7 +199,7 @@ def _plan_packed(order: np.ndarray, sizes: Sequence[int], max_tokens: int, world
 
 
 def _even_bins(sizes: Sequence[int], max_tokens: int, number: int) -> list[list[int]] | None:
-    """Rows dealt longest first, each to the emptiest of `number` bins; None if a bin would not hold its tokens."""
+    """Rows assigned longest first, each to the emptiest of `number` bins; None if a bin would exceed `max_tokens`."""
     bins: list[list[int]] = [[] for _ in range(number)]
     emptiest = [(0, i) for i in range(number)]
     for row, size in enumerate(sizes):
@@ -211,9 +212,9 @@ def _even_bins(sizes: Sequence[int], max_tokens: int, number: int) -> list[list[
 
 
 def _cut_by_padding(sizes: Sequence[int], max_tokens: int, overhead: int) -> list[int]:
-    """Bounds of runs of `sizes` (descending), each ended where its padding would come to more than `overhead`.
+    """Bounds of runs of `sizes` (descending), each ended before its padding exceeds `overhead`.
 
-    Within a few per cent of the best cut, which takes a dynamic programme and twenty times as long.
+    Within a few percent of the optimum, which takes a dynamic program twenty times as long.
     """
     bounds, padding, longest = [0], 0, sizes[0]
     for i, size in enumerate(sizes):
@@ -225,7 +226,7 @@ def _cut_by_padding(sizes: Sequence[int], max_tokens: int, overhead: int) -> lis
 
 
 def _balanced_cut(sizes: Sequence[int], max_tokens: int, wanted: int) -> list[int]:
-    """Bounds of `wanted` runs whose costliest is cheapest; more where T asks for it."""
+    """Bounds of `wanted` runs that minimise the cost of the costliest one; more runs if T requires them."""
     low, high = sizes[0], max_tokens
     while low < high:
         middle = (low + high) // 2
@@ -237,7 +238,7 @@ def _balanced_cut(sizes: Sequence[int], max_tokens: int, wanted: int) -> list[in
 
 
 def _split_widest(bounds: list[int], sizes: Sequence[int], wanted: int) -> list[int]:
-    """`bounds` with the costliest runs of two or more rows halved until there are `wanted`."""
+    """`bounds`, with the costliest runs of two or more rows halved until there are `wanted` runs."""
     bounds = list(bounds)
     while len(bounds) - 1 < wanted:
         runs = [(sizes[a] * (b - a), a, b) for a, b in pairwise(bounds) if b - a > 1]
@@ -247,7 +248,7 @@ def _split_widest(bounds: list[int], sizes: Sequence[int], wanted: int) -> list[
 
 
 def _deal(micro: Sequence[MicroBatch], costs: Sequence[int], world: int) -> list[list[MicroBatch]]:
-    """Costliest first, each to the process with the least work that has room: equal counts, near equal sums."""
+    """Costliest first, each to the process with the least work that has room: equal counts, nearly equal sums."""
     room = len(micro) // world
     hands: list[list[MicroBatch]] = [[] for _ in range(world)]
     load = [0] * world

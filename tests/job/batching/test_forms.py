@@ -137,7 +137,7 @@ def test_a_wrong_packed_form_is_found_and_the_model_is_left_as_it_was(
     else:
         break_attention(monkeypatch, broken)
     form = chosen(trained, tmp_path)
-    assert str(form).startswith("padded: packed rows differ from rows computed alone: ")
+    assert str(form).startswith("padded: packed rows differ from rows computed one by one: ")
     assert ("gradients" in str(form)) == (broken is wrong_gradient)
     assert trained.config._attn_implementation == before
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in trained.modules())
@@ -204,19 +204,19 @@ def fnet(folder: Path) -> Any:
 
 def test_a_model_that_reads_its_padding_gets_rows_of_one_length(tmp_path: Path) -> None:
     form = chosen(fnet(tmp_path), tmp_path)
-    said = "rows of one length in a micro-batch: padding changes what FNetForSequenceClassification computes"
+    said = "micro-batches of equal length: padding changes the results of FNetForSequenceClassification"
     assert form.shape == EQUAL and str(form) == said
 
 
 def test_it_takes_no_fixed_width(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="--pad_to_max_length: padding changes what FNetForSequenceClassification"):
+    with pytest.raises(Refused, match="--pad_to_max_length: padding changes the results of FNetForSequenceClassification"):
         chosen(fnet(tmp_path), tmp_path, [replace(pairs(SINGLE_LABEL), width=64)])
 
 
 def test_a_model_that_draws_numbers_is_rejected(tmp_path: Path) -> None:
     trained = network(tmp_path)
     trained.classifier.register_forward_pre_hook(lambda module, args: args[0] + torch.rand_like(args[0]))
-    with pytest.raises(Refused, match="BertForSequenceClassification: what it computes for a row depends on chance"):
+    with pytest.raises(Refused, match="BertForSequenceClassification: the result for a row is random or depends on other rows"):
         chosen(trained, tmp_path)
 
 
