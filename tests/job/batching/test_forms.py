@@ -209,14 +209,18 @@ def test_a_model_that_reads_its_padding_gets_rows_of_one_length(tmp_path: Path) 
 
 
 def test_it_takes_no_fixed_width(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="--pad_to_max_length: padding changes the results of FNetForSequenceClassification"):
+    with pytest.raises(
+        Refused, match="--pad_to_max_length: padding changes the results of FNetForSequenceClassification"
+    ):
         chosen(fnet(tmp_path), tmp_path, [replace(pairs(SINGLE_LABEL), width=64)])
 
 
 def test_a_model_that_draws_numbers_is_rejected(tmp_path: Path) -> None:
     trained = network(tmp_path)
     trained.classifier.register_forward_pre_hook(lambda module, args: args[0] + torch.rand_like(args[0]))
-    with pytest.raises(Refused, match="BertForSequenceClassification: the result for a row is random or depends on other rows"):
+    with pytest.raises(
+        Refused, match="BertForSequenceClassification: the result for a row is random or depends on other rows"
+    ):
         chosen(trained, tmp_path)
 
 
