@@ -13,7 +13,7 @@ import os
 import shlex
 from pathlib import Path
 
-from job.config import Config, fields, metrics
+from job.config import Config, class_weights, fields, metrics
 from job.data import columns, readers
 from job.data.columns import Columns
 from job.errors import Refused
@@ -57,6 +57,7 @@ def _check_choices(config: Config) -> None:
         raise Refused(f"--eval_steps needs --eval_strategy steps, not {evaluation.eval_strategy}")
     if evaluation.early_stopping_patience is not None and evaluation.eval_strategy == "no":
         raise Refused("--early_stopping_patience needs --eval_strategy epoch or steps")
+    class_weights.check(config.training.class_weights, config.data.problem_type)
     _check_best_metric(config)
     _check_token_limits(config)
 

@@ -9,9 +9,11 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from job.config import class_weights
 from job.config.flat import annotation, as_dict, fields, from_dict
 from job.config.settings import BUILT_IN_DATASET, Config
 from job.config.suggestions import suggestion
@@ -81,14 +83,19 @@ def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
 
 
 def _with_absolute_paths(config: Config) -> Config:
-    """Local files and folders by their full path, so that config.yaml repeats the run from any folder."""
+    """Local files and folders by their full path and class weights by their values, so that config.yaml repeats the run
+    from any folder."""
     values = as_dict(config)
     files = ("train_file", "validation_file", "test_file")
     local = (*files, "dataset_name", "model_name_or_path", "tokenizer_name", "output_dir")
     there = {name: values[name] for name in local if values[name] and os.path.exists(values[name])}  # noqa: PTH110
-    changes = {name: str(Path(value).absolute()) for name, value in there.items() if value != BUILT_IN_DATASET}
+    changes: dict[str, Any] = {
+        name: str(Path(value).absolute()) for name, value in there.items() if value != BUILT_IN_DATASET
+    }
     if values["output_file"]:  # there is none yet
         changes["output_file"] = str(Path(values["output_file"]).absolute())
+    if values["class_weights"] is not None:
+        changes["class_weights"] = class_weights.read(values["class_weights"])
     patterns = {name: values[name] for name in files if values[name] and is_pattern(values[name])}
     # Only what the user typed is a pattern, not a [ in the name of the folder it was typed in.
     changes |= {name: str(Path(glob.escape(str(Path.cwd())), value)) for name, value in patterns.items()}

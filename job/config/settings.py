@@ -11,6 +11,7 @@ does not. A run folder is resumed only by a configuration that agrees in every `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -126,6 +127,9 @@ class Training:
     """Gradients are scaled down to this norm; 0: never."""
     label_smoothing_factor: float = setting(0.0, at_least=0, below=1)
     """Probability mass spread over all classes in the training loss."""
+    class_weights: str | Mapping[str, float] | None = setting(None)
+    """How much the rows of each class count in the training loss: `balanced`, or a YAML file with a line `name: factor`
+    for each class (in a recipe also the lines themselves). Evaluation counts all rows alike."""
     seed: int = setting(42, at_least=0)
     """Of the order of examples, the new head and dropout."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = setting(None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from job.config import metrics
+from job.config import class_weights, metrics
 from job.config.metrics import METRICS, OF_TWO_CLASSES
 from job.config.settings import Config
 from job.config.tasks import SINGLE_LABEL, Task
@@ -16,6 +16,8 @@ def check(config: Config, task: Task) -> None:
     if config.training.do_train and config.training.label_smoothing_factor and task.kind != SINGLE_LABEL:
         raise Refused(f"--label_smoothing_factor {config.training.label_smoothing_factor} is for one class a row, the "
                       f"task is {task.kind}: remove it")  # fmt: skip
+    if config.training.do_train:
+        class_weights.check_task(config.training.class_weights, task)
     if config.run.top_k is not None and not task.kind.has_classes:
         raise Refused("--top_k: the task is regression, which has no classes")
     computed_metrics(config, task)

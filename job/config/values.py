@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from job.errors import Refused
@@ -30,12 +31,22 @@ def as_type(value: Any, wanted: Any, name: str) -> Any:
                 return tuple(value)
             if isinstance(value, str):
                 return (value,)
+        elif typing.get_origin(option) is Mapping:
+            if isinstance(value, Mapping):
+                return {_key(key, name): as_type(number, float, f"{name}: {key}") for key, number in value.items()}
         elif option is float and isinstance(value, int | float | str) and not isinstance(value, bool):
             with contextlib.suppress(ValueError):
                 return float(value)
         elif type(value) is option:
             return value
     raise Refused(f"{name} takes {type_in_words(wanted)}, not {value!r}")
+
+
+def _key(key: Any, name: str) -> str:
+    """A name in a mapping; YAML reads a bare `no` as false and 1e3 as a number."""
+    if type(key) not in (str, int):
+        raise Refused(f"{name}: write the name that YAML reads as {key!r} in quotation marks")
+    return str(key)
 
 
 def type_in_words(wanted: Any) -> str:
@@ -47,4 +58,6 @@ def type_in_words(wanted: Any) -> str:
         return "one of " + ", ".join(map(str, typing.get_args(wanted)))
     if typing.get_origin(wanted) is tuple:
         return "names"
+    if typing.get_origin(wanted) is Mapping:
+        return "numbers by name"
     return words.get(wanted, str(wanted))

@@ -21,13 +21,14 @@ class Outputs:
     """The functions of one kind of task. C: classes; 1 for regression.
 
     Attributes:
-        training_losses: (logits float32[b, C], labels, label smoothing) -> float32[b], the loss of each example.
+        training_losses: (logits float32[b, C], labels, label smoothing, weight float32[C] of each class or None) ->
+            float32[b], the loss of each example.
         answers: logits float32[n, C] -> what is predicted, in the form of the labels.
         probabilities: logits float32[n, C] -> float32[n, C]; [n, 0] for regression.
         mean_loss: (logits float32[n, C], labels) -> the mean loss over the examples.
     """
 
-    training_losses: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+    training_losses: Callable[[torch.Tensor, torch.Tensor, float, torch.Tensor | None], torch.Tensor]
     answers: Callable[[np.ndarray], np.ndarray]
     probabilities: Callable[[np.ndarray], np.ndarray]
     mean_loss: Callable[[np.ndarray, np.ndarray], float]
@@ -42,8 +43,10 @@ def outputs_of(kind: Kind) -> Outputs:
 # One of several classes: cross-entropy in nats; of equally probable classes the lowest is the answer
 
 
-def _cross_entropies(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+def _cross_entropies(
+    logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float, weights: torch.Tensor | None
+) -> torch.Tensor:
+    return F.cross_entropy(logits, labels, weights, reduction="none", label_smoothing=label_smoothing)
 
 
 def _most_probable(logits: np.ndarray) -> np.ndarray:
@@ -62,7 +65,7 @@ def _mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 # Any of several classes: binary cross-entropy, mean over the classes; classes of probability 0.5 or more are answered
 
 
-def _binary_cross_entropies(logits: torch.Tensor, labels: torch.Tensor, _: float) -> torch.Tensor:
+def _binary_cross_entropies(logits: torch.Tensor, labels: torch.Tensor, *_: object) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
 
 
@@ -83,7 +86,7 @@ def _mean_binary_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 # A number: squared error
 
 
-def _squared_errors(logits: torch.Tensor, labels: torch.Tensor, _: float) -> torch.Tensor:
+def _squared_errors(logits: torch.Tensor, labels: torch.Tensor, *_: object) -> torch.Tensor:
     return (logits[:, 0] - labels) ** 2
 
 

@@ -51,6 +51,7 @@ class Window:
     """Sums over the steps since the last record."""
 
     loss: torch.Tensor | None = None
+    weight: float = 0.0
     examples: int = 0
     real_tokens: int = 0
     computed_tokens: int = 0
@@ -85,6 +86,7 @@ class Tracker:
         window = state["window"]
         if window["loss"] is not None:
             self._window.loss = torch.tensor(window["loss"], device=self._accelerator.device)
+        self._window.weight = window.get("weight", window["examples"])
         self._window.examples, self._window.real_tokens = window["examples"], window["real_tokens"]
         self._window.computed_tokens, self._window.stall = window["computed_tokens"], window["stall"]
         self._window.started -= window["seconds"]
@@ -102,6 +104,7 @@ class Tracker:
             "records": None if self._records is None else self._records.state(),
             "window": {
                 "loss": None if window.loss is None else window.loss.item(),
+                "weight": window.weight,
                 "examples": window.examples,
                 "real_tokens": window.real_tokens,
                 "computed_tokens": window.computed_tokens,
@@ -118,18 +121,19 @@ class Tracker:
     def train_step(
         self,
         *,
-        loss: torch.Tensor,
+        loss: tuple[torch.Tensor, float],
         grad_norm: torch.Tensor,
         learning_rate: float,
         epoch: float,
         examples: int,
         tokens: tuple[int, int],
     ) -> None:
-        """Record one optimizer step: summed loss and gradient norm (tensors), and (real, computed) tokens."""
+        """Record one optimizer step: (summed loss, what it is divided by), gradient norm, (real, computed) tokens."""
         if self._accelerator.scaler is not None:  # it skips a step whose gradients are not finite
             self._skipped += ~torch.isfinite(grad_norm)
         window = self._window
-        window.loss = loss if window.loss is None else window.loss + loss
+        window.loss = loss[0] if window.loss is None else window.loss + loss[0]
+        window.weight += loss[1]
         window.examples += examples
         window.real_tokens += tokens[0]
         window.computed_tokens += tokens[1]
@@ -152,7 +156,7 @@ class Tracker:
                 "step": self.step,
                 "epoch": round(epoch, 4),
                 "split": "train",
-                "loss": loss / window.examples,
+                "loss": loss / window.weight,
                 "learning_rate": learning_rate,
                 "grad_norm": norm,
                 "examples_per_second": round(window.examples / seconds, 2),

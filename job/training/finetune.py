@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from job import distributed
-from job.batching import forms
+from job.batching import forms, planner
 from job.batching.loader import BatchLoader
 from job.data.dataset import Data
 from job.errors import Stopped
@@ -23,8 +23,9 @@ from job.run.checkpoints import Snapshot
 from job.run.context import RunContext
 from job.run.tracking import Tracker
 from job.runtime.console import log
-from job.training import loop, token_limit, unused_parameters
+from job.training import loop, objective, token_limit, unused_parameters
 from job.training import optimizer as optim
+from job.training.objective import Objective
 from job.training.outcome import Outcome
 from job.training.state import TrainState, restore
 from job.training.step_end import StepEnd
@@ -75,25 +76,26 @@ def finetune(
         Stopped: on every process, after a checkpoint.
     """
     assert data.train is not None
-    accelerator, kind = context.accelerator, data.task.kind
+    accelerator, training = context.accelerator, context.config.training
     unused_parameters.settle(model, tokenizer, data.train, accelerator)
     form = forms.choose(context.config, model, tokenizer, data.splits, accelerator)
     _announce(form, context)
     if not context.config.model.torch_compile:  # whose graph it would cut at every layer
         cpu_dropout.replace_dropout(model)
     state, steps = _prepared(context, model, len(data.train))
-    torch.manual_seed(context.config.training.seed + accelerator.process_index)  # dropout differs between processes
+    wanted = _objective(context, data, steps)
+    torch.manual_seed(training.seed + accelerator.process_index)  # dropout differs between processes
     loader = BatchLoader(data.train, form, accelerator, OVERHEAD[distributed.device_class(accelerator)])
     limit = _token_limit(context, model, loader)
 
-    loop.settle_gradient_buckets(state, loader, loop.example_losses(kind, context.config.training))
+    loop.settle_gradient_buckets(state, loader, wanted.losses)
     saved = None if resumed is None else _resume(resumed, state, accelerator)
     tracker = Tracker(context, steps, None if saved is None else saved["tracker"])
     step_end = StepEnd(context, state, form, data, tracker, saved)
     try:
         step_end.finish_interrupted_evaluation()
         if not step_end.training_is_over:
-            loop.train(context, state, loader, kind, limit, tracker, step_end.after_step)
+            loop.train(context, state, loader, wanted, limit, tracker, step_end.after_step)
         return dataclasses.replace(step_end.outcome(), train=_train_numbers(tracker, accelerator))
     finally:
         step_end.close()
@@ -105,6 +107,20 @@ def _announce(form: forms.Form, context: RunContext) -> None:
     if context.accelerator.is_main_process:
         log.info(f"forward  {form}")
         manifest.amend(context.folder, forward=str(form))
+
+
+def _objective(context: RunContext, data: Data, steps: int) -> Objective:
+    """The loss to minimise; class weights are logged and written into the manifest."""
+    assert data.train is not None
+    training, accelerator, names = context.config.training, context.accelerator, data.task.names
+    wanted = objective.objective(data.task, training, data.train, accelerator.device)
+    batches = planner.global_batches(len(data.train), training.train_batch_size, training.seed, steps)
+    objective.reject_weightless(wanted, batches, names)
+    weights = wanted.describe(names)
+    if weights and accelerator.is_main_process:
+        log.info(f"weights  {objective.in_words(weights)}")
+        manifest.amend(context.folder, class_weights=weights)
+    return wanted
 
 
 def _token_limit(context: RunContext, model: PreTrainedModel, loader: BatchLoader) -> int:

@@ -1,8 +1,9 @@
 """One optimizer step, and the loop around it.
 
-The loss of a step is the sum over the examples of its global batch, divided by their number: the same gradient on one
-process or many, and however the batch is cut. The usual ways (mean per micro-batch, divided by the number of
-accumulation steps) weigh examples by the cut, and the last batch of an epoch wrongly.
+The loss of a step is the sum over the examples of its global batch, divided by their number, or by the sum of their
+weights (job/training/objective.py): the same gradient on one process or many, and however the batch is cut. The usual
+ways (mean per micro-batch, divided by the number of accumulation steps) weigh examples by the cut, and the last batch
+of an epoch wrongly.
 """
 
 from __future__ import annotations
@@ -18,32 +19,24 @@ from job.batching import oom, planner
 from job.batching.collate import Tensors, moved
 from job.batching.loader import BatchLoader, Collated, StepBatch
 from job.batching.planner import MicroBatch
-from job.config import Training
-from job.config.tasks import Kind
-from job.model.outputs import outputs_of
 from job.run import manifest
 from job.run.context import RunContext
 from job.run.tracking import Tracker
 from job.runtime.console import log
+from job.training.objective import ExampleLosses, Objective
 from job.training.state import TrainState
 from job.training.step_loss import Losses, StepLoss, async_bool, reject_non_finite
 
-ExampleLosses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(logits float32[b, C], labels) -> float32[b], the loss of each example."""
 AfterStep = Callable[[float, StepLoss], bool]
 """Called with the epoch (passes over the data so far) and the loss of the step; says whether to stop early."""
 
 
-def example_losses(kind: Kind, training: Training) -> ExampleLosses:
-    """The training loss of this kind of task, as configured."""
-    losses = outputs_of(kind).training_losses
-    return lambda logits, labels: losses(logits, labels, training.label_smoothing_factor)
-
-
 def gradients(
-    state: TrainState, share: Sequence[Collated], examples: int, accelerator: Accelerator, losses_of: ExampleLosses
+    state: TrainState, share: Sequence[Collated], divisor: float, accelerator: Accelerator, losses_of: ExampleLosses
 ) -> tuple[torch.Tensor, Losses]:
-    """Forward and backward of this process's share of a global batch of `examples`; gradients end up in `.grad`.
+    """Forward and backward of this process's share of a global batch; gradients end up in `.grad`.
+
+    `divisor`: what the losses summed over the whole global batch are divided by.
 
     Returns:
         float32[]: the loss summed over this process's examples; and the losses of each micro-batch.
@@ -52,7 +45,7 @@ def gradients(
         oom.Exhausted: on every process; what is in `.grad` is then of no use.
         OutOfMemoryInExchange: on this process alone.
     """
-    scale = accelerator.num_processes / examples  # DDP averages over processes; the sum is wanted
+    scale = accelerator.num_processes / divisor  # DDP averages over processes; the sum is wanted
     total = torch.zeros((), device=accelerator.device)
     seen = []
 
@@ -86,7 +79,7 @@ def train(
     context: RunContext,
     state: TrainState,
     loader: BatchLoader,
-    kind: Kind,
+    wanted: Objective,
     max_tokens: int,
     tracker: Tracker,
     after_step: AfterStep,
@@ -98,13 +91,12 @@ def train(
         OutOfMemory: on every process.
     """
     training, accelerator, split = context.config.training, context.accelerator, loader.split
-    losses_of = example_losses(kind, training)
 
     def attempt(batch: StepBatch, limit: int) -> tuple[StepBatch, torch.Tensor, Losses]:
         now = batch if batch.limit == limit else loader.step(batch.examples, limit)
-        return now, *gradients(state, now.mine, len(now.examples), accelerator, losses_of)
+        return now, *gradients(state, now.mine, wanted.divisor(now.examples), accelerator, wanted.losses)
 
-    forget = partial(_forget_attempt, state, loader, losses_of)
+    forget = partial(_forget_attempt, state, loader, wanted.losses)
     halved = partial(_keep_limit, context, tracker)
     start, before = tracker.step, None
     order = planner.global_batches(len(split), training.train_batch_size, training.seed, tracker.steps, start)
@@ -121,7 +113,7 @@ def train(
             norm, learning_rate = _update(state, training.max_grad_norm, accelerator)
             epoch = (step + 1) / planner.steps_per_epoch(len(split), training.train_batch_size)
             tracker.train_step(
-                loss=total, grad_norm=norm, learning_rate=learning_rate, epoch=epoch,
+                loss=(total, wanted.divisor(done.examples)), grad_norm=norm, learning_rate=learning_rate, epoch=epoch,
                 examples=len(done.examples), tokens=done.tokens,
             )  # fmt: skip
             if step + 1 == tracker.steps:

@@ -84,6 +84,42 @@ def test_gradient_of_a_global_batch_does_not_depend_on_processes_cut_or_form(
         np.testing.assert_allclose(cut[name], whole[name], rtol=0, atol=1e-6, err_msg=name)
 
 
+@pytest.fixture(scope="module")
+def weighted(made: dict[int, Path]) -> dict[tuple[str, str, int, int], dict[str, np.ndarray]]:
+    """(weighted or per-process, form, world size, token limit) -> the same with class weights and label smoothing."""
+    return {(kind, form, world, limit): load_file(folder / form / f"{kind}-{limit}.safetensors")
+            for kind in ("weighted", "per-process") for world, folder in made.items() for form in FORMS
+            for limit in LIMITS}  # fmt: skip
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("laid_out", FORMS)
+def test_with_class_weights_the_gradient_is_that_of_torchs_weighted_mean(
+    made: dict[int, Path],
+    weighted: dict[tuple[str, str, int, int], dict[str, np.ndarray]],
+    world: int,
+    limit: int,
+    laid_out: str,
+) -> None:
+    whole, cut = load_file(made[1] / laid_out / "by-torch.safetensors"), weighted["weighted", laid_out, world, limit]
+    assert set(whole) == set(cut)
+    for name in whole:
+        np.testing.assert_allclose(cut[name], whole[name], rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_dividing_by_the_weights_of_each_process_gives_another_gradient(
+    gradients: dict[tuple[str, int, int], dict[str, np.ndarray]],
+    weighted: dict[tuple[str, str, int, int], dict[str, np.ndarray]],
+    world: int,
+) -> None:
+    whole = weighted["weighted", "padded", 1, 24]["classifier.weight"]
+    wrong = [weighted["per-process", form, world, limit]["classifier.weight"] for form in FORMS for limit in LIMITS]
+    assert max(np.abs(one - whole).max() for one in wrong) > 1e-3
+    assert np.abs(gradients["padded", 1, 24]["classifier.weight"] - whole).max() > 1e-3, "the weights change something"
+
+
 def test_gradients_are_large_enough_for_the_comparison_to_mean_something(
     gradients: dict[tuple[str, int, int], dict[str, np.ndarray]],
 ) -> None:

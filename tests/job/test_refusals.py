@@ -12,6 +12,8 @@ from types import SimpleNamespace, TracebackType
 import pytest
 
 from job import checks, config
+from job.config import task_settings
+from job.config.tasks import SINGLE_LABEL, Task
 from job.data import readers, sources
 from job.errors import Refused
 from job.run import folder as run_folder
@@ -21,6 +23,7 @@ from tests.job import snapshots
 TABLE = "text,label\na,b\n"
 SOURCES = "--train_file train.csv --validation_file eval.csv"
 MODULES = (
+    "job.config.class_weights",
     "job.config.cli",
     "job.config.flat",
     "job.config.values",
@@ -97,6 +100,11 @@ def dotenv(_: str) -> None:
     environment.load_dotenv()
 
 
+def of_colors(words: str) -> None:
+    """What is known when the labels are."""
+    task_settings.check(config.parse(shlex.split(words)), Task(SINGLE_LABEL, ("red", "green")))
+
+
 @dataclass(frozen=True)
 class Case:
     """What is done in a folder with these files, beside train.csv and eval.csv, which are in order."""
@@ -150,6 +158,25 @@ CASES = [
     Case(f"{SOURCES} --max_predict_samples -5"),
     Case(f"{SOURCES} --max_predict_samples 0"),
     Case(f"{SOURCES} --learning_rate nan"),
+    Case(f"{SOURCES} --class_weights balance"),
+    Case(f"{SOURCES} --class_weights balanced --problem_type regression"),
+    Case(f"{SOURCES} --class_weights no.yaml"),
+    Case(f"{SOURCES} --class_weights w.yaml", {"w.yaml": "a: [\n"}),
+    Case(f"{SOURCES} --class_weights w.yaml", {"w.yaml": "- a\n- b\n"}),
+    Case(f"{SOURCES} --class_weights w.yaml", {"w.yaml": ""}),
+    Case(f"{SOURCES} --class_weights w.yaml", {"w.yaml": "a: 1\na: 2\n"}),
+    Case(f"{SOURCES} --class_weights w.yaml", {"w.yaml": "a: much\n"}),
+    Case(f"{SOURCES} --class_weights w.yaml", {"w.yaml": "a: [1]\n"}),
+    Case(f"{SOURCES} --class_weights w.yaml", {"w.yaml": "a: 1\nb: -2\n"}),
+    Case(f"{SOURCES} --class_weights w.yaml", {"w.yaml": "a: .inf\n"}),
+    Case(f"{SOURCES} --class_weights w.yaml", {"w.yaml": "a: 0\nb: 0\n"}),
+    Case(f"{SOURCES} --class_weights"),
+    Case(f"{SOURCES} --class_weights a b"),
+    Case("--class_weights red 1 blue 2", act=of_colors),
+    Case("--class_weights red 1", act=of_colors),
+    Case("own.yaml", {"own.yaml": "class_weights: {no: 1}\n"}),
+    Case("own.yaml", {"own.yaml": "class_weights: {a: x}\n"}),
+    Case("own.yaml", {"own.yaml": "class_weights: 3\n"}),
     Case(f"{SOURCES} --num_train_epochs inf"),
     Case(f"{SOURCES} --max_grad_norm inf"),
     Case(f"{SOURCES} --warmup_ratio 1"),

@@ -27,6 +27,7 @@ def values_of(declared: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
         "bool": st.booleans(),
         "None": st.none(),
         "tuple[str, ...]": st.lists(words).map(tuple),
+        "Mapping[str, float]": st.dictionaries(words, st.floats(allow_nan=False)),
     }
     annotation = str(declared.type)
     if "Literal" in annotation:

@@ -51,7 +51,7 @@ def logits_and_gradients(network: Any, batch: Collate, kind: Kind, rows: np.ndar
     inputs, labels = batch(rows)
     logits = network(**inputs).logits
     assert labels is not None
-    outputs_of(kind).training_losses(logits, labels, 0.0).sum().backward()
+    outputs_of(kind).training_losses(logits, labels, 0.0, None).sum().backward()
     return {"logits": logits.detach(), **{n: p.grad for n, p in network.named_parameters() if p.grad is not None}}
 
 

@@ -27,7 +27,7 @@ def tracker(folder: Path, scaler: object, resumed: Any = None) -> Tracker:
 def take_steps(tracked: Tracker, norms: list[float]) -> None:
     for norm in norms:
         tracked.train_step(
-            loss=torch.tensor(1.0),
+            loss=(torch.tensor(1.0), 2.0),
             grad_norm=torch.tensor(norm),
             learning_rate=1e-3,
             epoch=0.1,

@@ -16,9 +16,9 @@ from job.batching import collate, planner
 from job.batching.collate import PackedFormat, Padding
 from job.batching.planner import PADDED, Shape
 from job.config import Training
-from job.config.tasks import SINGLE_LABEL
+from job.config.tasks import SINGLE_LABEL, Task
 from job.model import packing
-from job.training import loop
+from job.training import loop, objective
 from job.training.state import TrainState
 from job.training.step_loss import async_bool
 from tests.support.pairs import LENGTHS, PAD, network, pairs
@@ -51,7 +51,7 @@ def test_no_value_is_asked_of_the_device_in_a_step(tmp_path: Path, architecture:
     state = TrainState(trained, torch.optim.AdamW(trained.parameters()), None)  # type: ignore[arg-type]
     plan = planner.plan_step(np.arange(len(split)), split.lengths, 128, 1, 64, Shape("packed") if packed else PADDED)[0]
     share = [(micro, make(micro.indices)) for micro in plan]
-    losses_of = loop.example_losses(SINGLE_LABEL, Training())
+    losses_of = objective.objective(Task(SINGLE_LABEL, ()), Training(), split, NOWHERE).losses
     total, seen = loop.gradients(state, share, len(split), on_nowhere(), losses_of)
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     assert len(plan) > 1 and len(seen) == len(plan)

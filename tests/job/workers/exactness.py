@@ -17,23 +17,28 @@ environment.prepare()
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from job import distributed
 from job.batching import forms
+from job.batching.forms import Form
 from job.batching.loader import BatchLoader
 from job.config import Config, Model, Training
 from job.config.tasks import SINGLE_LABEL, Task
+from job.data.dataset import Split
 from job.evaluation import metrics, prediction
 from job.model import loading, tokenizers
 from job.report import summary
-from job.training import loop
+from job.training import loop, objective
 from job.training import optimizer as optim
 from job.training.state import TrainState
 from tests.support.examples import split_of
 
 TASK = Task(SINGLE_LABEL, ("red", "green", "blue"))
+WEIGHTS, SMOOTHING = {"red": 5.0, "green": 1.0, "blue": 0.25}, 0.1
+WEIGHTED = Training(class_weights=WEIGHTS, label_smoothing_factor=SMOOTHING)
 
 
 def loaded(config: Config) -> tuple[Any, Any]:
@@ -68,16 +73,35 @@ def gradients(out: Path, config: Config, examples: int, limits: list[int], accel
     assert form.packed == config.model.packing, str(form)
     wrapped, optimizer = accelerator.prepare(network, optim.optimizer(network, training))
     wrapped.train()
-    losses_of = loop.example_losses(SINGLE_LABEL, training)
+    device = accelerator.device
+    plain, weighted = (objective.objective(TASK, asked, split, device) for asked in (training, WEIGHTED))
     state = TrainState(wrapped, optimizer, optim.schedule(optimizer, training, 1))
     for limit in limits:
-        optimizer.zero_grad()
         batch = BatchLoader(split, form, accelerator, overhead=limit).step(np.arange(examples), limit)
-        mine, _ = loop.gradients(state, batch.mine, examples, accelerator, losses_of)
-        total = accelerator.reduce(mine, "sum") / examples
-        if accelerator.is_main_process:
-            found = {name: p.grad.clone() for name, p in accelerator.unwrap_model(wrapped).named_parameters()}
-            save_file({**found, "loss": total.reshape(1)}, out / f"{limit}.safetensors")
+        own = np.concatenate([micro.indices for micro, _ in batch.mine if micro.weight])
+        variants = {"": (plain, examples), "weighted-": (weighted, weighted.divisor(np.arange(examples)))}
+        # What is wrong: each process divides by the weights of its own rows, and DDP takes the mean.
+        variants["per-process-"] = (weighted, weighted.divisor(own) * accelerator.num_processes)
+        for name, (wanted, divisor) in variants.items():
+            optimizer.zero_grad()
+            mine, _ = loop.gradients(state, batch.mine, divisor, accelerator, wanted.losses)
+            total = accelerator.reduce(mine / divisor, "sum")
+            if accelerator.is_main_process:
+                found = {name: p.grad.clone() for name, p in accelerator.unwrap_model(wrapped).named_parameters()}
+                save_file({**found, "loss": total.reshape(1)}, out / f"{name}{limit}.safetensors")
+    if accelerator.num_processes == 1:
+        by_torch(out, accelerator.unwrap_model(wrapped), split, form)
+
+
+def by_torch(out: Path, network: Any, split: Split, form: Form) -> None:
+    """The gradient of torch's own weighted mean, of all rows at once."""
+    network.zero_grad()
+    inputs, labels = form.collate(split)(np.arange(len(split)))
+    weights = torch.tensor([WEIGHTS[name] for name in TASK.names])
+    loss = F.cross_entropy(network(**inputs).logits, labels, weights, label_smoothing=SMOOTHING)
+    loss.backward()
+    found = {name: p.grad for name, p in network.named_parameters()}
+    save_file({**found, "loss": loss.detach().reshape(1)}, out / "by-torch.safetensors")
 
 
 def main(out: Path, folder: str, world: int, sizes: list[int], limits: list[int], examples: int) -> None:

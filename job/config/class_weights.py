@@ -1,0 +1,87 @@
+"""--class_weights: `balanced`, or a factor for each class. Factors may be in a YAML file of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from job.config.tasks import SINGLE_LABEL, Task
+from job.config.values import as_type
+from job.errors import Refused
+
+BALANCED = "balanced"
+ClassWeights = str | Mapping[str, float]
+LISTED = 5
+
+
+def read(asked: ClassWeights) -> ClassWeights:
+    """`balanced` and factors as they are, a file's name as the factors in it.
+
+    Raises:
+        Refused: neither, or a file that does not hold `name: factor` lines.
+    """
+    if asked == BALANCED or not isinstance(asked, str):
+        return asked
+    path = Path(asked)
+    if not asked.endswith((".yaml", ".yml")):
+        raise Refused(f"--class_weights takes {BALANCED}, or a .yaml file with a line `name: factor` for each class, "
+                      f"not {asked}")  # fmt: skip
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused(f"--class_weights {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refused(f"--class_weights {path} is not YAML: {' '.join(str(error).split())}") from None
+    pairs: list[tuple[Any, Any]] = node.value if isinstance(node, yaml.MappingNode) else [(None, None)]
+    if not all(isinstance(scalar, yaml.ScalarNode) for pair in pairs for scalar in pair):
+        raise Refused(f"--class_weights {path} must hold a line `name: factor` for each class")
+    names = [name.value for name, _ in pairs]  # as text: a bare no would be false
+    for name in names:
+        if names.count(name) > 1:
+            raise Refused(f"--class_weights {path} has the class {name} twice: remove one of the lines")
+    return {name: as_type(factor.value, float, f"{path}: the factor of {name}") for name, (_, factor) in
+            zip(names, pairs, strict=True)}  # fmt: skip
+
+
+def check(asked: ClassWeights | None, problem_type: str | None) -> None:
+    """Refused for what cannot be right whatever the classes are."""
+    if asked is None:
+        return
+    if problem_type is not None:
+        _require_one_label(problem_type)
+    if not isinstance(asked, Mapping):
+        read(asked)
+        return
+    for name, factor in asked.items():
+        if not (math.isfinite(factor) and factor >= 0):
+            raise Refused(f"--class_weights: the factor of {name} must be a finite number and at least 0, not {factor}")
+    if not any(asked.values()):
+        raise Refused("--class_weights must hold a factor above 0: with all at 0 no loss is left")
+
+
+def check_task(asked: ClassWeights | None, task: Task) -> None:
+    """Refused where rows have not one class each, or where not each class has its factor."""
+    if asked is None:
+        return
+    _require_one_label(task.kind.problem_type)
+    if isinstance(asked, str):
+        return
+    if unknown := [name for name in asked if name not in task.names]:
+        raise Refused(f"--class_weights names {_listed(unknown)}, not among the classes: {_listed(task.names)}")
+    if missing := [name for name in task.names if name not in asked]:
+        raise Refused(f"--class_weights has no factor for {_listed(missing)}: name every class, 1 changes nothing")
+
+
+def _require_one_label(problem_type: str) -> None:
+    if problem_type != SINGLE_LABEL.problem_type:
+        raise Refused(
+            f"--class_weights is for one class a row, the task is {problem_type.replace('_', ' ')}: remove it"
+        )
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

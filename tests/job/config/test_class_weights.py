@@ -1,0 +1,61 @@
+"""--class_weights as it is written: on the command line, in a recipe, and in a file of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from job import config
+from job.config import Config, Training, class_weights, task_settings
+from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
+from job.errors import Refused
+
+ANSWERS = Task(SINGLE_LABEL, ("no", "yes", "1"))
+
+
+def test_every_way_to_write_them_gives_the_same_and_config_yaml_repeats_it(tmp_path: Path) -> None:
+    expected = {"no": 1.0, "yes": 20.0, "1": 0.5}
+    weights, recipe = tmp_path / "weights.yaml", tmp_path / "own.yaml"
+    weights.write_text("no: 1\nyes: 2e1\n1: .5\n")
+    recipe.write_text('class_weights: {"no": 1, "yes": 2e1, 1: .5}\n')
+    for words in (["--class_weights", str(weights)], [str(recipe)],
+                  ["--class_weights", "no", "1", "yes", "20", "1", "0.5"]):  # fmt: skip
+        parsed = config.parse(words)
+        assert parsed.training.class_weights == expected
+        recipe.write_text(config.to_yaml(parsed))
+        assert config.parse([str(recipe)]) == parsed
+        assert yaml.safe_load(recipe.read_text())["class_weights"] == expected
+    task_settings.check(parsed, ANSWERS)
+
+
+def test_other_weights_are_another_run_in_whatever_order() -> None:
+    one, same, other = (
+        Config(training=Training(class_weights=weights))
+        for weights in ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}, {"a": 1.0, "b": 2.5})
+    )
+    assert not config.differing_settings(one, same)
+    assert config.differing_settings(one, other) == ["class_weights"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "task", "said"),
+    [
+        ("balanced", Task(MULTI_LABEL, ("a", "b")), "is for one class a row, the task is multi label classification"),
+        ("balanced", Task(REGRESSION, ("score",)), "is for one class a row, the task is regression"),
+        ({"no": 1.0, "maybe": 1.0}, ANSWERS, "names maybe, not among the classes: no, yes, 1"),
+        ({"no": 1.0}, ANSWERS, "has no factor for yes, 1: name every class, 1 changes nothing"),
+        ({f"c{i}": 1.0 for i in range(8)}, ANSWERS, "names c0, c1, c2, c3, c4 and 3 more, not among"),
+    ],
+)
+def test_weights_that_do_not_fit_the_task_are_rejected(weights: str | dict[str, float], task: Task, said: str) -> None:
+    with pytest.raises(Refused) as caught:
+        task_settings.check(Config(training=Training(class_weights=weights)), task)
+    assert str(caught.value).startswith("--class_weights ") and said in str(caught.value)
+    task_settings.check(Config(training=Training(class_weights=weights, do_train=False)), task)
+
+
+def test_balanced_fits_every_task_of_one_class_a_row() -> None:
+    class_weights.check_task("balanced", ANSWERS)
+    class_weights.check("balanced", "single_label_classification")
