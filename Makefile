@@ -38,7 +38,7 @@ override BY := $(value BY)
 export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN FOLLOW BY
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup train submit docker-run recipes status logs cancel rerun results compare image sif sbom audit
+.PHONY: help setup train submit docker-run prefetch recipes status logs cancel rerun results compare image sif sbom audit
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format
 .PHONY: test-gpu test-long test-models hooks lock clean
 
@@ -65,6 +65,9 @@ submit: setup ## queue it on Slurm: GPUS=4 (a node) NODES=2 RECIPE=mrpc TIME=4h 
 
 docker-run: setup ## the same in a container of the image: GPUS=2 RECIPE=mrpc ARGS=...; DRY_RUN=1 prints the command
 	@$(VENV)/bin/python -m launch.make docker-run
+
+prefetch: setup ## fetch model, data set and metrics into HF_HOME, for jobs without a network: RECIPE=mrpc ARGS=...; DRY_RUN=1
+	@$(VENV)/bin/python -m launch.make prefetch
 
 recipes: setup ## list the recipes
 	@$(VENV)/bin/python -m launch recipes

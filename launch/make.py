@@ -45,6 +45,11 @@ def docker_argv(environ: Mapping[str, str]) -> list[str]:
     return _argv("docker", ("gpus", "image"), environ)
 
 
+def prefetch_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch prefetch ...`."""
+    return _argv("prefetch", (), environ)
+
+
 def status_argv(environ: Mapping[str, str]) -> list[str]:
     """Likewise of `python -m launch status [RUN]`."""
     return ["status", *_runs(environ)]
@@ -118,6 +123,7 @@ TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
     "train": local_argv,
     "submit": submit_argv,
     "docker-run": docker_argv,
+    "prefetch": prefetch_argv,
     "status": status_argv,
     "logs": logs_argv,
     "cancel": cancel_argv,

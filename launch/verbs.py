@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from launch import recipes
 from launch.docker import cli as docker
 from launch.local import cli as local
+from launch.local import prefetch
 from launch.parsing import Parser
 from launch.runs import cli as runs
 from launch.slurm import cli as slurm
@@ -48,6 +49,13 @@ VERBS = {
         Verb("local", "train on this machine", local.add_arguments, local.train, takes_job_flags=True),
         Verb("submit", "queue the job on a Slurm cluster", slurm.add_arguments, slurm.submit, takes_job_flags=True),
         Verb("docker", "train in a container of the image", docker.add_arguments, docker.train, takes_job_flags=True),
+        Verb(
+            "prefetch",
+            "fetch from the hub what a job loads",
+            prefetch.add_arguments,
+            prefetch.prefetch,
+            takes_job_flags=True,
+        ),
         Verb("recipes", "list the recipes", _no_arguments, recipes.show),
         Verb("status", "how far the runs are, or one run in full", runs.add_status, runs.status),
         Verb("logs", "what the ranks of a run wrote", runs.add_logs, runs.logs),

@@ -134,6 +134,11 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     )
 
 
+def fetch(config: Config) -> None:
+    """Download the data set of a run and check that it has the splits of the run."""
+    sources.fetch(config.data, _wanted(config))
+
+
 def read_test_inputs(config: Config) -> Inputs | None:
     """All columns of the test set, without tokenizing; None if there is no test set."""
     splits = tuple(split for split in _wanted(config) if split != EVALUATION)

@@ -106,6 +106,13 @@ def read(data: config.Data, splits: tuple[str, ...]) -> dict[str, Source]:
     return sources
 
 
+def fetch(data: config.Data, splits: tuple[str, ...]) -> None:
+    """Download the data set of --dataset_name and check that it has `splits`; reads no rows. Raises as `read` does."""
+    given = _data_set(data)
+    for split in splits:
+        _split_name(data, split, given)
+
+
 def _data_set(data: config.Data) -> DataSet:
     if data.dataset_name == config.BUILT_IN_DATASET:
         return _docstrings(data)

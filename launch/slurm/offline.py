@@ -39,5 +39,5 @@ def _has_files(hub: Path, kind: str, name: str) -> bool:
 def _missing(flag: str, name: str, hub: Path) -> str:
     return (
         f"{flag} {name} is not in the cache {hub}, and HF_HUB_OFFLINE keeps the job from the hub: fetch it first "
-        "(hf download), or unset HF_HUB_OFFLINE"
+        "(make prefetch), or unset HF_HUB_OFFLINE"
     )

@@ -25,7 +25,7 @@ import yaml
 
 DEFAULT_BRANCH = "main"
 _NAME = r"(?P<name>[^/]+(?:/[^/]+)?)"
-_API = rf"/api/(?P<kind>models|datasets)/{_NAME}"
+_API = rf"/api/(?P<kind>models|datasets|spaces)/{_NAME}"
 # The clients parse a date for every commit; its value must not vary, or two runs would describe two commits.
 _COMMIT_DATE = "2020-01-01T00:00:00.000Z"
 # Settings of the developer's own shell would decide which cache, token or proxy the client under test uses.
@@ -77,6 +77,7 @@ class Query:
     parts: Mapping[str, str]
     parameters: Mapping[str, list[str]]
     byte_range: str | None
+    gated: bool
 
 
 class Refused(Exception):
@@ -96,6 +97,8 @@ class Hub:
     token: str | None = field(repr=False)
     repositories: dict[str, Repository] = field(default_factory=dict, repr=False)
     requests: list[Request] = field(default_factory=list)
+    gated: set[str] = field(default_factory=set)
+    """Repositories that everybody sees and whose files nobody is given, whatever the token."""
 
     def publish(self, name: str, branch: str, folder: Path) -> str:
         """Point a branch at the folder's present contents; a second call moves the branch, as a push does."""
@@ -178,7 +181,10 @@ def _answer(served: Hub, method: str, target: str, headers: Message, body: str) 
             if match := pattern.fullmatch(path.path):
                 parts = {key: unquote(value) for key, value in match.groupdict().items() if value}
                 _check_token(served, headers.get("Authorization"))
-                query = Query(parts, parameters, headers.get("Range"))
+                gated = _repository(parts) in served.gated
+                if gated and ("path" in parts or path.path.endswith("/auth-check")):
+                    raise Refused(403, "GatedRepo", "Access to this repository is restricted")
+                query = Query(parts, parameters, headers.get("Range"), gated)
                 return respond(_find(served, parts), query)
         raise Refused(404, None, "Not served by this stand-in")
     except Refused as refused:
@@ -194,8 +200,12 @@ def _check_token(served: Hub, authorization: str | None) -> None:
     raise Refused(401, None, "Invalid credentials in Authorization header")
 
 
+def _repository(parts: Mapping[str, str]) -> str:
+    return f"{parts.get('kind', 'models')}/{parts['name']}"
+
+
 def _find(served: Hub, parts: Mapping[str, str]) -> Snapshot:
-    repository = served.repositories.get(f"{parts.get('kind', 'models')}/{parts['name']}")
+    repository = served.repositories.get(_repository(parts))
     if repository is None:
         raise Refused(404, "RepoNotFound", "Repository not found")
     snapshot = repository.at(parts.get("revision", DEFAULT_BRANCH))
@@ -232,9 +242,10 @@ def _description(snapshot: Snapshot, query: Query) -> Reply:
         for path, content in snapshot.files.items()
     ]
     names = {"id": query.parts["name"], "sha": snapshot.commit, "lastModified": _COMMIT_DATE}
-    flags = {"private": False, "gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": []}
+    gated = "manual" if query.gated else False
+    flags: dict[str, object] = {"private": False, "gated": gated, "disabled": False, "downloads": 0, "likes": 0}
     card = snapshot.files.get("README.md", b"").decode()
-    return _json({**names, **flags, "siblings": siblings, "cardData": metadata(card)})
+    return _json({**names, **flags, "tags": [], "siblings": siblings, "cardData": metadata(card)})
 
 
 def metadata(card: str) -> Any:
@@ -296,8 +307,9 @@ def _blob_hash(content: bytes) -> str:
 
 
 _ROUTES: tuple[tuple[re.Pattern[str], Callable[[Snapshot, Query], Reply]], ...] = (
-    (re.compile(rf"/(?:(?P<kind>datasets)/)?{_NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)"), _file),
+    (re.compile(rf"/(?:(?P<kind>datasets|spaces)/)?{_NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)"), _file),
     (re.compile(rf"{_API}(?:/revision/(?P<revision>[^/]+))?"), _description),
     (re.compile(rf"{_API}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?"), _tree),
+    (re.compile(rf"{_API}/auth-check"), lambda snapshot, query: _json({})),
     (re.compile(rf"{_API}/paths-info/(?P<revision>[^/]+)"), _paths_info),
 )
