@@ -19,6 +19,7 @@ from pathlib import Path
 from job import config as configuration
 from job.config import Config
 from job.errors import JobError, Refused
+from job.run import format as run_format
 from job.run import lock
 from job.runtime import contract, files
 
@@ -156,6 +157,7 @@ def refuse_others(folder: RunFolder, config: Config) -> None:
     if not folder.path.is_dir():
         return
     if folder.config.is_file():
+        _refuse_other_version(folder, config)
         differing = configuration.differing_settings(_own_configuration(folder), config)
         if differing and folder.holds_work() and not config.run.overwrite_output_dir:
             raise Refused(
@@ -174,14 +176,25 @@ def refuse_others(folder: RunFolder, config: Config) -> None:
             )
 
 
+def _refuse_other_version(folder: RunFolder, config: Config) -> None:
+    """Refused if an unfinished run of another version would be resumed."""
+    other = run_format.difference(folder.manifest)
+    resumes = folder.holds_checkpoints() and not folder.is_finished() and not config.run.overwrite_output_dir
+    if other and resumes:
+        raise Refused(
+            f"{folder.path} contains an unfinished run of {other}: resume it with that version (git in its "
+            "manifest.json), choose another --output_dir, or start over with --overwrite_output_dir"
+        )
+
+
 def _own_configuration(folder: RunFolder) -> Config:
     """The configuration of the run in `folder`; Refused if its config.yaml was not written by a run."""
     try:
         return configuration.load_recipe(str(folder.config))
     except Refused:
-        raise Refused(
-            f"{folder.path} contains files that do not belong to a run (config.yaml): choose another --output_dir"
-        ) from None
+        other = run_format.difference(folder.manifest)
+        held = f"a run of {other}" if other else "files that do not belong to a run (config.yaml)"
+        raise Refused(f"{folder.path} contains {held}: choose another --output_dir") from None
 
 
 def require_space(folder: RunFolder, weights: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from job.run.folder import RunFolder
+from job.run.format import FORMAT, KEY
 from job.runtime import contract, files
 from job.runtime.environment import ROOT
 
@@ -27,6 +28,7 @@ PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "toke
 def new(*, seed: int, world_size: int, device: str, fingerprint: str, before: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a start. `before` is the manifest of the start that this one resumes, or empty."""
     return {
+        KEY: FORMAT,
         "git": git_state(),
         "image": os.environ.get(contract.IMAGE_DIGEST),
         "packages": {name: metadata.version(name) for name in PACKAGES},

@@ -122,6 +122,7 @@ def table(content: str | bytes, name: str = "train.csv") -> Case:
     return Case(SOURCES, {name: content})
 
 
+UNFINISHED = {"run/checkpoints/step-00000003/state.json": "{}"}
 CASES = [
     # Flags
     Case("--epochs 3"),
@@ -313,6 +314,9 @@ CASES = [
     Case("--output_dir run", {"run/notes.txt": ""}, output_dir),
     Case("--output_dir run", {"run/config.yaml": "another: program\n"}, output_dir),
     Case("--output_dir run", {"run/config.yaml": "seed: 1\n", "run/results.json": "{}"}, output_dir),
+    Case("--output_dir run", {"run/config.yaml": "", **UNFINISHED, "run/manifest.json": "{}"}, output_dir),
+    Case("--output_dir run", {"run/config.yaml": "", **UNFINISHED, "run/manifest.json": '{"format": 99}'}, output_dir),
+    Case("--output_dir run", {"run/config.yaml": "new: 1\n", "run/manifest.json": '{"format": 99}'}, output_dir),
     Case("demo", {"runs": "a file"}, new_run),
     Case("2000000000", act=full_disk),
 ]

@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from job.run.format import FORMAT
+from tests.job import snapshots
 from tests.support.interrupted import (
     World,
     checkpoints,
@@ -220,6 +222,39 @@ def test_another_result_is_refused_by_name_and_the_checkpoint_stays(world: World
     assert f"{stopped} contains a run with a different learning_rate, seed: " in done.errors[0]
     assert len(done.errors) == 1
     assert checkpoints(stopped) == before
+
+
+def test_a_run_of_an_older_version_is_rejected_by_its_version(world: World, stopped: Path) -> None:
+    out = copied(stopped, "older")
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest.pop("format") == FORMAT
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    done = world.run(out).expect(2)
+    assert f"{out} contains an unfinished run of an older version of Muster (format 1, " in done.errors[0]
+    assert len(done.errors) == 1
+    assert checkpoints(out) == checkpoints(stopped)
+
+
+def test_what_a_resumed_run_reads_is_on_record_with_its_format(world: World, stopped: Path) -> None:
+    """Where this differs, runs of before cannot be resumed: FORMAT of job/run/format.py is raised with it.
+
+    The data's fingerprint holds the version of the reader: a run whose data is read in another way must not be told
+    that its data has changed.
+    """
+    folder = stopped / "checkpoints" / "step-00000005"
+    state = json.loads((folder / "state.json").read_text())
+    names = sorted(keys({**state, "groups": [], "schedule": {}}))  # what these two hold is torch's
+    lines = [f"format {FORMAT}", *sorted(path.name for path in folder.iterdir()), *names]
+    snapshots.check("run_format.txt", "\n".join([*lines, f"data.source {state['data']['source']}"]) + "\n")
+
+
+def keys(value: Any, prefix: str = "") -> set[str]:
+    """The keys of nested objects, a name for each leaf; elements of a list share theirs."""
+    if isinstance(value, list):
+        return {name for element in value for name in keys(element, f"{prefix}[]")} or {prefix}
+    if isinstance(value, dict):
+        return {name for key, inner in value.items() for name in keys(inner, f"{prefix}.{key}".lstrip("."))} or {prefix}
+    return {prefix}
 
 
 @pytest.mark.parametrize(
