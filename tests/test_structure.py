@@ -1,9 +1,12 @@
-"""The tests' own order: helpers live in tests/support, and no test module is one."""
+"""The tests' own order: helpers live in tests/support, no test module is one, our deprecated calls are errors."""
 
 from __future__ import annotations
 
 import ast
+import warnings
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,3 +26,19 @@ def test_no_module_imports_a_test_module() -> None:
     there = [path for folder in ("job", "launch", "tests") for path in (ROOT / folder).rglob("*.py")]
     wrong = [(path, name) for path in there for name in imported(path) if name.split(".")[-1].startswith("test_")]
     assert wrong == []
+
+
+def deprecated() -> None:
+    """Of a library."""
+    warnings.warn("use another", DeprecationWarning, stacklevel=2)
+
+
+@pytest.mark.parametrize("caller", ["job.model.packing", "launch", "tests.test_structure"])
+def test_a_deprecated_call_in_our_code_is_an_error(caller: str) -> None:
+    with pytest.raises(DeprecationWarning):
+        exec("deprecated()", {"__name__": caller, "deprecated": deprecated})
+
+
+@pytest.mark.parametrize("caller", ["joblib.parallel", "numpy", "transformers.job"])
+def test_a_deprecated_call_in_a_library_is_not(caller: str) -> None:
+    exec("deprecated()", {"__name__": caller, "deprecated": deprecated})

@@ -38,7 +38,7 @@ def muster(tmp_path_factory: pytest.TempPathFactory) -> Muster:
 
     def call(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         env = environment(folder / "home", PYTHONSAFEPATH="1")
-        command = [folder / "env" / "bin" / "muster", *words]
+        command = [str(folder / "env" / "bin" / "muster"), *words]
         return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
 
     return call

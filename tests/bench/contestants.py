@@ -97,7 +97,8 @@ def trainer_tuned(work: Work, turns: Turns, device_batch: int, bf16: bool, atten
             order = np.array(list(super()._get_train_sampler(train_dataset) or ()))
             whole = order[: len(order) // work.batch * work.batch].reshape(-1, work.batch)
             lengths = np.array([len(ids) for ids in train_dataset["input_ids"]])
-            costs = models.forward_flops(self.model.config, lengths)[0][whole].sum(axis=1)
+            network: Any = self.model
+            costs = models.forward_flops(network.config, lengths)[0][whole].sum(axis=1)
             seed = typical_seed(costs, 1, turns.warmup, turns.steps_per_turn, turns.rounds)
             return whole[planner.epoch_order(len(whole), seed, 0)].ravel().tolist()
 

@@ -55,7 +55,7 @@ class Row:
     cudnn: bool = False
 
 
-def ours(name: str, *flags: str, **numbers: int) -> Row:
+def ours(name: str, *flags: str, **numbers: Any) -> Row:
     return Row(name, "ours", {"flags": [*BF16, *flags]}, **numbers)
 
 

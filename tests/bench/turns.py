@@ -13,10 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Turns:
@@ -51,9 +54,9 @@ class Turns:
         self._computed = self._real = torch.zeros((), dtype=torch.int64)
         register_optimizer_step_post_hook(self._stepped)
 
-    def watch(self, model: torch.nn.Module) -> None:
+    def watch(self, model: PreTrainedModel) -> None:
         """Count the tokens that the model's embedding is given in training, and how many of them are no padding."""
-        padding: int = model.config.pad_token_id  # type: ignore[union-attr,assignment]
+        padding: int = model.config.pad_token_id
 
         def count(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
             if module.training:  # tensors, not Python numbers: a compiled model would be compiled again for each value

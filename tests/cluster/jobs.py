@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,14 +66,14 @@ class Work:
     def try_to_submit(
         self, cluster: Cluster, own: str, job: list[str], *, root: Path = ROOT, **environ: str
     ) -> subprocess.CompletedProcess[str]:
-        words, environ = self.command(own, job), self.environ(cluster, root=root, **environ)
-        return subprocess.run(words, env=environ, cwd=self.folder, capture_output=True, text=True, timeout=120)
+        words, env = self.command(own, job), self.environ(cluster, environ, root)
+        return subprocess.run(words, env=env, cwd=self.folder, capture_output=True, text=True, timeout=120)
 
     def start_submit(self, cluster: Cluster, own: str, job: list[str], **environ: str) -> subprocess.Popen[str]:
         """The same, started in a process group of its own."""
         return subprocess.Popen(
             self.command(own, job),
-            env=self.environ(cluster, **environ),
+            env=self.environ(cluster, environ),
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -83,9 +84,9 @@ class Work:
     def command(self, own: str, job: list[str]) -> list[str]:
         return [sys.executable, "-m", "launch", "submit", *own.split(), "--", *job]
 
-    def environ(self, cluster: Cluster, *, root: Path = ROOT, **more: str) -> dict[str, str]:
+    def environ(self, cluster: Cluster, more: Mapping[str, str] | None = None, root: Path = ROOT) -> dict[str, str]:
         offline = {"HF_HOME": str(self.folder / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(root)}
-        return {**cluster.environ, **offline, **more}
+        return {**cluster.environ, **offline, **(more or {})}
 
 
 def status(run: Path) -> dict[str, object]:

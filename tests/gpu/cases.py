@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import math
 import signal
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from job.runtime import environment
 from tests.gpu.jobs import Job, Series, Setting, apart
@@ -82,7 +82,7 @@ def families(setting: Setting) -> None:
     started = {}
     for family in FAMILIES if setting.on_gpu else FAMILIES[:1]:
         model = ("--model_name_or_path", str(_loud_model(setting.work / "models" / family, family)), *short)
-        runs = {}
+        runs: dict[str, tuple[str, ...]] = {}
         for precision in tolerances:
             runs[f"packed-{precision}"] = (*model, "--mixed_precision", precision)
             runs[f"padded-{precision}"] = (*model, "--mixed_precision", precision, "--no_packing")
@@ -215,7 +215,7 @@ def stop(setting: Setting) -> None:
     fixed = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     flags = ("--model_name_or_path", str(setting.world / "model"), "--max_steps", "200", "--save_steps", "40",
              "--mixed_precision", "bf16")  # fmt: skip
-    options = {"watch": ["deterministic"], "env": fixed}
+    options: dict[str, Any] = {"watch": ["deterministic"], "env": fixed}
     whole, cut = (Job(setting, name, *flags, **options) for name in ("whole", "cut"))
     metrics = cut.folder / "metrics.jsonl"
     while cut.process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 60):
@@ -270,4 +270,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

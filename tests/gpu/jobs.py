@@ -135,6 +135,6 @@ def _flags(setting: Setting) -> list[str]:
     ]
 
 
-def apart(a: Sequence[float], b: Sequence[float]) -> float:
+def apart(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
     """Largest difference of two lists of equal length."""
     return float(np.abs(np.array(a) - np.array(b)).max())

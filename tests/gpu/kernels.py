@@ -64,16 +64,17 @@ def check(form: Form, generator: torch.Generator) -> float:
     exact = [x.detach().double().cpu().requires_grad_() for x in low]
     kept = masks(form, low) if form.dropout else None
     state = torch.cuda.get_rng_state()
-    output = attend(form, *low)
+    query, key, value = low
+    output = attend(form, query, key, value)
     if kept is not None:
         torch.cuda.set_rng_state(state)
-        again = attend(form, *low)
+        again = attend(form, query, key, value)
         assert torch.equal(output, again), f"{form}: the same random state drops something else"
     expected = reference(form, exact[0], exact[1], exact[2], kept)
     gradient = torch.randn(output.shape, generator=generator, dtype=torch.float64)
     output.backward(gradient.to("cuda", form.dtype))
     expected.backward(gradient)
-    pairs = [(output, expected), *((a.grad, b.grad) for a, b in zip(low, exact, strict=True))]
+    pairs: list[Any] = [(output, expected), *((a.grad, b.grad) for a, b in zip(low, exact, strict=True))]
     error = max(float((a.detach().double().cpu() - b.detach()).norm() / b.detach().norm()) for a, b in pairs)
     assert error < TOLERANCE[form.dtype], f"{form}: error {error:.1e}"
     return error

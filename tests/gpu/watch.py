@@ -48,7 +48,7 @@ def waits() -> None:
 def scale(first: str) -> None:
     from torch.amp import GradScaler
 
-    GradScaler.__init__ = partialmethod(GradScaler.__init__, init_scale=float(first))  # type: ignore[method-assign]
+    setattr(GradScaler, "__init__", partialmethod(GradScaler.__init__, init_scale=float(first)))  # noqa: B010
 
 
 def deterministic() -> None:

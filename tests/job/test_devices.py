@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from job import devices
 from job.devices import Devices
 from job.errors import Refused
 
-BUILT = {"torch": "2.13.0", "cuda": "13.0"}
+BUILT: dict[str, Any] = {"torch": "2.13.0", "cuda": "13.0"}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -117,7 +118,8 @@ def test_pairs_are_cut_alike_with_their_segments_by_whoever_loads_the_saved_mode
     np.testing.assert_allclose(found, row_by_row(tmp_path / "run/model", rows), atol=1e-5)
     classify = pipeline("text-classification", model=str(tmp_path / "run/model"), truncation=True, top_k=None)
     for (one, other), expected in zip(rows, found, strict=True):
-        answer = {a["label"]: a["score"] for a in classify([{"text": one, "text_pair": other}])[0]}
+        answers: Any = classify([{"text": one, "text_pair": other}])
+        answer = {a["label"]: a["score"] for a in answers[0]}
         np.testing.assert_allclose([answer["no"], answer["yes"]], expected, atol=1e-5)
     words = ["--model_name_or_path", "run/model", "--test_file", "train.jsonl", "--output_dir", "again"]
     alone(PREDICT, *words, env=environment(tmp_path / "home"), cwd=tmp_path).expect(0)

@@ -118,7 +118,7 @@ class Own(evaluate.Metric):
 def test_a_number_that_a_users_own_metric_does_not_give_is_refused_before_training(opinions: Path) -> None:
     (opinions / "own").mkdir()
     (opinions / "own" / "own.py").write_text(OWN_METRIC)
-    flags: dict[str, object] = {"train_file": "stars.csv", "label_column_name": "score", "metrics": "./own",
+    flags: dict[str, Any] = {"train_file": "stars.csv", "label_column_name": "score", "metrics": "./own",
              "num_train_epochs": 1, "report_to": "none"}  # fmt: skip
     done = train(opinions, "refused", 2, code=1, metric_for_best_model="nearest", **flags)
     assert done.errors == ["error: --metric_for_best_model nearest is not computed of this task (a number "

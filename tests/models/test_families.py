@@ -95,7 +95,7 @@ def by_transformers(folder: Path, rows: list[dict[str, Any]]) -> tuple[np.ndarra
     )
     alone, piped = [], []
     for row in rows:
-        texts = {"text": row.get("sentence1", row.get("text")), "text_pair": row.get("sentence2")}
+        texts: Any = {"text": row.get("sentence1", row.get("text")), "text_pair": row.get("sentence2")}
         with torch.inference_mode():
             logits = model(**tokenizer(**texts, truncation=True, return_tensors="pt")).logits[0]
         alone.append(activation(logits).numpy())

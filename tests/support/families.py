@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 POSITIONS = 64
-SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SHAPE: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 FIRST_AND_LAST = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROBERTA = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 KINDS: dict[str, tuple[tuple[str, ...], str, str, dict[str, str]]] = {
@@ -29,7 +29,14 @@ RELATIVE = {**SHAPE, "max_position_embeddings": POSITIONS + 2, "pad_token_id": 1
 BART = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
         "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "pad_token_id": 1,
         "max_position_embeddings": POSITIONS, "decoder_start_token_id": 2, "eos_token_id": 2}  # fmt: skip
-T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
+T5: dict[str, Any] = {
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "decoder_start_token_id": 0,
+}
 LLAMA = {**SHAPE, "num_key_value_heads": 2, "max_position_embeddings": POSITIONS, "bos_token_id": 1, "eos_token_id": 2}
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     # name -> (Transformers' model_type, tokenizer, its own configuration)

@@ -26,7 +26,7 @@ def pairs(kind: Kind, architecture: str = "bert") -> Split:
     table = {"input_ids": [[2, *rng.integers(5, 41, n - 1).tolist()] for n in LENGTHS]}
     if architecture != "distilbert":
         table["token_type_ids"] = [[int(i > n // 2) for i in range(n)] for n in LENGTHS]
-    labels = {
+    labels: dict[Kind, np.ndarray] = {
         SINGLE_LABEL: rng.integers(0, 3, len(LENGTHS)),
         REGRESSION: rng.normal(size=len(LENGTHS)),
         MULTI_LABEL: rng.integers(0, 2, (len(LENGTHS), 2)).astype(np.int8),

@@ -51,7 +51,7 @@ def test_padding_is_the_tokenizers_own(
     for name, tensor in inputs.items():
         assert tensor.dtype == torch.int64
         assert torch.equal(tensor, expected[name]), name
-    assert labels.tolist() == [LABELS[i] for i in indices]
+    assert labels is not None and labels.tolist() == [LABELS[i] for i in indices]
 
 
 def test_rows_are_padded_with_the_ids_that_are_given() -> None:

@@ -51,10 +51,10 @@ def test_a_lower_limit_gives_more_micro_batches_of_the_same_examples() -> None:
 
 
 def test_nothing_is_drawn() -> None:
-    before = torch.get_rng_state(), np.random.get_state()[2], random.getstate()
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["pos"], random.getstate()
     prepared(0, 64, Shape("packed"))
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[2], random.getstate()) == before[1:]
+    assert (np.random.get_state(legacy=False)["state"]["pos"], random.getstate()) == before[1:]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -171,6 +171,7 @@ def test_without_training_the_models_classes_are_taken(tmp_path: Path, tokenizer
     given = config.from_dict({"validation_file": path, "do_train": False})
     read = dataset.prepare(given, tokenizer, Task(SINGLE_LABEL, ("pos", "neg")), MAX_LENGTH)
     assert read.train is None
+    assert read.evaluation is not None and read.evaluation.labels is not None
     assert read.evaluation.labels.tolist() == [1, 0]
     with pytest.raises(Refused) as caught:
         dataset.prepare(given, tokenizer, None, MAX_LENGTH)

@@ -80,14 +80,16 @@ for number, argv in enumerate(json.loads(sys.argv[1])):
 
 def train(served: tuple[Hub, Path], *runs: Mapping[str, object], offline: bool = False) -> list[Finished]:
     running, folder = served
-    usual = {"model_name_or_path": "acme/tiny", "dataset_name": "acme/reviews", "dataset_config_name": "films",
-             "max_steps": 1}  # fmt: skip
+    usual: dict[str, object] = {
+        "model_name_or_path": "acme/tiny", "dataset_name": "acme/reviews", "dataset_config_name": "films",
+        "max_steps": 1,
+    }  # fmt: skip
     env = (
         environment(folder / "home") | running.environment(folder / "home", offline=offline) | {"OMP_NUM_THREADS": "1"}
     )
     if not offline:
         env.pop("HF_HUB_OFFLINE", None)
-    lines = [[word for name, value in (usual | run).items() for word in (f"--{name}", str(value))] for run in runs]
+    lines = [[word for name, value in {**usual, **run}.items() for word in (f"--{name}", str(value))] for run in runs]
     (folder / "in_turn.py").write_text(IN_TURN, encoding="utf-8")
     done = cold(folder / "in_turn.py", json.dumps(lines), env=env, cwd=folder).expect(0)
     return [Finished(int(code), "", (folder / f"{i}.log").read_text()) for i, code in enumerate(done.stdout.split())]

@@ -260,7 +260,12 @@ def test_a_pattern_means_the_same_files_from_another_folder(tmp_path: Path, monk
 def test_preflight_reads_the_columns_of_a_hundred_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[Any] = []
     columns = readers.columns
-    monkeypatch.setattr(readers, "columns", lambda path, quoting: looked_at.append(path) or columns(path, quoting))
+
+    def watched(path: Path, quoting: Any) -> Any:
+        looked_at.append(path)
+        return columns(path, quoting)
+
+    monkeypatch.setattr(readers, "columns", watched)
     for number in range(120):
         write(tmp_path / f"{number:03}.csv", texts("x"))
     asked = config.from_dict({"train_file": str(tmp_path / "*.csv")})

@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
-from job.batching.collate import Padding
+from job.batching.collate import PackedFormat, Padding
 from job.batching.forms import Form
 from job.batching.loader import BatchLoader
 from job.batching.planner import PADDED
@@ -98,7 +98,8 @@ def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int,
     split = Split(Dataset.from_dict({"input_ids": rows}).with_format("numpy"), lengths, labels, np.arange(7) * 5)
 
     accelerator = Accelerator(cpu=True)
-    form = Form(PADDED, None, Padding(tokenizer.pad_token_id))
+    packed = PackedFormat(tokenizer.pad_token_id, None, 1, longest=32, with_lengths=True)
+    form = Form(PADDED, packed, Padding(tokenizer.pad_token_id))
     made = prediction.predict(model, SINGLE_LABEL, BatchLoader(split, form, accelerator), max_tokens)
     with torch.inference_mode():
         alone = torch.cat([model.eval()(input_ids=torch.tensor([row])).logits for row in rows])
@@ -135,7 +136,7 @@ def test_scores_are_scikit_learns(classes: int, occurring: int, seed: int, loade
     expected = {
         "loss": made.loss,
         "accuracy": sklearn_metrics.accuracy_score(true, found),
-        "correct": int((true == found).sum()),
+        "correct": int(np.sum(true == found)),
         "f1_macro": sklearn_metrics.f1_score(true, found, average="macro", zero_division=0),
         "f1_weighted": sklearn_metrics.f1_score(true, found, average="weighted", zero_division=0),
         "matthews_correlation": sklearn_metrics.matthews_corrcoef(true, found),
@@ -150,6 +151,7 @@ def test_scores_are_scikit_learns(classes: int, occurring: int, seed: int, loade
 
 def test_a_single_row_wrong_changes_every_score(loaded: dict[str, Any]) -> None:
     made = random_predictions(3, seed=0)
+    assert made.labels is not None
     labels = made.labels.copy()
     labels[7] = (labels[7] + 1) % 3
     one, other = (
@@ -177,7 +179,7 @@ def test_a_users_own_metric_is_loaded_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "wrong" / "wrong.py").write_text(OWN_METRIC)
     own = metrics.load([str(tmp_path / "wrong")], SINGLE_LABEL)
     made = random_predictions(3, seed=1)
-    assert metrics.scores(made, own)["wrong"] == int((made.labels != made.answers).sum())
+    assert metrics.scores(made, own)["wrong"] == int(np.sum(made.labels != made.answers))
 
 
 OF_TWO = OWN_METRIC.replace(

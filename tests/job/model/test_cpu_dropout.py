@@ -90,7 +90,8 @@ def test_only_plain_dropout_is_replaced_and_its_mode_is_kept() -> None:
     class Other(torch.nn.Dropout):
         """With a forward of its own."""
 
-    model = torch.nn.Sequential(torch.nn.ModuleList([torch.nn.Dropout(0.2)]), Other(0.3)).eval()
+    inner = torch.nn.ModuleList([torch.nn.Dropout(0.2)])
+    model = torch.nn.Sequential(inner, Other(0.3)).eval()
     cpu_dropout.replace_dropout(model)
-    assert [type(m) for m in (model[0][0], model[1])] == [cpu_dropout.Dropout, Other]
-    assert model[0][0].p == 0.2 and not model[0][0].training
+    assert [type(m) for m in (inner[0], model[1])] == [cpu_dropout.Dropout, Other]
+    assert inner[0].p == 0.2 and not inner[0].training

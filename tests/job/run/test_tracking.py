@@ -20,7 +20,7 @@ def tracker(folder: Path, scaler: object, resumed: Any = None) -> Tracker:
         is_main_process=True, scaler=scaler, device=torch.device("cpu"), log=lambda *_, **__: None
     )
     status = SimpleNamespace(step=0, steps=0)
-    context = SimpleNamespace(config=Config(), accelerator=accelerator, folder=RunFolder(folder), status=status)
+    context: Any = SimpleNamespace(config=Config(), accelerator=accelerator, folder=RunFolder(folder), status=status)
     return Tracker(context, 4, resumed)
 
 

@@ -54,14 +54,19 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ("# A=no\nA=b", "b"),
     ],
 )
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "BOM"])
-def test_a_line_of_dotenv_means_what_it_says(
-    line: str, value: str, newline: str, mark: str, bare: dict[str, str]
-) -> None:
-    Path(".env").write_bytes((mark + line.replace("\n", newline) + newline).encode())
+def test_a_line_of_dotenv_means_what_it_says(line: str, value: str, bare: dict[str, str]) -> None:
+    Path(".env").write_text(f"{line}\n", encoding="utf-8")
     environment.load_dotenv()
     assert bare == {"A": value}
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "BOM"])
+def test_dotenv_may_come_from_any_editor(newline: str, mark: str, bare: dict[str, str]) -> None:
+    lines = ["# a remark", "A=b # another", 'B="c d"', "C=", "D=e"]
+    Path(".env").write_bytes((mark + newline.join(lines)).encode())
+    environment.load_dotenv()
+    assert bare == {"A": "b", "B": "c d", "C": "", "D": "e"}
 
 
 def test_a_name_without_a_value_sets_nothing(bare: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from tests.support.launch import ROOT
 
 
 def alone(**run: Any) -> StopVote:
-    return StopVote(Run(**run), SimpleNamespace(is_main_process=True, num_processes=1))  # type: ignore[arg-type]
+    return StopVote(Run(**run), SimpleNamespace(is_main_process=True, num_processes=1))
 
 
 @pytest.fixture

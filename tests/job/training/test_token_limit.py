@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from job.training.token_limit import LEAST, MOST, Size, fitting
 GIB = 2**30
 BASE, LARGE = Size(110_000_000, 12, 768, 3072), Size(335_000_000, 24, 1024, 4096)
 BILLION = Size(1_200_000_000, 28, 2048, 6144)
+MODEL: Any = None
+"""Not looked at."""
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,7 @@ def test_a_gpus_memory_decides(monkeypatch: pytest.MonkeyPatch, processes: int) 
     )
     monkeypatch.setattr(token_limit, "size_of", lambda model: BASE)
     on_gpu = SimpleNamespace(device=torch.device("cuda", 0), mixed_precision="bf16", num_processes=processes)
-    assert token_limit.default(None, on_gpu, checkpointing=False) == (22528 if processes == 1 else 5120)
+    assert token_limit.default(MODEL, on_gpu, checkpointing=False) == (22528 if processes == 1 else 5120)
 
 
 @pytest.mark.parametrize("architecture", ["BertConfig", "DistilBertConfig", "Qwen3Config", "GPT2Config"])
@@ -46,7 +49,7 @@ def test_the_size_is_read_from_the_configuration(architecture: str) -> None:
     import transformers
 
     config = getattr(transformers, architecture)()
-    model = SimpleNamespace(config=config, parameters=lambda: [torch.empty(3), torch.empty(2, 2)])
+    model: Any = SimpleNamespace(config=config, parameters=lambda: [torch.empty(3), torch.empty(2, 2)])
     size = token_limit.size_of(model)
     assert size is not None
     assert (size.parameters, size.layers, size.hidden) == (7, config.num_hidden_layers, config.hidden_size)
@@ -54,4 +57,4 @@ def test_the_size_is_read_from_the_configuration(architecture: str) -> None:
 
 
 def test_on_a_cpu_it_is_a_constant() -> None:
-    assert token_limit.default(None, Accelerator(cpu=True), checkpointing=False) == token_limit.ON_CPU
+    assert token_limit.default(MODEL, Accelerator(cpu=True), checkpointing=False) == token_limit.ON_CPU

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accelerate import Accelerator
@@ -24,7 +25,7 @@ from tests.support.pairs import pairs
     ],
 )
 def test_a_model_that_fails_in_training_is_rejected_in_one_line(
-    family: str, changes: dict[str, object], said: str, tmp_path: Path
+    family: str, changes: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     asked = Model(model_name_or_path=str(families.make(family, tmp_path, **changes)))
     pretrained = loading.load_config(asked)

@@ -50,7 +50,7 @@ def with_little_memory(tokens: int, rank: str, where: str) -> None:
             output[0].register_hook(fail)
         return output
 
-    BertModel.forward = limited
+    setattr(BertModel, "forward", limited)  # noqa: B010
     if where == "copy":
         fail_in_second_copy(tokens, rank, fail)
 

@@ -95,6 +95,10 @@ def test_following_survives_a_requeue_and_ends_with_the_run(
     def state(name: str) -> None:
         synthetic.write(path / "status.json", {"state": name, "heartbeat": synthetic.moment(1)})
 
+    def end() -> None:
+        add("done")
+        state("DONE")
+
     events = [
         lambda: add("step "),  # half a line
         lambda: add("2\nstopped\n"),
@@ -104,7 +108,7 @@ def test_following_survives_a_requeue_and_ends_with_the_run(
         lambda: stand_ins.squeue("7|RUNNING|1:00|59:00|n1|None"),
         lambda: state("RUNNING"),
         lambda: add("step 3\n"),
-        lambda: (add("done"), state("DONE"))[0],
+        end,
     ]
     followed(path, events, monkeypatch)
     out, err = capfd.readouterr()

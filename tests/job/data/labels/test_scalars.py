@@ -144,7 +144,7 @@ def test_floats_are_regression_which_is_noted_where_all_are_whole(
     reading = recognition.read_task(train)
     assert reading.task == Task(REGRESSION, ("score",))
     made = encoding.encode(train, reading)
-    assert (made.dtype, made.tolist(), len(reading.notes)) == ("float64", numbers, notes)
+    assert (made.dtype.name, made.tolist(), len(reading.notes)) == ("float64", numbers, notes)
 
 
 def test_floats_are_classes_where_the_flag_says_so() -> None:
