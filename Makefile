@@ -122,7 +122,7 @@ fuzz: setup ## all property tests, with a thousand examples each; SHORT=1: a hun
 	@$(PYTEST) -n 2 --dist worksteal -m hypothesis --hypothesis-profile $(if $(value SHORT),short,fuzz) --timeout 3600
 
 bench: setup ## ours against the tutorial, the Trainer and an Accelerate loop, side by side on the CPU: half an hour, alone
-	@$(VENV)/bin/python -m tests.bench cpu
+	@$(VENV)/bin/python -m tests.bench
 
 bench-gpu: setup ## ours against the Trainer on one CUDA GPU: six minutes at most
 	@$(VENV)/bin/python -m tests.bench.gpu --output tests/bench

@@ -1,6 +1,6 @@
-"""`make bench` and `make bench-gpu`: ours against its peers, side by side in one run. See plan.py for what is run.
+"""`make bench`: ours against its peers on the CPU, side by side in one run. See plan.py for what is run.
 
-Writes results-<plan>.json and <plan>.png, and RESULTS.md with the tables of every results file there is. The numbers
+Writes results-cpu.json and cpu.png, and RESULTS.md with the tables of every results file there is. The numbers
 are of this machine at this hour; the ratios, each taken within one round, are what to look at.
 """
 
@@ -19,19 +19,13 @@ from typing import Any
 from tests.bench import conductor, plan, plot, report
 
 HERE = Path(__file__).parent
-PLANS = {"cpu": plan.cpu, "gpu": plan.gpu}
 
 
 def main(argv: list[str]) -> int:
     asked = arguments(argv)
-    wanted = PLANS[asked.plan]()
-    if asked.tiny:
-        wanted = plan.tiny(wanted)
-    facts = hardware(wanted.device)
+    wanted = plan.tiny(plan.cpu()) if asked.tiny else plan.cpu()
+    facts = hardware()
     cache = Path(str(facts.pop("cache")))
-    if wanted.device == "cuda" and not facts["gpu"]:
-        print("error: no CUDA GPU here: `make bench` measures on the CPU", file=sys.stderr)
-        return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C: the contestants are ended first
     begun = time.monotonic()
     results: dict[str, Any] = {
@@ -57,15 +51,14 @@ def main(argv: list[str]) -> int:
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("plan", choices=sorted(PLANS))
     parser.add_argument("--output", default=str(HERE), help="folder of the results")
-    parser.add_argument("--tiny", action="store_true", help="the same code with a toy model on any CPU, in seconds")
+    parser.add_argument("--tiny", action="store_true", help="the same code with a toy model, in seconds")
     return parser.parse_args(argv)
 
 
-def hardware(device: str) -> dict[str, str]:
+def hardware() -> dict[str, str]:
     """What the numbers were measured on, as a process of its own sees it: the conductor imports no torch."""
-    command = [sys.executable, "-m", "tests.bench.hardware", device]
+    command = [sys.executable, "-m", "tests.bench.hardware"]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 

@@ -152,7 +152,7 @@ def _trained(
     return _evaluated(turns, len(data["validation"]), lambda: running.evaluate()["eval_right"])
 
 
-def accelerate_loop(work: Work, turns: Turns, bf16: bool, dropout: bool = True) -> Result:
+def accelerate_loop(work: Work, turns: Turns, dropout: bool = True) -> Result:
     """(d) The loop of the example run_glue_no_trainer.py: Accelerate, each batch padded to its longest, shuffled.
 
     Gradients are clipped to norm 1, as the Trainer and ours do. Without dropout it is the reference that our losses
@@ -168,7 +168,7 @@ def accelerate_loop(work: Work, turns: Turns, bf16: bool, dropout: bool = True) 
         get_scheduler,
     )
 
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    accelerator = Accelerator(mixed_precision="no")
     data = load_from_disk(work.path / "tokens")
     tokenizer = AutoTokenizer.from_pretrained(work.model())
     collator = DataCollatorWithPadding(tokenizer)
@@ -286,9 +286,8 @@ def matrix_product(work: Work, turns: Turns, tokens: int) -> Result:
     from tests.bench import machine
 
     shapes = machine.layer_shapes(tokens, work.hidden, work.inner)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     turns.pause("first", seconds=0.0)
     for _ in range(turns.rounds):
-        rates = {kind: machine.flops_per_second(shapes, kind, device, seconds=1.0) for kind in ("fp32", "bf16")}
+        rates = {kind: machine.flops_per_second(shapes, kind, "cpu", seconds=1.0) for kind in ("fp32", "bf16")}
         turns.pause("train", **rates)
     return {"accuracy": None}

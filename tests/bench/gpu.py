@@ -2,9 +2,10 @@
 
 All contestants run in one process, one after the other, by the code of contestants.py: what is loaded, compiled or
 planned once a process is then paid by none of them. Each is warmed up, timed over whole steps, and looked at by the
-profiler for a few more. cuDNN's attention is off for all but the row that says otherwise: it plans for each new shape.
+profiler for a few more; one that takes too long, as compiling may, is ended and says so in its row. cuDNN's attention
+is off for all but the row that says otherwise: it plans for each new shape.
 
-    python -m tests.bench.gpu [--output FOLDER] [--rounds N] [--tiny]
+    python -m tests.bench.gpu [--output FOLDER] [--rounds N] [--seconds S] [--tiny]
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import argparse
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -30,6 +33,8 @@ PEAK = 989e12
 """Dense bf16 FLOP/s of an H100 or H200 (SXM) by its datasheet."""
 PROFILED = 3
 """Steps under the profiler, after those that are timed."""
+ROW_SECONDS = 75
+"""A row's share of the time, in each round."""
 BF16, UNDROPPED = ("--mixed_precision", "bf16"), ("--attention_dropout", "0")
 
 
@@ -143,8 +148,28 @@ def product(work: Any) -> float:
     return machine.flops_per_second(shapes, "bf16", device, seconds=0.5)
 
 
+class RanOut(BaseException):
+    """The time of a row is over. No Exception, or what is measured might take it for one of its own."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """RanOut in the main thread, wherever it is, once `seconds` are over."""
+
+    def end(*_: Any) -> None:
+        raise RanOut
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def run(chosen: Sequence[Row], work: Any, rounds: int, until: float) -> list[dict[str, Any]]:
-    """Rounds of all rows, as far as time allows; a contestant that fails is out, and says why."""
+    """Rounds of all rows, as far as time allows; a contestant that fails or runs out of time is out, and says why."""
     from tests.bench import worker
 
     watched: list[Any] = []
@@ -155,8 +180,14 @@ def run(chosen: Sequence[Row], work: Any, rounds: int, until: float) -> list[dic
             if result["error"] or time.monotonic() > until:
                 continue
             begun = time.monotonic()
+            limit = min(ROW_SECONDS, until - begun)
             try:
-                measured = measure(row, work, watched)
+                with limited(limit):
+                    measured = measure(row, work, watched)
+            except RanOut:
+                result["error"] = f"not done after {limit:.0f} s"
+                say(f"{row.name}, batch {row.batch}: {result['error']}")
+                continue
             except Exception as error:  # noqa: BLE001  the others are still worth measuring
                 result["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
                 say(f"{row.name}, batch {row.batch}: {result['error']}")
@@ -295,7 +326,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.gpu", description=__doc__)
     parser.add_argument("--output", type=Path, help="folder of the results, and of RESULTS.md")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=330, help="after which nothing more is begun")
+    parser.add_argument("--seconds", type=float, default=330, help="after which everything is ended")
     parser.add_argument("--tiny", action="store_true", help="the same code with a toy model on any CPU")
     return parser.parse_args(argv)
 

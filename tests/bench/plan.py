@@ -94,8 +94,8 @@ class Plan:
     """A whole run of the bench.
 
     Attributes:
-        name: cpu or gpu; names the result files.
-        device: cpu or cuda.
+        name: of the result files.
+        device: cpu or cuda: whether GPUs are hidden from the contestants.
         size: of the model, as models.py knows it.
         warmup: untimed optimizer steps at the beginning of each turn.
         together: whether the contestants start at once: quicker, but then the time to the first step means nothing.
@@ -130,14 +130,12 @@ def tutorial(**numbers: Any) -> Entry:
     return Entry(TUTORIAL, "tutorial", {}, "padded to max_length, fp32", **numbers)
 
 
-def trainer(bf16: bool = False, **numbers: Any) -> Entry:
-    words = "defaults: dynamic padding, " + ("bf16" if bf16 else "fp32")
-    return Entry(TRAINER, "trainer_defaults", {"bf16": bf16}, words, "bf16" if bf16 else "fp32", **numbers)
+def trainer(**numbers: Any) -> Entry:
+    return Entry(TRAINER, "trainer_defaults", {"bf16": False}, "defaults: dynamic padding, fp32", **numbers)
 
 
-def loop(bf16: bool = False, **numbers: Any) -> Entry:
-    words = "dynamic padding, shuffled, " + ("bf16" if bf16 else "fp32")
-    return Entry(LOOP, "accelerate_loop", {"bf16": bf16}, words, "bf16" if bf16 else "fp32", **numbers)
+def loop(**numbers: Any) -> Entry:
+    return Entry(LOOP, "accelerate_loop", {}, "dynamic padding, shuffled, fp32", **numbers)
 
 
 def machine(tokens: int, rounds: int) -> Entry:
@@ -148,7 +146,7 @@ def curve(steps: int) -> tuple[Entry, Entry]:
     """Two runs without dropout, whose losses are compared; they take part in no round."""
     numbers: dict[str, Any] = {"steps": steps, "rounds": 0, "evaluations": 0}
     mine = Entry(CURVE[0], "ours", {"flags": list(EVERY_LOSS), "dropout": False}, "fp32", **numbers)
-    return mine, Entry(CURVE[1], "accelerate_loop", {"bf16": False, "dropout": False}, "fp32", **numbers)
+    return mine, Entry(CURVE[1], "accelerate_loop", {"dropout": False}, "fp32", **numbers)
 
 
 def levers() -> tuple[Entry, ...]:
@@ -208,45 +206,13 @@ def cpu() -> Plan:
     return Plan("cpu", "cpu", "minilm", workloads, CPU_BARS)
 
 
-def gpu() -> Plan:
-    """One GPU and BERT-base's shape; b, c and d in bf16 like ours, so that the ratio is of the method."""
-    numbers: dict[str, Any] = {"steps": 30}
-    bf16 = ("--mixed_precision", "bf16")
-    without = ("--attention_dropout", "0")
-    packed = ours(UNDROPPED, *bf16, *without, **numbers)
-    long = (
-        machine(16384, 3),
-        ours(OURS, *bf16, **numbers),
-        packed,
-        ours(f"{UNDROPPED}, no packing", *bf16, *without, "--no_packing", **numbers),
-        tuned(32, True, **numbers),
-        tuned(16, True, **numbers),
-        tuned(32, True, workers=4, **numbers),
-        tutorial(steps=5, rounds=3),
-        trainer(bf16=True, **numbers),
-        loop(bf16=True, **numbers),
-    )
-    few = (
-        machine(16384, 3),
-        ours(OURS, *bf16, **numbers),
-        tuned(32, True, workers=4, **numbers),
-        trainer(bf16=True, **numbers),
-    )
-    workloads = (
-        Workload(LONG, long, evaluation_rows=1000),
-        Workload(SHORT, few, evaluation_rows=1000),
-        Workload(PAIRS, (*few, *curve(20)), evaluation_rows=1000, curve=CURVE),
-    )
-    return Plan("gpu", "cuda", "bert-base", workloads, GPU_BARS, learning_rate=5e-5, warmup=10)
-
-
 def tiny(plan: Plan) -> Plan:
     """The same code in seconds on any CPU: the first workload, one of each kind, one short round."""
     first = plan.workloads[0]
     chosen = (machine(64, 1), ours(OURS, *EVERY_LOSS), tuned(4, True), tutorial(), loop())
     entries = tuple(replace(e, steps=2, rounds=1, evaluations=min(e.evaluations, 1)) for e in chosen)
     workload = replace(first, entries=entries, rows=400, evaluation_rows=12, curve=(OURS, LOOP))
-    small = replace(plan, device="cpu", size="tiny", workloads=(workload,), batch=8, max_length=64, warmup=1)
+    small = replace(plan, size="tiny", workloads=(workload,), batch=8, max_length=64, warmup=1)
     return replace(small, bars=tuple(bar for bar in plan.bars if bar.workload == first.name), together=True)
 
 
@@ -262,12 +228,4 @@ CPU_BARS = (
     Bar(LONG, "first step", OURS, TRAINER, 1.0, at_most=True),
     Bar(SHORT, "training", OURS, TRAINER, 1.5),
     Bar(SHORT, "first step", OURS, TRAINER, 1.0, at_most=True),
-)
-
-
-GPU_BARS = (
-    Bar(LONG, "training", UNDROPPED, TUNED, 1.5),
-    Bar(LONG, "machine", UNDROPPED, "", 0.50),
-    Bar(LONG, "training", OURS, TUNED, 1.5),
-    Bar(LONG, "machine", OURS, "", 0.50),
 )

@@ -117,7 +117,7 @@ def document(folder: Path) -> str:
 def section(results: Mapping[str, Any]) -> str:
     """Hardware, a table for each workload, the bars."""
     hardware = results["hardware"]
-    where = hardware["gpu"] or f"{hardware['cores']} core(s) of {hardware['cpu']}"
+    where = f"{hardware['cores']} core(s) of {hardware['cpu']}"
     versions = ", ".join(f"{name} {hardware[name]}" for name in ("torch", "transformers", "accelerate", "datasets"))
     facts = f"Model: {results['size']}. {versions}. The whole run took {results['seconds'] / 60:.0f} min."
     lines = [f"## {where}, {results['date']}", "", facts, "", f"![rates]({results['plan']}.png)"]

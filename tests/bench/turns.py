@@ -67,8 +67,6 @@ class Turns:
 
     def pause(self, kind: str, **values: Any) -> None:
         """Tell the conductor and wait for the next turn; what memory is held in reserve may be the others' then."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         if self._trimmed:
             with suppress(AttributeError):  # where the C library is not glibc
                 ctypes.CDLL(None).malloc_trim(0)

@@ -43,11 +43,7 @@ def watch_loaded_models(watch: Callable[[Any], None]) -> None:
 
 
 def peak_memory() -> int:
-    """Most bytes this process held: on the GPU where there is one, else resident."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    """Most bytes of memory that this process held."""
     status = Path("/proc/self/status").read_text(encoding="ascii")  # ru_maxrss begins with the parent's
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
