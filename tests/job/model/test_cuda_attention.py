@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from job.model import cuda_attention
+from job.batching import collate
+from job.batching.collate import PackedFormat
+from job.config.tasks import SINGLE_LABEL
+from job.model import cuda_attention, packing
 from job.model.attention_spec import AttentionSpec
+from tests.support.pairs import LENGTHS, PAD, pairs
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 FLASH, EFFICIENT = "_flash_attention_forward", "_efficient_attention_forward"
@@ -129,3 +135,48 @@ def test_dropout_in_fp32_is_an_error_and_not_a_wrong_gradient() -> None:
     bounds = torch.empty(B + 1, dtype=torch.int32, device="meta")
     with pytest.raises(NotImplementedError, match="use --mixed_precision bf16 or --attention_dropout 0"):
         cuda_attention.attend(q, k, v, bounds, LONGEST, AttentionSpec(0.1, 1.0))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Compiled
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+COMPILED: dict[str, dict[str, Any]] = {
+    "bert": SMALL,
+    "llama": {**SMALL, "num_key_value_heads": 2},
+    "modernbert": {**SMALL, "local_attention": 8, **dict.fromkeys(("bos_token_id", "eos_token_id"), 2)},
+}
+
+
+def graphs_after_each(architecture: str, dynamic: bool) -> list[int]:
+    """How many graphs were compiled after each of some packed micro-batches, forward and backward."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    settings = {"vocab_size": 90, "pad_token_id": PAD, "num_labels": 3, **COMPILED[architecture]}
+    with torch.device("meta"):
+        config = AutoConfig.for_model(architecture, **settings)
+        model = AutoModelForSequenceClassification.from_config(config, dtype=BF16).train()
+    packing.enable(model)
+    split = pairs(SINGLE_LABEL, architecture if architecture == "bert" else "distilbert")
+    form = PackedFormat(PAD, packing.padding_position(model), 1, max(LENGTHS), with_lengths=False)
+    torch._dynamo.reset()
+    graphs, found = CompileCounterWithBackend("eager"), []
+    model.compile(fullgraph=True, dynamic=dynamic, backend=graphs)
+    for rows in [[0, 1, 2], [1, 3], [4, 5, 6, 7], [0, 9, 2, 3, 5], [2, 3, 4]]:
+        inputs = collate.moved(collate.packed(split, form, np.array(rows)), torch.device("meta"))[0]
+        assert inputs["packed"].lengths == ()
+        model(**inputs).logits.float().sum().backward()
+        found.append(graphs.frame_count)
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("architecture", COMPILED)
+def test_packed_micro_batches_of_all_shapes_share_their_graphs(architecture: str) -> None:
+    """One that pads the token ids for the head, and one of all that is computed."""
+    assert graphs_after_each(architecture, dynamic=True) == [2] * 5
+
+
+@pytest.mark.long
+def test_graphs_of_fixed_shapes_would_be_compiled_for_each() -> None:
+    assert graphs_after_each("bert", dynamic=False) == [2, 4, 6, 8, 10]
