@@ -77,7 +77,7 @@ def test_no_local_path_is_written(tmp_path: Path) -> None:
     run, metric, corpus = tmp_path / "run-1" / "model", tmp_path / "own_metric", tmp_path / "corpus"
     for folder in (run, metric, corpus):
         folder.mkdir(parents=True)
-    local = {"train_file": None, "validation_file": None, "dataset_name": str(corpus)}
+    local: dict[str, Any] = {"train_file": None, "validation_file": None, "dataset_name": str(corpus)}
     found = made(model_name_or_path=str(run), metrics=[str(metric)], **local)
     assert str(tmp_path) not in str(found)
     assert "/home/me" not in str(made(test_file="/home/me/secret/test.csv"))
@@ -91,7 +91,7 @@ def test_license_base_and_language_are_those_that_local_cards_name(tmp_path: Pat
     for folder, header in {base: "license: mit\nbase_model: acme/large", corpus: "language: [de, fr]"}.items():
         folder.mkdir()
         (folder / "README.md").write_text(f"---\n{header}\n---\n")
-    local = {"train_file": None, "validation_file": None, "dataset_name": str(corpus)}
+    local: dict[str, Any] = {"train_file": None, "validation_file": None, "dataset_name": str(corpus)}
     found = made(model_name_or_path=str(base), **local).data
     assert (found.get("license"), found.get("base_model"), found.get("language")) == ("mit", "acme/large", ["de", "fr"])
     for header in ("license: other", "license: [a]\nbase_model: /home/me", "license: {", "- a", ""):

@@ -42,6 +42,7 @@ def test_factors_are_taken_by_name() -> None:
 @pytest.mark.parametrize("weights", ["balanced", {"red": 0.0, "green": 2.0, "blue": 0.5}, None], ids=str)
 def test_the_loss_is_torchs_mean_of_the_global_batch(smoothing: float, weights: dict[str, float] | None) -> None:
     split = split_of(20, classes=3, seed=0)
+    assert split.labels is not None
     wanted = objective.objective(COLORS, Training(class_weights=weights, label_smoothing_factor=smoothing), split, CPU)
     logits, labels = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.from_numpy(split.labels)
     by_class = None if weights is None else torch.from_numpy(objective.of_classes(weights, NAMES, split.labels))
@@ -58,6 +59,7 @@ def test_without_weights_a_batch_counts_its_rows() -> None:
 
 def test_a_batch_of_rows_that_do_not_count_is_rejected_before_training() -> None:
     split = split_of(40, classes=3, seed=0)
+    assert split.labels is not None
     ignoring = Training(class_weights={"red": 0.0, "green": 0.0, "blue": 1.0})
     wanted = objective.objective(COLORS, ignoring, split, CPU)
     of_twos = list(planner.global_batches(40, 2, 0, 20))

@@ -97,6 +97,7 @@ def by_torch(out: Path, network: Any, split: Split, form: Form) -> None:
     """The gradient of torch's own weighted mean, of all rows at once."""
     network.zero_grad()
     inputs, labels = form.collate(split)(np.arange(len(split)))
+    assert labels is not None
     weights = torch.tensor([WEIGHTS[name] for name in TASK.names])
     loss = F.cross_entropy(network(**inputs).logits, labels, weights, label_smoothing=SMOOTHING)
     loss.backward()

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ echo "$*" >> {folder}/asked
 """
 
 
-ELEMENT = {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
+ELEMENT: dict[str, Any] = {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
 """The element of an array whose plain job id is the array's."""
 
 
@@ -100,7 +101,7 @@ def test_an_element_of_an_array_requeues_itself_alone(tmp_path: Path) -> None:
 def status_after(folder: Path, *, rc: int, state: str, owner: str, **variables: str) -> dict[str, object]:
     before = {"state": state, "step": 7, "reason": "", "owner": owner, "heartbeat": "then"}
     files.write_json(folder / "status.json", before)
-    assert after_srun(folder, rc=rc, stopped_by=None, job=RUNNING, **variables)[0] == rc
+    assert after_srun(folder, rc=rc, stopped_by=None, job=RUNNING, failures=0, **variables)[0] == rc
     return json.loads((folder / "status.json").read_text("utf-8"))
 
 
