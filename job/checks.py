@@ -20,6 +20,8 @@ from job.errors import Refused
 from job.runtime import contract
 
 FILES_CHECKED = 100
+ADAPTER_CONFIG = "adapter_config.json"
+"""File of a folder that holds an adapter, as peft writes it."""
 ANSWERS = (".csv", ".jsonl", ".parquet")
 """Formats of --output_file."""
 
@@ -29,6 +31,7 @@ def check(config: Config) -> None:
     _check_bounds(config)
     _check_choices(config)
     _check_model(config)
+    _check_adapters(config)
     _check_sources(config)
     _check_files(config)
     _check_output_file(config)
@@ -95,6 +98,8 @@ def _check_model(config: Config) -> None:
         if _is_missing_path(name):
             raise Refused(f"--model_name_or_path {name}: there is no such folder")
         return
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise not_a_model(name)
     if not (folder / "config.json").is_file():
         has_model = (folder / "model" / "config.json").is_file()
         instead = f"; this is a run folder, its model is {name.rstrip('/')}/model" if has_model else ""
@@ -108,6 +113,24 @@ def _check_model(config: Config) -> None:
     if isinstance(positions, int) and asked is not None and 0 < positions < asked:
         raise Refused(f"--max_seq_length {asked} is more than the {positions} positions of the model {name}")
     _check_weights(folder)
+
+
+def not_a_model(name: str) -> Refused:
+    """The error for an adapter in place of a model."""
+    merged = Path(name).parent / "model"
+    if (merged / "config.json").is_file():
+        return Refused(f"{name} is an adapter, not a model; the model that it was merged into is {merged}")
+    return Refused(f"{name} is an adapter, not a model: merge it into its base model (merge_and_unload of peft), save "
+                   "that, and name its folder")  # fmt: skip
+
+
+def _check_adapters(config: Config) -> None:
+    model = config.model
+    if model.lora_rank and not config.training.do_train:
+        raise Refused("--lora_rank is about training: leave it out with --no_do_train")
+    for name, given in (("lora_alpha", model.lora_alpha is not None), ("lora_dropout", model.lora_dropout > 0)):
+        if given and not model.lora_rank:
+            raise Refused(f"--{name} is about low-rank adapters: give --lora_rank")
 
 
 def _is_missing_path(name: str) -> bool:

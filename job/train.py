@@ -35,6 +35,7 @@ from job.runtime.console import log
 
 if TYPE_CHECKING:
     from job.data.dataset import Data
+    from job.model.lora import Adapter
     from job.run.context import RunContext
     from job.run.opening import Opened
 
@@ -134,7 +135,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
 
     from job import distributed
     from job.data import dataset
-    from job.model import head, limits, loading, readable, tokenizers
+    from job.model import head, limits, loading, lora, readable, tokenizers
     from job.report import summary
     from job.run import folder as run_folder
     from job.run import tracking
@@ -161,12 +162,15 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     set_seed(config.training.seed)
     with distributed.raise_on_all(accelerator), console.notice("loading the model"):
         readable.check_rows(read, tokenizer, pretrained)
-        network = loading.load(config.model, pretrained, read.task, tokenizer.pad_token_id, trained)
+        network, new = loading.load_naming_new(config.model, pretrained, read.task, tokenizer.pad_token_id, trained)
+        weights = sum(parameter.nbytes for parameter in network.parameters())
+        adapter = lora.attach(config.model, network, new) if config.model.lora_rank else None
         signals.raise_if_stopping()
     if config.training.do_train:
-        weights = sum(tensor.nbytes for tensor in network.state_dict().values())
-        distributed.broadcast_from_main(accelerator, lambda: run_folder.require_space(folder, weights))
-        outcome = finetune.finetune(context, network, tokenizer, read, resumed)
+        updated = sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)
+        distributed.broadcast_from_main(accelerator, lambda: run_folder.require_space(folder, weights, updated))
+        distributed.broadcast_from_main(accelerator, lambda: refuse_other_base(resumed, adapter))
+        outcome = finetune.finetune(context, network, tokenizer, read, resumed, adapter)
     else:
         outcome = finetune.evaluate_only(context, network, tokenizer, read)
 
@@ -189,6 +193,17 @@ def refuse_other_data(resumed: Path | None, read: Data) -> None:
         if before[name] != now[name]:
             raise Refused(f"the {what} changed since {resumed.name} was saved: restore it, choose another "
                           "--output_dir, or start over with --overwrite_output_dir")  # fmt: skip
+
+
+def refuse_other_base(resumed: Path | None, adapter: Adapter | None) -> None:
+    """Refused if the frozen weights are not those that the adapters of the checkpoint were trained with."""
+    from job.run import checkpoints
+
+    if resumed is None or adapter is None:
+        return
+    if checkpoints.read_state(resumed)["base"] != adapter.base:
+        raise Refused(f"the base model is not what it was when {resumed.name} was made: restore it, choose another "
+                      "--output_dir, or start over with --overwrite_output_dir")  # fmt: skip
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -39,6 +39,13 @@ class Model:
     """Dropout of attention probabilities; unset: the checkpoint's. 0 is faster."""
     packing: bool = runtime_setting(True)
     """Lay the sequences of a forward pass end to end instead of padding them, where the model allows it."""
+    lora_rank: int = setting(0, at_least=0)
+    """Train low-rank adapters of this rank in every linear layer instead of all weights, and what is new in the head;
+    8 to 64 are usual. 0: train all weights."""
+    lora_alpha: int | None = setting(None, above=0)
+    """Strength of the adapters: their output times lora_alpha / lora_rank is added. Unset: twice the rank."""
+    lora_dropout: float = setting(0.0, at_least=0, below=1)
+    """Dropout of the adapters' input."""
     gradient_checkpointing: bool = runtime_setting(False)
     """Compute activations again in the backward pass: less memory, about a third more time."""
     torch_compile: bool = runtime_setting(False)

@@ -6,6 +6,7 @@ updates, and autocast gives the speed without that. Code that a repository bring
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from job import config
+from job import checks, config
 from job.config.tasks import Task
 from job.data import hub
 from job.errors import Refused
@@ -66,7 +67,20 @@ def load_config(model: config.Model) -> PreTrainedConfig:
     """The model's architecture and label names. Refused if there is no readable one."""
     from transformers import AutoConfig
 
-    return from_pretrained(AutoConfig, model, model.model_name_or_path)
+    try:
+        found = from_pretrained(AutoConfig, model, model.model_name_or_path)
+    except Refused:
+        with contextlib.suppress(OSError):  # the first error says more
+            _refuse_adapter(model)
+        raise
+    _refuse_adapter(model)
+    return found
+
+
+def _refuse_adapter(model: config.Model) -> None:
+    """Transformers would load the base model that an adapter names, from wherever it is."""
+    if has_file(model, model.model_name_or_path, checks.ADAPTER_CONFIG):
+        raise checks.not_a_model(model.model_name_or_path)
 
 
 def network_class(pretrained: PreTrainedConfig) -> Any:
@@ -113,7 +127,14 @@ def _dropout_options(model: config.Model, pretrained: PreTrainedConfig) -> dict[
 def load(
     model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int, trained: bool = False
 ) -> PreTrainedModel:
-    """The model with a head for `task`, weights in fp32.
+    """The model of `load_naming_new`."""
+    return load_naming_new(model, pretrained, task, pad_token_id, trained)[0]
+
+
+def load_naming_new(
+    model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int, trained: bool = False
+) -> tuple[PreTrainedModel, frozenset[str]]:
+    """The model with a head for `task`, weights in fp32; and the names of the weights that the checkpoint lacks.
 
     The head is new unless the checkpoint has one of the same size: then training starts from that. `pad_token_id` is
     what rows are padded with: the head of a decoder reads the last token before it. `trained`: no weight may be new,
@@ -146,7 +167,7 @@ def load(
     if model.torch_compile:
         loaded.compile(dynamic=True)
     _mask_without_asking_the_device(loaded)
-    return loaded
+    return loaded, frozenset({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
 
 
 def _configured(model: config.Model, pretrained: PreTrainedConfig, task: Task) -> PreTrainedConfig:

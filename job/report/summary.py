@@ -120,6 +120,8 @@ def publish(
     if outcome.train is not None:
         text = card.model_card(config, results, data)
         files.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, text, aside))
+    if outcome.adapter is not None:
+        files.publish(folder.adapter, outcome.adapter.save)
     manifest.amend(folder, ended=files.utc_now())
     files.write_json(folder.results, results)
     if config.run.save_total_limit is None:
@@ -190,6 +192,7 @@ def summary(results: Mapping[str, Any], folder: RunFolder, output_file: str | No
         lines += [f"trained {train['steps']} steps in {train['seconds']:.0f} s, "
                   f"{train['examples_per_second']:.1f} examples/s; best at step {results['best_step']}"]  # fmt: skip
         lines += [f"model    {shown}/model"]
+        lines += [f"adapter  {shown}/adapter, merged into the model"] if folder.adapter.exists() else []
     files = [path.name for path in (folder.results, folder.predictions, folder.test_predictions) if path.exists()]
     lines += [f"results  {shown}/{', '.join(files)}"]
     lines += [f"answers  {_shown(Path(output_file))}"] if output_file else []

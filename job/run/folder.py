@@ -28,7 +28,7 @@ ASIDE = ".new-"
 """Prefix of the name of a checkpoint that is still being written."""
 CONTENTS = (
     *("config.yaml", "manifest.json", "metrics.jsonl", "results.json", "status.json", "predictions.parquet"),
-    *("test_predictions.parquet", "model", "checkpoints", "tensorboard"),
+    *("test_predictions.parquet", "model", "adapter", "checkpoints", "tensorboard"),
 )
 
 
@@ -65,6 +65,10 @@ class RunFolder:
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
 
     @property
     def checkpoints(self) -> Path:
@@ -197,16 +201,21 @@ def _own_configuration(folder: RunFolder) -> Config:
         raise Refused(f"{folder.path} contains {held}: choose another --output_dir") from None
 
 
-def require_space(folder: RunFolder, weights: int) -> None:
-    """Refused if the disk has no space for two checkpoints (weights, AdamW's two moments) and the model: 7 x `weights`.
+def require_space(folder: RunFolder, model: int, trained: int) -> None:
+    """Refused if the disk has no space for two checkpoints (trained weights, AdamW's two moments) and the model.
 
     The space of existing checkpoints counts as free, because new ones replace them.
+
+    Args:
+        model: bytes of all weights.
+        trained: bytes of the weights that are trained.
     """
     there = sum(path.stat().st_size for path in folder.checkpoints.rglob("*") if path.is_file())
     free = shutil.disk_usage(folder.path).free + there
-    if free < 7 * weights:
+    needed = model + 6 * trained
+    if free < needed:
         raise Refused(
-            f"the disk of {folder.path} has {free / 1e6:,.0f} MB free, but the run needs {7 * weights / 1e6:,.0f} MB: "
+            f"the disk of {folder.path} has {free / 1e6:,.0f} MB free, but the run needs {needed / 1e6:,.0f} MB: "
             "free some space, or choose another --output_dir"
         )
 

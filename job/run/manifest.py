@@ -22,7 +22,17 @@ from job.runtime import contract, files
 from job.runtime.environment import ROOT
 
 TOKEN_LIMIT = "max_tokens_per_device"
-PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "numpy", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "evaluate",
+    "accelerate",
+    "peft",
+    "tokenizers",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def new(*, seed: int, world_size: int, device: str, fingerprint: str, before: Mapping[str, Any]) -> dict[str, Any]:

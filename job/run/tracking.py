@@ -183,13 +183,20 @@ class Tracker:
         self._window.started += seconds
         self._record({"step": self.step, "epoch": round(epoch, 4), "split": "eval", **scores, "best": best})
 
+    def merged(self, step: int, epoch: float, scores: Mapping[str, float]) -> None:
+        """Take in the evaluation of the model of `step` with its adapters merged."""
+        self._record({"step": step, "epoch": round(epoch, 4), "split": "merged", **scores})
+
     def finish(self) -> None:
-        """End the time of training and write all pending records.
+        """End the time of training."""
+        self._end_window()
+
+    def flush(self) -> None:
+        """Write all pending records.
 
         Raises:
             OSError: metrics.jsonl could not be written.
         """
-        self._end_window()
         if self._records is not None:
             self._records.flush()
 
@@ -222,4 +229,4 @@ def line(values: Mapping[str, Any], steps: int) -> str:
                 f"{values['examples_per_second']:.1f} examples/s{skipped}")  # fmt: skip
     shown = {k: v for k, v in values.items() if k not in ("step", "epoch", "split", "loss", "best")}
     numbers = "  ".join(f"{name} {v:.4f}" if isinstance(v, float) else f"{name} {v}" for name, v in shown.items())
-    return f"{head}  {numbers}{'  (best so far)' if values['best'] else ''}"
+    return f"{head}  {numbers}{'  (best so far)' if values.get('best') else ''}"

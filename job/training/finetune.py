@@ -34,6 +34,8 @@ from job.training.stopping import StopVote
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from job.model.lora import Adapter
+
 
 OVERHEAD = {"cpu": 64, "gpu": 16384}
 """Tokens computed in the fixed time of a forward and backward pass: measured on two cores, and on an H200 whose host
@@ -66,10 +68,13 @@ def finetune(
     tokenizer: PreTrainedTokenizerBase,
     data: Data,
     resumed: Path | None = None,
+    adapter: Adapter | None = None,
 ) -> Outcome:
     """Train, evaluate when due and after the last step, save checkpoints, and keep the best.
 
-    `resumed` is the checkpoint to resume from; the main process alone reads it.
+    Args:
+        resumed: the checkpoint to resume from; the main process alone reads it.
+        adapter: what is in `model`, where its own weights are not trained.
 
     Raises:
         Refused, NonFiniteLoss: on every process.
@@ -82,7 +87,9 @@ def finetune(
     _announce(form, context)
     if not context.config.model.torch_compile:  # whose graph it would cut at every layer
         cpu_dropout.replace_dropout(model)
-    state, steps = _prepared(context, model, len(data.train))
+    if adapter is not None:
+        _ready_adapter(context, adapter)
+    state, steps = _prepared(context, model, len(data.train), adapter)
     wanted = _objective(context, data, steps)
     torch.manual_seed(training.seed + accelerator.process_index)  # dropout differs between processes
     loader = BatchLoader(data.train, form, accelerator, OVERHEAD[distributed.device_class(accelerator)])
@@ -135,7 +142,17 @@ def _token_limit(context: RunContext, model: PreTrainedModel, loader: BatchLoade
     return limit
 
 
-def _prepared(context: RunContext, model: PreTrainedModel, examples: int) -> tuple[TrainState, int]:
+def _ready_adapter(context: RunContext, adapter: Adapter) -> None:
+    """Hold frozen weights in bf16 where the run computes in it; not earlier, as the forms are compared in fp32."""
+    if context.accelerator.mixed_precision == "bf16":
+        adapter.hold_base_in_bf16()
+    if context.accelerator.is_main_process:
+        log.info(f"lora     {adapter.describe()}")
+
+
+def _prepared(
+    context: RunContext, model: PreTrainedModel, examples: int, adapter: Adapter | None
+) -> tuple[TrainState, int]:
     """What training starts from, on the device, and the number of steps."""
     training = context.config.training
     steps = optim.total_steps(training, examples)
@@ -148,7 +165,7 @@ def _prepared(context: RunContext, model: PreTrainedModel, examples: int) -> tup
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         wrapped, prepared = context.accelerator.prepare(model, optimizer)
     optim.allocate_moments(optimizer)
-    return TrainState(wrapped, prepared, schedule), steps
+    return TrainState(wrapped, prepared, schedule, adapter), steps
 
 
 def _resume(path: Path, state: TrainState, accelerator: Accelerator) -> Mapping[str, Any]:

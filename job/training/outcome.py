@@ -11,6 +11,8 @@ from job.evaluation.prediction import Predictions
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from job.model.lora import Adapter
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -22,6 +24,7 @@ class Outcome:
         test: predictions and scores (none without labels) of the test set; None without one.
         best_step: optimizer steps before the best evaluation; 0 where nothing was trained.
         train: numbers of results.json's "train"; None where nothing was trained.
+        adapter: what was trained, where it has been merged into the model.
     """
 
     model: PreTrainedModel
@@ -29,3 +32,4 @@ class Outcome:
     test: tuple[Predictions, Mapping[str, float]] | None = None
     best_step: int = 0
     train: Mapping[str, Any] | None = None
+    adapter: Adapter | None = None

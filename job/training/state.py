@@ -17,6 +17,8 @@ from accelerate import Accelerator
 from torch.optim.lr_scheduler import LRScheduler
 
 from job import distributed
+from job.model import lora
+from job.model.lora import Adapter
 from job.run.checkpoints import Snapshot, Tensors
 
 MODEL, OPTIMIZER, RNG = "model", "optimizer", "rng"
@@ -25,11 +27,15 @@ VALUES = ("groups", "schedule", "scaler", "processes")
 
 @dataclass(frozen=True)
 class TrainState:
-    """What a step changes: the prepared model (DDP where there are several processes), optimizer, and schedule."""
+    """What a step changes: the prepared model (DDP where there are several processes), optimizer, and schedule.
+
+    `adapter`: of a model whose own weights are frozen.
+    """
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     schedule: LRScheduler
+    adapter: Adapter | None = None
 
 
 def capture(training: TrainState, accelerator: Accelerator) -> tuple[dict[str, Tensors], dict[str, Any]]:
@@ -53,6 +59,8 @@ def capture(training: TrainState, accelerator: Accelerator) -> tuple[dict[str, T
         "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
         "processes": accelerator.num_processes,
     }
+    if training.adapter is not None:
+        values["base"] = training.adapter.base
     return tensors, values
 
 
@@ -89,14 +97,24 @@ def _plain(snapshot: Snapshot) -> tuple[int, dict[str, Any]]:
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, copied to the CPU; tied ones once, as a safetensors file takes none twice."""
+    """Parameters and buffers by name, copied to the CPU; tied ones once, as a safetensors file takes none twice.
+
+    Where adapters are trained, the frozen weights are left out: they are those of the base model.
+    """
     seen: set[int] = set()
     kept = {}
+    left_out = _frozen(model)
     for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen or tensor.numel() == 0:
+        if name not in left_out and (tensor.data_ptr() not in seen or tensor.numel() == 0):
             kept[name] = _copy(tensor)
         seen.add(tensor.data_ptr())
     return kept
+
+
+def _frozen(model: torch.nn.Module) -> set[str]:
+    if not lora.is_in(model):
+        return set()
+    return {name for name, parameter in model.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
 
 
 def load_weights(model: torch.nn.Module, tensors: Tensors) -> None:
@@ -108,7 +126,7 @@ def load_weights(model: torch.nn.Module, tensors: Tensors) -> None:
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     state = model.state_dict()
     there = {state[name].data_ptr() for name in tensors if name in state}
-    absent = [name for name in missing if state[name].data_ptr() not in there]
+    absent = [name for name in set(missing) - _frozen(model) if state[name].data_ptr() not in there]
     if absent or unexpected:
         raise RuntimeError(f"the checkpoint does not fit the model: missing {absent[:3]}, unknown {unexpected[:3]}")
 

@@ -38,6 +38,8 @@ from job.training.stopping import StopVote
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from job.model.lora import Adapter
+
 DEFAULT_SAVE_LIMIT = 2
 """Checkpoints that are kept, besides the best, where the user does not say: one may turn out to be damaged."""
 EVALUATION = "evaluation"
@@ -103,9 +105,8 @@ class StepEnd:
 
     def outcome(self) -> Outcome:
         """The best model, what it predicted, and the test set's predictions by it; `train` is left out."""
-        folder = self._context.folder
-        with distributed.raise_on_all(self._accelerator), run_folder.needing_room(folder):
-            self._tracker.finish()
+        self._tracker.finish()
+        self._flush_records()
         if self._accelerator.is_main_process and not self._selection.has_best:
             log.warning(f"{self._selection.metric} has no value in any evaluation: the newest model is kept")
         model = self._accelerator.unwrap_model(self._training.model, keep_fp32_wrapper=False)
@@ -113,15 +114,27 @@ class StepEnd:
         if best_step != self._tracker.step or self._best is None:
             self._restore_best(model, best_step)
         assert self._best is not None
-        test = None
-        if self._data.test is not None:
-            try:
-                test = self._evaluate(self._data.test)
-            except Stopped as stop:
-                self._require_saved(stop)
-                stop.progress = f"after the last step, checkpoint saved; {self._how_to_resume()}"
-                raise
-        return Outcome(model, self._best, test, best_step)
+        try:
+            if self._training.adapter is not None:
+                self._merge(self._training.adapter)
+            test = None if self._data.test is None else self._evaluate(self._data.test)
+        except Stopped as stop:
+            self._require_saved(stop)
+            stop.progress = f"after the last step, checkpoint saved; {self._how_to_resume()}"
+            raise
+        return Outcome(model, self._best, test, best_step, adapter=self._training.adapter)
+
+    def _merge(self, adapter: Adapter) -> None:
+        """Merge the best adapters into the model, and evaluate that, as it is published: merging rounds."""
+        adapter.merge()
+        self._best = self._evaluate(self._evaluation)
+        step = self._selection.best_step
+        self._tracker.merged(step, step / self._per_epoch, self._best[1])
+        self._flush_records()
+
+    def _flush_records(self) -> None:
+        with distributed.raise_on_all(self._accelerator), run_folder.needing_room(self._context.folder):
+            self._tracker.flush()
 
     def close(self) -> None:
         """Nothing is being written any more, and no step follows."""

@@ -35,12 +35,19 @@ CHECKPOINT_BYTES = 4
 
 @dataclass(frozen=True)
 class Size:
-    """What of a model decides the memory of a step."""
+    """What of a model decides the memory of a step.
+
+    Attributes:
+        parameters: that are trained.
+        layers, hidden, intermediate: of the model.
+        frozen_bytes: of the parameters that are not trained.
+    """
 
     parameters: int
     layers: int
     hidden: int
     intermediate: int
+    frozen_bytes: int = 0
 
 
 def default(model: PreTrainedModel, accelerator: Accelerator, checkpointing: bool) -> int:
@@ -59,7 +66,7 @@ def fitting(size: Size, memory: int, half: bool, checkpointing: bool) -> int:
     token = layer * size.layers
     if checkpointing:
         token = layer + CHECKPOINT_BYTES * size.hidden * size.layers
-    room = SHARE * memory - STATE_BYTES * size.parameters
+    room = SHARE * memory - STATE_BYTES * size.parameters - size.frozen_bytes
     return int(min(MOST, max(LEAST, room / token // 1024 * 1024)))
 
 
@@ -71,4 +78,6 @@ def size_of(model: PreTrainedModel) -> Size | None:
         return None
     names = ("intermediate_size", "hidden_dim", "ffn_dim", "n_inner", "d_ff")
     told = next((value for name in names if isinstance(value := getattr(config, name, None), int)), 4 * hidden)
-    return Size(sum(p.numel() for p in model.parameters()), layers, hidden, told)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = sum(p.nbytes for p in model.parameters() if not p.requires_grad)
+    return Size(trained, layers, hidden, told, frozen)

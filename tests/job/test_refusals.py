@@ -89,7 +89,7 @@ def new_run(name: str) -> None:
 def full_disk(weights: str) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
-        run_folder.require_space(run_folder.RunFolder(Path.cwd()), int(weights))
+        run_folder.require_space(run_folder.RunFolder(Path.cwd()), int(weights), int(weights))
 
 
 def launched_with(words: str) -> None:
@@ -156,6 +156,12 @@ CASES = [
     Case(f"{SOURCES} --seed -1"),
     Case(f"{SOURCES} --layer_lr_decay 0"),
     Case(f"{SOURCES} --layer_lr_decay 1.1"),
+    Case(f"{SOURCES} --lora_rank -1"),
+    Case(f"{SOURCES} --lora_rank 8 --lora_alpha 0"),
+    Case(f"{SOURCES} --lora_rank 8 --lora_dropout 1"),
+    Case(f"{SOURCES} --lora_alpha 16"),
+    Case(f"{SOURCES} --lora_dropout 0.1"),
+    Case(f"{SOURCES} --no_do_train --lora_rank 8"),
     Case(f"{SOURCES} --max_predict_samples -5"),
     Case(f"{SOURCES} --max_predict_samples 0"),
     Case(f"{SOURCES} --learning_rate nan"),
@@ -196,6 +202,11 @@ CASES = [
     Case(f"{SOURCES} --model_name_or_path runs/mine/model"),
     Case(f"{SOURCES} --model_name_or_path runs/model", {"runs/notes.txt": ""}),
     Case(f"{SOURCES} --model_name_or_path run", {"run/model/config.json": "{}"}),
+    Case(f"{SOURCES} --model_name_or_path mine", {"mine/adapter_config.json": "{}"}),
+    Case(
+        f"{SOURCES} --model_name_or_path run/adapter",
+        {"run/adapter/adapter_config.json": "{}", "run/model/config.json": "{}"},
+    ),
     Case(f"{SOURCES} --tokenizer_name ./tokenizer"),
     Case(f"{SOURCES} --model_name_or_path model", {"model/notes.txt": ""}),
     Case(f"{SOURCES} --model_name_or_path model", {"model/config.json": "{"}),

@@ -29,6 +29,12 @@ def test_what_fits(size: Size, memory: int, half: bool, expected: int) -> None:
     assert fitting(size, memory * GIB, half, checkpointing=False) == expected
 
 
+def test_frozen_weights_leave_more_room() -> None:
+    frozen = Size(1_000_000, 28, 2048, 6144, frozen_bytes=2 * 1_200_000_000)
+    assert fitting(BILLION, 80 * GIB, True, checkpointing=False) == 9216
+    assert fitting(frozen, 80 * GIB, True, checkpointing=False) == 14336
+
+
 def test_checkpointing_makes_room() -> None:
     assert fitting(LARGE, 24 * GIB, True, checkpointing=True) > 4 * fitting(LARGE, 24 * GIB, True, checkpointing=False)
 
@@ -49,10 +55,13 @@ def test_the_size_is_read_from_the_configuration(architecture: str) -> None:
     import transformers
 
     config = getattr(transformers, architecture)()
-    model: Any = SimpleNamespace(config=config, parameters=lambda: [torch.empty(3), torch.empty(2, 2)])
+    parameters = [torch.nn.Parameter(torch.empty(shape)) for shape in ((3,), (2, 2))]
+    frozen = torch.empty(5, dtype=torch.bfloat16)
+    model: Any = SimpleNamespace(config=config, parameters=lambda: [*parameters, frozen])
     size = token_limit.size_of(model)
     assert size is not None
     assert (size.parameters, size.layers, size.hidden) == (7, config.num_hidden_layers, config.hidden_size)
+    assert size.frozen_bytes == 10
     assert size.intermediate >= 3 * size.hidden
 
 

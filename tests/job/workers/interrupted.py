@@ -6,6 +6,7 @@
     filled:7        ... all files are there, the name is not
     placed:7        ... before older ones are removed
     doomed:7        ... the one of the same step that it replaces was moved away
+    merged:0        after adapters were merged, before the last evaluation
 
 The signal may be `SIGSTOP`, `SIGKILL`, ..., or `HANG`: the process sleeps.
 """
@@ -31,6 +32,7 @@ from job.runtime import environment
 environment.prepare()
 
 from job.evaluation import prediction
+from job.model import lora
 from job.run import checkpoints, tracking
 
 FAULTS = [tuple(fault.split(":")) for fault in os.environ["FAULTS"].split()]
@@ -71,6 +73,7 @@ hook(checkpoints, "_fill", lambda folder, _: reached("begin", step_of(folder)))
 hook(checkpoints, "_put_in_place", lambda aside, _: reached("filled", step_of(aside)))
 hook(checkpoints, "_rotate", lambda parent, _: reached("placed", max(checkpoints.steps(parent))))
 hook(Path, "rename", None, lambda _, to: reached("doomed", step_of(to)) if to.name.startswith(".old-") else None)
+hook(lora.Adapter, "merge", None, lambda _: reached("merged", 0))
 
 batches = 0
 predict = prediction.predict
