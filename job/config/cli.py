@@ -30,7 +30,7 @@ SWITCHES = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys((
 
 def recipes() -> dict[str, str]:
     """The recipes of this project: name -> the text of its first comment line."""
-    found = sorted(RECIPES.glob("*.yaml"))
+    found = sorted(RECIPES.glob("*.yaml"), key=lambda path: path.stem)
     return {path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in found}
 
 

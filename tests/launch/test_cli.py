@@ -51,7 +51,7 @@ REFUSED = {
     "local --gpus 1": "--gpus 1 is more than the 0 that can be seen here (CUDA_VISIBLE_DEVICES, or what nvidia-smi -L "
     "lists)",
     "local --tasks 0": "--tasks must be above 0, not 0",
-    "local mrcp": "no recipe mrcp: there are cola, deberta-v3, demo, modernbert, mrpc, multilingual, predict, sst2, ",
+    "local mrcp": "no recipe mrcp: there are cola, deberta-v3, deberta-v3-lora, demo, modernbert, mrpc, multilingual, predict, ",
     "local -- --lerning_rate 1": "unknown flag --lerning_rate; did you mean --learning_rate?",
     "local -- --learning_rate x": "--learning_rate takes a number, not 'x'",
     "local -- --learning_rate 0": "--learning_rate must be above 0, not 0.0",
@@ -167,7 +167,9 @@ def test_help_of_the_job_is_one_word_away(capfd: pytest.CaptureFixture[str]) -> 
 
 def test_recipes_are_listed_with_what_they_are(capfd: pytest.CaptureFixture[str]) -> None:
     lines = planned(["recipes"], capfd).splitlines()
-    names = "cola deberta-v3 demo modernbert mrpc multilingual predict sst2 stsb xlm-r yelp"
+    names = (
+        "cola deberta-v3 deberta-v3-lora demo modernbert mrpc multilingual predict qwen3-0.6b-lora sst2 stsb xlm-r yelp"
+    )
     assert [line.split()[0] for line in lines] == names.split()
     assert all(len(line.split()) > 3 for line in lines)
 
