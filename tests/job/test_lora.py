@@ -186,16 +186,19 @@ def test_predict_pipeline_adapter_and_tables_agree(family: str, tmp_path: Path, 
     np.testing.assert_allclose(again, found, atol=1e-5, rtol=0)
 
     texts = [row.split(",")[1] for row in (world.folder / "eval.csv").read_text().splitlines()[1:]]
-    classify = pipeline("text-classification", model=str(out / "model"), truncation=True, top_k=None)
+    classify: Any = pipeline("text-classification", model=str(out / "model"), truncation=True, top_k=None)
     names = [classify.model.config.id2label[number] for number in range(found.shape[1])]
-    answers = [{answer["label"]: answer["score"] for answer in row} for row in classify(texts)]
-    piped = np.array([[answer[name] for name in names] for answer in answers])
-    np.testing.assert_allclose(piped, found, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(answers(classify, names, texts), found, atol=1e-5, rtol=0)
 
+    padding = classify.tokenizer.pad_token_id
     base = AutoModelForSequenceClassification.from_pretrained(
-        tmp_path / "m", num_labels=len(names), pad_token_id=classify.tokenizer.pad_token_id
+        tmp_path / "m", num_labels=len(names), pad_token_id=padding, id2label=dict(enumerate(names))
     )
     classify.model = PeftModel.from_pretrained(base, out / "adapter").eval().get_base_model()
-    classify.model.config.id2label = dict(enumerate(names))
-    answers = [{answer["label"]: answer["score"] for answer in row} for row in classify(texts)]
-    np.testing.assert_allclose([[a[name] for name in names] for a in answers], found, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(answers(classify, names, texts), found, atol=1e-5, rtol=0)
+
+
+def answers(classify: Any, names: list[str], texts: list[str]) -> np.ndarray:
+    """Probabilities by the pipeline, a column for each of the names."""
+    rows = [{answer["label"]: answer["score"] for answer in row} for row in classify(texts)]
+    return np.array([[row[name] for name in names] for row in rows])

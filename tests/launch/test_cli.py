@@ -51,7 +51,7 @@ REFUSED = {
     "local --gpus 1": "--gpus 1 is more than the 0 that can be seen here (CUDA_VISIBLE_DEVICES, or what nvidia-smi -L "
     "lists)",
     "local --tasks 0": "--tasks must be above 0, not 0",
-    "local mrcp": "no recipe mrcp: there are cola, deberta-v3, deberta-v3-lora, demo, modernbert, mrpc, multilingual, predict, ",
+    "local mrcp": "no recipe mrcp: there are cola, deberta-v3, deberta-v3-lora, demo, modernbert, mrpc, multilingual, ",
     "local -- --lerning_rate 1": "unknown flag --lerning_rate; did you mean --learning_rate?",
     "local -- --learning_rate x": "--learning_rate takes a number, not 'x'",
     "local -- --learning_rate 0": "--learning_rate must be above 0, not 0.0",

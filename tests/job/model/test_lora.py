@@ -192,7 +192,9 @@ def test_the_digest_of_the_base_is_that_of_its_weights_alone(tmp_path: Path) -> 
 def test_a_model_whose_layers_are_not_linear_is_rejected(tmp_path: Path) -> None:
     from transformers import SqueezeBertConfig, SqueezeBertModel
 
-    grouped = {f"{name}_groups": 1 for name in ("q", "k", "v", "intermediate", "output", "post_attention")}
+    grouped: dict[str, Any] = {
+        f"{name}_groups": 1 for name in ("q", "k", "v", "intermediate", "output", "post_attention")
+    }
     config = SqueezeBertConfig(
         vocab_size=40, embedding_size=16, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=32, max_position_embeddings=64, **grouped,
