@@ -19,9 +19,10 @@ from job.config.settings import BUILT_IN_DATASET, Config
 from job.config.suggestions import suggestion
 from job.config.values import type_in_words
 from job.errors import Refused
+from job.runtime import package
 from job.runtime.files import is_pattern
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = package.JOB / "recipes"
 DEFAULT_RECIPE = "demo"
 
 SWITCHES = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(("false", "f", "no", "n", "0"), False)

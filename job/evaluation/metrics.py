@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import numpy as np
 from job.config.tasks import MULTI_LABEL, Kind, Task
 from job.errors import Refused
 from job.evaluation.prediction import Predictions
+from job.runtime import package
 
-FOLDER = Path(__file__).parents[1] / "metrics"
+FOLDER = package.JOB / "metrics"
 METRIC_FAILS = (OSError, ImportError, SyntaxError, ValueError, TypeError, AttributeError, LookupError)
 """What finding and importing a metric's module raises: it may be a name, a folder or a file of anybody's."""
 

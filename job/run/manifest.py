@@ -19,7 +19,7 @@ from typing import Any
 from job.run.folder import RunFolder
 from job.run.format import FORMAT, KEY
 from job.runtime import contract, files
-from job.runtime.environment import ROOT
+from job.runtime.package import ROOT
 
 TOKEN_LIMIT = "max_tokens_per_device"
 PACKAGES = (

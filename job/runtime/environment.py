@@ -18,8 +18,8 @@ from pathlib import Path
 from job.errors import Refused
 from job.runtime import contract
 from job.runtime.console import log
+from job.runtime.package import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")
 QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -18,11 +18,11 @@ from itertools import takewhile
 from pathlib import Path
 
 from job.errors import Refused
-from job.runtime import environment
+from job.runtime import environment, package
 from launch import supervisor
 from launch.plan import Plan
 
-TRAIN = environment.ROOT / "job" / "train.py"
+TRAIN = package.JOB / "train.py"
 HERE = Path(__file__).parent
 DEVICE = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 

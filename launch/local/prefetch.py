@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from job import checks, config
 from job.errors import Refused
-from job.runtime import environment
+from job.runtime import environment, package
 from launch import caches
 from launch.console import warn
 from launch.local import command
@@ -23,7 +23,7 @@ from launch.parsing import add_recipe, job_words
 from launch.plan import Plan
 from launch.slurm import filesystems
 
-SCRIPT = environment.ROOT / "job" / "prefetch.py"
+SCRIPT = package.JOB / "prefetch.py"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from job import checks, config
 from job.errors import Refused
 from job.run import folder as run_folder
-from job.runtime import environment
+from job.runtime import environment, package
 from launch import parsing, sites
 from launch.console import warn
 from launch.runs import words as in_words
@@ -47,7 +47,7 @@ def submit(arguments: argparse.Namespace) -> int:
         is_new=settings.run.output_dir is None,
         stamp=time.strftime("%Y%m%d-%H%M%S"),
     )
-    code = snapshot.look(environment.ROOT)
+    code = snapshot.look(package.ROOT)
     directory = Path.cwd()
 
     def plan(request: Request) -> Submission:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from sklearn.metrics import f1_score
 
+from job.runtime import contract
 from tests.support.interrupted import World
 from tests.support.launch import ROOT, TRAIN, Finished, alone, cold, cold_torchrun, run, torchrun
 
@@ -226,18 +227,29 @@ def test_exit_code_of_a_refusal_is_2_also_in_the_file_the_launcher_named(world: 
     assert done.stderr.count("\n") == 1
 
 
-def test_bare_accelerate_launch_runs_the_code_beside_it_installed_or_not(world: World, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "job", tmp_path / "job", ignore=shutil.ignore_patterns("__pycache__"))
-    sources = (tmp_path / "job").rglob("*.py")
+def test_bare_accelerate_launch_in_a_users_folder_runs_the_code_beside_it_installed_or_not(
+    world: World, tmp_path: Path
+) -> None:
+    """With that code's own recipes, metrics and .env."""
+    code, here = tmp_path / "code", tmp_path / "here"
+    here.mkdir()
+    shutil.copytree(ROOT / "job", code / "job", ignore=shutil.ignore_patterns("__pycache__"))
+    (code / "job" / "recipes" / "own.yaml").write_text("# A recipe of this copy\nmax_steps: 1\nmetrics: [accuracy]\n")
+    (code / ".env").write_text(f"{contract.IMAGE_DIGEST}=of-this-copy\n")
+    sources = (code / "job").rglob("*.py")
     marked = next(path for path in sources if "next, your own data" in path.read_text(encoding="utf-8"))
     marked.write_text(marked.read_text(encoding="utf-8").replace("next, your own data", "next, said by this copy"))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", str(tmp_path / "job" / "train.py")]
-    arguments = flags(world, output_dir=tmp_path / "out", max_steps=1)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", str(code / "job" / "train.py"), "own"]
+    arguments = flags(world, output_dir=tmp_path / "out")
     env = world.environment()
     del env["OMP_NUM_THREADS"]
-    done = run([*command, *arguments], env, tmp_path, 300).expect(0)
+    done = run([*command, *arguments], env, here, 300).expect(0)
     assert "next, said by this copy" in done.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["train"]["steps"] == 1
+    assert 0 <= results["eval"]["accuracy"] <= 1
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["image"] == "of-this-copy"
     assert manifest["threads"] == len(os.sched_getaffinity(0)), "accelerate's own choice is one thread"
 
 
