@@ -38,7 +38,7 @@ override BY := $(value BY)
 export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN FOLLOW BY
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup train submit docker-run prefetch recipes status logs cancel rerun results compare image sif sbom audit
+.PHONY: help setup train submit docker-run prefetch doctor recipes status logs cancel rerun results compare image sif sbom audit
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format
 .PHONY: test-gpu test-long test-models hooks lock clean
 
@@ -68,6 +68,9 @@ docker-run: setup ## the same in a container of the image: GPUS=2 RECIPE=mrpc AR
 
 prefetch: setup ## fetch model, data set and metrics into HF_HOME, for jobs without a network: RECIPE=mrpc ARGS=...; DRY_RUN=1
 	@$(VENV)/bin/python -m launch.make prefetch
+
+doctor: setup ## what would keep a job from running: GPUS=4 NODES=2 on Slurm; a job of minutes; ARGS=--local: this machine
+	@$(VENV)/bin/python -m launch.make doctor
 
 recipes: setup ## list the recipes
 	@$(VENV)/bin/python -m launch recipes
@@ -104,7 +107,7 @@ test-cluster: setup ## tests on a real Slurm started for them; skipped where it 
 cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as root
 	@apt-get update -qq
 	@DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends \
-	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server > /dev/null
+	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server faketime > /dev/null
 
 test-models: setup ## 77 families of tiny models through the whole job, with a table: 7 minutes on two cores
 	@$(PYTEST) -n 2 --dist worksteal tests/models

@@ -119,7 +119,7 @@ def look() -> Devices:
         visible=visible,
         present=visible or _present(),
         mask=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        driver="" if visible else _driver(),
+        driver="" if visible else driver(),
         torch=torch.__version__,
         cuda=torch.version.cuda,
         capability=torch.cuda.get_device_capability() if visible else (0, 0),
@@ -142,7 +142,8 @@ def _present() -> int:
     return listed or (len(list(folder.iterdir())) if folder.is_dir() else 0)
 
 
-def _driver() -> str:
+def driver() -> str:
+    """The version of the NVIDIA driver; empty if there is none."""
     lines = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
     if lines:
         return lines[0].strip()

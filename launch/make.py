@@ -50,6 +50,12 @@ def prefetch_argv(environ: Mapping[str, str]) -> list[str]:
     return _argv("prefetch", (), environ)
 
 
+def doctor_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch doctor`; ARGS are more flags of the launcher."""
+    given = [f"--{name}={environ.get(name.upper(), '')}" for name in ("gpus", "nodes", "tasks", "partition")]
+    return ["doctor", *given, *(["--dry_run"] if _switch(environ, "DRY_RUN") else []), *_words(environ.get("ARGS", ""))]
+
+
 def status_argv(environ: Mapping[str, str]) -> list[str]:
     """Likewise of `python -m launch status [RUN]`."""
     return ["status", *_runs(environ)]
@@ -124,6 +130,7 @@ TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
     "submit": submit_argv,
     "docker-run": docker_argv,
     "prefetch": prefetch_argv,
+    "doctor": doctor_argv,
     "status": status_argv,
     "logs": logs_argv,
     "cancel": cancel_argv,

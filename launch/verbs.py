@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from launch import recipes
 from launch.docker import cli as docker
+from launch.doctor import cli as doctor
 from launch.local import cli as local
 from launch.local import prefetch
 from launch.parsing import Parser
@@ -56,6 +57,7 @@ VERBS = {
             prefetch.prefetch,
             takes_job_flags=True,
         ),
+        Verb("doctor", "what would keep a job from running, before one does", doctor.add_arguments, doctor.doctor),
         Verb("recipes", "list the recipes", _no_arguments, recipes.show),
         Verb("status", "how far the runs are, or one run in full", runs.add_status, runs.status),
         Verb("logs", "what the ranks of a run wrote", runs.add_logs, runs.logs),

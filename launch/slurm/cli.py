@@ -14,6 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=parsing.count, metavar="N", help="nodes (default: 1)")
     parser.add_argument("--tasks", type=parsing.count, metavar="N", help="processes of a node on the CPU (default: 1)")
     parser.add_argument("--dry_run", action="store_true", help="print the batch script, queue nothing")
+    add_site_flags(parser)
+
+
+def add_site_flags(parser: argparse.ArgumentParser) -> None:
     site = parser.add_argument_group("site flags", "also read from the environment or .env, as MUSTER_PARTITION")
     for known in fields(sites.Site):
         default = f" (default: {known.default})" if known.default else ""

@@ -106,6 +106,13 @@ def test(plan: Plan) -> str:
     return said(done.stderr) if done.returncode else ""
 
 
+def exit_code(job: str) -> tuple[int, str]:
+    """The exit code of a batch script that has ended minutes ago, and its node; 0 and nothing where Slurm forgot it."""
+    shown = _run(["scontrol", "--oneliner", "show", "job", job]).stdout
+    code, host = re.search(r"\bExitCode=([0-9]+):", shown), re.search(r"\bBatchHost=(\S+)", shown)
+    return int(code[1]) if code else 0, host[1] if host else ""
+
+
 def unavailable(partition: str) -> str:
     """The nodes that cannot start jobs now, with their states; empty if there are none, or Slurm does not say.
 

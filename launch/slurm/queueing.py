@@ -23,6 +23,7 @@ from job.run import lock
 from job.run.folder import RunFolder
 from launch import records
 from launch.console import warn
+from launch.plan import Plan
 from launch.records import Record
 from launch.slurm import client, worker
 from launch.slurm.client import Answer
@@ -49,7 +50,7 @@ def submit(request: Request, plan: Callable[[Request], Submission], flags: Seque
     """
     if not (shutil.which("sbatch") and shutil.which("srun")):
         raise Refused("no Slurm here (sbatch and srun are not on PATH): submit on a login node, or look with --dry_run")
-    with _outside_any_job():
+    with outside_any_job():
         _ask_slurm(plan(request))
         if not request.is_new:
             members = plan(request).members
@@ -70,13 +71,17 @@ def _ask_slurm(submission: Submission) -> None:
     `sbatch --test-only` also objects where nodes are only down or drained now. sbatch itself tells that apart, and
     queues the job or not.
     """
-    objection = client.test(submission.plan)
-    if not objection:
-        return
-    missing = client.unavailable(submission.parameters.get("partition", "")) if NOT_NOW.search(objection) else ""
-    if not missing:
+    objection, missing = objection_to(submission.plan, submission.parameters.get("partition", ""))
+    if objection and not missing:
         raise Refused(f"Slurm does not take the job: {objection}")
-    warn(f"the job cannot start now ({objection}): {missing}")
+    if objection:
+        warn(f"the job cannot start now ({objection}): {missing}")
+
+
+def objection_to(plan: Plan, partition: str) -> tuple[str, str]:
+    """Slurm's objection to a job, and the nodes that only are unavailable now where that may be all there is to it."""
+    objection = client.test(plan)
+    return objection, client.unavailable(partition) if NOT_NOW.search(objection) else ""
 
 
 def _record(submission: Submission, member: Member, answer: Answer, request: Request, flags: Sequence[str]) -> Record:
@@ -202,7 +207,7 @@ def _put_back(path: Path, content: bytes | None) -> None:
 
 
 @contextmanager
-def _outside_any_job() -> Iterator[None]:
+def outside_any_job() -> Iterator[None]:
     """Hide the variables of a job that we may run in, and SBATCH_*, which would beat the script's own flags.
 
     SLURM_CONF, which says where the cluster is, stays.

@@ -37,8 +37,8 @@ def name_rank(rank: JobEnvironment) -> None:
     )
 
 
-def join(rank: JobEnvironment, restarts: int) -> Any:
-    """Tell torch where the ranks meet.
+def join(rank: JobEnvironment, restarts: int, seconds: float = SECONDS) -> Any:
+    """Tell torch where the ranks meet; rank 0 is waited for `seconds`.
 
     Returns:
         On rank 0 the store, which lives as long as this object.
@@ -49,7 +49,7 @@ def join(rank: JobEnvironment, restarts: int) -> Any:
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    address = _address(rank)
+    address = first_node(rank)
     path = rank.paths.folder / f"rendezvous-{rank.job_id}-{restarts}"
     store = None
     if rank.global_rank == 0:
@@ -57,7 +57,7 @@ def join(rank: JobEnvironment, restarts: int) -> Any:
         _tell(path, store.port)
         port = store.port
     else:
-        port = _told(path)
+        port = _told(path, seconds)
         _connect(address, port)
     os.environ.update(
         MASTER_ADDR="127.0.0.1" if rank.global_rank == 0 else address,
@@ -67,7 +67,7 @@ def join(rank: JobEnvironment, restarts: int) -> Any:
     return store
 
 
-def _address(rank: JobEnvironment) -> str:
+def first_node(rank: JobEnvironment) -> str:
     """Where rank 0 can be reached; Refused if its name means nothing here."""
     if rank.num_nodes == 1:
         return "127.0.0.1"
@@ -86,8 +86,8 @@ def _tell(path: Path, port: int) -> None:
     aside.replace(path)
 
 
-def _told(path: Path) -> int:
-    until = time.monotonic() + SECONDS
+def _told(path: Path, seconds: float) -> int:
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         raise_if_stopping()
         try:
@@ -95,7 +95,9 @@ def _told(path: Path) -> int:
         except FileNotFoundError:
             os.listdir(path.parent)  # noqa: PTH208 (a network file system remembers that a file was not there)
             time.sleep(0.1)
-    raise JobError(f"rank 0 did not open its port within {SECONDS} seconds ({path} is missing): see the log of rank 0")
+    raise JobError(
+        f"rank 0 did not open its port within {seconds:.0f} seconds ({path} is missing): see the log of rank 0"
+    )
 
 
 def _connect(address: str, port: int) -> None:

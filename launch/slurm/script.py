@@ -145,7 +145,12 @@ def teardown() -> list[str]:
 
 def text(parameters: Mapping[str, Any], python: str, folder: Path, elements: int | None) -> str:
     """The script; `python`: shell words that start the worker, `folder`: submitit's, `elements`: of an array."""
+    command = f"{python} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    return batch({"map_count": elements, **parameters}, command, folder)
+
+
+def batch(parameters: Mapping[str, Any], command: str, folder: Path) -> str:
+    """The script that starts `command` in each task; logs go into `folder`."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    command = f"{python} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-    return _make_sbatch_string(command=command, folder=folder, map_count=elements, **parameters) + "\n"
+    return _make_sbatch_string(command=command, folder=folder, **parameters) + "\n"

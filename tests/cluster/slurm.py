@@ -97,12 +97,17 @@ class Cluster:
     folder: Path
     environ: dict[str, str]
     daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    """In the order of their start: the last one is the second node's."""
 
     def run(self, *words: str, check: bool = True) -> str:
         """A command of Slurm's; its output."""
         done = subprocess.run(words, env=self.environ, capture_output=True, text=True, timeout=120)
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def on_second_node(self, *words: str) -> None:
+        """Run a command in the mount namespace that the second node has for itself."""
+        subprocess.run(["nsenter", f"--target={self.daemons[-1].pid}", "--mount", *words], check=True, timeout=60)
 
     def show(self, job: str) -> dict[str, str]:
         """What scontrol says of a job."""
@@ -226,7 +231,8 @@ def _start(started: Cluster, accounting: bool) -> None:
         _start_accounting(started)
     _daemon(started, "slurmctld", "-D", "-c")
     for node in NODES:
-        _daemon(started, "slurmd", "-D", "-N", node)
+        own = ("unshare", "--mount") if node == NODES[-1] else ()
+        _daemon(started, *own, "slurmd", "-D", "-N", node)
     idle = f"{len(NODES)} idle"
     _until(lambda: idle in started.run("sinfo", "-h", "-p", "low", "-o", "%D %t", check=False), started)
 

@@ -1,0 +1,64 @@
+"""What can be checked where the doctor is started, before a job of its own is queued."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from job.errors import Refused
+from launch.doctor.checks import Problem
+from launch.plan import Plan
+from launch.slurm import client, filesystems, queueing
+
+PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
+
+
+def tools() -> str:
+    """Slurm's commands, and that the controller answers them."""
+    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    if missing:
+        raise Problem(f"not on PATH: {', '.join(missing)}", "log in to a login node, or load Slurm's module")
+    try:
+        client.my_jobs()
+    except Refused as error:
+        remedy = "look at scontrol ping: SLURM_CONF must name a cluster whose controller runs"
+        raise Problem(str(error), remedy) from None
+    return f"{', '.join(PROGRAMS)}; the controller answers"
+
+
+def request(plan: Plan, partition: str) -> str:
+    """What Slurm says of the job, which asks for the nodes and GPUs that a real one would ask for."""
+    objection, missing = queueing.objection_to(plan, partition)
+    if objection and not missing:
+        raise Problem(objection, f"change --partition, --nodes, --gpus, --gres or --time; there are {partitions()}")
+    place = f"partition {partition}" if partition else "the default partition"
+    return f"taken in {place}{f', but not now: {missing}' if missing else ''}"
+
+
+def partitions() -> str:
+    """The cluster's partitions: nodes, GPUs of a node, longest time."""
+    done = subprocess.run(
+        ["sinfo", "--noheader", "--format=%R (%D nodes, %G, %l)"], capture_output=True, text=True, errors="replace"
+    )
+    return "; ".join(dict.fromkeys(line.strip() for line in done.stdout.splitlines())) or "none"
+
+
+def folder(path: Path) -> str:
+    """Make the folder that the nodes are to see; there is nothing to say yet."""
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise Problem(f"{path} cannot be made here: {error.strerror}", "work in a folder that you can write") from None
+    return ""
+
+
+def local_disk(path: Path) -> str:
+    """Why nodes will not see `path`, where that is certain."""
+    return "".join(f", which is on this machine's own disk ({kind})" for _, kind in filesystems.local([path]))
+
+
+def is_workstation() -> bool:
+    """Whether there is no Slurm here."""
+    return not any(shutil.which(name) for name in PROGRAMS) and "SLURM_CONF" not in os.environ

@@ -1,0 +1,231 @@
+"""The doctor on a real Slurm: its job, and failures planted on the nodes.
+
+The second node has a mount namespace of its own, so a folder can be missing, read-only or full on it alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from launch.doctor.checks import CLUSTER, FAILED, OK, SKIPPED
+from tests.cluster.jobs import Work
+from tests.cluster.slurm import Cluster
+
+TWO = "--gpus 0 --nodes 2 --tasks 1 --cpus_per_task 1"
+ONE = "--gpus 0 --cpus_per_task 1"
+FAKED_TIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+
+
+class Report:
+    """What the doctor said."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        assert done.returncode in (0, 2), done.stderr
+        self.code, self.stderr = done.returncode, done.stderr
+        self.lines = {line["check"]: line for line in json.loads(done.stdout)}
+        assert list(self.lines) == [check.name for check in CLUSTER]
+
+    def failed(self, name: str) -> str:
+        assert self.lines[name]["state"] == FAILED, self.lines
+        assert self.lines[name]["remedy"]
+        return self.lines[name]["detail"]
+
+    def states(self) -> dict[str, str]:
+        return {name: line["state"] for name, line in self.lines.items()}
+
+    def only(self, *failed: str) -> bool:
+        """Whether these failed and no others; what comes after them may not have been checked."""
+        return {name for name, state in self.states().items() if state == FAILED} == set(failed)
+
+
+def doctor(
+    cluster: Cluster, folder: Path, own: str, *, setup: str = "", before: str = "", **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """`muster doctor` in `folder`, in a mount namespace of its own where `before` holds commands."""
+    words = [sys.executable, "-m", "launch", "doctor", *own.split(), *(["--setup", setup] if setup else [])]
+    if before:
+        words = ["unshare", "--mount", "sh", "-c", f"{before} && exec {shlex.join(words)}"]
+    env = {**Work(folder).environ(cluster), **environ}
+    return subprocess.run(words, env=env, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def report(cluster: Cluster, folder: Path, own: str, **more: str) -> Report:
+    return Report(doctor(cluster, folder, f"{own} --json", **more))
+
+
+@contextmanager
+def mounted(cluster: Cluster, words: str, place: Path) -> Iterator[None]:
+    """A mount that only the second node has."""
+    place.mkdir(parents=True, exist_ok=True)
+    cluster.on_second_node(*words.split(), str(place))
+    try:
+        yield
+    finally:
+        cluster.on_second_node("umount", "--lazy", str(place))
+
+
+def test_two_nodes_in_order(cluster: Cluster, tmp_path: Path) -> None:
+    done = doctor(cluster, tmp_path, TWO)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    assert [state for state, _ in lines] == [OK] * len(CLUSTER), done.stdout
+    assert [text for _, text in lines][3] == f"shared folder  {tmp_path}/runs is visible and writable (on n1, n2)"
+    assert "2 processes, gloo (on n1, n2)" in done.stdout
+    assert "right; 67 MB in " in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_each_of_several_failures_of_a_node_is_told(cluster: Cluster, tmp_path: Path) -> None:
+    """The first node's name does not resolve; the second node has little shared memory and a full disk for HF_HOME."""
+    with (
+        mounted(cluster, "mount -t tmpfs -o size=64m none", Path("/dev/shm")),
+        mounted(cluster, "mount -t tmpfs -o size=16m none", tmp_path / "hf"),
+    ):
+        found = report(cluster, tmp_path, TWO, MUSTER_MASTER_ADDR="")
+    assert found.only("names", "shm", "disk"), found.lines
+    assert "the first node's name n1 does not resolve on " in found.failed("names")
+    assert found.lines["names"]["remedy"] == "set MUSTER_MASTER_ADDR (--master_addr) to its address"
+    assert found.failed("shm") == "n2: /dev/shm has 67 MB free, NCCL needs 128 MB"
+    assert found.failed("disk") == f"n2: HF_HOME ({tmp_path}/hf) has 17 MB free"
+    assert found.states()["process group"] == SKIPPED
+    assert "3 of 12 checks failed; logs are in " in found.stderr
+
+
+def test_processes_that_do_not_reach_each_other(cluster: Cluster, tmp_path: Path) -> None:
+    found = report(cluster, tmp_path, TWO, MUSTER_MASTER_ADDR="255.255.255.255")
+    assert found.only("process group"), found.lines
+    assert "rank 0 listens at 255.255.255.255" in found.failed("process group")
+    assert found.lines["all-reduce"]["detail"] == "not checked, as process group failed"
+
+
+def test_gpus_that_torch_does_not_see(cluster: Cluster, tmp_path: Path) -> None:
+    """Those of the test's cluster are plain files."""
+    found = report(cluster, tmp_path, "--gpus 1 --cpus_per_task 1")
+    assert found.only("GPU"), found.lines
+    assert "1 GPUs were asked for and torch sees 0" in found.failed("GPU")
+
+
+def test_clocks_that_are_wrong(cluster: Cluster, tmp_path: Path) -> None:
+    """Faked by libfaketime for the job's processes: nodes that share a kernel share its clock."""
+    if not Path(FAKED_TIME).exists():
+        pytest.skip("libfaketime is not installed (make cluster-packages)")
+    setup = f"export LD_PRELOAD={FAKED_TIME} FAKETIME=+90s FAKETIME_DONT_FAKE_MONOTONIC=1"
+    found = report(cluster, tmp_path, ONE, setup=setup)
+    assert found.only("clock"), found.lines
+    assert "s ahead of this machine" in found.failed("clock")
+    assert "NTP" in found.lines["clock"]["remedy"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Before Python
+
+
+def test_a_folder_that_no_node_sees(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    own = f"{TWO} --json"
+    done = doctor(cluster, tmp_path, own, before=f"mount -t tmpfs none {tmp_path}/here && cd {tmp_path}/here")
+    found = Report(done)
+    assert found.only("shared folder"), found.lines
+    assert f"n1: {tmp_path}/here/runs is not on this node, which is on this machine's own disk" in found.failed(
+        "shared folder"
+    )
+    assert found.states()["environment"] == SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("mount", "place", "check", "told"),
+    [
+        ("mount -t tmpfs none", "runs", "shared folder", "n2: {folder}/runs/.doctor-"),
+        ("mount -o bind,ro {folder}/runs", "runs", "shared folder",
+         "n2: the folder of the runs cannot be written here: Read-only file system"),
+        ("mount -t tmpfs none", "{prefix}/bin", "environment",
+         "n2: the Python environment {python} is not on this node"),
+    ],
+)  # fmt: skip
+def test_what_the_second_node_does_not_have(
+    mount: str, place: str, check: str, told: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    names = {"folder": tmp_path, "prefix": sys.prefix, "python": sys.executable}
+    (tmp_path / "runs").mkdir()
+    with mounted(cluster, mount.format(**names), tmp_path / place.format(**names)):
+        found = report(cluster, tmp_path, TWO)
+    assert found.only(check), found.lines
+    assert found.failed(check).startswith(told.format(**names))
+
+
+def test_an_image_that_is_not_there(cluster: Cluster, tmp_path: Path) -> None:
+    stand_in = f"{Path(__file__).parent}:{cluster.environ['PATH']}"
+    found = report(cluster, tmp_path, f"{ONE} --container apptainer --image {tmp_path}/none.sif", PATH=stand_in)
+    assert found.only("environment"), found.lines
+    assert found.failed("environment") == f"n1: the image {tmp_path}/none.sif is not on this node"
+
+
+def test_a_setup_that_fails_and_an_environment_that_it_breaks(cluster: Cluster, tmp_path: Path) -> None:
+    found = report(cluster, tmp_path, ONE, setup="module load nothing && export A=1")
+    assert found.only("environment"), found.lines
+    assert "a command of --setup failed, exit code 127" in found.failed("environment")
+    assert found.lines["environment"]["remedy"] == "correct --setup (MUSTER_SETUP)"
+    (tmp_path / "shadow" / "torch").mkdir(parents=True)
+    (tmp_path / "shadow" / "torch" / "__init__.py").write_text("raise ImportError('libcudart.so.13 is missing')")
+    found = report(cluster, tmp_path, ONE, setup=f"export PYTHONPATH={tmp_path}/shadow")
+    assert found.only("environment"), found.lines
+    assert "cannot import what trains: ImportError: libcudart.so.13 is missing" in found.failed("environment")
+    assert found.lines["environment"]["remedy"].startswith(f"PYTHONPATH is {tmp_path}/shadow: unset it; ")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Before the job
+
+
+def test_a_job_that_does_not_start_is_cancelled(cluster: Cluster, tmp_path: Path) -> None:
+    for node in ("n1", "n2"):
+        cluster.run("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
+    try:
+        found = report(cluster, tmp_path, f"{ONE} --wait 4")
+    finally:
+        for node in ("n1", "n2"):
+            cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+    assert found.only("job"), found.lines
+    assert "did not start within 4 s and was cancelled: it " in found.failed("job")
+    assert found.lines["request"]["detail"].endswith("but not now: n1 drain, n2 drain")
+    job = found.failed("job").split()[1]
+    assert cluster.state(job) == "CANCELLED"
+
+
+def test_a_request_that_slurm_does_not_take_and_the_partitions_there_are(cluster: Cluster, tmp_path: Path) -> None:
+    found = report(cluster, tmp_path, f"{ONE} --partition nowhere")
+    assert found.only("request"), found.lines
+    assert "invalid partition specified: nowhere" in found.failed("request")
+    assert "low (2 nodes, gpu:2, 1:00:00)" in found.lines["request"]["remedy"]
+    too_many = report(cluster, tmp_path, "--gpus 3 --cpus_per_task 1")
+    assert too_many.only("request"), too_many.lines
+
+
+def test_commands_that_are_missing_and_a_controller_that_does_not_answer(cluster: Cluster, tmp_path: Path) -> None:
+    missing = report(cluster, tmp_path, ONE, PATH=str(Path(sys.executable).parent))
+    assert missing.only("tools"), missing.lines
+    assert missing.failed("tools").startswith("not on PATH: sbatch, srun, ")
+    conf = (cluster.folder / "slurm.conf").read_text(encoding="ascii")
+    lines = [line for line in conf.splitlines() if not line.startswith("SlurmctldPort")]
+    (tmp_path / "slurm.conf").write_text("\n".join([*lines, "SlurmctldPort=9", "MessageTimeout=2"]), encoding="ascii")
+    dead = report(cluster, tmp_path, ONE, SLURM_CONF=str(tmp_path / "slurm.conf"))
+    assert dead.only("tools"), dead.lines
+    assert "scontrol ping" in dead.lines["tools"]["remedy"]
+
+
+def test_a_dry_run_prints_the_checks_and_the_script(cluster: Cluster, tmp_path: Path) -> None:
+    done = doctor(cluster, tmp_path, f"{TWO} --dry_run")
+    assert done.returncode == 0, done.stderr
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()][: len(CLUSTER)] == [
+        f"# {c.name}" for c in CLUSTER
+    ]
+    assert "#SBATCH --nodes=2" in done.stdout
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,132 @@
+"""The doctor on one machine: real processes, and what can be wrong there planted for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.doctor import checks, outcome, workstation
+from launch.doctor.checks import FAILED, OK, SKIPPED
+from tests.support.launch import ROOT, Finished, environment, run
+
+DOCTOR = (sys.executable, "-m", "launch", "doctor", "--local")
+IN_MOUNTS = ("unshare", *(() if os.geteuid() == 0 else ("--map-root-user",)), "--mount")
+
+
+def doctor(folder: Path, *flags: str, mount: str = "", **environ: str) -> Finished:
+    """`muster doctor --local` in `folder`, in a mount namespace of its own where `mount` holds commands."""
+    words = [*DOCTOR, *flags]
+    if mount:
+        words = [*IN_MOUNTS, "sh", "-c", f"{mount} && exec {shlex.join(words)}"]
+    env = environment(folder / "home", PYTHONPATH=str(ROOT), TMPDIR=str(folder)) | environ
+    return run(words, env, folder, 300)
+
+
+def states(done: Finished) -> dict[str, str]:
+    return {line["check"]: line["state"] for line in json.loads(done.stdout)}
+
+
+def test_a_machine_in_order_gets_a_line_for_each_check_and_nothing_stays(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "--tasks", "2").expect(0)
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["ok"] * len(checks.LOCAL), done.stdout
+    assert "torch 2." in done.stdout
+    assert "2 processes, gloo" in done.stdout
+    assert "right; 67 MB in" in done.stdout
+    assert done.stderr == "checks of this machine alone\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_small_shared_memory_and_a_full_disk_are_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    mount = f"mount -t tmpfs -o size=64m none /dev/shm && mount -t tmpfs -o size=9m none {tmp_path}/small"
+    done = doctor(tmp_path, "--json", mount=mount, TMPDIR=f"{tmp_path}/small").expect(2)
+    found = {line["check"]: line for line in json.loads(done.stdout)}
+    assert found["shm"]["detail"].endswith("/dev/shm has 67 MB free, NCCL needs 128 MB")
+    assert found["shm"]["remedy"].startswith("start the container with more shared memory (--shm-size 8g)")
+    assert found["disk"]["detail"].endswith(f"TMPDIR ({tmp_path}/small) has 9 MB free")
+    assert found["disk"]["remedy"] == "make room there, or set TMPDIR to another folder"
+    assert {name for name, line in found.items() if line["state"] == FAILED} == {"shm", "disk"}
+    assert done.stderr.splitlines()[-1].startswith("2 of 7 checks failed; logs are in ")
+
+
+def test_an_environment_that_cannot_import_torch_and_what_shadows_it(tmp_path: Path) -> None:
+    (tmp_path / "shadow" / "torch").mkdir(parents=True)
+    (tmp_path / "shadow" / "torch" / "__init__.py").write_text("raise ImportError('libcudart.so.13 is missing')")
+    done = doctor(tmp_path, PYTHONPATH=f"{ROOT}:{tmp_path}/shadow").expect(2)
+    assert "cannot import what trains: ImportError: libcudart.so.13 is missing" in done.stdout
+    assert f"remedy: PYTHONPATH is {ROOT}:{tmp_path}/shadow: unset it" in done.stdout
+    assert "-       process group  not checked, as environment failed" in done.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_the_first_failure(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("", encoding="utf-8")
+    done = doctor(tmp_path, "--json").expect(2)
+    assert states(done) == {"folder": FAILED} | dict.fromkeys((check.name for check in checks.LOCAL[1:]), SKIPPED)
+
+
+def test_a_process_that_hangs_does_not_hold_the_doctor_up(tmp_path: Path) -> None:
+    """One of two processes stops at its start; the other may not have come far within the bound."""
+    (tmp_path / "site").mkdir()
+    stop = f"import os\nif os.environ.get('RANK') == '1':\n    os.kill(os.getpid(), {int(signal.SIGSTOP)})\n"
+    (tmp_path / "site" / "sitecustomize.py").write_text(stop, encoding="utf-8")
+    env = environment(tmp_path / "home", PYTHONPATH=str(tmp_path / "site"))
+    request = workstation.Request(gpus=0, processes=2, folder=tmp_path, seconds=5)
+    found = workstation.run(request, env)
+    lines = {line.check.name: line for line in checks.lines(checks.LOCAL, found, {"environment": 2, "disk": 2})}
+    assert lines["environment"].state == FAILED
+    assert lines["environment"].detail in ("1 of 2 processes did not answer", "2 of 2 processes did not answer")
+    assert {line.state for line in lines.values()} <= {OK, FAILED, SKIPPED}
+
+
+def test_without_slurm_the_local_checks_are_made_and_that_is_said(tmp_path: Path) -> None:
+    words = [word for word in DOCTOR if word != "--local"]
+    env = environment(tmp_path / "home", PYTHONPATH=str(ROOT)) | {"PATH": str(tmp_path)}
+    done = run([*words, "--dry_run"], env, tmp_path, 60).expect(0)
+    assert done.stderr == "checks of this machine alone: no Slurm here\n"
+    assert len(done.stdout.splitlines()) == len(checks.LOCAL) + 1
+
+
+def test_ranks_whose_clock_is_another_are_named(tmp_path: Path) -> None:
+    """Times that the ranks wrote, against this machine's between submission and now."""
+    rank = {"rank": 0, "host": "n1", "time": 1000.0, "findings": []}
+    (tmp_path / "rank-0.json").write_text(json.dumps(rank), encoding="utf-8")
+    [late] = outcome.of_ranks(tmp_path, 1060.0, 0)
+    assert (late.check, late.state, late.detail) == ("clock", FAILED, "at least 60 s behind this machine")
+    assert outcome.of_ranks(tmp_path, 1004.0, 0) == []
+    rank["time"] = 4e9
+    (tmp_path / "rank-0.json").write_text(json.dumps(rank), encoding="utf-8")
+    [early] = outcome.of_ranks(tmp_path, 1000.0, 0)
+    assert "s ahead of this machine" in early.detail
+
+
+def test_a_wrong_sum_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken twin of the collective; a right one is a part of every other test here."""
+    import torch
+
+    from launch.doctor import node
+
+    rank = node.Rank(tmp_path, gpus=0)
+    node.join(rank)
+    try:
+        assert node.all_reduce(rank).startswith("right; ")
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor, *_: tensor[-1:].add_(1))
+        with pytest.raises(checks.Problem, match="the sum of 1 to 1 is wrong on rank 0"):
+            node.all_reduce(rank)
+    finally:
+        node.leave()
+
+
+def test_gpus_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from launch.doctor import node
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(checks.Problem, match="2 GPUs were asked for and torch sees 0") as caught:
+        node.gpu(node.Rank(tmp_path, gpus=2, host="n7"))
+    assert "--sbatch=--exclude=n7" in caught.value.remedy
