@@ -38,9 +38,14 @@ override BY := $(value BY)
 export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN FOLLOW BY
 export DOCKER_BUILDKIT := 1
 
+<<<<<<< HEAD
 .PHONY: help setup train submit docker-run prefetch doctor recipes status logs cancel rerun results compare image sif sbom audit
+=======
+.PHONY: help setup train submit docker-run prefetch recipes status logs cancel rerun results compare report image
+.PHONY: sif sbom audit
+>>>>>>> 9668728 (report.html: a run as a page to look at, written at its end and again by muster report)
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format
-.PHONY: test-gpu test-long test-models hooks lock clean
+.PHONY: test-gpu test-long test-models test-report report-packages hooks lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -93,6 +98,9 @@ results: setup ## the finished runs, best first: RUN=folder BY=f1_macro
 compare: setup ## two runs on the same rows: RUN="a b" BY=f1_macro
 	@$(VENV)/bin/python -m launch.make compare
 
+report: setup ## write report.html of a run again, also while it goes on: RUN=name (default: the latest)
+	@$(VENV)/bin/python -m launch.make report
+
 PYTEST = $(VENV)/bin/python -m pytest
 
 test: setup check ## all checks, and the tests that take six minutes on two cores
@@ -111,6 +119,14 @@ cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as ro
 
 test-models: setup ## 77 families of tiny models through the whole job, with a table: 7 minutes on two cores
 	@$(PYTEST) -n 2 --dist worksteal tests/models
+
+test-report: setup ## report.html in headless Chromium: narrow and wide, light and dark, with planted scripts (report-packages)
+	@$(PYTEST) -n 0 tests/report
+
+report-packages: ## install what test-report needs, on Debian or Ubuntu, as root
+	@apt-get update -qq
+	@DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends \
+	    chromium chromium-driver > /dev/null
 
 test-gpu: setup ## what only a CUDA GPU can show, with a table: 8 minutes at most; offline: tests/gpu/offline.sh
 	@$(VENV)/bin/python -m tests.gpu

@@ -138,7 +138,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     from job.model import head, limits, loading, lora, readable, tokenizers
     from job.report import summary
     from job.run import folder as run_folder
-    from job.run import tracking
+    from job.run import manifest, tracking
     from job.training import finetune
 
     config, accelerator, folder = context.config, context.accelerator, context.folder
@@ -152,15 +152,21 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
         length = limits.max_length(config.data.max_seq_length, pretrained, tokenizer, trained)
         tokenizer.model_max_length = length  # saved with the model, so that others truncate texts the same way
         signals.raise_if_stopping()
-    with console.notice("reading and tokenizing the data"):
-        read = distributed.main_process_first(
-            accelerator, signals.interruptible(lambda: dataset.prepare(config, tokenizer, task, length))
-        )
-    distributed.broadcast_from_main(accelerator, lambda: refuse_other_data(resumed, read))
-    summary.begin(context, read, task, resumed)
+    main = accelerator.is_main_process
+    with manifest.timed(folder, "data", main):
+        with console.notice("reading and tokenizing the data"):
+            read = distributed.main_process_first(
+                accelerator, signals.interruptible(lambda: dataset.prepare(config, tokenizer, task, length))
+            )
+        distributed.broadcast_from_main(accelerator, lambda: refuse_other_data(resumed, read))
+        summary.begin(context, read, task, resumed)
 
     set_seed(config.training.seed)
-    with distributed.raise_on_all(accelerator), console.notice("loading the model"):
+    with (
+        manifest.timed(folder, "model", main),
+        distributed.raise_on_all(accelerator),
+        console.notice("loading the model"),
+    ):
         readable.check_rows(read, tokenizer, pretrained)
         network, new = loading.load_naming_new(config.model, pretrained, read.task, tokenizer.pad_token_id, trained)
         weights = sum(parameter.nbytes for parameter in network.parameters())

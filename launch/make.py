@@ -94,6 +94,11 @@ def compare_argv(environ: Mapping[str, str]) -> list[str]:
     return ["compare", *runs, f"--by={environ.get('BY', '')}"]
 
 
+def report_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch report [RUN]`."""
+    return ["report", *_runs(environ)]
+
+
 def _runs(environ: Mapping[str, str]) -> list[str]:
     """The runs that RUN names."""
     named = _words(environ.get("RUN", ""), "RUN")
@@ -137,6 +142,7 @@ TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
     "rerun": rerun_argv,
     "results": results_argv,
     "compare": compare_argv,
+    "report": report_argv,
 }
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ VERBS = {
         Verb("rerun", "the same settings and launcher flags again", runs.add_rerun, runs.rerun, takes_job_flags=True),
         Verb("results", "the finished runs, best first", runs.add_results, runs.results),
         Verb("compare", "two runs on the same rows, and the rows that changed", runs.add_compare, runs.compare),
+        Verb("report", "write report.html of a run again, also while it trains", runs.add_report, runs.report),
     )
 }
 

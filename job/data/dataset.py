@@ -20,6 +20,7 @@ from job.errors import Refused
 from job.runtime import files
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -37,6 +38,8 @@ class Split:
         labels: int64[n] classes, float64[n] numbers or int8[n, C]; None for a test set without labels.
         index: int32[n], row numbers in the source; not 0..n-1 if the split is a part of its source.
         width: tokens to which every example is padded; None: only as far as its micro-batch needs.
+        truncated: bool[n], whether tokens were cut off; None if that is not known.
+        texts: the text columns of the source, memory-mapped; an example's text is in row `index` of each.
     """
 
     tokens: Dataset
@@ -44,6 +47,8 @@ class Split:
     labels: np.ndarray | None
     index: np.ndarray
     width: int | None = None
+    truncated: np.ndarray | None = None
+    texts: tuple[pa.ChunkedArray, ...] = ()
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -241,7 +246,8 @@ def _part(
     columns = [source.table.data.column(name) for name in source.columns.text]
     some = rows if len(rows) < len(source.table) else None
     part = statistics.Part(texts=columns, lengths=lengths, truncated=truncated, labels=labelled, rows=some)
-    return Split(kept.with_format("numpy"), lengths, labelled, rows), part
+    split = Split(kept.with_format("numpy"), lengths, labelled, rows, truncated=truncated, texts=tuple(columns))
+    return split, part
 
 
 def subset(size: int, limit: int | None) -> np.ndarray:

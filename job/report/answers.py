@@ -20,12 +20,10 @@ from job.data.inputs import Inputs, as_text
 from job.errors import Refused
 from job.run.folder import NO_ROOM
 from job.runtime import files
+from job.runtime.contract import PROBABILITY
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-PROBABILITY = "probability_"
-"""What the columns of the table of predictions begin with that hold the classes' probabilities."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,14 @@ from job.evaluation import metrics
 from job.evaluation.prediction import Predictions
 from job.model import loading
 from job.report import answers, card
+from job.report.html import recorded, writing
+from job.run import checkpoints, manifest
 from job.run import folder as run_folder
-from job.run import manifest
 from job.run.context import RunContext
 from job.run.folder import RunFolder
 from job.runtime import files
 from job.runtime.console import log
+from job.runtime.contract import PROBABILITY
 from job.training.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -44,9 +47,15 @@ def begin(context: RunContext, data: Data, of_model: Task | None, resumed: Path 
     world, device = accelerator.num_processes, device_name(accelerator.device)
     before = json.loads(folder.manifest.read_text(encoding="utf-8")) if folder.manifest.is_file() else {}
     made = manifest.new(
-        seed=config.training.seed, world_size=world, device=device, fingerprint=data.fingerprint, before=before
+        seed=config.training.seed,
+        world_size=world,
+        device=device,
+        fingerprint=data.fingerprint,
+        before=before,
+        resumed_step=None if resumed is None else checkpoints.step_of(resumed),
     )
     files.write_json(folder.manifest, made)
+    recorded.write_data(folder, data)
     if config.run.output_dir is None and config.training.do_train:  # so that runs/latest/model is always there
         run_folder.point_latest(folder)
     world_text = f"{world} process{'es' if world > 1 else ''}"
@@ -101,8 +110,8 @@ def device_name(device: torch.device) -> str:
 def publish(
     config: Config, outcome: Outcome, tokenizer: PreTrainedTokenizerBase, data: Data, folder: RunFolder
 ) -> dict[str, Any]:
-    """Write predictions, model and, last, results.json; say how it went. Returns what results.json holds."""
-    names = data.task.names
+    """Write predictions, model and results.json, then the report; log the summary. Returns what results.json holds."""
+    names, begun = data.task.names, time.monotonic()
     results = finite(
         {
             "best_step": outcome.best_step,
@@ -115,6 +124,7 @@ def publish(
     for found, path in ((outcome.evaluated, folder.predictions), (outcome.test, folder.test_predictions)):
         if found:
             files.publish(path, functools.partial(write_predictions, found[0], names))
+    recorded.write_rows(folder, data)
     if config.run.output_file and data.test_inputs is not None:
         answers.write(Path(config.run.output_file), data.test_inputs, folder.test_predictions, config.run.top_k)
     if outcome.train is not None:
@@ -122,10 +132,12 @@ def publish(
         files.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, text, aside))
     if outcome.adapter is not None:
         files.publish(folder.adapter, outcome.adapter.save)
+    manifest.add_seconds(folder, "results", time.monotonic() - begun)
     manifest.amend(folder, ended=files.utc_now())
     files.write_json(folder.results, results)
     if config.run.save_total_limit is None:
         files.remove(folder.checkpoints)
+    writing.write_at_end(folder)
     log.info(summary(results, folder, config.run.output_file))
     return results
 
@@ -166,7 +178,7 @@ def write_predictions(predictions: Predictions, names: Sequence[str], path: Path
         "prediction": _column(predictions.answers, names),
     }
     for i, name in enumerate(names if probabilities.shape[1] else ()):
-        columns[f"probability_{name}"] = pa.array(probabilities[:, i], pa.float32())
+        columns[f"{PROBABILITY}{name}"] = pa.array(probabilities[:, i], pa.float32())
     pq.write_table(pa.table(columns), path)
 
 
@@ -193,7 +205,8 @@ def summary(results: Mapping[str, Any], folder: RunFolder, output_file: str | No
                   f"{train['examples_per_second']:.1f} examples/s; best at step {results['best_step']}"]  # fmt: skip
         lines += [f"model    {shown}/model"]
         lines += [f"adapter  {shown}/adapter, merged into the model"] if folder.adapter.exists() else []
-    files = [path.name for path in (folder.results, folder.predictions, folder.test_predictions) if path.exists()]
+    paths = (folder.results, folder.predictions, folder.test_predictions, folder.report)
+    files = [path.name for path in paths if path.exists()]
     lines += [f"results  {shown}/{', '.join(files)}"]
     lines += [f"answers  {_shown(Path(output_file))}"] if output_file else []
     if results["train"]:

@@ -87,6 +87,11 @@ def name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint, by its folder's name."""
+    return int(folder.name.removeprefix("step-"))
+
+
 def _fill(folder: Path, snapshot: Snapshot) -> int:
     """Every file, then the manifest that vouches for them, all of it on the disk; returns the bytes."""
     for file, tensors in snapshot.tensors.items():

@@ -28,7 +28,7 @@ ASIDE = ".new-"
 """Prefix of the name of a checkpoint that is still being written."""
 CONTENTS = (
     *("config.yaml", "manifest.json", "metrics.jsonl", "results.json", "status.json", "predictions.parquet"),
-    *("test_predictions.parquet", "model", "adapter", "checkpoints", "tensorboard"),
+    *("test_predictions.parquet", "model", "adapter", "checkpoints", "tensorboard", "report.html", "report"),
 )
 
 
@@ -73,6 +73,15 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def report_files(self) -> Path:
+        """What report.html is made of besides the other files, and its pictures as PNG."""
+        return self.path / "report"
 
     @property
     def status(self) -> Path:

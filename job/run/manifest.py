@@ -5,13 +5,15 @@ Environment variables are not recorded: they may contain secrets.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,19 @@ PACKAGES = (
 )
 
 
-def new(*, seed: int, world_size: int, device: str, fingerprint: str, before: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of a start. `before` is the manifest of the start that this one resumes, or empty."""
+def new(
+    *,
+    seed: int,
+    world_size: int,
+    device: str,
+    fingerprint: str,
+    before: Mapping[str, Any],
+    resumed_step: int | None = None,
+) -> dict[str, Any]:
+    """The manifest of a start.
+
+    `before` is the manifest of the start that this one resumes, or empty; `resumed_step` is the step it resumes from.
+    """
     return {
         KEY: FORMAT,
         "git": git_state(),
@@ -53,6 +66,8 @@ def new(*, seed: int, world_size: int, device: str, fingerprint: str, before: Ma
         "started": before.get("started", files.utc_now()),
         "ended": None,
         "restarts": before.get("restarts", -1) + 1,
+        "restart_steps": [*before.get("restart_steps", ()), *([] if resumed_step is None else [resumed_step])],
+        "seconds": before.get("seconds", {}),
         **({TOKEN_LIMIT: before[TOKEN_LIMIT]} if TOKEN_LIMIT in before else {}),
     }
 
@@ -66,6 +81,25 @@ def token_limit(folder: RunFolder, limit: int) -> int:
 def amend(folder: RunFolder, **values: Any) -> None:
     """Add values that became known after the start of the run."""
     files.write_json(folder.manifest, {**json.loads(folder.manifest.read_text(encoding="utf-8")), **values})
+
+
+@contextlib.contextmanager
+def timed(folder: RunFolder, phase: str, main: bool) -> Iterator[None]:
+    """Add the time that passes within to the manifest's "seconds" of this phase, over all starts of the run.
+
+    The manifest must be there in the end; only the main process writes it.
+    """
+    begun = time.monotonic()
+    yield
+    if main:
+        add_seconds(folder, phase, time.monotonic() - begun)
+
+
+def add_seconds(folder: RunFolder, phase: str, seconds: float) -> None:
+    """Likewise for a time that was measured. On a full disk it is not recorded: no reason to end a run."""
+    with contextlib.suppress(OSError):
+        before = json.loads(folder.manifest.read_text(encoding="utf-8")).get("seconds", {})
+        amend(folder, seconds={**before, phase: round(before.get(phase, 0.0) + seconds, 3)})
 
 
 def git_state() -> dict[str, Any] | None:

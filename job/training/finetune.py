@@ -53,7 +53,8 @@ def evaluate_only(
     vote = StopVote(context.config.run, accelerator)
     evaluate = Evaluator(context, model, form, data.task, vote.poll)
     try:
-        evaluated, test = (None if split is None else evaluate(split) for split in (data.evaluation, data.test))
+        with manifest.timed(context.folder, "evaluation", accelerator.is_main_process):
+            evaluated, test = (None if split is None else evaluate(split) for split in (data.evaluation, data.test))
     except Stopped as stop:
         stop.progress = "during the evaluation; run the same command to start it again"
         raise

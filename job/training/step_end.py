@@ -23,7 +23,7 @@ from job.data.dataset import Data, Split
 from job.errors import JobError, Stopped
 from job.evaluation.evaluator import Evaluator
 from job.evaluation.prediction import Predictions
-from job.run import checkpoints
+from job.run import checkpoints, manifest
 from job.run import folder as run_folder
 from job.run.checkpoints import Snapshot
 from job.run.context import RunContext
@@ -117,12 +117,16 @@ class StepEnd:
         try:
             if self._training.adapter is not None:
                 self._merge(self._training.adapter)
-            test = None if self._data.test is None else self._evaluate(self._data.test)
+            test = None if self._data.test is None else self._evaluate_test(self._data.test)
         except Stopped as stop:
             self._require_saved(stop)
             stop.progress = f"after the last step, checkpoint saved; {self._how_to_resume()}"
             raise
         return Outcome(model, self._best, test, best_step, adapter=self._training.adapter)
+
+    def _evaluate_test(self, test: Split) -> tuple[Predictions, dict[str, float]]:
+        with manifest.timed(self._context.folder, "test", self._accelerator.is_main_process):
+            return self._evaluate(test)
 
     def _merge(self, adapter: Adapter) -> None:
         """Merge the best adapters into the model, and evaluate that, as it is published: merging rounds."""
@@ -171,7 +175,10 @@ class StepEnd:
         best = self._selection.take(scores, self._tracker.step)
         if best:
             self._best = (predictions, scores)
-        self._tracker.evaluated(epoch, scores, best and self._selection.has_best, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        self._tracker.evaluated(epoch, scores, best and self._selection.has_best, seconds)
+        if self._accelerator.is_main_process:
+            manifest.add_seconds(self._context.folder, "evaluation", seconds)
         self._evaluation_pending = False
 
     def _evaluation_is_due(self, step: int) -> bool:

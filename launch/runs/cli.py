@@ -126,3 +126,17 @@ def compare(arguments: argparse.Namespace) -> int:
     from launch.runs.compare import show
 
     return show(arguments.a, arguments.b, arguments.by or None, as_json=arguments.json)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# report
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", nargs="?", help=f"{RUN} (default)")
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from launch.runs.report import write
+
+    return write(arguments.run or folders.LATEST)

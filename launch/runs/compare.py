@@ -18,13 +18,14 @@ from job import config
 from job.config import Config
 from job.errors import Refused
 from job.run.folder import RunFolder
+from job.runtime.contract import PROBABILITY
 from launch.runs import folders, tables
 
 if TYPE_CHECKING:
-    from launch.runs.paired import Answers, Difference, McNemar
+    from job.resampling import Answers
+    from launch.runs.paired import Difference, McNemar
 
 NEEDED = ("numpy", "pyarrow", "scipy")
-PREFIX = "probability_"
 MOST_ROWS = 20
 """Rows printed; --json has all."""
 MOST_CHARACTERS = 160
@@ -155,7 +156,7 @@ def _side(path: Path, split: str) -> Side:
         raise Refused(f"{file} cannot be read: {' '.join(str(error).split())[:120]}") from None
     if None in columns["label"]:
         raise Refused(f"{path.name} has predictions without labels: there is nothing to compare them with")
-    classes = tuple(name.removeprefix(PREFIX) for name in table.column_names if name.startswith(PREFIX))
+    classes = tuple(name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY))
     return Side(path.name, path, split, columns["index"], columns["label"], columns["prediction"], classes)
 
 
@@ -189,20 +190,20 @@ def _positive_last(one: Path, other: Path, classes: tuple[str, ...]) -> tuple[st
 
 
 def _comparable(side: Side) -> dict[str, str]:
-    """The numbers that runs of this kind of task are compared by -> their names in paired.METRICS."""
-    from launch.runs import paired
+    """The numbers that runs of this kind of task are compared by -> their names in resampling.METRICS."""
+    from job import resampling
 
     if not side.classes:
-        return paired.NUMBERS
+        return resampling.NUMBERS
     if side.labels and isinstance(side.labels[0], list):
-        return paired.SEVERAL_LABELS
-    return paired.TWO_CLASSES if len(side.classes) == 2 else paired.ONE_LABEL
+        return resampling.SEVERAL_LABELS
+    return resampling.TWO_CLASSES if len(side.classes) == 2 else resampling.ONE_LABEL
 
 
 def _answers(side: Side, classes: Sequence[str]) -> Answers:
     import numpy as np
 
-    from launch.runs.paired import Answers, indicators
+    from job.resampling import Answers, indicators
 
     if not classes:
         return Answers(np.array(side.labels, np.float64), np.array(side.predictions, np.float64))

@@ -1,47 +1,13 @@
-"""Two models on the same rows: the difference of a metric with its interval, and McNemar's test.
-
-Every metric here is a function of sums over rows (right answers, true positives of a class, squared errors). So a
-bootstrap resample is a weight for each row, all resamples are one matrix product, and rows that contribute the same are
-drawn together (multinomial), which is the same distribution at a fraction of the work.
-"""
+"""Two models on the same rows: the difference of a metric with its interval, and McNemar's test."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-RESAMPLES = 2000
-SEED = 42
-LEVEL = 0.95
-CELLS_AT_ONCE = 10_000_000
-"""Weights held in memory at a time."""
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Labels of n rows and what one model says of them.
-
-    Attributes:
-        labels: bool[n, C], the classes of each row; float64[n] for regression.
-        predictions: likewise.
-    """
-
-    labels: Array
-    predictions: Array
-
-    def of(self, rows: Array) -> Answers:
-        """Those of some rows."""
-        return Answers(self.labels[rows], self.predictions[rows])
-
-    @property
-    def right(self) -> Array:
-        """bool[n]: the classes are exactly the labels; for regression never asked."""
-        return (self.labels == self.predictions).all(axis=1)
+from job import resampling
+from job.resampling import METRICS, Answers, Array
 
 
 @dataclass(frozen=True)
@@ -66,24 +32,17 @@ class McNemar:
 def difference(a: Answers, b: Answers, metric: str) -> Difference:
     """The metric of both and the percentile interval of its difference over paired resamples of the rows."""
     sums, value = METRICS[metric]
-    first, counts = _distinct(a, b)
+    first, counts = resampling.distinct(a, b)
     parts = np.hstack([sums(a.of(first)), sums(b.of(first))])
     half, rows = parts.shape[1] // 2, int(counts.sum())
 
-    def of(weights: Array) -> tuple[Array, Array]:
-        totals = weights @ parts
+    def of(totals: Array) -> tuple[Array, Array]:
         return value(totals[:, :half], rows), value(totals[:, half:], rows)
 
-    seen_a, seen_b = of(counts[None, :].astype(np.float64))
-    rng, at_once = np.random.default_rng(SEED), max(1, CELLS_AT_ONCE // len(counts))
-    found = []
-    for start in range(0, RESAMPLES, at_once):
-        drawn = rng.multinomial(rows, counts / rows, size=min(at_once, RESAMPLES - start))
-        drawn_a, drawn_b = of(drawn.astype(np.float64))
-        found.append(drawn_b - drawn_a)
-    tail = (1 - LEVEL) / 2
-    low, high = np.nanquantile(np.concatenate(found), [tail, 1 - tail])
-    return Difference(float(seen_a[0]), float(seen_b[0]), float(low), float(high))
+    seen_a, seen_b = of(counts[None, :].astype(np.float64) @ parts)
+    drawn_a, drawn_b = of(resampling.resampled_totals(parts, counts))
+    low, high = resampling.percentiles(drawn_b - drawn_a)
+    return Difference(float(seen_a[0]), float(seen_b[0]), low, high)
 
 
 def mcnemar(a: Answers, b: Answers) -> McNemar:
@@ -93,111 +52,3 @@ def mcnemar(a: Answers, b: Answers) -> McNemar:
     only_a, only_b = int((a.right & ~b.right).sum()), int((b.right & ~a.right).sum())
     split = only_a + only_b
     return McNemar(only_a, only_b, float(binomtest(only_a, split, 0.5).pvalue) if split else 1.0)
-
-
-def _distinct(a: Answers, b: Answers) -> tuple[Array, Array]:
-    """One row of each kind, int64[k], and how many there are of it, int64[k]. Numbers are hardly ever the same."""
-    if a.labels.dtype != bool:
-        return np.arange(len(a.labels)), np.ones(len(a.labels), dtype=np.int64)
-    packed = np.packbits(np.hstack([a.labels, a.predictions, b.predictions]), axis=1)
-    _, first, counts = np.unique(packed, axis=0, return_index=True, return_counts=True)
-    return first, counts
-
-
-def indicators(values: Sequence[Any], names: Sequence[str]) -> Array:
-    """bool[n, C]: which of the classes `names` each value, a name or a list of names, holds."""
-    number = {name: i for i, name in enumerate(names)}
-    table = np.zeros((len(values), len(names)), dtype=bool)
-    for row, value in enumerate(values):
-        for name in [value] if isinstance(value, str) else value:
-            table[row, number[name]] = True
-    return table
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Metrics: sums over rows, float64[n, m], and a number of their totals, [r, m] -> [r]
-
-
-def _correct(answers: Answers) -> Array:
-    return answers.right[:, None].astype(np.float64)
-
-
-def _counts(answers: Answers) -> Array:
-    """Of each class: true positives, predictions, labels; and whether the row is right."""
-    labels, predictions = answers.labels, answers.predictions
-    return np.hstack([labels & predictions, predictions, labels, answers.right[:, None]]).astype(np.float64)
-
-
-def _split(totals: Array) -> tuple[Array, Array, Array]:
-    classes = (totals.shape[1] - 1) // 3
-    return totals[:, :classes], totals[:, classes : 2 * classes], totals[:, 2 * classes : 3 * classes]
-
-
-def _f1(hits: Array, predicted: Array, labelled: Array) -> Array:
-    """0 where a class is neither predicted nor there, as scikit-learn's zero_division=0 has it."""
-    both = predicted + labelled
-    return np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
-
-
-def _f1_macro(totals: Array, rows: int) -> Array:
-    """Over the classes that occur."""
-    hits, predicted, labelled = _split(totals)
-    return _f1(hits, predicted, labelled).sum(axis=1) / (predicted + labelled > 0).sum(axis=1)
-
-
-def _f1_macro_of_all(totals: Array, rows: int) -> Array:
-    return _f1(*_split(totals)).mean(axis=1)
-
-
-def _f1_weighted(totals: Array, rows: int) -> Array:
-    labelled = _split(totals)[2]
-    return (_f1(*_split(totals)) * labelled).sum(axis=1) / labelled.sum(axis=1)
-
-
-def _f1_micro(totals: Array, rows: int) -> Array:
-    return _f1(*(part.sum(axis=1) for part in _split(totals)))
-
-
-def _f1_of_second(totals: Array, rows: int) -> Array:
-    return _f1(*_split(totals))[:, 1]
-
-
-def _matthews(totals: Array, rows: int) -> Array:
-    """Gorodkin's correlation of several classes; 0 where either side is constant."""
-    predicted, labelled = _split(totals)[1:]
-    product = (rows**2 - (predicted**2).sum(axis=1)) * (rows**2 - (labelled**2).sum(axis=1))
-    covariance = totals[:, -1] * rows - (predicted * labelled).sum(axis=1)
-    return np.divide(covariance, np.sqrt(product), out=np.zeros_like(covariance), where=product > 0)
-
-
-def _squared_error(answers: Answers) -> Array:
-    return ((answers.labels - answers.predictions) ** 2)[:, None]
-
-
-def _moments(answers: Answers) -> Array:
-    x, y = answers.labels - answers.labels.mean(), answers.predictions - answers.predictions.mean()
-    return np.stack([x, y, x * x, y * y, x * y], axis=1)
-
-
-def _pearson(totals: Array, rows: int) -> Array:
-    x, y, xx, yy, xy = totals.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (xy - x * y / rows) / np.sqrt((xx - x * x / rows) * (yy - y * y / rows))
-
-
-METRICS: dict[str, tuple[Callable[[Answers], Array], Callable[[Array, int], Array]]] = {
-    "accuracy": (_correct, lambda totals, rows: totals[:, 0] / rows),
-    "f1_macro": (_counts, _f1_macro),
-    "f1_macro_of_all": (_counts, _f1_macro_of_all),
-    "f1_weighted": (_counts, _f1_weighted),
-    "f1_micro": (_counts, _f1_micro),
-    "f1": (_counts, _f1_of_second),
-    "matthews_correlation": (_counts, _matthews),
-    "rmse": (_squared_error, lambda totals, rows: np.sqrt(totals[:, 0] / rows)),
-    "pearsonr": (_moments, _pearson),
-}
-ONE_LABEL = {name: name for name in ("accuracy", "f1_macro", "f1_weighted", "matthews_correlation")}
-TWO_CLASSES = {**ONE_LABEL, "f1": "f1"}
-SEVERAL_LABELS = {"accuracy": "accuracy", "f1_micro": "f1_micro", "f1_macro": "f1_macro_of_all"}
-NUMBERS = {"rmse": "rmse", "pearsonr": "pearsonr"}
-"""What the job calls a number -> its name in METRICS, for each kind of task, as job/metrics has them."""

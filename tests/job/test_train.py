@@ -54,11 +54,22 @@ def finished(world: World) -> Path:
 def test_a_run_folder_holds_what_the_contract_names(finished: Path) -> None:
     there = {path.name for path in finished.iterdir()}
     assert there == {".lock", "config.yaml", "manifest.json", "metrics.jsonl", "results.json", "predictions.parquet",
-                     "model", "status.json", "tensorboard"}  # fmt: skip
+                     "model", "status.json", "tensorboard", "report.html", "report"}  # fmt: skip
     status = json.loads((finished / "status.json").read_text())
     assert (status["state"], status["step"]) == ("DONE", status["steps"])
     assert list((finished / "tensorboard").rglob("events.*"))
     assert (finished / "model" / "model.safetensors").stat().st_mode & 0o077 == 0o044 & ~os.umask(0o022)
+
+
+def test_the_report_of_a_run_shows_its_score_and_its_time(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    results = json.loads((finished / "results.json").read_text())
+    assert f"accuracy {results['eval']['accuracy']:.4f}" in page
+    phases = json.loads((finished / "manifest.json").read_text())["seconds"]
+    assert list(phases) == ["data", "model", "evaluation", "results"]
+    assert all(seconds > 0 for seconds in phases.values())
+    for phase in ("reading and tokenizing the data", "loading the model", "evaluation", "writing the results"):
+        assert f">{phase}</th>" in page
 
 
 def test_a_known_model_is_packed_and_the_run_says_so(finished: Path) -> None:

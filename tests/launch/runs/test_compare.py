@@ -11,10 +11,10 @@ import pytest
 from scipy.stats import binomtest, pearsonr
 from sklearn import metrics
 
-from job import config
+from job import config, resampling
+from job.resampling import Answers, indicators
 from launch import cli, make
 from launch.runs import compare, paired
-from launch.runs.paired import Answers, indicators
 from tests.launch.runs import synthetic
 
 NAMES = ("no", "yes", "maybe")
@@ -50,7 +50,7 @@ SKLEARN = {
 def test_the_numbers_are_scikit_learns(name: str, drawn: Any) -> None:
     labels, a, b = drawn
     one, other = Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b))
-    found = paired.difference(one, other, paired.ONE_LABEL[name])
+    found = paired.difference(one, other, resampling.ONE_LABEL[name])
     assert (found.a, found.b) == pytest.approx((SKLEARN[name](labels, a), SKLEARN[name](labels, b)), abs=1e-12)
     assert found.low < found.b - found.a < found.high
 
@@ -83,7 +83,7 @@ def test_several_labels_and_numbers_too() -> None:
     labels[:, 2] = a[:, 2] = False
     of = Answers(labels, a)
     for name, average in (("f1_micro", "micro"), ("f1_macro", "macro")):
-        found = paired.difference(of, of, paired.SEVERAL_LABELS[name])
+        found = paired.difference(of, of, resampling.SEVERAL_LABELS[name])
         assert found.a == pytest.approx(metrics.f1_score(labels, a, average=average, zero_division=0))
         assert (found.low, found.high) == (0, 0)
     assert paired.difference(of, of, "accuracy").a == pytest.approx(metrics.accuracy_score(labels, a))

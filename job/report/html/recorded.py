@@ -1,0 +1,93 @@
+"""What the job writes into report/ because only it knows: the data before training, the texts of the rows shown.
+
+Two small files, whatever the size of the data. data.json is written at the start: task, classes, what
+job.data.statistics found, lengths. rows.json is written with the predictions: the texts of the rows that the report
+shows (a few dozen), cut to a length for reading, and the score by length.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from job.report.html import label_errors, lengths, mistakes, predictions
+from job.report.html.predictions import Predicted
+from job.run.folder import RunFolder
+from job.runtime import files
+
+if TYPE_CHECKING:
+    from job.data.dataset import Data, Split
+
+SHOWN_MISTAKES = 25
+SHOWN_LABEL_ERRORS = 25
+SHOWN_CHARACTERS = 600
+"""Of a text; a longer one is cut, with a mark."""
+
+
+def data_file(folder: RunFolder) -> Path:
+    return folder.report_files / "data.json"
+
+
+def rows_file(folder: RunFolder) -> Path:
+    return folder.report_files / "rows.json"
+
+
+def write_data(folder: RunFolder, data: Data) -> None:
+    """Write what is known of the data before training."""
+    splits = {"train": data.train, "validation": data.evaluation, "test": data.test}
+    longest = max(
+        (int(split.lengths.max()) for split in splits.values() if split is not None and len(split)), default=1
+    )
+    folder.report_files.mkdir(exist_ok=True)
+    files.write_json(
+        data_file(folder),
+        {
+            "problem_type": data.task.kind.problem_type,
+            "classes": list(data.task.names),
+            "text_columns": list(data.text_columns),
+            "label_column": data.label_column,
+            "evaluation_cut_from_training": data.cut,
+            "description": data.description,
+            "longest": longest,
+            "lengths": {
+                name: lengths.histogram(split.lengths, longest) for name, split in splits.items() if split is not None
+            },
+        },
+    )
+
+
+def write_rows(folder: RunFolder, data: Data) -> None:
+    """Write what the report shows of single rows; the tables of predictions must be there."""
+    splits = {"validation": (data.evaluation, folder.predictions), "test": (data.test, folder.test_predictions)}
+    for name, (split, path) in splits.items():
+        if split is None or not path.is_file():
+            continue
+        predicted = predictions.read(path)
+        if predicted.labels is not None:
+            folder.report_files.mkdir(exist_ok=True)
+            files.write_json(rows_file(folder), {"split": name, **_of_rows(predicted, split)})
+            return
+
+
+def _of_rows(predicted: Predicted, split: Split) -> dict[str, Any]:
+    return {
+        "score_by_length": lengths.score_by_length(predicted, split.lengths),
+        "texts": {str(split.index[row]): _texts(split, row) for row in shown_rows(predicted)},
+    }
+
+
+def shown_rows(predicted: Predicted) -> list[int]:
+    """The rows of the split that the report shows with their text, ascending."""
+    wrong = mistakes.most_confident(predicted, SHOWN_MISTAKES)
+    errors = [row for row, _, _ in label_errors.of(predicted)[:SHOWN_LABEL_ERRORS]]
+    return np.unique([*wrong.tolist(), *errors]).astype(int).tolist()
+
+
+def _texts(split: Split, row: int) -> list[str]:
+    return [_cut(column[int(split.index[row])].as_py() or "") for column in split.texts]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} …"

@@ -1,0 +1,98 @@
+"""The score of a run with its interval, and what answering the same for every row would reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from job import resampling
+from job.config import metrics
+from job.config.metrics import LOWER_IS_BETTER, OF_TWO_CLASSES
+from job.config.tasks import MULTI_LABEL, REGRESSION, Kind
+from job.report.html.predictions import Predicted
+from job.report.html.run_files import RunFiles
+from job.resampling import Answers, Interval
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What is always answered, in words, and the score of that; None where the number is not one we can compute."""
+
+    answer: str
+    score: float | None
+
+
+def deciding_number(run: RunFiles) -> str:
+    """The name of the number that decides which model is best."""
+    kind = run.task.kind if run.task else None
+    if asked := run.settings.get("metric_for_best_model"):
+        return metrics.as_computed(asked)
+    if kind is None:
+        return "loss"
+    return metrics.deciding_number(run.settings.get("metrics") or metrics.defaults(kind), kind)
+
+
+def lower_is_better(run: RunFiles) -> bool:
+    asked = run.settings.get("greater_is_better")
+    return deciding_number(run) in LOWER_IS_BETTER if asked is None else not asked
+
+
+def interval(run: RunFiles, predicted: Predicted) -> Interval | None:
+    """The interval of the deciding number; None where it is none that can be resampled."""
+    metric = _computable(predicted.kind, deciding_number(run))
+    return None if metric is None else resampling.interval(_ordered(run, predicted.answers(), predicted), metric)
+
+
+def baseline(run: RunFiles, predicted: Predicted) -> Baseline:
+    """Always the most common class of the training data, or its mean label; of these rows where it is unknown."""
+    train = run.data.get("description", {}).get("train", {})
+    constant, words = _constant(predicted, train)
+    metric = _computable(predicted.kind, deciding_number(run))
+    if metric is None or metric in ("pearsonr", "matthews_correlation"):  # which have no value for a constant
+        return Baseline(words, None)
+    always = _ordered(run, predicted.answers(constant), predicted)
+    return Baseline(words, resampling.score(always, metric))
+
+
+def _constant(predicted: Predicted, train: Mapping[str, Mapping[str, float]]) -> tuple[np.ndarray, str]:
+    labels, rows = predicted.labels, len(predicted)
+    assert labels is not None
+    if predicted.kind == REGRESSION:
+        mean = train["labels"]["mean"] if "labels" in train else float(labels.mean())
+        return np.full(rows, mean), f"the mean label, {mean:.4g},"
+    counts = train.get("classes") or {}
+    if any(counts.values()):
+        most = predicted.names.index(max(counts, key=counts.__getitem__))
+    else:
+        most = int((labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels)).argmax())
+    words = f"“{predicted.names[most]}”, the most common class,"
+    if predicted.kind == MULTI_LABEL:
+        constant = np.zeros_like(labels)
+        constant[:, most] = True
+        return constant, words
+    return np.full(rows, most), words
+
+
+def _computable(kind: Kind, number: str) -> str | None:
+    """The name of a number in resampling.METRICS, None where it is not there."""
+    if kind == REGRESSION:
+        known = resampling.NUMBERS
+    else:
+        known = resampling.SEVERAL_LABELS if kind == MULTI_LABEL else resampling.TWO_CLASSES
+    return known.get(number)
+
+
+def _ordered(run: RunFiles, answers: Answers, predicted: Predicted) -> Answers:
+    """The positive one of two classes second, where f1 of two classes looks for it."""
+    positive = run.settings.get("positive_label")
+    if len(predicted.names) == 2 and positive == predicted.names[0] and deciding_number(run) == OF_TWO_CLASSES:
+        return Answers(answers.labels[:, ::-1], answers.predictions[:, ::-1])
+    return answers
+
+
+def numbers(run: RunFiles) -> list[str]:
+    """The numbers of results.json to show, the deciding one first."""
+    shown = [name for name, value in run.scores.items() if isinstance(value, float)]
+    return sorted(shown, key=lambda name: name != deciding_number(run))

@@ -1,0 +1,107 @@
+"""Classes: which are mixed up, and how well each is found."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from job.report.html import drawing, mistakes, plots
+from job.report.html.blocks import Paragraph, Picture, Section, Table, count, numbers_from, percent, short
+from job.report.html.mistakes import Pair
+from job.report.html.predictions import Predicted
+from job.report.html.run_files import RunFiles
+
+DRAWN_CLASSES = 100
+"""Of more, only those with the most errors are drawn."""
+DRAWN_OF_MORE = 60
+TABLED_CLASSES = 20
+"""Up to so many classes, the matrix is also there as a table."""
+GROUPED_FROM = 13
+"""From so many classes on, classes that are mixed up are drawn side by side."""
+PAIRS = 20
+
+
+def confusion(run: RunFiles) -> Section | None:
+    """The confusion matrix and the most confused pairs; None where a row has not exactly one class."""
+    predicted = run.labelled
+    if predicted is None or not predicted.kind.one_label:
+        return None
+    matrix = run.confusion_matrix
+    pairs = mistakes.confused(matrix, PAIRS)
+    drawn = drawn_classes(matrix)
+    names = [predicted.names[number] for number in drawn]
+    part = matrix[np.ix_(drawn, drawn)]
+    picture = Picture(
+        "confusion",
+        "Confusion matrix" + ("" if len(drawn) == len(matrix) else f", the {len(drawn)} classes with the most errors"),
+        _described(matrix, pairs, predicted),
+        drawing.svg("confusion", plots.confusion(part, names), *size(len(drawn)), names=True),
+        wide=len(drawn) > plots.ANNOTATED_CLASSES // 2,
+    )
+    return Section("confusion", "Confusion", [picture, *_pairs(pairs, predicted), *_matrix(matrix, predicted)])
+
+
+def drawn_classes(matrix: np.ndarray) -> list[int]:
+    """The classes of the picture in its order."""
+    if len(matrix) < GROUPED_FROM:
+        return list(range(len(matrix)))
+    errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
+    some = np.arange(len(matrix)) if len(matrix) <= DRAWN_CLASSES else np.sort(np.argsort(-errors)[:DRAWN_OF_MORE])
+    return some[_grouped(matrix[np.ix_(some, some)])].tolist()
+
+
+def _grouped(matrix: np.ndarray) -> np.ndarray:
+    """An order in which classes that are mixed up are neighbours: the leaves of an average-linkage tree."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    together = shares + shares.T
+    above = np.triu_indices(len(matrix), 1)
+    return leaves_list(linkage(1 - together[above] / max(together[above].max(), 1e-9), "average"))
+
+
+def size(classes: int) -> tuple[float, float]:
+    """Width and height of the picture, in inches."""
+    if classes <= plots.ANNOTATED_CLASSES:
+        return 2.6 + 0.62 * classes, 1.7 + 0.5 * classes
+    return 1.9 + 0.14 * classes, 1.9 + 0.14 * classes
+
+
+def _described(matrix: np.ndarray, pairs: list[Pair], predicted: Predicted) -> str:
+    right, rows = int(np.trace(matrix)), int(matrix.sum())
+    said = [f"{right:,} of {rows:,} rows are on the diagonal: right.",
+            "A row is a label, a column a prediction; the stronger the colour, the larger the share of the label's "
+            "rows."]  # fmt: skip
+    if pairs:
+        most = pairs[0]
+        said.append(f"Most often “{short(predicted.names[most.label])}” is taken for "
+                    f"“{short(predicted.names[most.prediction])}”: {count(most.rows, 'row')}.")  # fmt: skip
+    return " ".join(said)
+
+
+def _pairs(pairs: list[Pair], predicted: Predicted) -> list[Table | Paragraph]:
+    if not pairs:
+        return [Paragraph("No row is predicted as another class than its label.")]
+    rows = [[predicted.names[p.label], predicted.names[p.prediction], f"{p.rows:,}", percent(p.share)] for p in pairs]
+    columns = ["label", "predicted as", "rows", "of the label's rows"]
+    return [Table("Most confused pairs", columns, rows, numbers_from(2, columns), frozenset({0, 1}))]
+
+
+def _matrix(matrix: np.ndarray, predicted: Predicted) -> list[Table]:
+    if len(matrix) > TABLED_CLASSES:
+        return []
+    columns = ["label", *(f"predicted as {short(name, 24)}" for name in predicted.names)]
+    rows = [[short(name), *(f"{cell:,}" for cell in row)] for name, row in zip(predicted.names, matrix, strict=True)]
+    return [Table("The confusion matrix as a table", columns, rows, numbers_from(1, columns), folded=True)]
+
+
+def per_class(run: RunFiles) -> Section | None:
+    """Precision, recall, F1 and support of each class, the worst first."""
+    scores = run.scores.get("per_class")
+    if not scores or run.labelled is None:
+        return None
+    ordered = sorted(scores.items(), key=lambda item: item[1]["f1"])
+    keys = ("precision", "recall", "f1")
+    rows = [[name, *(f"{of[key]:.3f}" for key in keys), f"{of['support']:,}"] for name, of in ordered]
+    columns = ["class", "precision", "recall", "F1", "support (rows)"]
+    table = Table("Classes, the lowest F1 first", columns, rows, numbers_from(1, columns), frozenset({0}))
+    return Section("classes", "Classes", [table])

@@ -1,0 +1,100 @@
+"""The verdict in one paragraph, and the scores."""
+
+from __future__ import annotations
+
+import math
+
+from job.config.tasks import REGRESSION
+from job.report.html import scoring
+from job.report.html.blocks import Paragraph, Section, Table, count, numbers_from, short
+from job.report.html.predictions import Predicted
+from job.report.html.run_files import RunFiles
+
+SPLITS = {"validation": "evaluation", "test": "test"}
+NOTICED = 0.02
+"""Difference of confidence and accuracy from which on it is called too high or too low."""
+
+
+def section(run: RunFiles) -> Section:
+    """How good the model is, as far as that is known."""
+    if run.labelled is not None:
+        sentences = [_score(run, run.labelled), *_trust(run, run.labelled)]
+    elif run.predicted is not None:
+        predicted = count(len(run.predicted), "row")
+        sentences = [f"{predicted} of the {run.split} set were predicted. Without labels there is nothing to score."]
+    else:
+        sentences = _unfinished(run)
+    return Section("verdict", "Verdict", [Paragraph(" ".join(sentences), lead=True), *_scores(run)])
+
+
+def _score(run: RunFiles, predicted: Predicted) -> str:
+    number = scoring.deciding_number(run)
+    value = run.scores.get(number)
+    trained = f"the model of step {run.results['best_step']:,}" if run.results.get("train") else "the model"
+    known = f"{value:.4f}" if isinstance(value, float) else "no value"
+    head = f"On {count(len(predicted), f'{SPLITS[run.split or str()]} row')} {trained} has {number} {known}"
+    interval = scoring.interval(run, predicted)
+    if interval is not None and not math.isnan(interval.low):
+        head += (f" (95 % interval {interval.low:.4f} to {interval.high:.4f}, bootstrap over the rows with "
+                 f"{interval.resamples:,} resamples)")  # fmt: skip
+    found = scoring.baseline(run, predicted)
+    if found.score is None:
+        return f"{head}."
+    better = (value or 0.0) - found.score if not scoring.lower_is_better(run) else found.score - (value or 0.0)
+    judged = "" if better > 0 else ": the model is no better than that"
+    return f"{head}. Always answering {found.answer} gives {found.score:.4f}{judged}."
+
+
+def _trust(run: RunFiles, predicted: Predicted) -> list[str]:
+    """What to know before the score is believed."""
+    said = []
+    description = run.data.get("description", {})
+    leaks = description.get("overlap" if run.split == "validation" else "test_overlap", 0)
+    if leaks:
+        said.append(f"{leaks:,} of these rows have a text of the training data: the score is optimistic.")
+    if predicted.kind != REGRESSION:
+        reliability = run.reliability
+        sure = reliability.overconfidence
+        how = "too high" if sure > NOTICED else "too low" if sure < -NOTICED else "about right"
+        said.append(f"Its confidence is {how}: expected calibration error {reliability.expected_error:.3f}.")
+        if errors := run.label_errors:
+            said.append(f"{count(len(errors), 'label')} {'is' if len(errors) == 1 else 'are'} probably wrong.")
+    return said
+
+
+def _unfinished(run: RunFiles) -> list[str]:
+    state, step, steps = (run.status.get(key) for key in ("state", "step", "steps"))
+    reached = f"step {step or 0:,}" + (f" of {steps:,}" if steps else "")
+    words = {"RUNNING": "This run is going on", "STOPPED": "This run was stopped", "FAILED": "This run failed",
+             "NEEDS_HUMAN": "This run needs a human", "CANCELLED": "This run was cancelled"}  # fmt: skip
+    said = [f"{words.get(str(state), 'This run has not finished')}: it has reached {reached}."]
+    if state != "RUNNING" and run.status.get("reason"):
+        said.append(f"Reason: {short(str(run.status['reason']), 300)}.")
+    number = scoring.deciding_number(run)
+    evaluations = [record for record in run.of_split("eval") if isinstance(record.get(number), int | float)]
+    best = [record for record in evaluations if record.get("best")]
+    if best:
+        so_far = f"{count(len(evaluations), 'evaluation')} so far"
+        said.append(f"The best of {so_far}, at step {best[-1]['step']:,}, has {number} {best[-1][number]:.4f}.")
+    else:
+        said.append("It has not been evaluated yet.")
+    return [*said, "Predictions, and what is made of them, come at the end."]
+
+
+def _scores(run: RunFiles) -> list[Table]:
+    found = {key: run.results[key] for key in ("eval", "test") if isinstance(run.results.get(key), dict)}
+    names = list(dict.fromkeys(n for scores in found.values() for n, v in scores.items() if isinstance(v, float)))
+    if not names:
+        return []
+    names.sort(key=lambda name: name != scoring.deciding_number(run))
+    words = {"eval": "evaluation", "test": "test"}
+    rows = [
+        [words[key], f"{scores.get('examples', 0):,}", *(_number(scores.get(name)) for name in names)]
+        for key, scores in found.items()
+    ]
+    columns = ["set", "rows", *names]
+    return [Table("Scores of the best model", columns, rows, numbers_from(1, columns))]
+
+
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "-"

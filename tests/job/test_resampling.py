@@ -1,0 +1,49 @@
+"""The interval of a score is that of plain resampling, and always the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from job import resampling
+from job.resampling import Answers
+
+ROWS = 300
+
+
+def answers(rows: int = ROWS) -> tuple[np.ndarray, np.ndarray, Answers]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, rows)
+    predictions = np.where(rng.random(rows) < 0.3, rng.integers(0, 3, rows), labels)
+    one_hot = np.eye(3, dtype=bool)
+    return labels, predictions, Answers(one_hot[labels], one_hot[predictions])
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1_macro"])
+def test_classes(name: str) -> None:
+    labels, predictions, given = answers()
+    score = {
+        "accuracy": metrics.accuracy_score,
+        "f1_macro": lambda y, p: metrics.f1_score(y, p, average="macro", zero_division=0),
+    }[name]
+    found = resampling.interval(given, name)
+    assert found.value == pytest.approx(score(labels, predictions)) == pytest.approx(resampling.score(given, name))
+    rows = np.random.default_rng(1).integers(0, ROWS, (1500, ROWS))
+    low, high = np.quantile([score(labels[drawn], predictions[drawn]) for drawn in rows], [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.12 * (high - low))
+    assert found == resampling.interval(given, name)
+
+
+@pytest.mark.parametrize("rows", [200, 60_000])
+def test_numbers(rows: int) -> None:
+    """Of many rows there are fewer resamples, and still the interval of the mean squared error's known spread."""
+    rng = np.random.default_rng(0)
+    labels = rng.normal(size=rows)
+    errors = rng.normal(size=rows)
+    found = resampling.interval(Answers(labels, labels + errors), "rmse")
+    squared = errors**2
+    spread = 1.96 * squared.std() / np.sqrt(rows) / 2 / np.sqrt(squared.mean())
+    assert found.value == pytest.approx(np.sqrt(squared.mean()))
+    assert (found.value - found.low, found.high - found.value) == pytest.approx((spread, spread), rel=0.2)
+    assert found.resamples == (2000 if rows == 200 else 200)
