@@ -10,6 +10,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from job.config import Config, class_weights, fields, metrics
 from job.data import columns, readers
 from job.data.columns import Columns
 from job.errors import Refused
-from job.runtime import contract
+from job.runtime import contract, environment
 
 FILES_CHECKED = 100
 ADAPTER_CONFIG = "adapter_config.json"
 """File of a folder that holds an adapter, as peft writes it."""
 ANSWERS = (".csv", ".jsonl", ".parquet")
 """Formats of --output_file."""
+_NAME = r"\w(?:[\w.-]{0,94}\w)?"
+REPOSITORY = re.compile(rf"(?!.*(?:--|\.\.))(?:{_NAME}/)?{_NAME}", re.ASCII)
+"""Names that the hub allows."""
 
 
 def check(config: Config) -> None:
@@ -35,6 +39,7 @@ def check(config: Config) -> None:
     _check_sources(config)
     _check_files(config)
     _check_output_file(config)
+    _check_upload(config)
 
 
 def _check_bounds(config: Config) -> None:
@@ -236,3 +241,27 @@ def _check_output_file(config: Config) -> None:
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise Refused(f"--output_file {name} cannot be written: {parent} is not a writable folder")
+
+
+def _check_upload(config: Config) -> None:
+    """What an upload needs is there; whether the hub takes it is asked before training."""
+    asked = config.hub
+    if not asked.push_to_hub:
+        unused = [
+            name for name in ("hub_model_id", "hub_revision", "hub_private_repo") if getattr(asked, name) is not None
+        ]
+        if unused:
+            raise Refused(f"--{unused[0]} is about an upload: add --push_to_hub, or remove it")
+        return
+    if not config.training.do_train:
+        raise Refused("--push_to_hub uploads the model that was trained, and --no_do_train trains none: remove it")
+    if asked.hub_model_id is not None and not REPOSITORY.fullmatch(asked.hub_model_id):
+        raise Refused(f"--hub_model_id {asked.hub_model_id} is no name of a repository: take owner/name or name, of "
+                      "letters, digits, _ and single - and .")  # fmt: skip
+    offline = next((name for name in environment.OFFLINE if os.environ.get(name, "").lower() in environment.TRUE), None)
+    if offline is not None:
+        raise Refused(f"--push_to_hub needs the hub, and {offline} keeps the job from it: unset it, or add "
+                      "--push_to_hub when the run has finished")  # fmt: skip
+    if not os.environ.get(environment.HUB_TOKEN, "").strip():
+        raise Refused(f"--push_to_hub needs a token with write access: make one in the hub's settings and set "
+                      f"{environment.HUB_TOKEN} to it in the environment or .env")  # fmt: skip

@@ -43,6 +43,10 @@ class OutOfMemoryInExchange(OutOfMemory):
     on_every_rank = False
 
 
+class UploadFailed(JobError):
+    """The run is finished and its model complete, but not on the hub."""
+
+
 class NeedsHuman(JobError):
     """There are checkpoints but none can be used. Starting over would lose them, so a person has to decide."""
 

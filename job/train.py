@@ -34,6 +34,8 @@ from job.runtime import console, contract
 from job.runtime.console import log
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from job.data.dataset import Data
     from job.model.lora import Adapter
     from job.run.context import RunContext
@@ -103,8 +105,7 @@ def _start(config: Config, name: str, leave: Leave | None = None) -> dict[str, A
         accelerator = distributed.start(config)
     opened = distributed.broadcast_from_main(accelerator, lambda: opening.open_run(config, name))
     if opened.results is not None:
-        distributed.broadcast_from_main(accelerator, lambda: write_answers(opened))
-        opening.close_run(opened.folder, opened.config)
+        _complete(opened, accelerator)
         distributed.stop(accelerator)
         return opened.results
     status, ended_by = Status(opened.folder, accelerator.is_main_process), None
@@ -126,6 +127,20 @@ def _start(config: Config, name: str, leave: Leave | None = None) -> dict[str, A
     return results
 
 
+def _complete(opened: Opened, accelerator: Accelerator) -> None:
+    """Of a run that finished before: write the answers and upload the model, where that is asked for and not done."""
+    from job import distributed
+    from job.report import upload
+    from job.run import opening
+
+    try:
+        distributed.broadcast_from_main(accelerator, lambda: write_answers(opened))
+        if opened.upload_is_due:
+            distributed.broadcast_from_main(accelerator, lambda: upload.push_finished(opened.config, opened.folder))
+    finally:
+        opening.close_run(opened.folder, opened.config)
+
+
 def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     """Run the job, from the data to the saved model; returns the content of results.json.
 
@@ -136,13 +151,16 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     from job import distributed
     from job.data import dataset
     from job.model import head, limits, loading, lora, readable, tokenizers
-    from job.report import summary
+    from job.report import summary, upload
     from job.run import folder as run_folder
     from job.run import manifest, tracking
     from job.training import finetune
 
     config, accelerator, folder = context.config, context.accelerator, context.folder
     trained = not config.training.do_train
+    target = None
+    if config.hub.push_to_hub:
+        target = distributed.broadcast_from_main(accelerator, lambda: upload.prepare(config, folder))
     with distributed.raise_on_all(accelerator), console.notice("loading the model's configuration and tokenizer"):
         tracking.start_trackers(config.run.report_to, accelerator, folder)
         pretrained = loading.load_config(config.model)
@@ -184,7 +202,10 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
         with run_folder.needing_room(folder), console.notice("writing the results"):
             return summary.publish(config, outcome, tokenizer, read, folder)
 
-    return distributed.broadcast_from_main(accelerator, publish)
+    results = distributed.broadcast_from_main(accelerator, publish)
+    if target is not None:
+        distributed.broadcast_from_main(accelerator, lambda: upload.push(config, folder, target))
+    return results
 
 
 def refuse_other_data(resumed: Path | None, read: Data) -> None:

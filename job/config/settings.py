@@ -202,6 +202,20 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Hub:
+    """The upload of the model, with the token in the environment variable HF_TOKEN."""
+
+    push_to_hub: bool = runtime_setting(False)
+    """Upload the model folder to the hub when the run has finished; a run that has finished before is uploaded now."""
+    hub_model_id: str | None = runtime_setting(None)
+    """Repository, as owner/name, or a name in your own account. Unset: the run folder's name."""
+    hub_revision: str | None = runtime_setting(None)
+    """Branch to upload to; it is made if it is not there. Unset: main."""
+    hub_private_repo: bool | None = runtime_setting(None)
+    """Make a new repository private. Unset: the account's usual."""
+
+
+@dataclass(frozen=True)
 class Config:
     """Fine-tune a pretrained Transformers model for text classification."""
 
@@ -210,6 +224,7 @@ class Config:
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
     run: Run = field(default_factory=Run)
+    hub: Hub = field(default_factory=Hub)
 
 
 GROUPS: dict[str, type] = {
@@ -218,4 +233,5 @@ GROUPS: dict[str, type] = {
     "training": Training,
     "evaluation": Evaluation,
     "run": Run,
+    "hub": Hub,
 }

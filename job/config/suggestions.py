@@ -17,6 +17,8 @@ NOT_OURS = {
     "epochs": "--num_train_epochs",
     "batch_size": "--train_batch_size, the global batch",
     "max_length": "--max_seq_length",
+    "hub_token": "--push_to_hub takes the token from the environment variable HF_TOKEN",
+    "hub_strategy": "--push_to_hub uploads the finished model, once",
     "do_predict": "a --test_file is predicted in the end; the recipe predict does nothing else",
 }
 """Settings of other tools, and what they are here."""

@@ -24,6 +24,9 @@ from job.runtime import contract, files
 from job.runtime.package import ROOT
 
 TOKEN_LIMIT = "max_tokens_per_device"
+UPLOAD = "upload"
+"""Where the model was uploaded to: {"repository", "revision", "commit"}."""
+MAIN_BRANCH = "main"
 PACKAGES = (
     "torch",
     "transformers",

@@ -11,7 +11,7 @@ from typing import Any
 from job import config as configuration
 from job.config import Config
 from job.errors import JobError, NeedsHuman, Refused
-from job.run import checkpoints, lock
+from job.run import checkpoints, lock, manifest
 from job.run import folder as run_folder
 from job.run.folder import RunFolder
 from job.run.status import Status
@@ -28,12 +28,14 @@ class Opened:
         config: as requested; for a requeued job without settings that apply to the first start only.
         results: content of results.json if this run has already finished.
         resume_from: the checkpoint to resume from; None to start from the beginning.
+        upload_is_due: the run has already finished, and its model is not on the hub where it is wanted.
     """
 
     folder: RunFolder
     config: Config
     results: dict[str, Any] | None = None
     resume_from: Path | None = None
+    upload_is_due: bool = False
 
 
 def open_run(config: Config, name: str) -> Opened:
@@ -52,8 +54,11 @@ def open_run(config: Config, name: str) -> Opened:
     config = run_folder.as_continued(folder, configuration.settled(config))
     try:
         if run_folder.claim(folder, config):
-            log.info(f"nothing to do: the run in {folder.path} has already finished")
-            return Opened(folder, config, json.loads(folder.results.read_text(encoding="utf-8")))
+            due = upload_is_due(folder, config)
+            left = "uploading the model" if due else "nothing to do"
+            log.info(f"{left}: the run in {folder.path} has already finished")
+            results = json.loads(folder.results.read_text(encoding="utf-8"))
+            return Opened(folder, config, results, upload_is_due=due)
         return Opened(folder, config, resume_from=_resume_point(config, folder))
     except JobError as error:
         if isinstance(error, NeedsHuman):
@@ -67,6 +72,16 @@ def close_run(folder: RunFolder, config: Config, error: BaseException | None = N
     if isinstance(error, Refused):
         run_folder.discard_if_new(folder, config)
     lock.release(folder.path)
+
+
+def upload_is_due(folder: RunFolder, config: Config) -> bool:
+    """Whether the model of a finished run is to be uploaded and is not where it is wanted."""
+    asked = config.hub
+    if not asked.push_to_hub:
+        return False
+    made = json.loads(folder.manifest.read_text(encoding="utf-8")).get(manifest.UPLOAD)
+    names = () if made is None else (None, made["repository"], made["repository"].partition("/")[2])
+    return asked.hub_model_id not in names or made["revision"] != (asked.hub_revision or manifest.MAIN_BRANCH)
 
 
 def _resume_point(config: Config, folder: RunFolder) -> Path | None:

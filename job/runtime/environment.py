@@ -21,6 +21,8 @@ from job.runtime.console import log
 from job.runtime.package import ROOT
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")
+HUB_TOKEN = "HF_TOKEN"
+"""The token for uploads; it is never a flag, nor written anywhere."""
 QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",

@@ -105,6 +105,13 @@ def of_colors(words: str) -> None:
     task_settings.check(config.parse(shlex.split(words)), Task(SINGLE_LABEL, ("red", "green")))
 
 
+def online_without_a_token(words: str) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in (*environment.OFFLINE, environment.HUB_TOKEN):
+            monkeypatch.delenv(name, raising=False)
+        command_line(words)
+
+
 @dataclass(frozen=True)
 class Case:
     """What is done in a folder with these files, beside train.csv and eval.csv, which are in order."""
@@ -136,6 +143,13 @@ CASES = [
     Case("--do_train maybe"),
     Case("-x"),
     Case("--do_predict"),
+    Case("--hub_token x"),
+    # Uploads
+    Case(f"{SOURCES} --hub_model_id ada/colors"),
+    Case(f"{SOURCES} --push_to_hub --no_do_train"),
+    Case(f"{SOURCES} --push_to_hub --hub_model_id runs/one/model"),
+    Case(f"{SOURCES} --push_to_hub"),
+    Case(f"{SOURCES} --push_to_hub", act=online_without_a_token),
     # Recipes
     Case("mrpk"),
     Case("mrpc cola"),

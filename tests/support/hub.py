@@ -1,14 +1,14 @@
 """A stand-in for the Hugging Face hub on loopback, which the real client libraries read through HF_ENDPOINT.
 
-Trade-off taken: repositories are read into memory when they are published, and only the read-only part of the
-protocol that the clients use is served (file download, repository description, tree, paths). A commit is then
-immutable, as on the real hub, and the client code that names, caches and pins revisions runs unmodified.
-Refused: patching `load_dataset` and `from_pretrained`, which is shorter, but proves nothing about how those
-libraries resolve a revision or behave offline. Large-file redirects, pagination and uploads are left out.
+Trade-off taken: repositories are read into memory when they are published, and only those parts of the protocol
+that the clients use are served: here reading (file download, repository description, tree, paths), and writing in
+tests.support.hub_uploads. A commit is then immutable, as on the real hub, and the client code that names, caches and
+pins revisions runs unmodified. Refused: patching `load_dataset` and `from_pretrained`, which is shorter, but proves
+nothing about how those libraries resolve a revision or behave offline. Large-file redirects, pagination and Xet, whose
+storage is a service of its own, are left out: clients send large files by LFS, which the hub takes as well.
 """
 
 import hashlib
-import json
 import os
 import re
 import threading
@@ -18,75 +18,30 @@ from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import yaml
+from tests.support import hub_uploads
+from tests.support.hub_protocol import (
+    DEFAULT_BRANCH,
+    Failure,
+    Query,
+    Refused,
+    Reply,
+    Repository,
+    Request,
+    Snapshot,
+    User,
+    as_json,
+    blob_hash,
+    snapshot_of,
+)
 
-DEFAULT_BRANCH = "main"
 _NAME = r"(?P<name>[^/]+(?:/[^/]+)?)"
 _API = rf"/api/(?P<kind>models|datasets|spaces)/{_NAME}"
 # The clients parse a date for every commit; its value must not vary, or two runs would describe two commits.
 _COMMIT_DATE = "2020-01-01T00:00:00.000Z"
 # Settings of the developer's own shell would decide which cache, token or proxy the client under test uses.
 _SHELL_SETTINGS = re.compile(r"(HF_|HUGGING|TRANSFORMERS_|PYTORCH_TRANSFORMERS_).*|.*_proxy", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request as the server saw it: enough to assert who asked what, without the secret itself."""
-
-    method: str
-    path: str
-    with_token: bool
-    status: int
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the server answers, kept apart from the socket so that routing stays plain functions."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The files of one commit, in memory: a folder edited afterwards cannot change what a commit means."""
-
-    commit: str
-    files: Mapping[str, bytes] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Repository:
-    """Branches point at commits, and old commits stay reachable when a branch moves, as in git."""
-
-    branches: dict[str, str] = field(default_factory=dict)
-    commits: dict[str, Snapshot] = field(default_factory=dict)
-
-    def at(self, revision: str) -> Snapshot | None:
-        return self.commits.get(self.branches.get(revision, revision))
-
-
-@dataclass(frozen=True)
-class Query:
-    """A request matched to a route: the parts of its path, already unquoted, and what came with it."""
-
-    parts: Mapping[str, str]
-    parameters: Mapping[str, list[str]]
-    byte_range: str | None
-    gated: bool
-
-
-class Refused(Exception):
-    """Carries an error reply out of nested look-ups; the clients tell errors apart by code, not by status."""
-
-    def __init__(self, status: int, code: str | None, message: str) -> None:
-        super().__init__(message)
-        headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
-        self.reply = Reply(status, json.dumps({"error": message}).encode(), headers)
 
 
 @dataclass(frozen=True)
@@ -99,10 +54,15 @@ class Hub:
     requests: list[Request] = field(default_factory=list)
     gated: set[str] = field(default_factory=set)
     """Repositories that everybody sees and whose files nobody is given, whatever the token."""
+    users: dict[str, User] = field(default_factory=dict, repr=False)
+    """Accounts by their token."""
+    large_files: dict[str, bytes] = field(default_factory=dict, repr=False)
+    """What was uploaded by LFS, by its SHA-256, also where no commit names it yet."""
+    failures: list[Failure] = field(default_factory=list)
 
     def publish(self, name: str, branch: str, folder: Path) -> str:
         """Point a branch at the folder's present contents; a second call moves the branch, as a push does."""
-        snapshot = _snapshot(folder)
+        snapshot = _read(folder)
         repository = self.repositories.setdefault(name, Repository())
         repository.commits[snapshot.commit] = snapshot
         repository.branches[branch] = snapshot.commit
@@ -120,20 +80,23 @@ class Hub:
         """
         kept = {key: value for key, value in os.environ.items() if not _SHELL_SETTINGS.fullmatch(key)}
         settings = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
-        settings |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        settings |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
         settings |= {"HF_TOKEN": token} if token else {}
         settings |= {"HF_HUB_OFFLINE": "1"} if offline else {}
         return kept | settings
 
 
 @contextmanager
-def hub(repositories: Mapping[str, Mapping[str, Path]], token: str | None = None) -> Iterator[Hub]:
+def hub(
+    repositories: Mapping[str, Mapping[str, Path]], token: str | None = None, users: Mapping[str, User] | None = None
+) -> Iterator[Hub]:
     """Serve repositories (name -> branch or tag -> folder) until the block ends.
 
-    With `token`, every repository answers 401 to a request that does not carry it.
+    With `token`, every repository answers 401 to a request that does not carry it. `users`: those who may write, by
+    their tokens.
     """
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        served = Hub(endpoint=f"http://127.0.0.1:{server.server_port}", token=token)
+        served = Hub(endpoint=f"http://127.0.0.1:{server.server_port}", token=token, users=dict(users or {}))
         for name, branches in repositories.items():
             for branch, folder in branches.items():
                 served.publish(name, branch, folder)
@@ -152,7 +115,7 @@ def _handler(served: Hub) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             reply = _answer(served, self.command, self.path, self.headers, body)
             with_token = "Authorization" in self.headers
             served.requests.append(Request(self.command, self.path, with_token, reply.status))
@@ -165,6 +128,7 @@ def _handler(served: Hub) -> type[BaseHTTPRequestHandler]:
 
         do_HEAD = do_GET
         do_POST = do_GET
+        do_PUT = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             """Requests are kept in a list; lines on stderr would only hide the failure of a test."""
@@ -172,46 +136,66 @@ def _handler(served: Hub) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _answer(served: Hub, method: str, target: str, headers: Message, body: str) -> Reply:
+def _answer(served: Hub, method: str, target: str, headers: Message, body: bytes) -> Reply:
     """Route on the still quoted path: a slash inside a branch name must not be taken for a separator."""
     path = urlsplit(target)
-    parameters = parse_qs(body if method == "POST" else path.query)
+    form = method == "POST" and headers.get_content_type() == "application/x-www-form-urlencoded"
+    parameters = parse_qs(body.decode() if form else path.query)
     try:
-        for pattern, respond in _ROUTES:
-            if match := pattern.fullmatch(path.path):
+        _fail_if_asked(served, method, path.path)
+        for verb, pattern, respond in _ROUTES:
+            if (match := pattern.fullmatch(path.path)) and verb in ("", method):
                 parts = {key: unquote(value) for key, value in match.groupdict().items() if value}
-                _check_token(served, headers.get("Authorization"))
-                gated = _repository(parts) in served.gated
+                user = _user(served, headers.get("Authorization"))
+                gated = "name" in parts and _full_name(parts) in served.gated
                 if gated and ("path" in parts or path.path.endswith("/auth-check")):
                     raise Refused(403, "GatedRepo", "Access to this repository is restricted")
-                query = Query(parts, parameters, headers.get("Range"), gated)
-                return respond(_find(served, parts), query)
+                return respond(served, Query(parts, parameters, headers.get("Range"), body, user, gated))
         raise Refused(404, None, "Not served by this stand-in")
     except Refused as refused:
         return refused.reply
 
 
-def _check_token(served: Hub, authorization: str | None) -> None:
+def _fail_if_asked(served: Hub, method: str, path: str) -> None:
+    for failure in served.failures:
+        if failure.times and failure.method == method and re.fullmatch(failure.path, path):
+            failure.times -= 1
+            raise Refused(failure.status, None, "Made to fail")
+
+
+def _user(served: Hub, authorization: str | None) -> User | None:
     """The real hub denies that a private repository exists, unless a token came and was a wrong one."""
-    if served.token is None or authorization == f"Bearer {served.token}":
-        return
-    if authorization is None:
+    token = (authorization or "").removeprefix("Bearer ")
+    if authorization is None and served.token is not None:
         raise Refused(401, "RepoNotFound", "Repository not found")
-    raise Refused(401, None, "Invalid credentials in Authorization header")
+    if authorization is not None and (served.token or served.users) and token not in {served.token, *served.users}:
+        raise Refused(401, None, "Invalid credentials in Authorization header")
+    return served.users.get(token)
 
 
-def _repository(parts: Mapping[str, str]) -> str:
+def _reading(respond: Callable[[Snapshot, Query], Reply]) -> Callable[[Hub, Query], Reply]:
+    return lambda served, query: respond(_find(served, query), query)
+
+
+def _find(served: Hub, query: Query) -> Snapshot:
+    revision = query.parts.get("revision", DEFAULT_BRANCH)
+    snapshot = _repository(served, query).at(revision)
+    if snapshot is None:
+        raise Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+    return snapshot
+
+
+def _full_name(parts: Mapping[str, str]) -> str:
     return f"{parts.get('kind', 'models')}/{parts['name']}"
 
 
-def _find(served: Hub, parts: Mapping[str, str]) -> Snapshot:
-    repository = served.repositories.get(_repository(parts))
+def _repository(served: Hub, query: Query) -> Repository:
+    repository = served.repositories.get(_full_name(query.parts))
     if repository is None:
         raise Refused(404, "RepoNotFound", "Repository not found")
-    snapshot = repository.at(parts.get("revision", DEFAULT_BRANCH))
-    if snapshot is None:
-        raise Refused(404, "RevisionNotFound", f"Invalid rev id: {parts.get('revision', DEFAULT_BRANCH)}")
-    return snapshot
+    if repository.private and query.user is None:
+        raise Refused(401, "RepoNotFound", "Repository not found")
+    return repository
 
 
 def _file(snapshot: Snapshot, query: Query) -> Reply:
@@ -220,7 +204,7 @@ def _file(snapshot: Snapshot, query: Query) -> Reply:
     if content is None:
         raise Refused(404, "EntryNotFound", "Entry not found")
     headers = {
-        "ETag": f'"{_blob_hash(content)}"',
+        "ETag": f'"{blob_hash(content)}"',
         "X-Repo-Commit": snapshot.commit,
         "X-Linked-Size": str(len(content)),
         "Accept-Ranges": "bytes",
@@ -235,23 +219,18 @@ def _file(snapshot: Snapshot, query: Query) -> Reply:
     return Reply(206, content[first : last + 1], headers | part)
 
 
-def _description(snapshot: Snapshot, query: Query) -> Reply:
+def _description(served: Hub, query: Query) -> Reply:
     """The same fields for models and datasets, since each client ignores those it does not know."""
+    snapshot, private = _find(served, query), _repository(served, query).private
     siblings = [
-        {"rfilename": path, "size": len(content), "blobId": _blob_hash(content)}
+        {"rfilename": path, "size": len(content), "blobId": blob_hash(content)}
         for path, content in snapshot.files.items()
     ]
     names = {"id": query.parts["name"], "sha": snapshot.commit, "lastModified": _COMMIT_DATE}
     gated = "manual" if query.gated else False
-    flags: dict[str, object] = {"private": False, "gated": gated, "disabled": False, "downloads": 0, "likes": 0}
-    card = snapshot.files.get("README.md", b"").decode()
-    return _json({**names, **flags, "tags": [], "siblings": siblings, "cardData": metadata(card)})
-
-
-def metadata(card: str) -> Any:
-    """What stands between the lines `---` at the head of a card; None where there is nothing."""
-    block = re.match(r"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
-    return yaml.safe_load(block[1]) if block else None
+    flags: dict[str, object] = {"private": private, "gated": gated, "disabled": False, "downloads": 0, "likes": 0}
+    card = hub_uploads.metadata(snapshot.files.get("README.md", b"").decode())
+    return as_json({**names, **flags, "tags": [], "siblings": siblings, "cardData": card})
 
 
 def _tree(snapshot: Snapshot, query: Query) -> Reply:
@@ -261,14 +240,14 @@ def _tree(snapshot: Snapshot, query: Query) -> Reply:
     if folder and not below:
         raise Refused(404, "EntryNotFound", f"{folder} does not exist on this revision")
     recursive = query.parameters.get("recursive", ["false"])[0].lower() == "true"
-    return _json([_entry(snapshot, path) for path in below if recursive or "/" not in path[len(prefix) :]])
+    return as_json([_entry(snapshot, path) for path in below if recursive or "/" not in path[len(prefix) :]])
 
 
 def _paths_info(snapshot: Snapshot, query: Query) -> Reply:
     """Unknown paths are left out instead of refused: that is how the clients test that a file exists."""
     asked = [path.strip("/") for path in query.parameters.get("paths", [])]
     known = set(_paths(snapshot))
-    return _json([_entry(snapshot, path) for path in asked if path in known])
+    return as_json([_entry(snapshot, path) for path in asked if path in known])
 
 
 def _paths(snapshot: Snapshot) -> list[str]:
@@ -284,32 +263,25 @@ def _entry(snapshot: Snapshot, path: str) -> dict[str, object]:
     if content is None:
         folder_hash = hashlib.sha1(f"{snapshot.commit}:{path}".encode()).hexdigest()
         return {"type": "directory", "oid": folder_hash, "size": 0, **shared}
-    return {"type": "file", "oid": _blob_hash(content), "size": len(content), **shared}
+    return {"type": "file", "oid": blob_hash(content), "size": len(content), **shared}
 
 
-def _json(value: object) -> Reply:
-    return Reply(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-
-def _snapshot(folder: Path) -> Snapshot:
-    """The hash depends on paths and contents alone: the same files are the same commit on any machine."""
+def _read(folder: Path) -> Snapshot:
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     if not found:
         raise ValueError(f"nothing to publish: {folder} holds no file")
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
-    listing = "".join(f"{_blob_hash(content)} {path}\n" for path, content in files.items())
-    return Snapshot(hashlib.sha1(listing.encode()).hexdigest(), files)
+    return snapshot_of({path.relative_to(folder).as_posix(): path.read_bytes() for path in found})
 
 
-def _blob_hash(content: bytes) -> str:
-    """Git's own name for the content, which is what the real hub sends as ETag for a small file."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-_ROUTES: tuple[tuple[re.Pattern[str], Callable[[Snapshot, Query], Reply]], ...] = (
-    (re.compile(rf"/(?:(?P<kind>datasets|spaces)/)?{_NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)"), _file),
-    (re.compile(rf"{_API}(?:/revision/(?P<revision>[^/]+))?"), _description),
-    (re.compile(rf"{_API}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?"), _tree),
-    (re.compile(rf"{_API}/auth-check"), lambda snapshot, query: _json({})),
-    (re.compile(rf"{_API}/paths-info/(?P<revision>[^/]+)"), _paths_info),
+_ROUTES: tuple[tuple[str, re.Pattern[str], Callable[[Hub, Query], Reply]], ...] = (
+    (
+        "",
+        re.compile(rf"/(?:(?P<kind>datasets|spaces)/)?{_NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)"),
+        _reading(_file),
+    ),
+    *((verb, re.compile(pattern), respond) for verb, pattern, respond in hub_uploads.ROUTES),
+    ("", re.compile(rf"{_API}(?:/revision/(?P<revision>[^/]+))?"), _description),
+    ("", re.compile(rf"{_API}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?"), _reading(_tree)),
+    ("", re.compile(rf"{_API}/auth-check"), _reading(lambda snapshot, query: as_json({}))),
+    ("", re.compile(rf"{_API}/paths-info/(?P<revision>[^/]+)"), _reading(_paths_info)),
 )

@@ -7,6 +7,7 @@ One thread a process, so that numbers can be compared between one and several pr
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,22 @@ from tests.support import forked
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "job" / "train.py"
 PREDICT = ROOT / "job" / "predict.py"
+IN_TURN = f"""
+import json, os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from job.runtime import environment
+environment.prepare()
+import accelerate, datasets, torch, transformers
+from job import train
+for number, argv in enumerate(json.loads(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(f"{{number}}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        datasets.fingerprint.fingerprint_rng.seed()
+        os._exit(train.main(argv))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+"""What the libraries read at their import is then what `env` says, as it is not with a process forked for all tests."""
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "USER")
 
 
@@ -38,6 +55,16 @@ def alone(script: Path, *arguments: str, env: Mapping[str, str], cwd: Path, seco
 def cold(script: Path, *arguments: str, env: Mapping[str, str], cwd: Path, seconds: float = 300) -> Finished:
     """`python script arguments`."""
     return run([sys.executable, str(script), *arguments], env, cwd, seconds)
+
+
+def cold_in_turn(
+    lines: Sequence[Sequence[str]], *, env: Mapping[str, str], cwd: Path, seconds: float = 400
+) -> list[Finished]:
+    """`python job/train.py line` for each line, one after the other: one cold start, and a fork of it for each."""
+    script = cwd / "in_turn.py"
+    script.write_text(IN_TURN, encoding="utf-8")
+    done = cold(script, json.dumps(lines), env=env, cwd=cwd, seconds=seconds).expect(0)
+    return [Finished(int(code), "", (cwd / f"{i}.log").read_text()) for i, code in enumerate(done.stdout.split())]
 
 
 def torchrun(

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from tests.support.hub import Hub, hub
-from tests.support.launch import ROOT, TRAIN, Finished, cold, environment
+from tests.support.launch import TRAIN, Finished, cold, cold_in_turn, environment
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
 HEADER = """---
@@ -60,24 +60,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Path
         yield running, folder
 
 
-IN_TURN = f"""
-import json, os, sys
-sys.path.insert(0, {str(ROOT)!r})
-from job.runtime import environment
-environment.prepare()
-import accelerate, datasets, torch, transformers
-from job import train
-for number, argv in enumerate(json.loads(sys.argv[1])):
-    child = os.fork()
-    if child == 0:
-        os.dup2(os.open(f"{{number}}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-        datasets.fingerprint.fingerprint_rng.seed()
-        os._exit(train.main(argv))
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-"""What the libraries read at their import is the hub's: one cold start, and a fork of it for each command line."""
-
-
 def train(served: tuple[Hub, Path], *runs: Mapping[str, object], offline: bool = False) -> list[Finished]:
     running, folder = served
     usual: dict[str, object] = {
@@ -90,9 +72,7 @@ def train(served: tuple[Hub, Path], *runs: Mapping[str, object], offline: bool =
     if not offline:
         env.pop("HF_HUB_OFFLINE", None)
     lines = [[word for name, value in {**usual, **run}.items() for word in (f"--{name}", str(value))] for run in runs]
-    (folder / "in_turn.py").write_text(IN_TURN, encoding="utf-8")
-    done = cold(folder / "in_turn.py", json.dumps(lines), env=env, cwd=folder).expect(0)
-    return [Finished(int(code), "", (folder / f"{i}.log").read_text()) for i, code in enumerate(done.stdout.split())]
+    return cold_in_turn(lines, env=env, cwd=folder)
 
 
 def labels(served: tuple[Hub, Path], out: str) -> set[str]:
