@@ -42,6 +42,10 @@ def obstacle(model: PreTrainedModel) -> str | None:
         return f"{name} has attention code of its own"
     if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
         return f"{name} takes no position ids"
+    if getattr(
+        model.config, "token_dropout", False
+    ):  # of ESM; rows without such tokens, as the check has, do not show it
+        return f"{name} scales the embeddings of a row by its share of mask tokens"
     return None
 
 

@@ -121,12 +121,16 @@ def _handles_sigterm(pid: str) -> bool:
 
 def test_a_killed_job_ends_the_container_with_its_exit_code(docker: Docker, built: Built) -> None:
     with detached(docker, IMAGE, *LONG) as container:
-        wait_until(lambda: "job/train.py" in docker("top", container, "-eo", "pid,args", check=False).stdout)
-        rows = docker("top", container, "-eo", "pid,args").stdout.splitlines()
-        job = next(row.split()[0] for row in rows if "job/train.py" in row and "wrap_launcher.py" not in row)
-        os.kill(int(job), signal.SIGKILL)
+        wait_until(lambda: _jobs(docker, container) != [])
+        os.kill(_jobs(docker, container)[0], signal.SIGKILL)
         assert docker("wait", container).stdout.strip() == "137"
         assert "error: rank 0 was killed by SIGKILL" in docker("logs", container).stderr
+
+
+def _jobs(docker: Docker, container: str) -> list[int]:
+    """The processes of the job, without those that started it and have its name among their arguments."""
+    rows = docker("top", container, "-eo", "pid,args", check=False).stdout.splitlines()
+    return [int(row.split()[0]) for row in rows if "job/train.py" in row and "wrap_launcher.py" not in row]
 
 
 def test_a_second_container_for_the_same_run_is_refused_by_its_name(

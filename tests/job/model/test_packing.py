@@ -170,16 +170,22 @@ def test_a_decoder_of_berts_kind_computes_its_last_layer_in_full(tmp_path: Path)
     assert "forward" not in vars(trained.bert.encoder.layer[-1])
 
 
-@pytest.mark.parametrize("base", ["T5ForSequenceClassification", "DebertaV2ForSequenceClassification"])
-def test_what_a_class_tells_against_packing(base: str) -> None:
-    import transformers
+@pytest.mark.parametrize(
+    ("model_type", "settings", "reason"),
+    [
+        ("t5", {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}, "has an encoder and a decoder"),
+        ("deberta-v2", DECODER, "has attention code of its own"),
+        ("esm", {**DECODER, "token_dropout": True}, "scales the embeddings of a row by its share of mask tokens"),
+    ],
+)
+def test_what_a_class_and_its_configuration_tell_against_packing(
+    model_type: str, settings: dict[str, Any], reason: str
+) -> None:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    small = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1}
-    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
-    model_class = getattr(transformers, base)
-    model = model_class(model_class.config_class(vocab_size=50, **(t5 if base.startswith("T5") else small)))
-    reason = packing.obstacle(model)
-    assert reason is not None and reason.startswith(base)
+    config = AutoConfig.for_model(model_type, vocab_size=50, pad_token_id=PAD, mask_token_id=4, **settings)
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert packing.obstacle(model) == f"{type(model).__name__} {reason}"
 
 
 def test_a_padding_token_inside_a_text_counts_no_position_in_roberta(tmp_path: Path) -> None:
