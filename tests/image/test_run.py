@@ -56,7 +56,7 @@ def test_its_first_word_predict_answers_as_the_job_does_outside(docker: Docker, 
     docker("run", *SEALED, *options, IMAGE, *words, "/outdir/answers")
     own = {"/model": str(sealed / "model"), "/outdir/new.csv": str(tmp_path / "out" / "new.csv")}
     outside = (*(own.get(word, word) for word in words[1:]), str(tmp_path / "outside"))
-    environ = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, str(ROOT / "job" / "predict.py"), *outside], env=environ, check=True)
     answers, expected = tmp_path / "out" / "answers", tmp_path / "outside"
     assert pq.read_metadata(answers / "test_predictions.parquet").num_rows == 18

@@ -140,8 +140,17 @@ def test_groups_are_all_sequences_in_their_order_with_little_padding(
             assert len(part) * max(widths) ** 2 - sum(width**2 for width in widths) <= call_cost
 
 
-@pytest.mark.parametrize(("block", "call_cost"), [(1, TOGETHER), (20, ALONE), (20, TOGETHER), (2**19, TOGETHER)])
-@pytest.mark.parametrize("masked", [None, {}, {"causal": True}, {"window": 1}], ids=str)
+@pytest.mark.parametrize(
+    ("masked", "block", "call_cost"),
+    [
+        (None, 20, TOGETHER),
+        ({}, 1, TOGETHER),
+        ({"causal": True}, 20, TOGETHER),
+        ({"causal": True}, 20, ALONE),
+        ({"window": 1}, 2**19, TOGETHER),
+    ],
+    ids=str,
+)
 def test_gradients_with_dropout_are_those_of_the_output(
     masked: dict[str, Any] | None, block: int, call_cost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +170,7 @@ def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
     q, k, v = (x.detach() for x in inputs(lengths))
     expected = cpu_attention.attend(q, k, v, lengths, AttentionSpec(0.0, 0.3))
     torch.manual_seed(2)
-    draws = torch.stack([cpu_attention.attend(q, k, v, lengths, AttentionSpec(0.3, 0.3)) for _ in range(1000)])
+    draws = torch.stack([cpu_attention.attend(q, k, v, lengths, AttentionSpec(0.3, 0.3)) for _ in range(400)])
     standard_error = draws.std(dim=0) / math.sqrt(len(draws))
     assert ((draws.mean(dim=0) - expected).abs() < 5 * standard_error).all()
     assert draws.std(dim=0).min() > 0.01
