@@ -1,7 +1,8 @@
 """On every process: predictions of data sets of many sizes, and gradients of one global batch under several limits.
 
-Packed and padded, each into a folder of its own. Started by torchrun. Arguments: folder for results, model folder,
-expected number of processes, sizes and token limits, each by commas, and the examples of the global batch.
+Packed, padded and, gradients alone, packed with adapters, each into a folder of its own. Started by torchrun.
+Arguments: folder for results, model folder, expected number of processes, sizes and token limits, each by commas, and
+the examples of the global batch.
 """
 
 import json
@@ -29,7 +30,7 @@ from job.config import Config, Model, Training
 from job.config.tasks import SINGLE_LABEL, Task
 from job.data.dataset import Split
 from job.evaluation import metrics, prediction
-from job.model import loading, tokenizers
+from job.model import loading, lora, tokenizers
 from job.report import summary
 from job.training import loop, objective
 from job.training import optimizer as optim
@@ -46,7 +47,13 @@ def loaded(config: Config) -> tuple[Any, Any]:
     pretrained = loading.load_config(config.model)
     tokenizer = tokenizers.load(config.model, pretrained)
     torch.manual_seed(7)
-    return loading.load(config.model, pretrained, TASK, tokenizer.pad_token_id), tokenizer
+    network, new = loading.load_naming_new(config.model, pretrained, TASK, tokenizer.pad_token_id)
+    if config.model.lora_rank:
+        lora.attach(config.model, network, new)
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:  # which begins as zero, and then lora_A has no gradient
+                torch.nn.init.normal_(parameter, std=0.1)
+    return network, tokenizer
 
 
 def predict(out: Path, config: Config, sizes: list[int], accelerator: Accelerator) -> None:
@@ -87,7 +94,8 @@ def gradients(out: Path, config: Config, examples: int, limits: list[int], accel
             mine, _ = loop.gradients(state, batch.mine, divisor, accelerator, wanted.losses)
             total = accelerator.reduce(mine / divisor, "sum")
             if accelerator.is_main_process:
-                found = {name: p.grad.clone() for name, p in accelerator.unwrap_model(wrapped).named_parameters()}
+                alone = accelerator.unwrap_model(wrapped)
+                found = {name: p.grad.clone() for name, p in alone.named_parameters() if p.grad is not None}
                 save_file({**found, "loss": total.reshape(1)}, out / f"{name}{limit}.safetensors")
     if accelerator.num_processes == 1:
         by_torch(out, accelerator.unwrap_model(wrapped), split, form)
@@ -101,17 +109,19 @@ def by_torch(out: Path, network: Any, split: Split, form: Form) -> None:
     weights = torch.tensor([WEIGHTS[name] for name in TASK.names])
     loss = F.cross_entropy(network(**inputs).logits, labels, weights, label_smoothing=SMOOTHING)
     loss.backward()
-    found = {name: p.grad for name, p in network.named_parameters()}
+    found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     save_file({**found, "loss": loss.detach().reshape(1)}, out / "by-torch.safetensors")
 
 
 def main(out: Path, folder: str, world: int, sizes: list[int], limits: list[int], examples: int) -> None:
     accelerator = distributed.start(Config())
     assert accelerator.num_processes == world, f"{accelerator.num_processes} processes, not {world}"
-    for form in ("packed", "padded"):
-        config = Config(model=Model(model_name_or_path=folder, packing=form == "packed"))
+    for form in ("packed", "padded", "adapted"):
+        rank = 4 if form == "adapted" else 0
+        config = Config(model=Model(model_name_or_path=folder, packing=form != "padded", lora_rank=rank))
         (out / form).mkdir(parents=True, exist_ok=True)
-        predict(out / form, config, sizes, accelerator)
+        if not rank:
+            predict(out / form, config, sizes, accelerator)
         gradients(out / form, config, examples, limits, accelerator)
     distributed.stop(accelerator)
 
