@@ -15,6 +15,11 @@ BY ?=
 NODES ?=
 TIME ?=
 PARTITION ?=
+GRID ?=
+SEARCH ?=
+TRIALS ?=
+PARALLEL ?=
+LOCAL ?=
 IMAGE ?= muster
 BASE_IMAGE ?=
 BUILD_FLAGS ?=
@@ -29,6 +34,11 @@ override DRY_RUN := $(value DRY_RUN)
 override NODES := $(value NODES)
 override TIME := $(value TIME)
 override PARTITION := $(value PARTITION)
+override GRID := $(value GRID)
+override SEARCH := $(value SEARCH)
+override TRIALS := $(value TRIALS)
+override PARALLEL := $(value PARALLEL)
+override LOCAL := $(value LOCAL)
 override IMAGE := $(value IMAGE)
 override BASE_IMAGE := $(value BASE_IMAGE)
 override BUILD_FLAGS := $(value BUILD_FLAGS)
@@ -36,14 +46,11 @@ override RUN := $(value RUN)
 override FOLLOW := $(value FOLLOW)
 override BY := $(value BY)
 export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN FOLLOW BY
+export GRID SEARCH TRIALS PARALLEL LOCAL
 export DOCKER_BUILDKIT := 1
 
-<<<<<<< HEAD
-.PHONY: help setup train submit docker-run prefetch doctor recipes status logs cancel rerun results compare image sif sbom audit
-=======
-.PHONY: help setup train submit docker-run prefetch recipes status logs cancel rerun results compare report image
-.PHONY: sif sbom audit
->>>>>>> 9668728 (report.html: a run as a page to look at, written at its end and again by muster report)
+.PHONY: help setup train submit sweep docker-run prefetch doctor recipes status logs cancel rerun results compare
+.PHONY: report image sif sbom audit
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format
 .PHONY: test-gpu test-long test-models test-report report-packages hooks lock clean
 
@@ -67,6 +74,9 @@ train: setup ## train on this machine: RECIPE=mrpc GPUS=2 ARGS="--learning_rate 
 
 submit: setup ## queue it on Slurm: GPUS=4 (a node) NODES=2 RECIPE=mrpc TIME=4h PARTITION=... ARGS=...; DRY_RUN=1 prints it
 	@$(VENV)/bin/python -m launch.make submit
+
+sweep: setup ## many runs that differ: GRID="learning_rate=2e-5,5e-5 seed=1,2,3", or SEARCH=... TRIALS=20; PARALLEL=4, as submit
+	@$(VENV)/bin/python -m launch.make sweep
 
 docker-run: setup ## the same in a container of the image: GPUS=2 RECIPE=mrpc ARGS=...; DRY_RUN=1 prints the command
 	@$(VENV)/bin/python -m launch.make docker-run

@@ -29,6 +29,12 @@ class NonFiniteOutput(JobError):
     """The model's outputs are infinite or not a number: the line names the rows."""
 
 
+class Pruned(JobError):
+    """A trial of a search that does worse than the others: it ends here, and that is its result."""
+
+    exit_code = 0
+
+
 SMALLER = "lower --max_seq_length, or try --mixed_precision bf16 or --gradient_checkpointing"
 """How to make a step need less memory."""
 

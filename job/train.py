@@ -14,7 +14,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -29,7 +29,7 @@ if __name__ == "__main__":  # before the slow imports below: a signal may arrive
 from job import checks
 from job import config as configuration
 from job.config import Config
-from job.errors import SMALLER, JobError, Refused, Stopped
+from job.errors import SMALLER, JobError, NonFiniteLoss, NonFiniteOutput, Pruned, Refused, Stopped
 from job.runtime import console, contract
 from job.runtime.console import log
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from job.model.lora import Adapter
     from job.run.context import RunContext
     from job.run.opening import Opened
+    from job.run.trial import Trial
 
     Leave = Callable[[Stopped], object]
 
@@ -63,7 +64,7 @@ def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None
         if console.traceback_wanted():
             log.error(traceback.format_exc().rstrip())
         if os.environ.get("RANK", "0") == "0" or not error.on_every_rank:  # all ranks raise the same: print it once
-            console.last_line(f"{'' if isinstance(error, Stopped) else 'error: '}{error}")
+            console.last_line(f"{'' if isinstance(error, Stopped | Pruned) else 'error: '}{error}")
         code = error.exit_code
     except Exception as error:  # noqa: BLE001  anything else is a bug: show the traceback
         if _out_of_memory(error):
@@ -104,16 +105,20 @@ def _start(config: Config, name: str, leave: Leave | None = None) -> dict[str, A
     with signals.stop_while_waiting_for_peers(leave or say_stopped), console.notice("waiting for the other processes"):
         accelerator = distributed.start(config)
     opened = distributed.broadcast_from_main(accelerator, lambda: opening.open_run(config, name))
+    if opened.pruned:
+        distributed.stop(accelerator)
+        raise Pruned(f"nothing to do: the trial in {opened.folder.path} was pruned")
     if opened.results is not None:
         _complete(opened, accelerator)
         distributed.stop(accelerator)
         return opened.results
     status, ended_by = Status(opened.folder, accelerator.is_main_process), None
-    stopped: Stopped | None = None
+    stopped: Stopped | Pruned | None = None
     try:
-        with status.running():
-            results = run(RunContext(opened.config, accelerator, opened.folder, status), opened.resume_from)
-    except Stopped as stop:
+        with status.running(), _telling(accelerator, opened.trial):
+            context = RunContext(opened.config, accelerator, opened.folder, status, opened.trial)
+            results = run(context, opened.resume_from)
+    except (Stopped, Pruned) as stop:
         stopped = stop.with_traceback(None)  # it references the model, which must be freed before the process group
     except Exception as error:
         ended_by = error
@@ -135,10 +140,35 @@ def _complete(opened: Opened, accelerator: Accelerator) -> None:
 
     try:
         distributed.broadcast_from_main(accelerator, lambda: write_answers(opened))
+        _end_trial(accelerator, opened.trial)
         if opened.upload_is_due:
             distributed.broadcast_from_main(accelerator, lambda: upload.push_finished(opened.config, opened.folder))
     finally:
         opening.close_run(opened.folder, opened.config)
+
+
+@contextlib.contextmanager
+def _telling(accelerator: Accelerator, trial: Trial | None) -> Iterator[None]:
+    """Tell the search how its trial ended. There, a loss that is not finite is a bad result and no failure."""
+    pruned: Pruned | None = None
+    try:
+        yield
+    except (NonFiniteLoss, NonFiniteOutput) as error:
+        if trial is None:
+            raise
+        pruned = Pruned(f"pruned: {error}")
+    except Pruned as error:
+        pruned = error.with_traceback(None)
+    _end_trial(accelerator, trial, pruned=pruned is not None)
+    if pruned is not None:
+        raise pruned
+
+
+def _end_trial(accelerator: Accelerator, trial: Trial | None, *, pruned: bool = False) -> None:
+    from job import distributed
+
+    if trial is not None:
+        distributed.broadcast_from_main(accelerator, lambda: trial.end(pruned=pruned))
 
 
 def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:

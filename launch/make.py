@@ -38,6 +38,13 @@ def submit_argv(environ: Mapping[str, str]) -> list[str]:
     return _argv("submit", ("gpus", "nodes", "tasks", "time", "partition"), environ)
 
 
+def sweep_argv(environ: Mapping[str, str]) -> list[str]:
+    """Likewise of `python -m launch sweep ...`."""
+    own = ("grid", "search", "trials", "parallel")
+    argv = _argv("sweep", (*own, "gpus", "nodes", "tasks", "time", "partition"), environ)
+    return [*argv[:1], *(["--local"] if _switch(environ, "LOCAL") else []), *argv[1:]]
+
+
 def docker_argv(environ: Mapping[str, str]) -> list[str]:
     """Likewise of `python -m launch docker ...`."""
     if environ.get("TASKS", "").strip():
@@ -133,6 +140,7 @@ def _words(text: str, name: str = "ARGS") -> list[str]:
 TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
     "train": local_argv,
     "submit": submit_argv,
+    "sweep": sweep_argv,
     "docker-run": docker_argv,
     "prefetch": prefetch_argv,
     "doctor": doctor_argv,

@@ -43,7 +43,7 @@ def run(plan: Plan, grace: float = GRACE, log: Path | None = None) -> int:
     copied to `log`.
     """
     _adopt_orphans()
-    with tempfile.TemporaryDirectory(prefix="muster-") as folder, _received() as signals, copied(log) as output:
+    with tempfile.TemporaryDirectory(prefix="muster-") as folder, received() as signals, copied(log) as output:
         report = Path(folder) / "exit-code"
         environ = {ALLOCATOR_VARIABLE: ALLOCATOR, **os.environ, **dict(plan.environment), EXIT_CODE_FILE: str(report)}
         launcher = subprocess.Popen(
@@ -81,7 +81,7 @@ def _reported(report: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def _received() -> Iterator[deque[int]]:
+def received() -> Iterator[deque[int]]:
     """The signals that arrived, oldest first. What nohup made us ignore stays ignored."""
     arrived: deque[int] = deque()
     numbers = [n for n in FORWARDED if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]

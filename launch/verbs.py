@@ -14,6 +14,7 @@ from launch.local import prefetch
 from launch.parsing import Parser
 from launch.runs import cli as runs
 from launch.slurm import cli as slurm
+from launch.sweeps import cli as sweeps
 
 PROGRAM = "python -m launch"
 
@@ -49,6 +50,7 @@ VERBS = {
     for verb in (
         Verb("local", "train on this machine", local.add_arguments, local.train, takes_job_flags=True),
         Verb("submit", "queue the job on a Slurm cluster", slurm.add_arguments, slurm.submit, takes_job_flags=True),
+        Verb("sweep", "runs that differ in some settings", sweeps.add_arguments, sweeps.sweep, takes_job_flags=True),
         Verb("docker", "train in a container of the image", docker.add_arguments, docker.train, takes_job_flags=True),
         Verb(
             "prefetch",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from job.config import Config
 from job.run.folder import RunFolder
 from job.run.status import Status
+from job.run.trial import Trial
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -22,9 +23,11 @@ class RunContext:
         accelerator: of this process.
         folder: of the run.
         status: writer of status.json.
+        trial: the trial of a search that this run is, if any.
     """
 
     config: Config
     accelerator: Accelerator
     folder: RunFolder
     status: Status
+    trial: Trial | None = None

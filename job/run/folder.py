@@ -181,7 +181,7 @@ def refuse_others(folder: RunFolder, config: Config) -> None:
         others = sorted(
             p.name
             for p in folder.path.iterdir()
-            if p.name not in (contract.JOBS, contract.STATUS) and not p.name.startswith(".")
+            if p.name not in (contract.JOBS, contract.STATUS, contract.TRIAL) and not p.name.startswith(".")
         )
         if others:  # a folder `model` there may be somebody's only copy
             raise Refused(

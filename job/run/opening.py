@@ -11,10 +11,11 @@ from typing import Any
 from job import config as configuration
 from job.config import Config
 from job.errors import JobError, NeedsHuman, Refused
-from job.run import checkpoints, lock, manifest
+from job.run import checkpoints, lock, manifest, trial
 from job.run import folder as run_folder
 from job.run.folder import RunFolder
 from job.run.status import Status
+from job.run.trial import Trial
 from job.runtime import contract
 from job.runtime.console import log
 
@@ -29,6 +30,8 @@ class Opened:
         results: content of results.json if this run has already finished.
         resume_from: the checkpoint to resume from; None to start from the beginning.
         upload_is_due: the run has already finished, and its model is not on the hub where it is wanted.
+        trial: the trial of a search that this run is, if any; its settings are part of `config`.
+        pruned: whether the trial was pruned: it has ended.
     """
 
     folder: RunFolder
@@ -36,6 +39,8 @@ class Opened:
     results: dict[str, Any] | None = None
     resume_from: Path | None = None
     upload_is_due: bool = False
+    trial: Trial | None = None
+    pruned: bool = False
 
 
 def open_run(config: Config, name: str) -> Opened:
@@ -53,13 +58,16 @@ def open_run(config: Config, name: str) -> Opened:
     folder = RunFolder(Path(chosen).absolute())
     config = run_folder.as_continued(folder, configuration.settled(config))
     try:
+        if trial.was_pruned(folder.path):
+            return Opened(folder, config, pruned=True)
+        own, config = trial.ask(folder.path, config)
         if run_folder.claim(folder, config):
             due = upload_is_due(folder, config)
             left = "uploading the model" if due else "nothing to do"
             log.info(f"{left}: the run in {folder.path} has already finished")
             results = json.loads(folder.results.read_text(encoding="utf-8"))
-            return Opened(folder, config, results, upload_is_due=due)
-        return Opened(folder, config, resume_from=_resume_point(config, folder))
+            return Opened(folder, config, results, upload_is_due=due, trial=own)
+        return Opened(folder, config, resume_from=_resume_point(config, folder), trial=own)
     except JobError as error:
         if isinstance(error, NeedsHuman):
             Status(folder, main=True).end(error)

@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from job.errors import NeedsHuman, Stopped
+from job.errors import NeedsHuman, Pruned, Stopped
 from job.run import lock
 from job.run.folder import RunFolder
 from job.runtime import files
@@ -62,11 +62,13 @@ class Status:
 
 
 def _state(error: BaseException) -> str:
-    if isinstance(error, Stopped):
-        return "STOPPED"
+    if isinstance(error, Stopped | Pruned):
+        return "STOPPED" if isinstance(error, Stopped) else "DONE"
     return "NEEDS_HUMAN" if isinstance(error, NeedsHuman) else "FAILED"
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, Pruned):
+        return "pruned"
     text = " ".join(str(error).split())
     return text if isinstance(error, Stopped) else f"{type(error).__name__}: {text}"[:500]

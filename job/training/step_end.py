@@ -20,7 +20,7 @@ from job import distributed
 from job.batching import planner
 from job.batching.forms import Form
 from job.data.dataset import Data, Split
-from job.errors import JobError, Stopped
+from job.errors import JobError, Pruned, Stopped
 from job.evaluation.evaluator import Evaluator
 from job.evaluation.prediction import Predictions
 from job.run import checkpoints, manifest
@@ -180,6 +180,20 @@ class StepEnd:
         if self._accelerator.is_main_process:
             manifest.add_seconds(self._context.folder, "evaluation", seconds)
         self._evaluation_pending = False
+        self._prune_if_worse(scores)
+
+    def _prune_if_worse(self, scores: Mapping[str, float]) -> None:
+        """Tell the search of this evaluation; Pruned, on every process, where other trials did better by now."""
+        trial, selected, tracker = self._context.trial, self._selection, self._tracker
+        if trial is None:
+            return
+        progress = 1.0 if selected.should_stop else tracker.step / tracker.steps
+        score, greater = scores[selected.metric], selected.greater
+        if distributed.broadcast_from_main(
+            self._accelerator, lambda: trial.report(score, greater=greater, progress=progress)
+        ):
+            raise Pruned(f"pruned at step {tracker.step}/{tracker.steps}: {selected.metric} {score:.4f} is worse than "
+                         "half of the other trials had by then")  # fmt: skip
 
     def _evaluation_is_due(self, step: int) -> bool:
         if step == self._tracker.steps:

@@ -70,7 +70,8 @@ def _chosen(runs: Sequence[str], queued: bool) -> list[View]:
         raise Refused("--queued means all runs that wait: leave out the names")
     if not queued and not runs:
         raise Refused("name the runs to cancel, or --queued for all that wait; `status` lists them")
-    paths = folders.below() if queued else list(dict.fromkeys(map(_find, runs)))
+    found = [folders.below(), *map(folders.elements, folders.sweeps())] if queued else map(_find, runs)
+    paths = list(dict.fromkeys(path for some in found for path in some))
     views, problem = states.look(paths, time.time())
     if problem:
         raise Refused(f"{problem}: nothing was cancelled, try again")
@@ -81,8 +82,11 @@ def _chosen(runs: Sequence[str], queued: bool) -> list[View]:
     return views
 
 
-def _find(run: str) -> Path:
-    return folders.newest_submission() if run == folders.LATEST else folders.find(run)
+def _find(run: str) -> list[Path]:
+    """The run folder that is meant; of a sweep all."""
+    if sweep := folders.find_sweep(run):
+        return folders.elements(sweep)
+    return [folders.newest_submission() if run == folders.LATEST else folders.find(run)]
 
 
 def _plan(view: View) -> Cancellation | None:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from job.errors import Refused
 from launch import sites
 from launch.runs import folders
 
@@ -86,11 +87,26 @@ def rerun(arguments: argparse.Namespace) -> int:
     from launch import cli, verbs  # which import this module
     from launch.runs.rerun import merged, plan
 
+    if sweep := folders.find_sweep(arguments.run):
+        return _rerun_sweep(sweep, arguments)
     made = plan(arguments.run, arguments.job)
     before, _ = verbs.VERBS[made.verb].parser().parse_known_args(made.flags)
     flags = merged(vars(before), vars(arguments))
     print(made, file=sys.stderr, flush=True)
     return cli.main([made.verb, str(made.settings), *flags, "--", *made.job()])
+
+
+def _rerun_sweep(sweep: Path, arguments: argparse.Namespace) -> int:
+    """The same command again, which starts what is missing of the sweep or has failed."""
+    from launch import cli, verbs
+    from launch.runs.rerun import merged
+
+    if arguments.job:
+        raise Refused(f"{sweep} is a sweep, and its settings are fixed: name one of its runs, as {sweep}/0")
+    told = folders.read_json(sweep / folders.SWEEP).get("flags", [])
+    before, _ = verbs.VERBS["sweep"].parser().parse_known_args(told)
+    flags = merged(vars(before), vars(arguments))
+    return cli.main(["sweep", str(sweep / "config.yaml"), *flags, "--", "--output_dir", str(sweep)])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -108,7 +124,8 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 def results(arguments: argparse.Namespace) -> int:
     from launch.runs.results import show
 
-    return show(Path(arguments.folder or folders.RUNS), arguments.by or None, arguments.form or "table")
+    folder = arguments.folder or str(folders.RUNS)
+    return show(folders.find_sweep(folder) or Path(folder), arguments.by or None, arguments.form or "table")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

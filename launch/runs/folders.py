@@ -23,6 +23,8 @@ from job.runtime.contract import JOBS
 from launch.runs.slurm import is_job_id
 
 JOB = "job.json"
+SWEEP = "sweep.json"
+"""File of a sweep's folder: the table of its elements."""
 RUNS = Path("runs")
 LATEST = "latest"
 TAIL_BYTES = 1 << 20
@@ -104,6 +106,33 @@ def is_run(path: Path) -> bool:
     return any((path / name).exists() for name in ("status.json", "manifest.json", JOBS))
 
 
+def is_sweep(path: Path) -> bool:
+    """Whether `path` is the folder of a sweep, whose run folders are numbered."""
+    return (path / SWEEP).is_file()
+
+
+def sweeps(folder: Path = RUNS) -> list[Path]:
+    """The sweeps directly below `folder`."""
+    with contextlib.suppress(OSError):
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and is_sweep(path))
+    return []
+
+
+def find_sweep(name: str, folder: Path = RUNS) -> Path | None:
+    """The sweep that a path, a name in `folder` or the job id of an array means; None where there is none."""
+    for path in (Path(name), folder / name):
+        if is_sweep(path):
+            return path
+    if name.isdigit():
+        return next((path for path in sweeps(folder) if any(path.glob(f"*/{JOBS}/{name}_*"))), None)
+    return None
+
+
+def elements(sweep: Path) -> list[Path]:
+    """The run folders of a sweep that are there, in order."""
+    return sorted(below(sweep), key=lambda path: (len(path.name), path.name))
+
+
 def below(folder: Path = RUNS) -> list[Path]:
     """The run folders directly below `folder`; links, as `latest`, are not followed. runs/ may not be there yet.
 
@@ -131,9 +160,12 @@ def find(run: str, folder: Path = RUNS) -> Path:
         if is_run(path):
             return path.resolve() if path.is_symlink() else path
     if "/" not in run:
-        with_job = [path for path in below(folder) if (path / JOBS / run).is_dir()]
+        inside = (path for sweep in sweeps(folder) for path in below(sweep))
+        with_job = [path for path in (*below(folder), *inside) if (path / JOBS / run).is_dir()]
         if run and with_job:
             return with_job[0]
+    if sweep := find_sweep(run, folder):
+        raise Refused(f"{run} is a sweep of {len(elements(sweep))} runs: name one, as {sweep}/0")
     raise Refused(f"no run {run}: give its folder, its name in {folder}/, a job id or `latest`")
 
 
@@ -181,9 +213,9 @@ def read(path: Path) -> RunState:
     folder = RunFolder(path)
     status, manifest = read_json(folder.status), read_json(folder.manifest)
     results = read_json(folder.results)
-    settings = read_settings(folder.config)
-    records = _records(folder.metrics)
     job = newest_job(path)
+    settings = read_settings(folder.config) or (read_settings(path / job.config) if job and job.config else {})
+    records = _records(folder.metrics)
     return RunState(
         path=path,
         state=_text(status, "state") or ("DONE" if results else "UNKNOWN"),

@@ -19,6 +19,8 @@ from job.runtime.contract import JOBS
 from launch.runs import failures, folders, states, tables
 from launch.runs.states import View
 
+LAST_LINES = 10
+"""Of each run, where the log of a sweep is asked for."""
 POLL_SECONDS = 0.5
 POLLS_PER_LOOK = 10
 """Polls of the logs between two looks at whether the run has ended."""
@@ -26,6 +28,9 @@ POLLS_PER_LOOK = 10
 
 def show(run: str, *, rank: int | None, follow: bool, as_json: bool) -> int:
     """Print the log of the run that `run` means; exit code 0. JSON is an object a line."""
+    sweep = folders.find_sweep(run)
+    if sweep is not None and not follow and not as_json and rank is None:
+        return _show_ends(sweep)
     path = folders.find(run)
     is_job = bool(run) and "/" not in run and (path / JOBS / run).is_dir()
     fixed = path / JOBS / run if is_job else None  # a job id means that very job
@@ -38,6 +43,17 @@ def show(run: str, *, rank: int | None, follow: bool, as_json: bool) -> int:
     elif not log.files:
         view = _look(path)[0]
         print(f"no log yet: {path.name} is {view.state}{f', {view.note}' if view.note else ''}", file=sys.stderr)
+    return 0
+
+
+def _show_ends(sweep: Path) -> int:
+    """Print the last lines of each run of a sweep."""
+    for path in folders.elements(sweep):
+        view = _look(path)[0]
+        tables.write(f"==> {path} <== {view.state}{f', {view.note}' if view.note else ''}")
+        if view.run.job is not None:
+            for line in list(Log(path, None, None).new())[-LAST_LINES:]:
+                tables.write(line)
     return 0
 
 

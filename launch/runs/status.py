@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 
 from job import config
@@ -23,6 +24,8 @@ WATCH_SECONDS = 10.0
 
 def show(target: str, *, as_json: bool, watch: bool) -> int:
     """Print the runs below a folder, or the run that `target` means; exit code 0."""
+    if sweep := folders.find_sweep(target):
+        target = str(sweep)
     one = None if target == str(folders.RUNS) or _is_folder_of_runs(target) else folders.find(target)
     if as_json:
         found = [as_dict(view) for view in _look(target, one)[0]]
@@ -95,6 +98,11 @@ def _is_folder_of_runs(target: str) -> bool:
 
 
 def _look(target: str, one: Path | None) -> tuple[list[View], str]:
+    """The runs, newest first; those of a sweep by their numbers."""
+    if one is None and folders.is_sweep(Path(target)):
+        paths = folders.elements(Path(target))
+        views, problem = states.look(paths, time.time())
+        return sorted(views, key=lambda view: paths.index(view.run.path)), problem
     return states.look([one] if one else folders.below(Path(target)), time.time())
 
 
@@ -116,11 +124,27 @@ def _shown(target: str, one: Path | None) -> Group:
     views, problem = _look(target, one)
     if one:
         return Group(tables.page({**facts(views[0]), "Slurm": f"did not answer: {problem}" if problem else ""}))
-    if not views:
+    sweeps = [_sweep(path) for path in folders.sweeps(Path(target))]
+    if not views and not sweeps:
         return Group(f"no runs in {target}/: train or submit makes them")
     columns, body = rows(views)
+    shown: list[RenderableType] = [tables.table(columns, body, right=("step", "left"))] if views else []
+    if sweeps:
+        gap = [""] if views else []
+        shown += [*gap, tables.table(["sweep", "runs", "states"], sweeps, right=("runs",))]
     said = [f"\n{states.SILENT}: {problem}"] if problem else []
-    return Group(tables.table(columns, body, right=("step", "left")), *said)
+    return Group(*shown, *said)
+
+
+def _sweep(path: Path) -> list[str]:
+    """A sweep in a row: how many runs it has, and how they are."""
+    table = folders.read_json(path / folders.SWEEP).get("elements")
+    views, _ = states.look(folders.elements(path), time.time())
+    counts = Counter(view.state for view in views)
+    number = len(table) if isinstance(table, list) else len(views)
+    if missing := number - len(views):
+        counts["not started"] = missing
+    return [path.name, str(number), ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
 
 
 def _cells(view: View) -> list[str]:

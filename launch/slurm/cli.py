@@ -10,10 +10,15 @@ from launch import parsing, sites
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parsing.add_recipe(parser)
+    parser.add_argument("--dry_run", action="store_true", help="print the batch script, queue nothing")
+    add_resources(parser)
+
+
+def add_resources(parser: argparse.ArgumentParser) -> None:
+    """What a job asks of the cluster."""
     parser.add_argument("--gpus", type=parsing.count, metavar="N", help="GPUs of a node; 0: train on the CPU")
     parser.add_argument("--nodes", type=parsing.count, metavar="N", help="nodes (default: 1)")
     parser.add_argument("--tasks", type=parsing.count, metavar="N", help="processes of a node on the CPU (default: 1)")
-    parser.add_argument("--dry_run", action="store_true", help="print the batch script, queue nothing")
     add_site_flags(parser)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from job import checks, config
+from job.config import Config
 from job.errors import Refused
 from job.run import folder as run_folder
 from job.runtime import environment, package
@@ -19,7 +20,7 @@ from launch.runs import words as in_words
 from launch.slurm import client, filesystems, offline, queueing, script, snapshot
 from launch.slurm import submission as slurm
 from launch.slurm.client import Answer
-from launch.slurm.submission import Request, Submission
+from launch.slurm.submission import Array, Request, Submission
 
 FIRST_LOOKS = (0.0, 1.0, 2.0)
 """Seconds before each look at a job that was just queued."""
@@ -29,24 +30,40 @@ UNDECIDED = ("None", "PartitionConfig")
 
 def submit(arguments: argparse.Namespace) -> int:
     """Queue the job that the command line asks for, or print it."""
-    if arguments.gpus is None:
-        raise Refused("say how many GPUs a node has: --gpus N, or --gpus 0 --tasks N for CPUs")
     environment.load_dotenv()
     words = parsing.job_words(arguments)
     settings = config.parse(words)
     checks.check(settings)
-    at = sites.read(vars(arguments), os.environ)
-    if at.setup:
-        script.check_setup(at.setup)
-    request = Request(
-        config=config.settled(settings),
+    run = Path(settings.run.output_dir or run_folder.new_path(config.run_name(words))).absolute()
+    asked = request(arguments, config.settled(settings), run, is_new=settings.run.output_dir is None)
+    if queued := queue(asked, arguments, arguments.flags):
+        print(_summary(*queued), flush=True)
+    return 0
+
+
+def request(
+    arguments: argparse.Namespace, settings: Config, run: Path, *, is_new: bool = False, array: Array | None = None
+) -> Request:
+    """What the launcher's flags ask for; Refused where they do not say how many GPUs."""
+    if arguments.gpus is None:
+        raise Refused("say how many GPUs a node has: --gpus N, or --gpus 0 --tasks N for CPUs")
+    return Request(
+        config=settings,
         gpus=arguments.gpus,
         tasks=arguments.tasks,
         nodes=1 if arguments.nodes is None else arguments.nodes,
-        run=Path(settings.run.output_dir or run_folder.new_path(config.run_name(words))).absolute(),
-        is_new=settings.run.output_dir is None,
+        run=run,
+        is_new=is_new,
         stamp=time.strftime("%Y%m%d-%H%M%S"),
+        array=array,
     )
+
+
+def queue(request: Request, arguments: argparse.Namespace, flags: Sequence[str]) -> tuple[Submission, Answer] | None:
+    """Queue what `request` asks for; None where --dry_run only prints it. `flags` are kept for a rerun."""
+    at = sites.read(vars(arguments), os.environ)
+    if at.setup:
+        script.check_setup(at.setup)
     code = snapshot.look(package.ROOT)
     directory = Path.cwd()
 
@@ -58,15 +75,15 @@ def submit(arguments: argparse.Namespace) -> int:
         warn(f"git does not track {_some(code.untracked)}: left out of the job's code")
     if arguments.dry_run:
         print(planned)
-        return 0
-    offline.check(settings, os.environ)
+        return None
+    for member in planned.members:
+        offline.check(member.config, os.environ)
     needed = [request.run, directory, *([Path(sys.executable)] if at.container == "none" else [])]
     for path, kind in filesystems.local(needed):
         warn(f"{path} is on this machine's own disk ({kind}): a node that does not share it cannot run the job")
-    submission, answer = queueing.submit(request, plan, arguments.flags)
+    submission, answer = queueing.submit(request, plan, flags)
     _warn_if_never(answer)
-    print(_summary(submission, answer), flush=True)
-    return 0
+    return submission, answer
 
 
 def _summary(submission: Submission, answer: Answer) -> str:
@@ -90,7 +107,7 @@ def _pending_reason(answer: Answer) -> str:
     for pause in FIRST_LOOKS:
         time.sleep(pause)
         try:
-            jobs = [job for job in client.my_jobs(answer.cluster) if job.id == answer.id]
+            jobs = [job for job in client.my_jobs(answer.cluster) if job.id.partition("_")[0] == answer.id]
         except Refused:
             break  # the job is queued, which is what was asked for
         if not jobs or jobs[0].state != "PENDING":

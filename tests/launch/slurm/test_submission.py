@@ -25,7 +25,7 @@ from launch.sites import Site
 from launch.slurm import snapshot
 from launch.slurm import submission as slurm
 from launch.slurm.snapshot import Snapshot
-from launch.slurm.submission import Request
+from launch.slurm.submission import Array, Request
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[3]
@@ -50,6 +50,8 @@ EVERYTHING = Site(
 APPTAINER = Site(container="apptainer", image="/images/muster image.sif")
 PYXIS = Site(container="pyxis", image="registry#team/muster:1.0")
 
+ARRAY = Array({number: config.from_dict({"seed": number}) for number in (7, 0, 1, 2)}, parallel=3)
+
 PLANS = {
     "two_nodes": (replace(DEMO, nodes=2, config=BF16, is_new=True), Site(wckey="mine"), {}),
     "cpu": (replace(DEMO, gpus=0, tasks=2), Site(), {"OMP_NUM_THREADS": "3", "HF_TOKEN": "canary"}),
@@ -61,6 +63,7 @@ PLANS = {
         {"HF_HOME": "/cache", "HF_DATASETS_CACHE": "/prepared"},
     ),
     "apptainer_cpu": (replace(DEMO, gpus=0), APPTAINER, {"HF_HOME": "/cache"}),
+    "array": (replace(DEMO, gpus=1, run=Path("/runs/my sweep"), array=ARRAY), Site(), {}),
     "pyxis": (replace(DEMO, config=DATA), PYXIS, {"XDG_CACHE_HOME": "/xdg"}),
 }
 
@@ -77,6 +80,15 @@ def test_plan_is_the_golden_one(name: str) -> None:
         golden.write_text(text, encoding="utf-8")
     assert golden.is_file(), f"{golden} is missing"
     assert text == golden.read_text(encoding="utf-8")
+
+
+def test_the_elements_of_an_array_are_named_by_their_numbers() -> None:
+    assert str(ARRAY) == "0-2,7%3"
+    assert str(Array({5: Config()}, parallel=9)) == "5%1"
+    members = plan(*PLANS["array"]).members
+    assert [member.run.name for member in members] == ["0", "1", "2", "7"]
+    assert [member.job_id("12") for member in members] == ["12_0", "12_1", "12_2", "12_7"]
+    assert [member.config.training.seed for member in members] == [0, 1, 2, 7]
 
 
 def test_every_golden_file_has_its_plan() -> None:

@@ -1,0 +1,211 @@
+"""A sweep as a value: the runs of one recipe that differ in some settings, each in a numbered folder of the sweep's.
+
+`sweep.json` in that folder is the table of elements: run folder and settings of each. A grid is all combinations of
+some values; of a search each element is a trial, whose settings are chosen when it starts (job/run/trial.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from job import checks, config
+from job.config import Config
+from job.errors import Refused
+from job.run import space as search
+from job.run import trial
+from job.run.space import Range, Space
+from job.runtime import files
+from launch.runs.folders import RUNS, SWEEP
+
+MOST_ELEMENTS = 10_000
+NOT_FOR_SWEEPS = {
+    "overwrite_output_dir": "a sweep continues where it was: delete its folder to start over",
+    "resume_from_checkpoint": "each run resumes from its own newest checkpoint",
+    "output_file": "each run would write the same file",
+}
+"""Settings that the runs of a sweep cannot be given, and why."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """One run."""
+
+    number: int
+    settings: Mapping[str, Any]
+    """Those in which it differs; of a search none until it has started."""
+    config: Config
+    """All of them."""
+    run: Path
+    """Run folder."""
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.settings.items())
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The whole."""
+
+    folder: Path
+    base: Config
+    """The settings that all runs have in common."""
+    grid: Mapping[str, Sequence[Any]]
+    """Empty for a search."""
+    space: Space
+    """Empty for a grid."""
+    elements: tuple[Element, ...]
+
+    def __str__(self) -> str:
+        lines = [f"# sweep {self.folder}: {len(self.elements)} runs, {self.what}"]
+        return "\n".join([*lines, *(f"# {element.number}  {element}".rstrip() for element in self.elements)])
+
+    @property
+    def what(self) -> str:
+        """What varies, in words."""
+        if self.space:
+            return "trials of " + " ".join(f"{name}={one}" for name, one in self.space.items())
+        return " x ".join(f"{len(found)} {name}" for name, found in self.grid.items())
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it this sweep and no other, of JSON types."""
+        known = config.fields()
+        settings = {k: v for k, v in config.as_dict(self.base).items() if known[k][1].metadata["changes_result"]}
+        varied = [*self.grid, *self.space]
+        found: dict[str, Any] = {"settings": {k: v for k, v in settings.items() if k not in varied}}
+        found |= (
+            {"search": search.as_json(self.space)}
+            if self.space
+            else {"grid": {k: list(v) for k, v in self.grid.items()}}
+        )
+        return json.loads(json.dumps(found))
+
+
+def grid(base: Config, name: str, varied: Mapping[str, Sequence[Any]]) -> Sweep:
+    """All combinations of the values in `varied`; the last setting varies fastest.
+
+    Args:
+        base: the settings in common; output_dir is the sweep's folder, unset a folder in runs/ named after what it is.
+        name: what the name of such a folder begins with.
+        varied: name of a setting -> its values.
+
+    Raises:
+        Refused: an element that the job would reject.
+    """
+    combinations = [dict(zip(varied, chosen, strict=True)) for chosen in itertools.product(*varied.values())]
+    made = _made(base, name, varied, {}, combinations)
+    for element in made.elements:
+        _check(element.config, "--grid", element.settings)
+    return made
+
+
+def trials(base: Config, name: str, space: Space, number: int) -> Sweep:
+    """`number` trials of a search; Refused where an end of a range, or a choice, is nothing that the job takes."""
+    if not (base.training.do_train and base.training.do_eval):
+        raise Refused("a search needs runs that train and are evaluated: leave out --no_do_train and --no_do_eval")
+    if number < 1:
+        raise Refused(f"--trials must be above 0, not {number}")
+    made = _made(base, name, {}, space, [{}] * number)
+    first = {name: one.low if isinstance(one, Range) else one.values[0] for name, one in space.items()}
+    for name, one in space.items():
+        for value in (one.low, one.high) if isinstance(one, Range) else one.values:
+            changed = {**first, name: value}
+            _check(config.from_dict(changed, base=made.base), "--search", changed)
+    return made
+
+
+def write(sweep: Sweep, flags: Sequence[str]) -> None:
+    """Make the folder and its table; a search's trials are told where they ask for their settings.
+
+    Raises:
+        Refused: another sweep's folder, or one that cannot be written.
+    """
+    refuse_others(sweep)
+    try:
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+        table = [{"run": element.run.name, "settings": dict(element.settings)} for element in sweep.elements]
+        files.write_json(sweep.folder / SWEEP, {**sweep.identity(), "elements": table, "flags": list(flags)})
+        files.write_text(sweep.folder / "config.yaml", config.to_yaml(sweep.base))
+        if sweep.space:
+            for element in sweep.elements:
+                element.run.mkdir(exist_ok=True)
+                trial.prepare(element.run, sweep.space, sweep.folder)
+    except OSError as error:
+        raise Refused(f"{sweep.folder} cannot be written: {error.strerror}") from None
+
+
+def refuse_others(sweep: Sweep) -> None:
+    """Refused where the folder holds something else than this sweep. More trials of the same search are the same."""
+    if not sweep.folder.exists():
+        return
+    table = read(sweep.folder)
+    if not table:
+        if sweep.folder.is_dir() and not any(sweep.folder.iterdir()):
+            return
+        raise Refused(f"{sweep.folder} is there and is no sweep: choose another folder with -- --output_dir")
+    mine = sweep.identity()
+    if differing := sorted(name for name in ("settings", "grid", "search") if table.get(name) != mine.get(name)):
+        before, now = table.get(differing[0]) or {}, mine.get(differing[0]) or {}
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        raise Refused(f"{sweep.folder} holds a sweep with another {', '.join(names)}: choose another folder with "
+                      "-- --output_dir")  # fmt: skip
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The table of the sweep in `folder`; empty where there is none."""
+    try:
+        found = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def base(words: Sequence[str], varied: Sequence[str]) -> Config:
+    """The settings in common, of the job's command line.
+
+    Raises:
+        Refused: a setting that a sweep cannot be given, or that varies too.
+    """
+    found = config.parse(words)
+    usual, given = config.as_dict(config.Config()), config.as_dict(found)
+    for name, why in NOT_FOR_SWEEPS.items():
+        if given[name] != usual[name]:
+            raise Refused(f"--{name} is not for a sweep: {why}")
+    flags = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
+    if both := sorted(flags & set(varied)):
+        raise Refused(f"--{both[0]} is given and varies: leave it out of one of the two")
+    return config.settled(found)
+
+
+def _made(
+    base: Config, name: str, grid: Mapping[str, Sequence[Any]], space: Space, settings: Sequence[Mapping[str, Any]]
+) -> Sweep:
+    if len(settings) > MOST_ELEMENTS:
+        raise Refused(f"{len(settings)} runs are too many for one sweep: {MOST_ELEMENTS} at most")
+    chosen = base.run.output_dir
+    base = config.from_dict({"output_dir": None}, base=base)
+    named = Sweep(Path(), base, grid, space, ())
+    folder = (
+        Path(chosen).absolute() if chosen else (RUNS / f"{name}-sweep-{files.digest(named.identity())[:8]}").absolute()
+    )
+    elements = [_element(base, number, own, folder / str(number)) for number, own in enumerate(settings)]
+    return Sweep(folder, base, grid, space, tuple(elements))
+
+
+def _element(base: Config, number: int, settings: Mapping[str, Any], run: Path) -> Element:
+    own = {**settings, **trial.settings(run)}
+    return Element(number, own, config.settled(config.from_dict(own, base=base)), run)
+
+
+def _check(settings: Config, flag: str, own: Mapping[str, Any]) -> None:
+    """Refused where the job would reject a run; its own settings are named where they are the reason."""
+    try:
+        checks.check(settings)
+    except Refused as error:
+        if not any(name in str(error) for name in own):
+            raise
+        raise Refused(f"{flag} {' '.join(f'{name}={value}' for name, value in own.items())}: {error}") from None

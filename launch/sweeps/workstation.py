@@ -1,0 +1,205 @@
+"""A sweep on this machine: as many runs side by side as there are GPUs, each `python -m launch local` with its own.
+
+Such a child records and logs its run, saves when it is signalled, and leaves nothing running: here the runs are only
+started in turn. A child is in a session of its own, so that a terminal's Ctrl-C reaches it once, from here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from job import config
+from job.errors import Refused, Stopped
+from job.runtime import files
+from launch.local import command as local
+from launch.local.command import Machine
+from launch.plan import Plan
+from launch.runs import states
+from launch.supervisor import received
+from launch.sweeps.sweep import Element, Sweep
+
+POLL_SECONDS = 0.2
+SETTINGS = "settings"
+"""Folder of a sweep with the file of settings that each run is started with."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run and the command that starts it."""
+
+    element: Element
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What would be started, and how many at a time."""
+
+    sweep: Sweep
+    starts: tuple[Start, ...]
+    """In this order."""
+    slots: tuple[str | None, ...]
+    """CUDA_VISIBLE_DEVICES of each of the runs that are side by side; None: as it is, on the CPU."""
+
+    def __str__(self) -> str:
+        where = ["the CPU" if slot is None else f"GPU {slot}" for slot in self.slots]
+        at_a_time = f"# {len(self.slots)} at a time, on {'; '.join(dict.fromkeys(where))}"
+        return "\n".join([at_a_time, *(str(start.plan) for start in self.starts)])
+
+
+def schedule(
+    sweep: Sweep,
+    elements: Sequence[Element],
+    *,
+    gpus: int | None,
+    tasks: int | None,
+    parallel: int | None,
+    machine: Machine,
+    devices: Sequence[str] | None,
+) -> Schedule:
+    """How `elements` are started here.
+
+    Args:
+        sweep: the whole.
+        elements: those to start.
+        gpus: of each run; None: one, where there are GPUs.
+        tasks: processes of each run on the CPU.
+        parallel: how many side by side, at most; None: as many as GPUs allow, and one on the CPU.
+        machine: this one.
+        devices: what CUDA_VISIBLE_DEVICES names; None: it is not set.
+
+    Raises:
+        Refused: more GPUs than there are, or numbers that make no run.
+    """
+    if parallel == 0 or tasks == 0:
+        raise Refused(f"--{'parallel' if parallel == 0 else 'tasks'} must be above 0, not 0")
+    each = local.gpus(min(1, machine.gpus) if gpus is None else gpus, machine.gpus)
+    if each and tasks is not None:
+        raise Refused("--tasks is for the CPU, GPUs have one process each: leave it out, or add --gpus 0")
+    names = list(devices)[: machine.gpus] if devices is not None else list(map(str, range(machine.gpus)))
+    groups = [",".join(names[at : at + each]) for at in range(0, len(names) - each + 1, each)] if each else []
+    slots: list[str | None] = [*groups] if each else [None] * (parallel or 1)
+    slots = slots[: min(parallel or len(slots), len(elements) or 1)]
+    threads = machine.cores // (len(slots) * (each or tasks or 1))
+    told = () if machine.omp_num_threads or len(slots) == 1 else (("OMP_NUM_THREADS", str(max(1, threads))),)
+    flags = [f"--gpus={each}", *([f"--tasks={tasks}"] if tasks is not None else [])]
+    starts = tuple(Start(element, _plan(sweep, element, flags, told)) for element in elements)
+    return Schedule(sweep, starts, tuple(slots))
+
+
+def _plan(sweep: Sweep, element: Element, flags: Sequence[str], told: tuple[tuple[str, str], ...]) -> Plan:
+    words = ("local", str(_file(sweep, element)), *flags, "--", "--output_dir", str(element.run))
+    return Plan((sys.executable, "-m", "launch", *words), told, Path.cwd())
+
+
+def run(planned: Schedule) -> int:
+    """Carry out `planned`, printing what becomes of each run.
+
+    Returns:
+        0 if all have finished; 75 if they were stopped on request, after which the same command continues; 1 if one
+        failed.
+    """
+    (planned.sweep.folder / SETTINGS).mkdir(exist_ok=True)
+    for start in planned.starts:
+        files.write_text(_file(planned.sweep, start.element), config.to_yaml(start.element.config))
+    with tempfile.TemporaryDirectory(prefix="muster-") as folder, received() as signals:
+        found = _Runs(planned, Path(folder), signals)
+        while found.step():
+            time.sleep(POLL_SECONDS)
+    if found.stopped:
+        print("stopped on request: the same command continues", file=sys.stderr, flush=True)
+        return Stopped.exit_code
+    return 1 if found.failed else 0
+
+
+@dataclass
+class _Child:
+    process: subprocess.Popen[bytes]
+    element: Element
+    slot: str | None
+    output: IO[bytes]
+    """What it writes; the run's own log has the same, but for what the launcher says before it has one."""
+
+
+@dataclass
+class _Runs:
+    """The runs that wait and those that are active."""
+
+    planned: Schedule
+    folder: Path
+    signals: deque[int]
+    active: list[_Child] = field(default_factory=list)
+    failed: bool = False
+    stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self.waiting = deque(self.planned.starts)
+        self.free = deque(self.planned.slots)
+
+    def step(self) -> bool:
+        """Pass signals on, take note of what has ended, start what can be; whether there is more to do."""
+        while self.signals:
+            number = self.signals.popleft()
+            self.stopped = True
+            self.waiting.clear()
+            for child in self.active:
+                child.process.send_signal(number)
+        for child in [child for child in self.active if child.process.poll() is not None]:
+            self.active.remove(child)
+            self.free.append(child.slot)
+            self._ended(child)
+        while self.waiting and self.free:
+            self._start(self.waiting.popleft(), self.free.popleft())
+        return bool(self.active)
+
+    def _start(self, start: Start, slot: str | None) -> None:
+        element, plan = start.element, start.plan
+        visible = {} if slot is None else {"CUDA_VISIBLE_DEVICES": slot}
+        output = open(self.folder / str(element.number), "w+b")  # noqa: SIM115
+        process = subprocess.Popen(
+            plan.argv,
+            cwd=plan.directory,
+            env={**os.environ, **dict(plan.environment), **visible},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.active.append(_Child(process, element, slot, output))
+        _say(f"{element.number} started{'' if slot is None else f' on GPU {slot}'}{_settings(element)}")
+
+    def _ended(self, child: _Child) -> None:
+        code = child.process.returncode
+        self.failed |= code not in (0, Stopped.exit_code)
+        child.output.seek(0)
+        lines = child.output.read().decode(errors="replace").splitlines()
+        child.output.close()
+        said = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "")
+        view = states.look([child.element.run], time.time())[0][0]
+        score = f", {view.run.score}" if view.run.score and code == 0 else ""
+        if code == 0:
+            _say(f"{child.element.number} {view.state}{score}{f', {view.note}' if view.note else ''}")
+        else:
+            state = "STOPPED" if code == Stopped.exit_code else f"FAILED (exit code {code})"
+            _say(f"{child.element.number} {state}: {said}")
+
+
+def _settings(element: Element) -> str:
+    return f": {element}" if element.settings else ""
+
+
+def _file(sweep: Sweep, element: Element) -> Path:
+    return sweep.folder / SETTINGS / f"{element.number}.yaml"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

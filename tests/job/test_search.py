@@ -1,0 +1,85 @@
+"""Runs that are trials of a search: settings from the study, evaluations told to it, and an end that is final."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from job import config
+from job.run import lock, trial
+from job.run.space import Choices, Range, Space
+from tests.support.interrupted import World, metrics, status
+
+WORLD = {"num_train_epochs": 1, "early_stopping_patience": 9}
+SPACE: Space = {"weight_decay": Range(0.0, 0.1), "learning_rate": Choices((1e-2, 3e-2))}
+
+
+def prepared(sweep: Path, number: int, space: Space = SPACE) -> Path:
+    run = sweep / str(number)
+    run.mkdir(parents=True)
+    trial.prepare(run, space, sweep)
+    return run
+
+
+def told(run: Path) -> list[tuple[str, float | None]]:
+    return [(one.state.name, one.value) for one in trial._study(run).trials]
+
+
+def others(sweep: Path, score: float) -> None:
+    """Five finished trials, each with the same score from its first evaluation on."""
+    for number in range(100, 105):
+        found, _ = trial.ask(prepared(sweep, number), config.Config())
+        lock.release(sweep / str(number))
+        assert found is not None
+        for step in (5, 10, 15):
+            found.report(score, greater=True, progress=step / 15)
+        found.end()
+
+
+def test_a_trial_that_is_interrupted_keeps_its_settings_and_tells_its_best_evaluation(
+    world: World, tmp_path: Path
+) -> None:
+    run = prepared(tmp_path, 0)
+    world.run(run, faults="0:step:7:SIGTERM").expect(75)
+    chosen = trial.settings(run)
+    assert set(chosen) == set(SPACE) and told(run) == [("RUNNING", None)]
+    written = config.as_dict(config.load_recipe(str(run / "config.yaml")))
+    assert {name: written[name] for name in chosen} == chosen
+    world.run(run).expect(0)
+    assert trial.settings(run) == chosen
+    accuracies = [record["accuracy"] for record in metrics(run) if record["split"] == "eval"]
+    assert told(run) == [("COMPLETE", -max(accuracies))]
+    assert json.loads((run / "results.json").read_text())["eval"]["accuracy"] == max(accuracies)
+    assert "nothing to do" in world.run(run).expect(0).stderr
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_trial_that_does_worse_is_done_as_pruned_and_never_starts_again(
+    world: World, tmp_path: Path, processes: int
+) -> None:
+    others(tmp_path, score=2.0)
+    run = prepared(tmp_path, 0)
+    said = world.run(run, processes=processes).expect(0).stderr
+    assert "pruned at step 5/15: accuracy " in said and "error" not in said
+    assert (status(run)["state"], status(run)["reason"], status(run)["step"]) == ("DONE", "pruned", 5)
+    assert told(run)[-1][0] == "PRUNED"
+    assert not (run / "results.json").exists() and not (run / "checkpoints").exists()
+    before = status(run)
+    assert "nothing to do: the trial in " in world.run(run, processes=processes).expect(0).stderr
+    assert (status(run), len(told(run))) == (before, 6)
+
+
+def test_a_trial_that_does_better_is_not_pruned(world: World, tmp_path: Path) -> None:
+    others(tmp_path, score=-1.0)
+    run = prepared(tmp_path, 0)
+    world.run(run).expect(0)
+    assert told(run)[-1][0] == "COMPLETE" and status(run)["reason"] == ""
+
+
+def test_a_loss_that_is_not_finite_is_the_trials_result(world: World, tmp_path: Path) -> None:
+    run = prepared(tmp_path, 0, {"learning_rate": Choices((1e37, 2e37))})
+    said = world.run(run, max_grad_norm=0).expect(0).stderr
+    assert "pruned: the loss" in said
+    assert (status(run)["state"], status(run)["reason"], told(run)[0][0]) == ("DONE", "pruned", "PRUNED")

@@ -1,0 +1,94 @@
+# 2 files of /checkout at 0123456789ab, with local edits -> /runs/my sweep/submitted-now/code
+# each process of element 0: launch.slurm.worker.run('/runs/my sweep/submitted-now/0.yaml', '--output_dir', '/runs/my sweep/0')
+# each process of element 1: launch.slurm.worker.run('/runs/my sweep/submitted-now/1.yaml', '--output_dir', '/runs/my sweep/1')
+# each process of element 2: launch.slurm.worker.run('/runs/my sweep/submitted-now/2.yaml', '--output_dir', '/runs/my sweep/2')
+# each process of element 7: launch.slurm.worker.run('/runs/my sweep/submitted-now/7.yaml', '--output_dir', '/runs/my sweep/7')
+# checked first: sbatch --test-only
+sbatch <<'END-OF-SCRIPT'
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-2,7%3
+#SBATCH --chdir=/somewhere
+#SBATCH --comment=muster:1d10d53cfb2409bb
+#SBATCH --cpus-per-task=4
+#SBATCH --error='/runs/my sweep/%a/jobs/%A_%a/%A_%a_0_log.err'
+#SBATCH --gpus-per-node=1
+#SBATCH --job-name=my-sweep
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output='/runs/my sweep/%a/jobs/%A_%a/%A_%a_0_log.out'
+#SBATCH --propagate=NONE
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=60
+
+# setup
+# Functions of the batch script, which runs on the first node, outside any container.
+# An element of an array is named by array and index: the plain job id of one of them is the array's, which means all.
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+job=${job:-$SLURM_JOB_ID}
+fail() { # CODE REASON [DETAIL]: the job ends before it has started
+    echo "muster: $2${3:+: $3}" >&2
+    report_failed "$2"
+    exit "$1"
+}
+report_failed() { # REASON: for a job that could not say so itself. A status that is not its own is left alone.
+    local own="\"state\": \"RUNNING\".*\"owner\": \"slurm:$job\"|\"state\": \"QUEUED\".*\"owner\": \"$submission\""
+    [ -f "$status" ] && tr -d '\n' < "$status" | grep -qE "$own" || return 0
+    sed -E "s|(\"state\": )\"[A-Z]*\"|\1\"FAILED\"|; s|(\"reason\": )\".*\"|\1\"$1\"|" "$status" > "$status.$job" \
+        && mv -f "$status.$job" "$status"
+}
+in_words() { # CODE
+    case "$1" in
+        137) echo "exit code 137: killed by SIGKILL, out of memory?" ;;
+        129 | 1[3-5][0-9]) echo "exit code $1: killed by SIG$(kill -l $(($1 - 128)))" ;;
+        *) echo "exit code $1" ;;
+    esac
+}
+check_setup() { # CODE COMMAND: called for each command of --setup that fails; what a sourced file does is its own affair
+    [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
+}
+submission=muster:1d10d53cfb2409bb
+run='/runs/my sweep'/$SLURM_ARRAY_TASK_ID
+status="$run/status.json"
+marker="$run/jobs/$job/requeue"
+rm -f "$marker"
+cd /somewhere || fail 1 "the working directory is not on this node" "$(hostname)"
+[ -x <python> ] || fail 127 "the Python environment is not on this node" "$(hostname)"
+export ACCELERATE_USE_CPU=false
+export ACCELERATE_MIXED_PRECISION=no
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+export MUSTER_THREADS=4
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output '/runs/my sweep/%a/jobs/%A_%a/%A_%a_%t_log.out' --error '/runs/my sweep/%a/jobs/%A_%a/%A_%a_%t_log.err' --kill-on-bad-exit=1 --wait=60 --cpus-per-task=4 sh -c 'trap "" TERM USR2; exec "$@"' sh <python> -u -P '/runs/my sweep/submitted-now/code/launch/slurm/worker.py' -u -m submitit.core._submit '/runs/my sweep/%a/jobs/%j'
+
+
+# teardown
+rc=$?
+# What follows srun, outside any container. The job leaves $marker where it stopped and is to be requeued; the file holds
+# the signal that stopped it. Nothing else leads to a requeue.
+give_up() { echo "muster: $1; submitted again with its --output_dir the job resumes" >&2; exit 75; }
+ask() { # for a minute: Slurm's controller may be restarting
+    local pause
+    for pause in 1 2 4 8 15 30; do "$@" && return; sleep "$pause"; done
+    "$@"
+}
+if [ -f "$marker" ]; then
+    stopped_by=$(cat "$marker")
+    rm -f "$marker"
+    shown=$(ask scontrol --oneliner show job "$job") || give_up "Slurm does not answer"
+    # A bare SIGTERM is a preemption or somebody's wish to end the job: Slurm knows. A cancelled job is not RUNNING.
+    if [[ $shown != *" JobState=RUNNING "* || ($stopped_by = SIGTERM && $shown != *" PreemptTime="[0-9]*) ]]; then
+        give_up "stopped by $stopped_by, not by Slurm: not requeued"
+    fi
+    echo "muster: stopped by $stopped_by: requeued" >&2
+    ask scontrol requeue "$job" || give_up "Slurm does not take the requeue"
+    exit 0
+fi
+[ "$rc" = 0 ] || report_failed "$(in_words "$rc")"
+exit "$rc"
+END-OF-SCRIPT

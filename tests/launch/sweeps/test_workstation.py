@@ -1,0 +1,154 @@
+"""A sweep on one machine: how many runs side by side, on which GPUs, and what becomes of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from job import config
+from job.errors import Refused
+from launch.local.command import Machine
+from launch.sweeps import sweep as sweeps
+from launch.sweeps import workstation
+from launch.sweeps.sweep import Sweep
+from launch.sweeps.workstation import Schedule
+from tests.launch.running import ROOT, wait_until
+
+DEMO = config.load_recipe("demo")
+
+
+@pytest.fixture
+def four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    monkeypatch.chdir(tmp_path)
+    return sweeps.grid(DEMO, "demo", {"seed": (1, 2, 3, 4)})
+
+
+def schedule(sweep: Sweep, gpus_there: int = 0, devices: tuple[str, ...] | None = None, **asked: int) -> Schedule:
+    return workstation.schedule(
+        sweep,
+        sweep.elements,
+        gpus=asked.get("gpus"),
+        tasks=asked.get("tasks"),
+        parallel=asked.get("parallel"),
+        machine=Machine(gpus_there, cores=8, omp_num_threads=""),
+        devices=devices,
+    )
+
+
+def test_there_are_as_many_side_by_side_as_gpus_each_with_its_own(four: Sweep) -> None:
+    assert schedule(four, 2).slots == ("0", "1")
+    assert schedule(four, 8).slots == ("0", "1", "2", "3"), "no more than there are runs"
+    assert schedule(four, 8, parallel=3).slots == ("0", "1", "2")
+    assert schedule(four, 4, gpus=2).slots == ("0,1", "2,3")
+    assert schedule(four, 3, gpus=2).slots == ("0,1",)
+    assert schedule(four, 2, devices=("5", "GPU-abc")).slots == ("5", "GPU-abc")
+
+
+def test_on_a_cpu_there_is_one_at_a_time_unless_more_are_asked_for(four: Sweep) -> None:
+    one, two = schedule(four), schedule(four, parallel=2)
+    assert (one.slots, two.slots) == ((None,), (None, None))
+    assert one.starts[0].plan.environment == ()
+    assert two.starts[0].plan.environment == (("OMP_NUM_THREADS", "4"),), "the cores are shared"
+    assert schedule(four, 2, gpus=0).slots == (None,)
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "said"),
+    [
+        (1, {"gpus": 2}, "--gpus 2 is more than the 1 that can be seen here"),
+        (1, {"tasks": 2}, "--tasks is for the CPU"),
+        (0, {"parallel": 0}, "--parallel must be above 0, not 0"),
+        (0, {"tasks": 0}, "--tasks must be above 0, not 0"),
+    ],
+)
+def test_numbers_that_make_no_run_are_rejected(four: Sweep, there: int, asked: dict[str, int], said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        schedule(four, there, None, **asked)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Real processes in place of the runs
+
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+number, visible = sys.argv[1], os.environ.get("CUDA_VISIBLE_DEVICES", "")
+busy = Path("busy-" + visible)
+busy.mkdir()  # fails where another run has this GPU
+ended = []
+signal.signal(signal.SIGINT, lambda *_: ended.append(75))
+Path("started-" + number).write_text(visible)
+while not ended and not Path("go-" + number).exists():
+    time.sleep(0.02)
+busy.rmdir()
+if number == "1":
+    sys.exit("error: the planted failure")
+sys.exit(ended[0] if ended else 0)
+"""
+SWEEP = """
+import dataclasses, sys
+from pathlib import Path
+from job import config
+from launch.local.command import Machine
+from launch.plan import Plan
+from launch.sweeps import sweep as sweeps, workstation
+made = sweeps.grid(config.load_recipe("demo"), "demo", {"seed": (1, 2, 3, 4)})
+sweeps.write(made, [])
+planned = workstation.schedule(made, made.elements, gpus=None, tasks=None, parallel=None, machine=Machine(2, 2, ""),
+                               devices=None)
+words = (sys.executable, "-c", sys.argv[1])
+starts = tuple(
+    dataclasses.replace(start, plan=Plan((*words, str(start.element.number)), (), Path.cwd()))
+    for start in planned.starts
+)
+sys.exit(workstation.run(dataclasses.replace(planned, starts=starts)))
+"""
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> subprocess.Popen[str]:
+    """A sweep of four on two GPUs, whose runs wait for a file before they end."""
+    monkeypatch.chdir(tmp_path)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", SWEEP, CHILD],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def is_there(*names: str) -> bool:
+    return all(Path(name).exists() for name in names)
+
+
+def test_each_run_has_a_gpu_for_itself_and_one_failure_stops_no_other(started: subprocess.Popen[str]) -> None:
+    wait_until(lambda: is_there("started-0", "started-1"))
+    assert not is_there("started-2")
+    Path("go-1").touch()
+    wait_until(lambda: is_there("started-2"))
+    assert Path("started-2").read_text() == Path("started-1").read_text() != Path("started-0").read_text()
+    for number in (0, 2, 3):
+        Path(f"go-{number}").touch()
+    out, err = started.communicate(timeout=60)
+    assert started.returncode == 1, err
+    assert "1 FAILED (exit code 1): error: the planted failure" in out
+    assert is_there("started-3") and "1 started on GPU 1: seed=2" in out
+
+
+def test_ctrl_c_reaches_the_runs_that_are_active_and_starts_no_other(started: subprocess.Popen[str]) -> None:
+    wait_until(lambda: is_there("started-0", "started-1"))
+    Path("go-1").touch()
+    wait_until(lambda: is_there("started-2"))
+    os.killpg(started.pid, signal.SIGINT)
+    out, err = started.communicate(timeout=60)
+    assert started.returncode == 75, err
+    assert out.count("STOPPED") == 2 and not is_there("started-3")
+    assert err.endswith("stopped on request: the same command continues\n")
