@@ -1,8 +1,8 @@
-"""The doctor's own job: planned as a real one is, queued, waited for with a bound, and what it left.
+"""The doctor's own job: planned as a real one is, queued, and waited for with a bound.
 
-Its batch script has the parts of a real one (launch/slurm/script.py): resources, site flags, setup, container, worker's
-Python. Before Python a shell looks around on each node and answers through srun. Where not even the first node sees the
-folder, the exit code says so.
+Its batch script has the parts of a real one (launch/slurm/script.py): resources, site flags, setup, container, the
+worker's Python. Before Python a shell looks around on each node and answers through srun. If not even the first node
+sees the folder, the exit code tells.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def plan(request: Request, at: Site, environ: Mapping[str, str]) -> Examination:
         directory=sites.safe_path("the working directory", request.directory),
         gpus=request.gpus > 0,
     )
-    run = shlex.quote(str(folder))
+    run, log = shlex.quote(str(folder)), shlex.quote(str(folder / "batch.log"))
     told = {
         contract.THREADS: at.cpus_per_task,
         contract.MASTER_ADDR: at.master_addr,
@@ -87,9 +87,11 @@ def plan(request: Request, at: Site, environ: Mapping[str, str]) -> Examination:
         "time": MINUTES,
         "signal_delay_s": 30,
         "setup": [
-            *_probe(request, at, token),
+            f": > {log} || exit {outcome.NO_FOLDER}",
+            f"exec >> {log} 2>&1",
             *script.setup(at, run=run, directory=request.directory, token=token, python="", told=told),
             *container.setup,
+            *_probe(request, at, token),
         ],
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={at.cpus_per_task}", *container.srun_args],
         "additional_parameters": {
@@ -105,17 +107,17 @@ def plan(request: Request, at: Site, environ: Mapping[str, str]) -> Examination:
 
 def _probe(request: Request, at: Site, token: str) -> list[str]:
     """Lines that look around on each node."""
-    log = shlex.quote(str(request.folder / "batch.log"))
     nodes = shlex.quote(str(request.folder / "nodes.txt"))
-    facts = [str(request.folder), token, str(request.directory), sys.executable if at.container == "none" else "",
+    facts = [str(request.folder), token, sys.executable if at.container == "none" else "",
              at.container, at.image]  # fmt: skip
     once = f"srun --ntasks={request.nodes} --ntasks-per-node=1 --kill-on-bad-exit=0 --unbuffered"
     probe = (HERE / "probe.sh").read_text(encoding="utf-8")
     return [
-        f": > {log} || exit {outcome.NO_FOLDER}",
-        f"exec >> {log} 2>&1",
         f"{once} bash -c {shlex.quote(probe)} bash {shlex.join(facts)} > {nodes}",
         f'[ "$(grep -c "|ok|" {nodes})" = {request.nodes} ] || exit {outcome.BAD_NODE}',
+        f"seen() {{ ls {shlex.quote(str(request.folder))} | grep -c ^seen-by-; }}",
+        f'for _ in {{1..10}}; do [ "$(seen)" = {request.nodes} ] && break; sleep 1; done',
+        f'[ "$(seen)" = {request.nodes} ] || exit {outcome.BAD_NODE}',
     ]
 
 
@@ -137,13 +139,14 @@ def queue(examination: Examination) -> str:
             raise Problem(str(error), "mend what sbatch names") from None
 
 
-def wait(job: str, seconds: int, tell: Callable[[str], object]) -> str:
+def wait(job: str, seconds: int, tell: Callable[[str], object], limit: float = 60.0 * (MINUTES + 1)) -> str:
     """Wait until the job has ended; where it ran.
 
     Args:
         job: its id.
         seconds: that it may wait for its start.
         tell: is told why it waits.
+        limit: seconds that it may run.
 
     Raises:
         Problem: it did not start, or not end, in time, and was cancelled.
@@ -157,7 +160,7 @@ def wait(job: str, seconds: int, tell: Callable[[str], object]) -> str:
                 return found.nodes
             if found and found.runs and not began:
                 began = time.monotonic()
-                until = began + 60 * (MINUTES + 1)
+                until = began + limit
             if found and found.waits and found.reason not in (reason, "None"):
                 reason = found.reason
                 tell(f"job {job} {words.pending(reason)}")
@@ -171,8 +174,8 @@ def wait(job: str, seconds: int, tell: Callable[[str], object]) -> str:
 
 def _too_late(job: str, reason: str, started: bool, seconds: int) -> Problem:
     if started:
-        return Problem(f"job {job} did not end within {MINUTES} minutes, and was cancelled",
-                       "look for a node that hangs: scontrol show job, dmesg")  # fmt: skip
+        return Problem(f"job {job} did not end in time and was cancelled",
+                       "look for a node that hangs: the logs, scontrol show job")  # fmt: skip
     pending = words.pending(reason or "None")
     return Problem(f"job {job} did not start within {seconds} s and was cancelled: it {pending} ({reason or 'None'})",
                    "try again later, with a longer --wait or in another --partition")  # fmt: skip
@@ -188,4 +191,4 @@ def run(examination: Examination, tell: Callable[[str], object]) -> list[Finding
     except Problem as problem:
         return [Finding(START.name, "failed", problem.detail, problem.remedy)]
     started = Finding(START.name, "ok", f"job {job} ran on {nodes or 'its nodes'}")
-    return [started, *outcome.read(request.folder, job, request.nodes, request.processes, submitted)]
+    return [started, *outcome.read(request.folder, job, request.processes, submitted)]

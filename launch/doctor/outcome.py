@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,13 @@ from launch.slurm import client
 
 NO_FOLDER, BAD_NODE = 91, 92
 """Exit codes of the batch script."""
-LATE = 20.0
+LATE = 10.0
 """Seconds in which a network file system shows what a node has written."""
 PROBED = {
     "no-folder": (FOLDER, "{reason} is not on this node", "work in a folder of a file system that the nodes share"),
     "other-folder": (FOLDER, "{reason} is another folder on this node", "work in a folder that the nodes share"),
     "read-only": (FOLDER, "the folder of the runs cannot be written here: {reason}",
                   "work in a folder that the nodes may write"),
-    "no-directory": (FOLDER, "the working directory {reason} is not on this node",
-                     "start from a folder of a file system that the nodes share"),
     "no-python": (ENVIRONMENT, "the Python environment {reason} is not on this node",
                   "make the environment (make setup) in a folder that the nodes share, or use an image"),
     "no-apptainer": (ENVIRONMENT, "apptainer is not on PATH ({reason}) on this node",
@@ -43,13 +42,12 @@ PROBED = {
 }  # fmt: skip
 
 
-def read(folder: Path, job: str, nodes: int, processes: int, submitted: float) -> list[Finding]:
+def read(folder: Path, job: str, processes: int, submitted: float) -> list[Finding]:
     """The findings of a job that has ended.
 
     Args:
         folder: the doctor's own.
         job: its id.
-        nodes: how many were asked for.
         processes: ranks on all nodes.
         submitted: seconds since the epoch, on this machine.
     """
@@ -57,8 +55,10 @@ def read(folder: Path, job: str, nodes: int, processes: int, submitted: float) -
     if code == NO_FOLDER:
         return [Finding(FOLDER.name, FAILED, f"{folder.parent} is not on this node{local_disk(folder)}",
                         "work in a folder of a file system that the nodes share", host)]  # fmt: skip
-    _await(lambda: (folder / "nodes.txt").exists() and (code or len(_ranks(folder)) == processes))
-    found = list(_probed(folder, nodes))
+    _await(folder, lambda: _has_said_why(folder, code) if code else len(_ranks(folder)) == processes)
+    if not (folder / "batch.log").exists():
+        return [_unseen(folder, host)]
+    found = list(_probed(folder))
     return found if _failed(found) else [*found, *of_ranks(folder, submitted, code)]
 
 
@@ -67,38 +67,56 @@ def of_ranks(folder: Path, submitted: float, code: int) -> list[Finding]:
     return [*_from_ranks(folder, submitted), *_before_python(folder, code)]
 
 
-def _await(condition: Any) -> None:
-    """A network file system may be late."""
+def _has_said_why(folder: Path, code: int) -> bool:
+    """Whether a job that failed has left a reason."""
+    if code == BAD_NODE:
+        return (folder / "nodes.txt").exists()
+    return bool(_ranks(folder)) or "muster: " in _text(folder / "batch.log")
+
+
+def _text(path: Path) -> str:
+    """What a file holds; nothing where it is not there (yet)."""
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""
+
+
+def _await(folder: Path, condition: Callable[[], bool]) -> None:
+    """A network file system may be late, and remembers that a file was not there until its folder is listed."""
     until = time.monotonic() + LATE
     while not condition() and time.monotonic() < until:
         time.sleep(0.5)
+        os.listdir(folder)  # noqa: PTH208
 
 
 def _failed(found: list[Finding]) -> bool:
     return any(finding.state == FAILED for finding in found)
 
 
-def _probed(folder: Path, nodes: int) -> Iterator[Finding]:
+def _probed(folder: Path) -> Iterator[Finding]:
     """What the shell found on each node."""
-    with contextlib.suppress(OSError):
-        for line in (folder / "nodes.txt").read_text(encoding="utf-8", errors="replace").splitlines():
-            node, what, reason = [*line.split("|", 2), "", ""][:3]
-            if what in PROBED:
-                check, detail, remedy = PROBED[what]
-                if check == ENVIRONMENT:
-                    yield Finding(FOLDER.name, OK, _shared(folder), place=node)
-                yield Finding(check.name, FAILED, detail.format(reason=reason), remedy, node)
-            elif what == "ok":
-                yield _seen(folder, node)
+    for line in _text(folder / "nodes.txt").splitlines():
+        node, what, reason = [*line.split("|", 2), "", ""][:3]
+        if what in PROBED:
+            check, detail, remedy = PROBED[what]
+            if check == ENVIRONMENT:
+                yield Finding(FOLDER.name, OK, _shared(folder), place=node)
+            yield Finding(check.name, FAILED, detail.format(reason=reason), remedy, node)
+        elif what == "ok":
+            yield _seen(folder, node)
 
 
 def _seen(folder: Path, node: str) -> Finding:
     """What a node wrote is to be seen here too."""
     mark = folder / f"seen-by-{node}"
-    _await(mark.exists)
+    _await(folder, mark.exists)
     if mark.exists():
         return Finding(FOLDER.name, OK, _shared(folder), place=node)
-    return Finding(FOLDER.name, FAILED, f"what it writes into {folder.parent} is not to be seen here",
+    return _unseen(folder, node)
+
+
+def _unseen(folder: Path, node: str) -> Finding:
+    return Finding(FOLDER.name, FAILED, f"what it writes into {folder.parent} is not to be seen elsewhere",
                    "work in a folder of a file system that the nodes share", node)  # fmt: skip
 
 
@@ -129,7 +147,7 @@ def _before_python(folder: Path, code: int) -> Iterator[Finding]:
     if code == 0 or _ranks(folder):
         return
     logs = [folder / "batch.log", *sorted(folder.glob("*_log.err"))]
-    lines = [line for path in logs if path.exists() for line in path.read_text(errors="replace").splitlines()]
+    lines = [line for path in logs for line in _text(path).splitlines()]
     said = [line for line in lines if line.strip() and not re.match(r"(srun|slurmstepd): ", line)] or lines
     reason = said[-1].strip() if said else f"exit code {code}, and nothing in the logs"
     remedy = "correct --setup (MUSTER_SETUP)" if "--setup" in reason else "make the environment again, or the image"

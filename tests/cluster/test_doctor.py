@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.doctor.checks import CLUSTER, FAILED, OK, SKIPPED
+from launch.doctor import job
+from launch.doctor.checks import CLUSTER, FAILED, OK, SKIPPED, Problem
 from tests.cluster.jobs import Work
 from tests.cluster.slurm import Cluster
 
@@ -64,7 +65,8 @@ def report(cluster: Cluster, folder: Path, own: str, **more: str) -> Report:
 @contextmanager
 def mounted(cluster: Cluster, words: str, place: Path) -> Iterator[None]:
     """A mount that only the second node has."""
-    place.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        place.mkdir(parents=True)
     cluster.on_second_node(*words.split(), str(place))
     try:
         yield
@@ -114,13 +116,17 @@ def test_gpus_that_torch_does_not_see(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_clocks_that_are_wrong(cluster: Cluster, tmp_path: Path) -> None:
-    """Faked by libfaketime for the job's processes: nodes that share a kernel share its clock."""
-    if not Path(FAKED_TIME).exists():
-        pytest.skip("libfaketime is not installed (make cluster-packages)")
-    setup = f"export LD_PRELOAD={FAKED_TIME} FAKETIME=+90s FAKETIME_DONT_FAKE_MONOTONIC=1"
-    found = report(cluster, tmp_path, ONE, setup=setup)
+    """The second node's is faked by libfaketime for the job's processes: nodes that share a kernel share its clock."""
+    assert Path(FAKED_TIME).exists(), "libfaketime is not installed (make cluster-packages)"
+    for name, offset in (("right", "+0s"), ("ahead", "+90s")):
+        (tmp_path / name).write_text(offset, encoding="ascii")
+    setup = f"export LD_PRELOAD={FAKED_TIME} FAKETIME_TIMESTAMP_FILE={tmp_path}/right"
+    with mounted(cluster, f"mount --bind {tmp_path}/ahead", tmp_path / "right"):
+        found = report(cluster, tmp_path, TWO, setup=setup)
     assert found.only("clock"), found.lines
+    assert "n2: 90 s ahead of rank 0" in found.failed("clock"), found.lines
     assert "s ahead of this machine" in found.failed("clock")
+    assert "n1: " not in found.failed("clock")
     assert "NTP" in found.lines["clock"]["remedy"]
 
 
@@ -161,11 +167,35 @@ def test_what_the_second_node_does_not_have(
     assert found.failed(check).startswith(told.format(**names))
 
 
-def test_an_image_that_is_not_there(cluster: Cluster, tmp_path: Path) -> None:
-    stand_in = f"{Path(__file__).parent}:{cluster.environ['PATH']}"
-    found = report(cluster, tmp_path, f"{ONE} --container apptainer --image {tmp_path}/none.sif", PATH=stand_in)
+@pytest.mark.parametrize("own", [TWO, f"{ONE} --sbatch=--nodelist=n2"])
+def test_a_folder_whose_changes_stay_on_the_node(own: str, cluster: Cluster, tmp_path: Path) -> None:
+    """The second node sees all that others write, and what it writes stays with it: an overlay."""
+    folders = [tmp_path / name for name in ("runs", "upper", "work")]
+    for folder in folders:
+        folder.mkdir()
+    runs, upper, work = folders
+    overlay = f"mount -t overlay -o lowerdir={runs},upperdir={upper},workdir={work} none"
+    with mounted(cluster, overlay, runs):
+        found = report(cluster, tmp_path, own)
+    assert found.only("shared folder"), found.lines
+    assert found.failed("shared folder") == f"n2: what it writes into {runs} is not to be seen elsewhere"
+
+
+def test_containers_that_are_not_there(cluster: Cluster, tmp_path: Path) -> None:
+    """No runtime, no image, an image without Python."""
+    path = cluster.environ["PATH"]
+    own = f"{ONE} --container apptainer --image"
+    found = report(cluster, tmp_path, f"{own} {tmp_path}/none.sif", PATH=path)
+    assert found.only("environment"), found.lines
+    assert found.failed("environment").startswith("n1: apptainer is not on PATH (")
+    path = f"{Path(__file__).parent}:{path}"
+    found = report(cluster, tmp_path, f"{own} {tmp_path}/none.sif", PATH=path)
     assert found.only("environment"), found.lines
     assert found.failed("environment") == f"n1: the image {tmp_path}/none.sif is not on this node"
+    (tmp_path / "image.txt").write_text("/usr\n", encoding="ascii")
+    found = report(cluster, tmp_path, f"{own} {tmp_path}/image.txt", PATH=f"{path}:/nowhere")
+    assert found.only("environment"), found.lines
+    assert found.failed("environment").startswith("Python did not start: ")
 
 
 def test_a_setup_that_fails_and_an_environment_that_it_breaks(cluster: Cluster, tmp_path: Path) -> None:
@@ -196,8 +226,32 @@ def test_a_job_that_does_not_start_is_cancelled(cluster: Cluster, tmp_path: Path
     assert found.only("job"), found.lines
     assert "did not start within 4 s and was cancelled: it " in found.failed("job")
     assert found.lines["request"]["detail"].endswith("but not now: n1 drain, n2 drain")
-    job = found.failed("job").split()[1]
-    assert cluster.state(job) == "CANCELLED"
+    number = found.failed("job").split()[1]
+    assert cluster.state(number) == "CANCELLED"
+
+
+def test_a_job_that_does_not_end_is_cancelled(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 600")
+    number = cluster.run(*words).strip()
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, cluster.environ[name])
+    with pytest.raises(Problem, match=f"job {number} did not end in time and was cancelled"):
+        job.wait(number, 60, print, limit=1)
+    assert cluster.end(number) == "CANCELLED"
+
+
+def test_a_submission_that_slurm_rejects_only_at_the_end(cluster: Cluster, tmp_path: Path) -> None:
+    """A site's limits may be checked by sbatch alone, not by --test-only."""
+    site = tmp_path / "site"
+    site.mkdir()
+    script = '#!/bin/bash\n[[ "$*" != *--test-only* ]] || exit 0\necho "sbatch: error: QOSMaxSubmitJob" >&2; exit 1\n'
+    (site / "sbatch").write_text(script, encoding="ascii")
+    (site / "sbatch").chmod(0o755)
+    found = report(cluster, tmp_path, ONE, PATH=f"{site}:{cluster.environ['PATH']}")
+    assert found.only("job"), found.lines
+    assert found.failed("job") == "Slurm does not take the job: QOSMaxSubmitJob"
 
 
 def test_a_request_that_slurm_does_not_take_and_the_partitions_there_are(cluster: Cluster, tmp_path: Path) -> None:

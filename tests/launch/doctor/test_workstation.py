@@ -9,8 +9,6 @@ import signal
 import sys
 from pathlib import Path
 
-import pytest
-
 from launch.doctor import checks, outcome, workstation
 from launch.doctor.checks import FAILED, OK, SKIPPED
 from tests.support.launch import ROOT, Finished, environment, run
@@ -104,29 +102,3 @@ def test_ranks_whose_clock_is_another_are_named(tmp_path: Path) -> None:
     (tmp_path / "rank-0.json").write_text(json.dumps(rank), encoding="utf-8")
     [early] = outcome.of_ranks(tmp_path, 1000.0, 0)
     assert "s ahead of this machine" in early.detail
-
-
-def test_a_wrong_sum_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken twin of the collective; a right one is a part of every other test here."""
-    import torch
-
-    from launch.doctor import node
-
-    rank = node.Rank(tmp_path, gpus=0)
-    node.join(rank)
-    try:
-        assert node.all_reduce(rank).startswith("right; ")
-        monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor, *_: tensor[-1:].add_(1))
-        with pytest.raises(checks.Problem, match="the sum of 1 to 1 is wrong on rank 0"):
-            node.all_reduce(rank)
-    finally:
-        node.leave()
-
-
-def test_gpus_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from launch.doctor import node
-
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(checks.Problem, match="2 GPUs were asked for and torch sees 0") as caught:
-        node.gpu(node.Rank(tmp_path, gpus=2, host="n7"))
-    assert "--sbatch=--exclude=n7" in caught.value.remedy

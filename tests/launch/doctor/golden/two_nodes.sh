@@ -1,0 +1,93 @@
+sbatch <<'END-OF-SCRIPT'
+#!/bin/bash
+
+# Parameters
+#SBATCH --chdir=/
+#SBATCH --comment=muster-doctor:<token>
+#SBATCH --cpus-per-task=4
+#SBATCH --error=/dev/null
+#SBATCH --gpus-per-node=4
+#SBATCH --job-name=muster-doctor
+#SBATCH --mem=64G
+#SBATCH --no-requeue
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --open-mode=append
+#SBATCH --output=/dev/null
+#SBATCH --partition=gpu
+#SBATCH --propagate=NONE
+#SBATCH --signal=USR2@30
+#SBATCH --time=5
+
+# setup
+: > '/my runs/.doctor-now/batch.log' || exit 91
+exec >> '/my runs/.doctor-now/batch.log' 2>&1
+# Functions of the batch script, which runs on the first node, outside any container.
+# An element of an array is named by array and index: the plain job id of one of them is the array's, which means all.
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+job=${job:-$SLURM_JOB_ID}
+fail() { # CODE REASON [DETAIL]: the job ends before it has started
+    echo "muster: $2${3:+: $3}" >&2
+    report_failed "$2"
+    exit "$1"
+}
+report_failed() { # REASON: for a job that could not say so itself. A status that is not its own is left alone.
+    local own="\"state\": \"RUNNING\".*\"owner\": \"slurm:$job\"|\"state\": \"QUEUED\".*\"owner\": \"$submission\""
+    [ -f "$status" ] && tr -d '\n' < "$status" | grep -qE "$own" || return 0
+    sed -E "s|(\"state\": )\"[A-Z]*\"|\1\"FAILED\"|; s|(\"reason\": )\".*\"|\1\"$1\"|" "$status" > "$status.$job" \
+        && mv -f "$status.$job" "$status"
+}
+in_words() { # CODE
+    case "$1" in
+        137) echo "exit code 137: killed by SIGKILL, out of memory?" ;;
+        129 | 1[3-5][0-9]) echo "exit code $1: killed by SIG$(kill -l $(($1 - 128)))" ;;
+        *) echo "exit code $1" ;;
+    esac
+}
+check_setup() { # CODE COMMAND: called for each command of --setup that fails; what a sourced file does is its own affair
+    [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
+}
+submission=muster-doctor:<token>
+run='/my runs/.doctor-now'
+status="$run/status.json"
+marker="$run/jobs/$job/requeue"
+rm -f "$marker"
+cd '/my runs' || fail 1 "the working directory is not on this node" "$(hostname)"
+trap 'check_setup "$?" "$BASH_COMMAND"' ERR
+module load cuda
+rc=$?; trap - ERR; [ "$rc" = 0 ] || check_setup "$rc" "its last command"
+export MUSTER_THREADS=4
+export MUSTER_MASTER_ADDR=10.0.0.1
+export SUBMITIT_FOLDER='/my runs/.doctor-now'
+export HF_HOME=/cache
+srun --ntasks=2 --ntasks-per-node=1 --kill-on-bad-exit=0 --unbuffered bash -c '# Runs once on each node, by srun and before Python: FOLDER TOKEN PYTHON CONTAINER IMAGE. It prints
+# "node|what|reason" for what is wrong, and "node|ok|" last, to srun, since the folder itself may be what is missing.
+folder=$1 token=$2 python=$3 container=$4 image=$5
+node=${SLURMD_NODENAME:-$(hostname)}
+say() { echo "$node|$1|$2"; }
+if ! [ -d "$folder" ]; then
+    say no-folder "$folder"
+elif [ "$(cat "$folder/token" 2>&1)" != "$token" ]; then
+    say other-folder "$folder"
+elif ! reason=$(touch "$folder/seen-by-$node" 2>&1); then
+    say read-only "${reason##*: }"
+elif [ -n "$python" ] && ! [ -x "$python" ]; then
+    say no-python "$python"
+elif [ "$container" = apptainer ] && ! command -v apptainer > /dev/null; then
+    say no-apptainer "$PATH"
+elif [ "$container" = apptainer ] && [ "${image#*://}" = "$image" ] && ! [ -e "$image" ]; then
+    say no-image "$image"
+else
+    say ok ""
+fi
+' bash '/my runs/.doctor-now' muster-doctor:<token> <python> none '' > '/my runs/.doctor-now/nodes.txt'
+[ "$(grep -c "|ok|" '/my runs/.doctor-now/nodes.txt')" = 2 ] || exit 92
+seen() { ls '/my runs/.doctor-now' | grep -c ^seen-by-; }
+for _ in {1..10}; do [ "$(seen)" = 2 ] && break; sleep 1; done
+[ "$(seen)" = 2 ] || exit 92
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output '/my runs/.doctor-now/%j_%t_log.out' --error '/my runs/.doctor-now/%j_%t_log.err' --kill-on-bad-exit=1 --cpus-per-task=4 <python> -u -P '/my runs/.doctor-now/code/launch/doctor/node.py' '/my runs/.doctor-now' 4
+
+END-OF-SCRIPT

@@ -1,0 +1,47 @@
+"""The doctor's batch script, whole, against a golden file; the parts that it shares with a job's are tested there.
+
+To update it: `MUSTER_UPDATE_GOLDEN=1 pytest tests/launch/doctor/test_job.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from job.errors import Refused
+from launch.doctor import job
+from launch.sites import Site
+
+GOLDEN = Path(__file__).parent / "golden"
+REQUEST = job.Request(4, None, 2, 600, Path("/my runs/.doctor-now"), Path("/my runs"))
+PLANS = {
+    "two_nodes": Site(partition="gpu", master_addr="10.0.0.1", setup="module load cuda", sbatch="--mem=64G"),
+    "apptainer": Site(container="apptainer", image="/images/muster.sif"),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_plan_is_the_golden_one(name: str) -> None:
+    planned = job.plan(REQUEST, PLANS[name], {"HF_HOME": "/cache"})
+    text = f"{planned.plan}\n".replace(sys.executable, "<python>")
+    text = re.sub("muster-doctor:[0-9a-f]{16}", "muster-doctor:<token>", text)
+    golden = GOLDEN / f"{name}.sh"
+    if os.environ.get("MUSTER_UPDATE_GOLDEN") == "1":
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+    subprocess.run(["bash", "-n"], input=planned.plan.script, text=True, check=True)
+
+
+def test_every_golden_file_has_its_plan() -> None:
+    assert {path.stem for path in GOLDEN.iterdir()} == set(PLANS)
+
+
+def test_numbers_that_make_no_job_are_rejected() -> None:
+    with pytest.raises(Refused, match="--nodes must be above 0"):
+        job.plan(job.Request(1, None, 0, 600, Path("/runs/x"), Path("/runs")), Site(), {})
