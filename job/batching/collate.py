@@ -77,7 +77,7 @@ def padded(split: Split, padding: Padding, indices: np.ndarray) -> Tensors:
         labels: int64[b] classes, float32[b] numbers or float32[b, C]; None if the split has none.
     """
     rows = split.rows(indices)
-    mask = _mask(split.lengths[indices], split.width)
+    mask = _mask(split.lengths[indices], split.pad_to)
     mask = mask[:, ::-1] if padding.left else mask
     fill = {"input_ids": padding.token_id, "token_type_ids": padding.type_id}
     inputs = {"attention_mask": mask.astype(np.int64)}

@@ -85,7 +85,7 @@ class Check:
         self._split, self._rows = _sample(splits)
         self._left = padding.left
         self._mixed = accelerator.mixed_precision != "no" or accelerator.device.type == "cuda"
-        alone = partial(collate.padded, replace(self._split, width=None), padding)
+        alone = partial(collate.padded, replace(self._split, pad_to=None), padding)
         single = [self._rows[i : i + 1] for i in range(len(self._rows))]
         with distributed.raise_on_all(accelerator), rejecting_failures(model, "cannot compute a row of the data"):
             try:

@@ -102,7 +102,7 @@ def choose(
     if found is None:
         return padded
     name = type(model).__name__
-    if any(split.width is not None for split in splits):
+    if any(split.pad_to is not None for split in splits):
         raise Refused(f"--pad_to_max_length: padding changes the results of {name}: remove it")
     equal = replace(form, shape=EQUAL, reason=f"padding changes the results of {name}")
     if check.disagreement(equal.collate, "equal") is not None:
@@ -142,7 +142,7 @@ def _against_packing(
     device = accelerator.device.type
     if not config.model.packing:
         return "--no_packing"
-    if any(split.width is not None for split in splits):
+    if any(split.pad_to is not None for split in splits):
         return "--pad_to_max_length"
     if config.model.attn_implementation is not None:
         return f"--attn_implementation {config.model.attn_implementation}"

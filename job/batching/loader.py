@@ -57,7 +57,7 @@ class BatchLoader:
     def __init__(self, split: Split, form: Form, accelerator: Accelerator, overhead: int = 0) -> None:
         """`overhead`: the fixed cost of a forward and backward pass, in tokens that could be computed meanwhile."""
         self.split, self.accelerator = split, accelerator
-        self.longest = int(split.computed.max())
+        self.longest = int(split.padded_lengths.max())
         self._form, self._collate, self._overhead = form, form.collate(split), overhead
 
     def token_limit(self, asked: int | None, default: int) -> int:
@@ -79,15 +79,15 @@ class BatchLoader:
 
     def step(self, examples: np.ndarray, limit: int) -> StepBatch:
         """One global batch under a token limit."""
-        computed, shape, world = self.split.computed, self._form.shape, self.accelerator.num_processes
-        shares = planner.plan_step(examples, computed, limit, world, self._overhead, shape)
-        tokens = planner.tokens_of(list(chain(*shares)), self.split.lengths, computed, shape)
+        padded, shape, world = self.split.padded_lengths, self._form.shape, self.accelerator.num_processes
+        shares = planner.plan_step(examples, padded, limit, world, self._overhead, shape)
+        tokens = planner.tokens_of(list(chain(*shares)), self.split.lengths, padded, shape)
         return StepBatch(examples, limit, self.collated(shares[self.accelerator.process_index]), tokens)
 
     def plan_evaluation(self, limit: int) -> list[list[np.ndarray]]:
         """The micro-batches of every process, as indices of examples; each example is in exactly one of them."""
-        computed, shape, world = self.split.computed, self._form.shape, self.accelerator.num_processes
-        return planner.plan_evaluation(computed, limit, world, shape)
+        padded, shape, world = self.split.padded_lengths, self._form.shape, self.accelerator.num_processes
+        return planner.plan_evaluation(padded, limit, world, shape)
 
     @contextmanager
     def tensors(self, micro_batches: Iterable[np.ndarray]) -> Iterator[Iterator[Tensors]]:

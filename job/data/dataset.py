@@ -30,23 +30,23 @@ EVALUATION_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """Tokenized examples; row i of `tokens`, `lengths`, `labels` and `index` is the same example.
+    """Tokenized examples; row i of `tokens`, `lengths`, `labels` and `row_ids` is the same example.
 
     Attributes:
         tokens: table with input_ids (and token_type_ids if the model uses them), one list of ints per row, no padding.
         lengths: int32[n], tokens of each example, special tokens included.
         labels: int64[n] classes, float64[n] numbers or int8[n, C]; None for a test set without labels.
-        index: int32[n], row numbers in the source; not 0..n-1 if the split is a part of its source.
-        width: tokens to which every example is padded; None: only as far as its micro-batch needs.
+        row_ids: int32[n], row numbers in the source; not 0..n-1 if the split is a part of its source.
+        pad_to: tokens to which every example is padded; None: only as far as its micro-batch needs.
         truncated: bool[n], whether tokens were cut off; None if that is not known.
-        texts: the text columns of the source, memory-mapped; an example's text is in row `index` of each.
+        texts: the text columns of the source, memory-mapped; an example's text is in row `row_ids` of each.
     """
 
     tokens: Dataset
     lengths: np.ndarray
     labels: np.ndarray | None
-    index: np.ndarray
-    width: int | None = None
+    row_ids: np.ndarray
+    pad_to: int | None = None
     truncated: np.ndarray | None = None
     texts: tuple[pa.ChunkedArray, ...] = ()
 
@@ -54,9 +54,9 @@ class Split:
         return len(self.lengths)
 
     @property
-    def computed(self) -> np.ndarray:
-        """int32[n], the tokens that batches are planned by: an example's own, or `width`."""
-        return self.lengths if self.width is None else np.full_like(self.lengths, self.width)
+    def padded_lengths(self) -> np.ndarray:
+        """int32[n], the tokens that batches are planned by: an example's own, or `pad_to`."""
+        return self.lengths if self.pad_to is None else np.full_like(self.lengths, self.pad_to)
 
     def rows(self, indices: np.ndarray) -> dict[str, list[np.ndarray]]:
         """The token columns of these examples: one int array per example."""
@@ -120,7 +120,7 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
         tokens = tokenization.tokenize(read[origin], tokenizer, max_length, config.data.preprocessing_num_workers)
         made[split], described[split] = _part(read[origin], tokens, encoded[origin], rows)
     if config.data.pad_to_max_length:
-        made = {split: dataclasses.replace(part, width=max_length) for split, part in made.items()}
+        made = {split: dataclasses.replace(part, pad_to=max_length) for split, part in made.items()}
     columns = read[next(iter(read))].columns
     description = statistics.describe(described, task.names, max_length)
     description["notes"] = [*reading.notes, *_notes(read.values())]

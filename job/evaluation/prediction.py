@@ -29,13 +29,13 @@ class Predictions:
 
     Attributes:
         kind: of the task.
-        index: int64[n], row number in the source.
+        row_ids: int64[n], row number in the source.
         logits: float32[n, C]; float32[n, 1] for regression.
         labels: int64[n] classes, float64[n] numbers or int8[n, C]; None where there are none.
     """
 
     kind: Kind
-    index: np.ndarray
+    row_ids: np.ndarray
     logits: np.ndarray
     labels: np.ndarray | None
 
@@ -90,19 +90,19 @@ def predict(
     oom.raise_if_one_failed(accelerator, len(outputs) < len(mine))
     longest = max(sum(map(len, share)) for share in plan)
     logits = _gathered(outputs, mine, longest, alone.config.num_labels, len(split), accelerator)
-    _check_finite(logits, split.index)
-    return Predictions(kind, split.index, logits, split.labels)
+    _check_finite(logits, split.row_ids)
+    return Predictions(kind, split.row_ids, logits, split.labels)
 
 
 def _logits(model: torch.nn.Module, tensors: Tensors, device: torch.device) -> torch.Tensor:
     return model(**moved(tensors, device)[0]).logits.float()
 
 
-def _check_finite(logits: np.ndarray, index: np.ndarray) -> None:
-    bad = index[~np.isfinite(logits).all(axis=1)].tolist()
+def _check_finite(logits: np.ndarray, row_ids: np.ndarray) -> None:
+    bad = row_ids[~np.isfinite(logits).all(axis=1)].tolist()
     if bad:
         rows = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-        raise NonFiniteOutput(f"the model's outputs are not finite for {len(bad):,} of {len(index):,} rows: {rows}; "
+        raise NonFiniteOutput(f"the model's outputs are not finite for {len(bad):,} of {len(row_ids):,} rows: {rows}; "
                               "its weights are damaged, or --mixed_precision is too small for them")  # fmt: skip
 
 

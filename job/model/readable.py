@@ -49,7 +49,7 @@ def _count(split: Split, wanted: Callable[[np.ndarray], np.ndarray]) -> np.ndarr
 
 
 def _refuse(split: Split, bad: np.ndarray, why: str) -> None:
-    rows = split.index[bad].tolist()
+    rows = split.row_ids[bad].tolist()
     if rows:
         shown = ", ".join(str(row) for row in rows[:8]) + (", ..." if len(rows) > 8 else "")
         raise Refused(f"row{'s' * (len(rows) > 1)} {shown} {why}; take it out of the text")

@@ -144,7 +144,7 @@ def publish(
 
 def _scored(predictions: Predictions, scores: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
     per_class = {} if predictions.labels is None else metrics.per_class(predictions, names)
-    return {**scores, "examples": len(predictions.index), **per_class}
+    return {**scores, "examples": len(predictions.row_ids), **per_class}
 
 
 def finite(value: Any) -> Any:
@@ -170,10 +170,10 @@ def write_predictions(predictions: Predictions, names: Sequence[str], path: Path
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    none = pa.nulls(len(predictions.index), _column(predictions.answers, names).type)
+    none = pa.nulls(len(predictions.row_ids), _column(predictions.answers, names).type)
     probabilities = predictions.probabilities
     columns = {
-        "index": pa.array(predictions.index, pa.int64()),
+        "index": pa.array(predictions.row_ids, pa.int64()),
         "label": none if predictions.labels is None else _column(predictions.labels, names),
         "prediction": _column(predictions.answers, names),
     }

@@ -143,7 +143,7 @@ def claim(folder: RunFolder, config: Config) -> bool:
     try:
         path.mkdir(parents=True, exist_ok=True)
         refuse_others(folder, config)
-        lock.take(path)
+        lock.acquire(path)
         refuse_others(folder, config)  # again: another run may have taken it before the lock
         if folder.is_finished() and not config.run.overwrite_output_dir:
             return True

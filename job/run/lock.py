@@ -39,7 +39,7 @@ def is_requeue(folder: Path) -> bool:
     return contract.OWNER in os.environ and _status(folder).get("owner") == owner()
 
 
-def take(folder: Path) -> None:
+def acquire(folder: Path) -> None:
     """Lock `folder` until `release` or the end of this process.
 
     Raises:
@@ -52,12 +52,12 @@ def take(folder: Path) -> None:
     while (locked := _locked(handle)) is False:
         if time.monotonic() >= until:
             os.close(handle)
-            raise Refused(_taken(folder))
+            raise Refused(_held_by(folder))
         time.sleep(0.2)
     _held[folder] = handle
     if _may_be_active(_status(folder), locked=locked is True) and is_active(folder):
         release(folder)
-        raise Refused(_taken(folder))
+        raise Refused(_held_by(folder))
 
 
 def release(folder: Path) -> None:
@@ -105,7 +105,7 @@ def _status(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _taken(folder: Path) -> str:
+def _held_by(folder: Path) -> str:
     status = _status(folder)
     by = f" ({status['owner']})" if status.get("owner") else ""
     return f"another run{by} is active in {folder}: wait until it ends, or choose another --output_dir"

@@ -110,7 +110,7 @@ def ask(run: Path, config: Config) -> tuple[Trial | None, Config]:
     """
     if not is_trial(run):
         return None, config
-    lock.take(run)
+    lock.acquire(run)
     known = _read(run)
     if "search" not in known:
         raise Refused(f"{run / FILE} cannot be read: delete {run} and start the sweep again")

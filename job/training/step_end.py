@@ -240,7 +240,7 @@ class StepEnd:
         state.load_weights(model, distributed.broadcast_tensors(self._accelerator, weights))
         logits, scores = distributed.broadcast_from_main(self._accelerator, lambda: _evaluation(cast(Snapshot, found)))
         split = self._evaluation
-        self._best = (Predictions(self._data.task.kind, split.index, logits, split.labels), scores)
+        self._best = (Predictions(self._data.task.kind, split.row_ids, logits, split.labels), scores)
 
     def _read_checkpoint(self, step: int) -> Snapshot:
         self._writer.wait()

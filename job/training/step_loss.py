@@ -60,7 +60,7 @@ def reject_non_finite(loss: StepLoss | None, split: Split, accelerator: Accelera
     if loss is None or loss.finite():
         return
     mine = [
-        int(split.index[i]) for indices, losses in loss.mine for i in indices[~torch.isfinite(losses).cpu().numpy()]
+        int(split.row_ids[i]) for indices, losses in loss.mine for i in indices[~torch.isfinite(losses).cpu().numpy()]
     ]
     found = sorted({row for rows in distributed.gather_objects(accelerator, mine) for row in rows})
     rows = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")

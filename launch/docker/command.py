@@ -42,7 +42,7 @@ FILES = ("HF_TOKEN_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE
 PASSED = re.compile(
     rf"(CUDA|GLOO|HF|MLFLOW|NCCL|PYTORCH|TOKENIZERS|TORCH|TORCHINDUCTOR|TRITON|UCX|WANDB)_\w+|OMP_NUM_THREADS|(?i:HTTPS?|NO)_(?i:PROXY)|{'|'.join(FILES)}"
 )
-OF_THE_HOST = re.compile(
+HOST_ONLY = re.compile(
     r"PATH|HOME|USER|LOGNAME|TMPDIR|VIRTUAL_ENV|(CUDA|NVIDIA)_VISIBLE_DEVICES|CUDA_(HOME|PATH|ROOT)|(PYTHON|LD_|DOCKER_|MUSTER_)\w*"
 )
 """True outside only: not passed on where .env sets it."""
@@ -93,7 +93,7 @@ def look(environ: Mapping[str, str], dotenv: Iterable[str]) -> Machine:
         devices=devices,
         user=f"{os.getuid()}:{os.getgid()}",
         host=socket.gethostname(),
-        variables=tuple(sorted(name for name in passed if not OF_THE_HOST.fullmatch(name))),
+        variables=tuple(sorted(name for name in passed if not HOST_ONLY.fullmatch(name))),
         caches=caches.all_folders(environ),
         files=tuple(path for path in named if path.is_file()),
     )

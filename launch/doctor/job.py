@@ -89,7 +89,7 @@ def plan(request: Request, at: Site, environ: Mapping[str, str]) -> Examination:
         "setup": [
             f": > {log} || exit {outcome.NO_FOLDER}",
             f"exec >> {log} 2>&1",
-            *script.setup(at, run=run, directory=request.directory, token=token, python="", told=told),
+            *script.setup(at, run=run, directory=request.directory, token=token, python="", variables=told),
             *container.setup,
             *_probe(request, at, token),
         ],

@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 OUTLIVED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-SPEECHLESS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+FATAL_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,11 +41,11 @@ def main(argv: Sequence[str]) -> int:
         try:
             launcher.result()
         except subprocess.CalledProcessError as error:  # accelerate, one process
-            return _told({0: error.returncode})
+            return _report({0: error.returncode})
         except Exception as error:
             if type(error).__name__ != "ChildFailedError":
                 raise
-            return _told(_by_time(error))
+            return _report(_by_time(error))
     return 0
 
 
@@ -73,10 +73,10 @@ def _by_time(error: Any) -> dict[int, int]:
     return {rank: failure.exitcode for rank, failure in failures}
 
 
-def _told(codes: dict[int, int]) -> int:
-    """Say which rank was killed, if any; the exit code, in the shell's form, of what ended the job."""
+def _report(codes: dict[int, int]) -> int:
+    """Print which rank was killed, if any; the exit code, in the shell's form, of what ended the job."""
     for rank, code in codes.items():
-        if -code in SPEECHLESS:
+        if -code in FATAL_SIGNALS:
             hint = ": the machine's memory may be too small" if -code == signal.SIGKILL else ""
             print(f"error: rank {rank} was killed by {signal.Signals(-code).name}{hint}", file=sys.stderr, flush=True)
             return 128 - code

@@ -98,7 +98,7 @@ def check_setup(setup: str) -> None:
         raise Refused(f"--setup {setup!r} is no shell command: {reason}")
 
 
-def setup(at: Site, *, run: str, directory: Path, token: str, python: str, told: Mapping[str, str]) -> list[str]:
+def setup(at: Site, *, run: str, directory: Path, token: str, python: str, variables: Mapping[str, str]) -> list[str]:
     """Lines before srun.
 
     Args:
@@ -107,7 +107,7 @@ def setup(at: Site, *, run: str, directory: Path, token: str, python: str, told:
         directory: working directory.
         token: stands for this submission in status.json.
         python: the interpreter that the nodes must have; empty in a container.
-        told: variables for the worker.
+        variables: exported for the worker.
     """
     place, interpreter = shlex.quote(str(directory)), shlex.quote(python)
     checks = [f'cd {place} || fail 1 "the working directory is not on this node" "$(hostname)"']
@@ -122,7 +122,7 @@ def setup(at: Site, *, run: str, directory: Path, token: str, python: str, told:
         'rm -f "$marker"',
         *checks,
         *(_checked(at.setup) if at.setup else []),
-        *(f"export {name}={shlex.quote(value)}" for name, value in told.items() if value),
+        *(f"export {name}={shlex.quote(value)}" for name, value in variables.items() if value),
     ]
 
 

@@ -25,7 +25,7 @@ from launch.sites import Site
 from launch.slurm import containers, script
 from launch.slurm.snapshot import Snapshot
 
-UNTIL_PYTHON = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
+IGNORE_SIGNALS = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
 """A signal in the first moments would kill the job; the worker's own first act is to hold signals back."""
 
 
@@ -145,7 +145,13 @@ def plan(request: Request, at: Site, environ: Mapping[str, str], directory: Path
         gpus=request.gpus > 0,
     )
     python = shlex.join(
-        [*UNTIL_PYTHON, *container.python, "-u", "-P", str(folder / "code" / "launch" / "slurm" / "worker.py")]
+        [
+            *IGNORE_SIGNALS,
+            *container.python,
+            "-u",
+            "-P",
+            str(folder / "code" / "launch" / "slurm" / "worker.py"),
+        ]
     )
     parameters = {
         **script.resources(at, gpus=request.gpus, tasks=request.tasks, nodes=request.nodes, name=run.name),
@@ -156,7 +162,7 @@ def plan(request: Request, at: Site, environ: Mapping[str, str], directory: Path
                 directory=directory,
                 token=token,
                 python=sys.executable if at.container == "none" else "",
-                told=_told(request, at, environ),
+                variables=_variables(request, at, environ),
             ),
             *container.setup,
         ],
@@ -188,8 +194,8 @@ def _members(request: Request, run: Path, folder: Path) -> tuple[Member, ...]:
     return tuple(made)
 
 
-def _told(request: Request, at: Site, environ: Mapping[str, str]) -> dict[str, str]:
-    """What the worker is told by its environment."""
+def _variables(request: Request, at: Site, environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that the batch script exports for the worker."""
     users = environ.get("OMP_NUM_THREADS", "")
     return {
         "ACCELERATE_USE_CPU": "false" if request.gpus else "true",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from submitit import JobEnvironment
 
 RECORD = "restarts.json"
-FRUITLESS = 3
+MAX_IDLE_RESTARTS = 3
 """Restarts without a newer checkpoint after which the job is not requeued again."""
 
 
@@ -48,7 +48,7 @@ def next_record(last: Stop | None, now: Stop) -> Stop | None:
     """The last stop that made progress, this one included; None if the job is not to be restarted once more."""
     if last is None or now.step > last.step:
         return now
-    return last if now.restarts - last.restarts < FRUITLESS else None
+    return last if now.restarts - last.restarts < MAX_IDLE_RESTARTS else None
 
 
 def main(argv: list[str]) -> None:
@@ -122,8 +122,8 @@ def leave_marker(folder: Path, restarts: int) -> int:
     last = _read(folder / RECORD)
     progress = next_record(Stop(**last) if last else None, Stop(step, restarts))
     if progress is None:
-        print(f"error: {FRUITLESS} restarts made no progress beyond step {step}: not requeued; if a start is too short "
-              "for a checkpoint, raise --time", file=sys.stderr, flush=True)  # fmt: skip
+        print(f"error: {MAX_IDLE_RESTARTS} restarts made no progress beyond step {step}: not requeued; if a start is "
+              "too short for a checkpoint, raise --time", file=sys.stderr, flush=True)  # fmt: skip
         return Stopped.exit_code
     _write(folder / RECORD, json.dumps(asdict(progress)))
     reason, marker = signals.reason(), folder / contract.REQUEUE

@@ -74,7 +74,7 @@ def write_rows(folder: RunFolder, data: Data) -> None:
 def _of_rows(predicted: Predicted, split: Split) -> dict[str, Any]:
     return {
         "score_by_length": lengths.score_by_length(predicted, split.lengths),
-        "texts": {str(split.index[row]): _texts(split, row) for row in shown_rows(predicted)},
+        "texts": {str(split.row_ids[row]): _texts(split, row) for row in shown_rows(predicted)},
     }
 
 
@@ -86,7 +86,7 @@ def shown_rows(predicted: Predicted) -> list[int]:
 
 
 def _texts(split: Split, row: int) -> list[str]:
-    return [_cut(column[int(split.index[row])].as_py() or "") for column in split.texts]
+    return [_cut(column[int(split.row_ids[row])].as_py() or "") for column in split.texts]
 
 
 def _cut(text: str) -> str:

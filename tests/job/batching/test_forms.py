@@ -69,7 +69,7 @@ def test_flags_rule_packing_out(tmp_path: Path, changes: dict[str, Any], reason:
 
 
 def test_fixed_widths_are_padded(tmp_path: Path) -> None:
-    form = chosen(network(tmp_path), tmp_path, [replace(pairs(SINGLE_LABEL), width=64)])
+    form = chosen(network(tmp_path), tmp_path, [replace(pairs(SINGLE_LABEL), pad_to=64)])
     assert str(form) == "padded: --pad_to_max_length"
 
 
@@ -214,7 +214,7 @@ def test_it_takes_no_fixed_width(tmp_path: Path) -> None:
     with pytest.raises(
         Refused, match="--pad_to_max_length: padding changes the results of FNetForSequenceClassification"
     ):
-        chosen(fnet(tmp_path), tmp_path, [replace(pairs(SINGLE_LABEL), width=64)])
+        chosen(fnet(tmp_path), tmp_path, [replace(pairs(SINGLE_LABEL), pad_to=64)])
 
 
 def test_a_model_that_draws_numbers_is_rejected(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_tokens_are_those_of_each_text_alone(tmp_path: Path, tokenizer: Any) -> 
     assert (read.train.lengths.dtype, read.train.labels.dtype) == (np.int32, np.int64)
     assert read.task.names == ("1", "2", "10")
     assert [read.task.names[i] for i in read.train.labels] == LABELS
-    assert read.train.index.tolist() == list(range(len(TEXTS)))
+    assert read.train.row_ids.tolist() == list(range(len(TEXTS)))
 
 
 @pytest.mark.usefixtures("datasets_cache")
@@ -153,10 +153,10 @@ def test_a_subset_keeps_rows_labels_and_row_numbers_together(tmp_path: Path, tok
     path = write(tmp_path / "a.csv", text=TEXTS, label=LABELS)
     whole, part = prepared(path, tokenizer).train, prepared(path, tokenizer, max_train_samples=5).train
     assert whole is not None and part is not None
-    assert part.index.tolist() == dataset.subset(len(TEXTS), 5).tolist()
-    assert ids(part) == [ids(whole)[i] for i in part.index]
-    assert part.labels.tolist() == whole.labels[part.index].tolist()
-    assert part.lengths.tolist() == whole.lengths[part.index].tolist()
+    assert part.row_ids.tolist() == dataset.subset(len(TEXTS), 5).tolist()
+    assert ids(part) == [ids(whole)[i] for i in part.row_ids]
+    assert part.labels.tolist() == whole.labels[part.row_ids].tolist()
+    assert part.lengths.tolist() == whole.lengths[part.row_ids].tolist()
 
 
 @pytest.mark.usefixtures("datasets_cache")

@@ -104,7 +104,7 @@ def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int,
     with torch.inference_mode():
         alone = torch.cat([model.eval()(input_ids=torch.tensor([row])).logits for row in rows])
     np.testing.assert_allclose(made.logits, alone.numpy(), atol=1e-6)
-    assert made.index.tolist() == [0, 5, 10, 15, 20, 25, 30] and made.labels is labels
+    assert made.row_ids.tolist() == [0, 5, 10, 15, 20, 25, 30] and made.labels is labels
     assert len({*made.logits[:, 0].tolist()}) == 7  # the rows do differ: an order could be wrong
 
 
@@ -115,7 +115,7 @@ def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int,
 @pytest.mark.parametrize("scale", [1, 1000])
 def test_loss_and_probabilities_are_those_of_torch_and_scipy(scale: int) -> None:
     made = random_predictions(5, seed=0)
-    made = Predictions(SINGLE_LABEL, made.index, made.logits * scale, made.labels)
+    made = Predictions(SINGLE_LABEL, made.row_ids, made.logits * scale, made.labels)
     expected = F.cross_entropy(torch.from_numpy(made.logits).double(), torch.from_numpy(made.labels))
     assert made.loss == pytest.approx(expected.item(), rel=1e-12)
     np.testing.assert_allclose(made.probabilities, softmax(made.logits.astype(np.float64), axis=1), atol=1e-7)
@@ -155,7 +155,7 @@ def test_a_single_row_wrong_changes_every_score(loaded: dict[str, Any]) -> None:
     labels = made.labels.copy()
     labels[7] = (labels[7] + 1) % 3
     one, other = (
-        metrics.scores(Predictions(SINGLE_LABEL, made.index, made.logits, y), loaded) for y in (made.labels, labels)
+        metrics.scores(Predictions(SINGLE_LABEL, made.row_ids, made.logits, y), loaded) for y in (made.labels, labels)
     )
     assert all(one[name] != other[name] for name in one)
 

@@ -17,12 +17,12 @@ from job.model import loading, readable, tokenizers
 from tests.support import families
 
 
-def split(rows: list[list[int]], index: list[int] | None = None) -> Any:
+def split(rows: list[list[int]], row_ids: list[int] | None = None) -> Any:
     return Split(
         tokens=Dataset.from_dict({"input_ids": rows}),
         lengths=np.array([len(row) for row in rows], dtype=np.int32),
         labels=None,
-        index=np.array(index or range(len(rows)), dtype=np.int32),
+        row_ids=np.array(row_ids or range(len(rows)), dtype=np.int32),
     )
 
 
@@ -51,7 +51,7 @@ def test_an_end_token_in_a_text_is_named_with_its_rows(tmp_path: Path) -> None:
 def test_rows_of_a_part_have_the_numbers_of_the_file(tmp_path: Path) -> None:
     whole = split([[0, 9, 2], [0, 2, 2], [0, 7, 2], [0, 8, 2]])
     part = replace(whole, tokens=whole.tokens.select([3, 1, 0]), lengths=whole.lengths[[3, 1, 0]],
-                   index=np.array([30, 10, 0], dtype=np.int32))  # fmt: skip
+                   row_ids=np.array([30, 10, 0], dtype=np.int32))  # fmt: skip
     with pytest.raises(Refused, match=r"^row 10 of the training data"):
         check("bart", tmp_path, train=part)
 

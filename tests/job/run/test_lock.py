@@ -25,7 +25,7 @@ import os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from job.run import lock
-lock.take(Path(sys.argv[1]))
+lock.acquire(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(float(sys.argv[2]))
 """
@@ -91,7 +91,7 @@ def repeatedly(act: Callable[[int], None]) -> Iterator[None]:
 def test_a_second_run_is_refused_while_the_first_lives(folder: Path) -> None:
     write_status(folder, "node7:4711")
     with holder(folder), pytest.raises(Refused) as caught:
-        lock.take(folder)
+        lock.acquire(folder)
     assert str(caught.value) == (
         f"another run (node7:4711) is active in {folder}: wait until it ends, or choose another --output_dir"
     )
@@ -103,7 +103,7 @@ def test_a_run_that_was_killed_leaves_no_lock(number: signal.Signals, folder: Pa
         write_status(folder, f"{socket.gethostname()}:{process.pid}")
         process.send_signal(number)
         process.wait()
-        lock.take(folder)
+        lock.acquire(folder)
 
 
 def test_a_child_that_outlives_its_run_does_not_hold_the_lock(folder: Path) -> None:
@@ -115,14 +115,14 @@ def test_a_child_that_outlives_its_run_does_not_hold_the_lock(folder: Path) -> N
     assert [process.stdout.readline() for _ in range(2)] == ["held\n", "0\n"]
     process.kill()
     process.wait()
-    lock.take(folder)
+    lock.acquire(folder)
     os.killpg(process.pid, signal.SIGKILL)
     process.stdout.close()
 
 
 def test_whoever_holds_it_may_take_it_again(folder: Path) -> None:
-    lock.take(folder)
-    lock.take(folder)
+    lock.acquire(folder)
+    lock.acquire(folder)
 
 
 def test_the_next_start_of_the_same_job_waits_for_the_end_of_the_one_before(
@@ -132,7 +132,7 @@ def test_the_next_start_of_the_same_job_waits_for_the_end_of_the_one_before(
     monkeypatch.setenv("MUSTER_OWNER", "slurm:17")
     write_status(folder, "slurm:17")
     with holder(folder, seconds=0.5) as process:
-        lock.take(folder)
+        lock.acquire(folder)
         assert process.wait() == 0
 
 
@@ -141,7 +141,7 @@ def test_it_waits_for_itself_only_and_not_for_ever(folder: Path, monkeypatch: py
     for owner in ("slurm:17", "slurm:16"):
         write_status(folder, owner)
         with holder(folder), pytest.raises(Refused, match=owner):
-            lock.take(folder)
+            lock.acquire(folder)
 
 
 @pytest.mark.parametrize("name", ["2026-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
@@ -149,7 +149,7 @@ def test_a_run_of_another_host_without_a_sign_of_life_is_taken_over_whatever_its
     name: str, folder: Path
 ) -> None:
     write_status(folder, "node7:4711", heartbeat=name)
-    lock.take(folder)
+    lock.acquire(folder)
 
 
 def test_a_run_of_another_host_whose_heartbeat_moves_is_refused_whatever_its_clock_says(folder: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_run_of_another_host_whose_heartbeat_moves_is_refused_whatever_its_clo
         repeatedly(lambda n: write_status(folder, "node7:4711", heartbeat=f"1970-01-01T00:00:{59 - n % 60:02d}Z")),
         pytest.raises(Refused, match="node7:4711"),
     ):
-        lock.take(folder)
+        lock.acquire(folder)
     with holder(folder) as other:
         assert other.poll() is None, "who was refused holds nothing"
 
@@ -167,7 +167,7 @@ def test_a_run_of_another_host_that_ends_while_it_is_watched_is_followed(folder:
     write_status(folder, "node7:4711")
     ending = threading.Timer(0.3, write_status, (folder, "node7:4711", "STOPPED", "2026-01-01T00:00:09Z"))
     ending.start()
-    lock.take(folder)
+    lock.acquire(folder)
     ending.join()
 
 
@@ -177,7 +177,7 @@ def test_a_run_of_another_host_that_ended_is_not_watched(
 ) -> None:
     monkeypatch.setattr(lock, "is_active", lambda _: pytest.fail("watched"))
     write_status(folder, "node7:4711", state)
-    lock.take(folder)
+    lock.acquire(folder)
 
 
 @pytest.mark.parametrize("owner", ["slurm:17", f"{socket.gethostname()}:4711"])
@@ -188,7 +188,7 @@ def test_the_own_job_and_the_dead_of_this_host_are_not_watched(
     monkeypatch.setenv("MUSTER_OWNER", "slurm:17")
     monkeypatch.setattr(lock, "is_active", lambda _: pytest.fail("watched"))
     write_status(folder, owner)
-    lock.take(folder)
+    lock.acquire(folder)
 
 
 def test_where_there_are_no_locks_the_heartbeat_decides_on_the_same_host_too(
@@ -203,13 +203,13 @@ def test_where_there_are_no_locks_the_heartbeat_decides_on_the_same_host_too(
         repeatedly(lambda n: write_status(folder, owner, heartbeat=str(n))),
         pytest.raises(Refused, match=owner),
     ):
-        lock.take(folder)
-    lock.take(folder)
+        lock.acquire(folder)
+    lock.acquire(folder)
 
 
 def test_a_status_that_cannot_be_read_stops_nobody(folder: Path) -> None:
     (folder / "status.json").write_text("{half")
-    lock.take(folder)
+    lock.acquire(folder)
 
 
 def test_an_owner_is_what_the_launcher_says_or_host_and_process(monkeypatch: pytest.MonkeyPatch) -> None:

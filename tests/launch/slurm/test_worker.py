@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.runtime import contract, signals
-from launch.slurm.worker import FRUITLESS, Stop, leave_marker, next_record
+from launch.slurm.worker import MAX_IDLE_RESTARTS, Stop, leave_marker, next_record
 
 ROOT = Path(__file__).parents[3]
 SHOW = """
@@ -33,7 +33,7 @@ def restarts(steps: list[int]) -> int:
 
 
 def test_three_fruitless_restarts_are_the_end() -> None:
-    assert restarts([0] * 10) == FRUITLESS == 3
+    assert restarts([0] * 10) == MAX_IDLE_RESTARTS == 3
     assert restarts([50, *[50] * 10]) == 3
 
 
