@@ -94,7 +94,7 @@ def push(config: Config, folder: RunFolder, target: Target) -> None:
         with console.notice(f"uploading the model to {target.repository}"):
             commit = signals.interruptible(lambda: _commit(api, folder, target))()
     except Stopped as stop:
-        stop.progress = f"during the upload; the run is finished, {_again(config, folder)}"
+        stop.progress = f"during the upload; the run is finished; {_again(config, folder)}"
         raise
     except Exception as error:
         reason = _reason(error)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, log_loss
 
 from job.runtime import contract
 from tests.support.interrupted import World
@@ -162,6 +162,24 @@ def test_another_configuration_in_the_same_folder_is_refused_by_name(world: Worl
     assert len(done.errors) == 1
     assert "learning_rate" in done.errors[0]
     assert (finished / "results.json").is_file()
+
+
+def test_class_weights_are_logged_recorded_and_part_of_what_a_run_is(world: World, tmp_path: Path) -> None:
+    out, file, weights = tmp_path / "out", tmp_path / "w.yaml", {"animal": 9.0, "color": 1.0, "food": 0.5}
+    file.write_text(yaml.safe_dump(weights))
+    done = train(world, out, class_weights=file, max_steps=4).expect(0)
+    assert "INFO weights  food 0.5, color 1, animal 9\n" in done.stderr
+    assert json.loads((out / "manifest.json").read_text())["class_weights"] == weights
+    assert yaml.safe_load((out / "config.yaml").read_text())["class_weights"] == weights
+    table = pq.read_table(out / "predictions.parquet").to_pandas()
+    unweighted = log_loss(table["label"], table[[f"probability_{name}" for name in weights]])
+    assert json.loads((out / "results.json").read_text())["eval"]["loss"] == pytest.approx(unweighted, rel=1e-5)
+    file.write_text(yaml.safe_dump({**weights, "animal": 8.0}))
+    refused = train(world, out, class_weights=file, max_steps=4).expect(2)
+    assert len(refused.errors) == 1 and "class_weights" in refused.errors[0]
+    file.write_text("animal: 1\nfish: 2\n")
+    refused = train(world, tmp_path / "no", class_weights=file).expect(2)
+    assert refused.errors == ["error: --class_weights names fish, not among the classes: animal, color, food"]
 
 
 def test_evaluation_alone_gives_the_same_predictions_on_one_two_and_three_processes(

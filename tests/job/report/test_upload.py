@@ -6,6 +6,7 @@ In this process, with the library's constants set as its import with another env
 from __future__ import annotations
 
 import json
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,11 @@ from huggingface_hub import constants
 
 from job import config
 from job.config import Config
-from job.errors import JobError, Refused, UploadFailed
+from job.errors import JobError, Refused, Stopped, UploadFailed
 from job.report import card, upload
 from job.run import opening
 from job.run.folder import RunFolder
+from job.runtime import signals
 from tests.support.hub import Hub, hub
 from tests.support.hub_protocol import Failure, User
 from tests.support.hub_uploads import card_errors
@@ -208,6 +210,20 @@ def test_the_status_of_a_finished_run_says_how_its_upload_went(served: Hub, fold
     assert failed["reason"].startswith(f"UploadFailed: {folder.model} is complete, but was not uploaded to ada/run-1 (")
     upload.push_finished(asked(), folder)
     assert json.loads(folder.status.read_text())["state"] == "DONE"
+
+
+def test_a_stop_during_the_upload_says_that_the_run_is_finished(
+    served: Hub, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = upload.prepare(asked(), folder)
+    monkeypatch.setattr(signals, "reason", lambda: signal.SIGTERM)
+    with pytest.raises(Stopped) as caught:
+        upload.push(asked(overwrite_output_dir=True), folder, target)
+    assert str(caught.value) == (
+        "stopped by SIGTERM during the upload; the run is finished; to upload it, repeat the command with --output_dir "
+        f"{folder.path} and without --overwrite_output_dir"
+    )
+    assert files(served) == {}
 
 
 def test_a_rejected_upload_leaves_the_status_of_a_finished_run(
