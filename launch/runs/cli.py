@@ -124,8 +124,14 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 def results(arguments: argparse.Namespace) -> int:
     from launch.runs.results import show
 
-    folder = arguments.folder or str(folders.RUNS)
-    return show(folders.find_sweep(folder) or Path(folder), arguments.by or None, arguments.form or "table")
+    folder, form = arguments.folder or str(folders.RUNS), arguments.form or "table"
+    sweep = folders.find_sweep(folder)
+    rows = show(sweep or Path(folder), arguments.by or None, form)
+    if sweep is not None and form == "table":
+        from launch.sweeps import summary  # which imports `results`
+
+        summary.show(sweep, rows)
+    return 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ class Row:
         )
 
 
-def show(folder: Path, by: str | None, form: str) -> int:
-    """Print the finished runs in `folder`, sorted by the number `by`; exit code 0."""
+def show(folder: Path, by: str | None, form: str) -> list[Row]:
+    """Print the finished runs in `folder`, sorted by the number `by`; the rows of the table."""
     runs = [run for path in folders.below(folder) if (run := read(path))]
     if not runs:
         raise Refused(f"no finished run in {folder}/: `status` shows how far the runs are")
@@ -87,7 +87,7 @@ def show(folder: Path, by: str | None, form: str) -> int:
         tables.show(tables.table(columns, body, right=(by, "std", "runs")))
     if missing:
         print(f"without {by}: {', '.join(missing)}", file=sys.stderr)
-    return 0
+    return rows
 
 
 def read(path: Path) -> Finished | None:

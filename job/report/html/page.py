@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
@@ -39,11 +40,18 @@ def sections(run: RunFiles) -> list[Section]:
 
 def render(run: RunFiles) -> str:
     """The page as text: one file that asks for nothing else, and runs no script."""
+    state = run.status.get("state", "")
+    unfinished = "" if run.results else f", run not finished{f' ({state})' if state else ''}"
+    return document(run.name, f"Run report{unfinished}", sections(run), again="muster report")
+
+
+def document(name: str, kind: str, sections: Sequence[Section], again: str) -> str:
+    """A page of sections; `kind` says above its name what it is, `again` is the command that writes it again."""
     return _template().render(
-        name=run.name,
-        finished=bool(run.results),
-        state=run.status.get("state", ""),
-        sections=sections(run),
+        name=name,
+        kind=kind,
+        sections=sections,
+        again=again,
         written=files.utc_now(),
         light=colors(LIGHT),
         dark=colors(DARK),

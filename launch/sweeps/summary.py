@@ -1,0 +1,39 @@
+"""What `results` adds below the table of a sweep: unfinished runs, the importance of each setting, and the page."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.runs import folders, tables
+from launch.runs.results import Row
+
+NEEDED = ("jinja2", "matplotlib", "optuna", "sklearn")
+
+
+def show(sweep: Path, rows: Sequence[Row]) -> None:
+    """Print it, and write report.html into the sweep's folder."""
+    facts = {"not in it": _others(sweep)}
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        facts["page"] = f"needs {', '.join(missing)}: run `results` in the training environment (make setup)"
+    else:
+        from launch.sweeps import page
+        from launch.sweeps.importance import importances
+
+        found = importances(rows)
+        facts["importance"] = ", ".join(f"{name} {share:.2f}" for name, share in found.items())
+        facts["page"] = str(page.write(sweep, rows, found))
+    tables.write("")
+    tables.show(tables.page(facts))
+
+
+def _others(sweep: Path) -> str:
+    """The runs without results, by their states."""
+    runs = [folders.read(path) for path in folders.elements(sweep) if not (path / "results.json").exists()]
+    counts = Counter(run.reason if run.reason == "pruned" else run.state for run in runs)
+    table = folders.read_json(sweep / folders.SWEEP).get("elements")
+    if isinstance(table, list) and (missing := len(table) - len(folders.elements(sweep))):
+        counts["not started"] = missing
+    return ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
