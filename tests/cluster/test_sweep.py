@@ -68,7 +68,7 @@ def test_a_sweep_of_six_with_a_failure_and_a_kill_is_continued_by_the_same_comma
     ends = [cluster.end(f"{array}_{number}") for number in range(6)]
     assert ends == ["COMPLETED", "FAILED", "COMPLETED", "FAILED", "COMPLETED", "COMPLETED"], cluster.told(array)
     assert states(cluster, work, folder) == ["DONE", "FAILED", "DONE", "FAILED", "DONE", "DONE"]
-    assert "no file" in shown(cluster, work, folder)[3]["note"]
+    assert str(data[3]) in shown(cluster, work, folder)[3]["note"]
 
     (tmp_path / "moved").rename(data[3])
     printed = sweep(cluster, work, folder, ONE, grid, steps)
