@@ -24,6 +24,8 @@ COLORS = {
     "CANCELLED": "yellow",
 }
 UNLIMITED = 100_000
+LONGEST_NUMBER = 8
+"""Characters of a setting that is shown as it is: a search chooses numbers with 17 digits."""
 
 
 def console(stream: TextIO | None = None) -> Console:
@@ -78,9 +80,11 @@ def write(text: str) -> None:
 
 
 def setting(value: object) -> str:
-    """A setting's value in a cell: lists by their items, paths by their last part."""
+    """A setting's value in a cell: lists by their items, paths by their last part, long numbers rounded."""
     if value is None:
         return "-"
+    if isinstance(value, float) and len(str(value)) > LONGEST_NUMBER:
+        return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ",".join(map(setting, value))
     text = str(value)

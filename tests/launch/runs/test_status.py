@@ -68,6 +68,33 @@ def test_the_runs_of_a_folder(runs: Path, stand_ins: StandIns, capfd: pytest.Cap
     assert printed(capfd) == TABLE
 
 
+def test_a_sweep_is_a_row_below_the_runs_and_a_table_by_its_name_or_its_arrays_id(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.squeue("12_2|PENDING|0:00|1:00:00||Resources")
+    synthetic.run(runs / "alone", "DONE")
+    synthetic.write(runs / "lr" / "sweep.json", {"elements": [{}, {}, {}, {}]})
+    for number, state in ((10, "FAILED"), (2, "QUEUED"), (0, "DONE")):
+        settings = {"learning_rate": 0.0012345678901234567 * (1 + number)}
+        synthetic.run(runs / "lr" / str(number), state, job=f"12_{number}", settings=settings)
+    assert cli.main(["status"]) == 0
+    out = capfd.readouterr().out
+    assert "lr" not in out.split("\n\n")[0]
+    assert out.splitlines()[-2:] == [
+        "sweep  runs  states",
+        "lr        4  1 DONE, 1 FAILED, 1 QUEUED, 1 not started",
+    ]
+    for name in ("lr", "runs/lr", "12"):
+        assert cli.main(["status", name]) == 0
+        rows = [line.split() for line in capfd.readouterr().out.splitlines()[1:]]
+        assert [row[:3] for row in rows] == [["0", "12_0", "DONE"], ["2", "12_2", "QUEUED"], ["10", "12_10", "FAILED"]]
+    assert "0.001235" in rows[0] and "0.01358" in rows[2]
+    assert cli.main(["status", "12_10", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["path"] == "runs/lr/10"
+    assert cli.main(["logs", "lr", "--follow"]) == 2
+    assert "lr is a sweep of 3 runs: name one, as runs/lr/0" in capfd.readouterr().err
+
+
 def test_one_run_in_full(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
     path = synthetic.run(runs / "a", "FAILED", job="7", reason="OutOfMemoryError: CUDA", step=3, steps=9)
     synthetic.log(path, "7", 1, "torch.OutOfMemoryError: CUDA out of memory. Tried\n")
