@@ -191,3 +191,33 @@ def test_a_dry_run_shows_the_elements_and_the_script_and_writes_nothing(
     out = capfd.readouterr().out
     assert "# 1  seed=2\n" in out and "#SBATCH --array=0-2%2\n" in out
     assert sorted(cluster.iterdir()) == before
+
+
+def test_a_sweep_is_rerun_logged_and_cancelled_by_its_folder(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*SWEEP, *MINE]) == 0
+    for number, state in enumerate(("DONE", "FAILED", "QUEUED")):
+        run = cluster / "mine" / str(number)
+        files.write_json(run / "status.json", {"state": state, "step": 0, "reason": ""})
+        (run / "jobs" / f"12_{number}" / f"12_{number}_0_log.out").write_text(f"line of {number}\n")
+    slurm(cluster, squeue=f"echo '{HEADER}'; echo '12_2|PENDING|0:00|1:00:00||None'", queue="echo 13")
+    capfd.readouterr()
+    assert cli.main(["logs", "mine"]) == 0
+    assert [line for line in capfd.readouterr().out.splitlines() if "mine/1" in line or "line of" in line] == [
+        "line of 0",
+        "==> mine/1 <== FAILED",
+        "line of 1",
+        "line of 2",
+    ]
+    assert cli.main(["rerun", "mine", "--time", "8h"]) == 0
+    assert "submitted 13: 1 run: 1\n" in capfd.readouterr().out
+    [script] = (cluster / "mine" / "1" / "jobs" / "13_1").glob("13_submission.sh")
+    assert "#SBATCH --array=1%1\n" in script.read_text() and "#SBATCH --time=480\n" in script.read_text()
+    assert cli.main(["rerun", "mine", "--", "--seed", "9"]) == 2
+    assert "mine is a sweep, and its settings are fixed: name one of its runs, as mine/0" in capfd.readouterr().err
+    slurm(cluster, squeue=f"echo '{HEADER}'; [ -e {cluster}/cancelled ] || echo '12_2|PENDING|0:00|1:00:00||None'")
+    (cluster / "scancel").write_text(f'#!/bin/sh\necho "$*" >> {cluster}/cancelled\n')
+    (cluster / "scancel").chmod(0o755)
+    assert cli.main(["cancel", "mine"]) == 0
+    assert (cluster / "cancelled").read_text() == "12_2\n"
+    assert json.loads((cluster / "mine" / "2" / "status.json").read_text())["state"] == "CANCELLED"
+    assert json.loads((cluster / "mine" / "0" / "status.json").read_text())["state"] == "DONE"
