@@ -1,6 +1,6 @@
 """The families: settings of a tiny model of each, how its tokenizer frames a text, and the form it must get.
 
-Add a family by a line in FAMILIES, then write the table anew: UPDATE_SNAPSHOTS=1 make test-models.
+Add a family by a line in FAMILIES, then write the table anew: UPDATE_GOLDEN=1 make test-models.
 """
 
 from __future__ import annotations

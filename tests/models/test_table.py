@@ -1,10 +1,10 @@
 """docs/models.md lists the families that are tested."""
 
-import os
 import re
 from pathlib import Path
 
 from tests.models.families import FAMILIES, table
+from tests.support import golden
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 TABLE = re.compile(r"^\| family \|.*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
@@ -12,10 +12,10 @@ TABLE = re.compile(r"^\| family \|.*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 
 def test_the_page_has_the_table() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    if os.environ.get("UPDATE_SNAPSHOTS") == "1":
+    if golden.updating():
         PAGE.write_text(TABLE.sub(lambda _: table(), text.rstrip()) + "\n", encoding="utf-8")
     found = TABLE.search(PAGE.read_text(encoding="utf-8"))
-    assert found is not None and found[0].rstrip() == table(), "write it with UPDATE_SNAPSHOTS=1"
+    assert found is not None and found[0].rstrip() == table(), f"write it with {golden.UPDATE}"
 
 
 def test_families_are_many_and_each_is_there_once() -> None:

@@ -1,6 +1,6 @@
 """The plan of a container, whole, against golden files; what it may read and write, and whose values it never shows.
 
-To update the golden files: `MUSTER_UPDATE_GOLDEN=1 pytest tests/launch/docker/test_command.py`.
+To update the golden files: `UPDATE_GOLDEN=1 pytest tests/launch/docker/test_command.py`.
 """
 
 import csv
@@ -23,6 +23,7 @@ from job.errors import Refused
 from launch.docker import cli as docker_cli
 from launch.docker import command as docker
 from launch.docker.command import Machine, Request
+from tests.support import golden
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[3]
@@ -63,11 +64,7 @@ def test_plan_is_the_golden_one(name: str) -> None:
     plan = docker.plan(request, machine, HERE)
     assert shlex.split(plan.text()) == [*(f"{name}={value}" for name, value in plan.environment), *plan.argv]
     text = "".join(f"{shlex.quote(word)}\n" for word in shlex.split(plan.text()))
-    golden = GOLDEN / f"{name}.txt"
-    if os.environ.get("MUSTER_UPDATE_GOLDEN") == "1":
-        golden.write_text(text, encoding="utf-8")
-    assert golden.is_file(), f"{golden} is missing"
-    assert text == golden.read_text(encoding="utf-8")
+    golden.check(GOLDEN / f"{name}.txt", text)
 
 
 def test_every_golden_file_has_its_plan() -> None:

@@ -1,11 +1,10 @@
 """The doctor's batch script, whole, against a golden file; the parts that it shares with a job's are tested there.
 
-To update it: `MUSTER_UPDATE_GOLDEN=1 pytest tests/launch/doctor/test_job.py`.
+To update it: `UPDATE_GOLDEN=1 pytest tests/launch/doctor/test_job.py`.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 from job.errors import Refused
 from launch.doctor import job
 from launch.sites import Site
+from tests.support import golden
 
 GOLDEN = Path(__file__).parent / "golden"
 REQUEST = job.Request(4, None, 2, 600, Path("/my runs/.doctor-now"), Path("/my runs"))
@@ -30,11 +30,7 @@ def test_plan_is_the_golden_one(name: str) -> None:
     planned = job.plan(REQUEST, PLANS[name], {"HF_HOME": "/cache"})
     text = f"{planned.plan}\n".replace(sys.executable, "<python>")
     text = re.sub("muster-doctor:[0-9a-f]{16}", "muster-doctor:<token>", text)
-    golden = GOLDEN / f"{name}.sh"
-    if os.environ.get("MUSTER_UPDATE_GOLDEN") == "1":
-        golden.parent.mkdir(exist_ok=True)
-        golden.write_text(text, encoding="utf-8")
-    assert text == golden.read_text(encoding="utf-8")
+    golden.check(GOLDEN / f"{name}.sh", text)
     subprocess.run(["bash", "-n"], input=planned.plan.script, text=True, check=True)
 
 

@@ -1,6 +1,6 @@
 """The plan of a local run, whole, against golden files; and that only the plan decides how accelerate launches.
 
-To update the golden files: `MUSTER_UPDATE_GOLDEN=1 pytest tests/launch/local/test_command.py`.
+To update the golden files: `UPDATE_GOLDEN=1 pytest tests/launch/local/test_command.py`.
 """
 
 import json
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from job.errors import Refused
 from launch.local import command as local
 from launch.local.command import Machine, Request
+from tests.support import golden
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[3]
@@ -41,11 +42,7 @@ def test_plan_is_the_golden_one(name: str) -> None:
     request, machine = PLANS[name]
     text = local.plan(request, machine, Path("/somewhere")).text() + "\n"
     text = text.replace(sys.executable, "<python>").replace(str(ROOT), "<root>")
-    golden = GOLDEN / f"{name}.txt"
-    if os.environ.get("MUSTER_UPDATE_GOLDEN") == "1":
-        golden.write_text(text, encoding="utf-8")
-    assert golden.is_file(), f"{golden} is missing"
-    assert text == golden.read_text(encoding="utf-8")
+    golden.check(GOLDEN / f"{name}.txt", text)
 
 
 def test_every_golden_file_has_its_plan() -> None:

@@ -1,6 +1,6 @@
 """The plan of a submission, whole, against golden files; refusals before anything is queued or written.
 
-To update the golden files: `MUSTER_UPDATE_GOLDEN=1 pytest tests/launch/slurm/test_submission.py`.
+To update the golden files: `UPDATE_GOLDEN=1 pytest tests/launch/slurm/test_submission.py`.
 What a cluster makes of the scripts is in tests/cluster.
 """
 
@@ -26,6 +26,7 @@ from launch.slurm import snapshot
 from launch.slurm import submission as slurm
 from launch.slurm.snapshot import Snapshot
 from launch.slurm.submission import Array, Request
+from tests.support import golden
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[3]
@@ -75,11 +76,7 @@ def plan(request: Request, at: Site, environ: dict[str, str] | None = None) -> s
 @pytest.mark.parametrize("name", PLANS)
 def test_plan_is_the_golden_one(name: str) -> None:
     text = f"{plan(*PLANS[name])}\n".replace(sys.executable, "<python>")
-    golden = GOLDEN / f"{name}.sh"
-    if os.environ.get("MUSTER_UPDATE_GOLDEN") == "1":
-        golden.write_text(text, encoding="utf-8")
-    assert golden.is_file(), f"{golden} is missing"
-    assert text == golden.read_text(encoding="utf-8")
+    golden.check(GOLDEN / f"{name}.sh", text)
 
 
 def test_the_elements_of_an_array_are_named_by_their_numbers() -> None:

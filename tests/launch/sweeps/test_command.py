@@ -1,6 +1,6 @@
 """The verb `sweep`: what it prints before it starts anything, what it queues, and what it leaves alone.
 
-To update the golden files: `MUSTER_UPDATE_GOLDEN=1 pytest tests/launch/sweeps/test_command.py`.
+To update the golden files: `UPDATE_GOLDEN=1 pytest tests/launch/sweeps/test_command.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from launch.local.command import Machine
 from launch.sweeps import sweep as sweeps
 from launch.sweeps import workstation
 from launch.sweeps.sweep import Sweep
+from tests.support import golden
 
 GOLDEN = Path(__file__).parent / "golden"
 DEMO = config.from_dict({"output_dir": "/sweeps/mine"}, base=config.load_recipe("demo"))
@@ -39,10 +40,7 @@ def test_the_plan_is_the_golden_one(name: str, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     made = sweeps.grid(DEMO, "demo", GRID) if name == "grid" else sweeps.trials(DEMO, "demo", SPACE, 3)
     text = f"{made}\n{started_here(made, 4 if name == 'grid' else 0)}\n".replace(sys.executable, "<python>")
-    golden = GOLDEN / f"{name}.txt"
-    if os.environ.get("MUSTER_UPDATE_GOLDEN") == "1":
-        golden.write_text(text, encoding="utf-8")
-    assert text == golden.read_text(encoding="utf-8")
+    golden.check(GOLDEN / f"{name}.txt", text)
 
 
 def test_make_says_it_in_words() -> None:
