@@ -50,8 +50,14 @@ def obstacle(model: PreTrainedModel) -> str | None:
 
 
 def padding_position(model: PreTrainedModel) -> int | None:
-    """The token and position of padding in a RoBERTa, behind which positions start; None where they start at 0."""
-    return getattr(getattr(model.base_model, "embeddings", None), "padding_idx", None)
+    """The token and position of padding in a RoBERTa, behind which positions start; None where they start at 0.
+
+    An ESM with rotary positions has such a token too, but counts its places like those of any other.
+    """
+    embeddings = getattr(model.base_model, "embeddings", None)
+    if getattr(embeddings, "position_embeddings", None) is None:
+        return None
+    return getattr(embeddings, "padding_idx", None)
 
 
 def enable(model: PreTrainedModel) -> Callable[[], None]:

@@ -50,7 +50,13 @@ def _row(rng: random.Random, kind: str, words: int) -> dict[str, Any]:
 
 
 def _sentence(rng: random.Random, topic: str, words: int) -> str:
-    return " ".join(rng.choice(TOPICS[topic] if rng.random() < 0.4 else COMMON) for _ in range(words))
+    """Some of the words are special tokens, as a text may hold them."""
+    return " ".join(rng.choice(_kind_of_word(rng, topic)) for _ in range(words))
+
+
+def _kind_of_word(rng: random.Random, topic: str) -> list[str]:
+    drawn = rng.random()
+    return TOPICS[topic] if drawn < 0.4 else [PADDING, MASK] if drawn > 0.97 else COMMON
 
 
 def build(family: Family, folder: Path) -> None:

@@ -62,6 +62,7 @@ DEBERTA_V2 = {
 }  # fmt: skip
 DEBERTA_CONV = {**DEBERTA_V2, "conv_kernel_size": 3, "conv_act": "gelu"}
 WINDOW = {"local_attention": 16, "global_attn_every_n_layers": 2}
+ESM = {**SMALL, "position_embedding_type": "rotary", "emb_layer_norm_before": False}
 EXPERTS = {"num_local_experts": 4}
 GEMMA = {**SHARED, "sliding_window": 16, "query_pre_attn_scalar": 8}
 LINEAR = {
@@ -104,7 +105,7 @@ FAMILIES = (
     Family("roberta-prelayernorm", ROBERTA, frame="roberta", offset=2),
     Family("data2vec-text", ROBERTA, frame="roberta", offset=2),
     Family("xmod", {**ROBERTA, "languages": ["en_XX"], "default_language": "en_XX"}, frame="roberta", offset=2),
-    Family("esm", {**SMALL, "position_embedding_type": "rotary", "emb_layer_norm_before": False}),
+    Family("esm", ESM),
     # Decoders that are packed
     Family("gpt2", GPT, frame="plain", stopped=True),
     Family("gpt2, padded left", GPT, frame="plain", model_type="gpt2", left=True, kind="pair"),
@@ -148,6 +149,7 @@ FAMILIES = (
     Family("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, PADDED, "plain", left=True),
     Family("falcon", SMALL, PADDED, "plain"),
     # What packing cannot give: arguments lost on the way, neighbours, soft-capping, sinks, linear attention, two parts
+    Family("esm, token dropout", {**ESM, "token_dropout": True, "mask_token_id": 4}, PADDED, model_type="esm"),
     Family("stablelm", SHARED, PADDED, "plain"),
     Family("mobilebert", MOBILEBERT, PADDED),
     Family("gemma2", GEMMA, PADDED, "bos"),

@@ -188,12 +188,27 @@ def test_what_a_class_and_its_configuration_tell_against_packing(
     assert packing.obstacle(model) == f"{type(model).__name__} {reason}"
 
 
+def with_padding_inside(pad_token_id: int) -> Split:
+    """Two rows, in the first of which a text holds the padding token."""
+    rows = [[2, 7, pad_token_id, 9, 3], [2, 8, 3]]
+    dataset = Dataset.from_dict({"input_ids": rows}).with_format("numpy")
+    return Split(dataset, np.array([5, 3], dtype=np.int32), np.array([0, 1]), np.arange(2))
+
+
 def test_a_padding_token_inside_a_text_counts_no_position_in_roberta(tmp_path: Path) -> None:
     trained = network(tmp_path, "roberta")
-    rows = [[2, 7, trained.config.pad_token_id, 9, 3], [2, 8, 3]]
-    dataset = Dataset.from_dict({"input_ids": rows}).with_format("numpy")
-    split = Split(dataset, np.array([5, 3], dtype=np.int32), np.array([0, 1]), np.arange(2))
+    split = with_padding_inside(trained.config.pad_token_id)
     assert_equal(*compared(trained, split, SINGLE_LABEL, np.arange(2)))
+
+
+def test_a_padding_token_inside_a_text_counts_where_positions_are_rotary() -> None:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    settings = {**DECODER, "position_embedding_type": "rotary", "pad_token_id": PAD, "num_labels": 3}
+    torch.manual_seed(5)
+    trained = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("esm", vocab_size=90, **settings))
+    enlarge_weights(trained)
+    assert_equal(*compared(trained.eval(), with_padding_inside(PAD), SINGLE_LABEL, np.arange(2)))
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
