@@ -24,6 +24,7 @@ from unittest import mock
 
 LIBRARIES = (
     *("accelerate", "datasets", "datasets.packaged_modules.csv.csv", "dotenv", "evaluate", "numpy", "pandas"),
+    *("jinja2", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.figure"),
     *("pyarrow.parquet", "safetensors.torch", "scipy.stats", "sklearn.metrics", "torch", "torch._dynamo"),
     *("torch.distributed.launcher.api", "torch.utils.tensorboard", "transformers", "transformers.optimization"),
     *("transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert", "transformers.trainer_utils"),

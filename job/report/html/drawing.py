@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours by their use. Okabe and Ito's blue, vermilion and green can be told apart with any colour vision."""
+    """Colours by their use. Blue, vermilion and near-black (near-white in the dark) differ for any colour vision."""
 
     ink: str
     muted: str
@@ -36,8 +36,8 @@ class Palette:
     third: str
 
 
-LIGHT = Palette("#1b1f24", "#59636e", "#d8dee4", "#ffffff", "#0072b2", "#b84a00", "#007a5a")
-DARK = Palette("#e6edf3", "#9aa5b1", "#39424d", "#14181d", "#56b4e9", "#f0a35e", "#3fc79a")
+LIGHT = Palette("#1b1f24", "#59636e", "#d8dee4", "#ffffff", "#0072b2", "#b84a00", "#2b2b2b")
+DARK = Palette("#e6edf3", "#9aa5b1", "#39424d", "#14181d", "#56b4e9", "#f0a35e", "#f0f0d8")
 PLACEHOLDERS = Palette(*(f"#0a0b0{i}" for i in range(7)))
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",

@@ -11,6 +11,7 @@ from job import resampling
 from job.config import metrics
 from job.config.metrics import LOWER_IS_BETTER, OF_TWO_CLASSES
 from job.config.tasks import MULTI_LABEL, REGRESSION, Kind
+from job.report.html.blocks import short
 from job.report.html.predictions import Predicted
 from job.report.html.run_files import RunFiles
 from job.resampling import Answers, Interval
@@ -67,7 +68,7 @@ def _constant(predicted: Predicted, train: Mapping[str, Mapping[str, float]]) ->
         most = predicted.names.index(max(counts, key=counts.__getitem__))
     else:
         most = int((labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels)).argmax())
-    words = f"“{predicted.names[most]}”, the most common class,"
+    words = f"“{short(predicted.names[most])}”, the most common class,"
     if predicted.kind == MULTI_LABEL:
         constant = np.zeros_like(labels)
         constant[:, most] = True
