@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from launch.slurm import snapshot
+from tests.support import reports
 from tests.support.launch import ROOT, environment
+from tests.support.reports import Made
 
 Pytest = pytest.TempPathFactory
 
@@ -109,6 +111,14 @@ def test_recipes_plans_scripts_and_metrics_are_those_beside_the_code(place: Plac
     assert Path(metrics) == place.root / "job" / "metrics"
     assert {path.stem for path in Path(metrics).glob("*/*.py")} >= names("metrics/*/*.py")
     assert all((place.root / package / "py.typed").is_file() for package in ("job", "launch"))
+
+
+def test_the_report_finds_its_template_and_style(place: Place, tmp_path: Path) -> None:
+    folder = reports.begun(tmp_path / "run", Made())
+    done = place.muster("report", "run", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "run/report.html\n"), done.stderr
+    page = folder.report.read_text(encoding="utf-8")
+    assert "it has reached step 90 of 100" in page and "@media print" in page
 
 
 def names(pattern: str) -> set[str]:

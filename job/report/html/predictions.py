@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
+from job.errors import Refused
 from job.resampling import Answers
 from job.runtime.contract import PROBABILITY
 
@@ -62,11 +63,19 @@ class Predicted:
 
 
 def read(path: Path) -> Predicted:
-    """The table of predictions in a file."""
+    """The table of predictions in a file.
+
+    Raises:
+        Refused: the file is damaged.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())[:120]
+        raise Refused(f"{path} cannot be read: {reason}; restore it, or delete it") from None
     names = tuple(name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY))
     probabilities = [table.column(PROBABILITY + name).to_numpy() for name in names]
     unlabelled = table.column("label").null_count == len(table)

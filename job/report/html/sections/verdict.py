@@ -9,6 +9,7 @@ from job.report.html import scoring
 from job.report.html.blocks import Paragraph, Section, Table, count, numbers_from, short
 from job.report.html.predictions import Predicted
 from job.report.html.run_files import RunFiles
+from job.report.html.scoring import Baseline
 
 SPLITS = {"validation": "evaluation", "test": "test"}
 NOTICED = 0.02
@@ -18,7 +19,11 @@ NOTICED = 0.02
 def section(run: RunFiles) -> Section:
     """How good the model is, as far as that is known."""
     if run.labelled is not None:
-        sentences = [_score(run, run.labelled), *_trust(run, run.labelled)]
+        found = scoring.baseline(run, run.labelled)
+        sentences = [_score(run, run.labelled), *_against(run, found), *_trust(run, run.labelled)]
+        if run.labelled.kind.has_classes and run.label_errors and _is_better(run, found):
+            number = len(run.label_errors)
+            sentences.append(f"{count(number, 'label')} {'is' if number == 1 else 'are'} probably wrong.")
     elif run.predicted is not None:
         predicted = count(len(run.predicted), "row")
         sentences = [f"{predicted} of the {run.split} set were predicted. Without labels there is nothing to score."]
@@ -32,17 +37,27 @@ def _score(run: RunFiles, predicted: Predicted) -> str:
     value = run.scores.get(number)
     trained = f"the model of step {run.results['best_step']:,}" if run.results.get("train") else "the model"
     known = f"{value:.4f}" if isinstance(value, float) else "no value"
-    head = f"On {count(len(predicted), f'{SPLITS[run.split or str()]} row')} {trained} has {number} {known}"
+    said = f"On {count(len(predicted), f'{SPLITS[run.split or str()]} row')} {trained} has {number} {known}"
     interval = scoring.interval(run, predicted)
     if interval is not None and not math.isnan(interval.low):
-        head += (f" (95 % interval {interval.low:.4f} to {interval.high:.4f}, bootstrap over the rows with "
+        said += (f" (95 % interval {interval.low:.4f} to {interval.high:.4f}, bootstrap over the rows with "
                  f"{interval.resamples:,} resamples)")  # fmt: skip
-    found = scoring.baseline(run, predicted)
+    return f"{said}."
+
+
+def _against(run: RunFiles, found: Baseline) -> list[str]:
     if found.score is None:
-        return f"{head}."
-    better = (value or 0.0) - found.score if not scoring.lower_is_better(run) else found.score - (value or 0.0)
-    judged = "" if better > 0 else ": the model is no better than that"
-    return f"{head}. Always answering {found.answer} gives {found.score:.4f}{judged}."
+        return []
+    judged = "" if _is_better(run, found) else ": the model is no better than that"
+    return [f"Always answering {found.answer} gives {found.score:.4f}{judged}."]
+
+
+def _is_better(run: RunFiles, found: Baseline) -> bool:
+    """Whether the model is better than a constant answer; True where that has no score."""
+    value = run.scores.get(scoring.deciding_number(run))
+    if found.score is None or not isinstance(value, float):
+        return True
+    return value < found.score if scoring.lower_is_better(run) else value > found.score
 
 
 def _trust(run: RunFiles, predicted: Predicted) -> list[str]:
@@ -53,12 +68,9 @@ def _trust(run: RunFiles, predicted: Predicted) -> list[str]:
     if leaks:
         said.append(f"{leaks:,} of these rows have a text of the training data: the score is optimistic.")
     if predicted.kind != REGRESSION:
-        reliability = run.reliability
-        sure = reliability.overconfidence
+        sure = run.reliability.overconfidence
         how = "too high" if sure > NOTICED else "too low" if sure < -NOTICED else "about right"
-        said.append(f"Its confidence is {how}: expected calibration error {reliability.expected_error:.3f}.")
-        if errors := run.label_errors:
-            said.append(f"{count(len(errors), 'label')} {'is' if len(errors) == 1 else 'are'} probably wrong.")
+        said.append(f"Its confidence is {how}: expected calibration error {run.reliability.expected_error:.3f}.")
     return said
 
 

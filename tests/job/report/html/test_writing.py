@@ -62,6 +62,16 @@ def test_two_classes(tmp_path: Path) -> None:
         assert name.endswith(".json") or (folder.report_files / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_model_that_learned_nothing_is_not_taken_for_a_judge_of_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, logits = reports.drawn(Made())
+    monkeypatch.setattr(reports, "drawn", lambda _: (labels, np.roll(logits, 1, axis=0) - [0, 9]))
+    said = words(written(reports.finished(tmp_path / "run", Made())))
+    assert "the model is no better than that" in said
+    assert "probably wrong" not in said
+
+
 def test_seventy_seven_classes(tmp_path: Path) -> None:
     folder = reports.finished(tmp_path / "run", Made(names=SEVENTY_SEVEN, rows=3000))
     page = written(folder)
