@@ -16,6 +16,7 @@ from job.config.settings import BUILT_IN_DATASET
 from job.data import hub
 from job.data.dataset import Data
 from job.model import loading
+from job.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -149,9 +150,13 @@ def _is_hub_data(config: Config) -> bool:
 
 
 def _base_name(config: Config) -> str:
-    """The last part of the name; of a run's model, which is always called `model`, that of the run."""
+    """The last part of the name; of a run's model, which is always called `model`, that of the run.
+
+    Another parent folder may be the user's home, whose name is not for the public.
+    """
     path = Path(config.model.model_name_or_path)
-    return path.parent.name if path.is_dir() and path.name == "model" and path.parent.name else path.name
+    of_run = path.name == "model" and RunFolder(path.parent).is_finished()
+    return path.parent.name if of_run else path.name
 
 
 def _data_name(config: Config, split: str = "train") -> str:

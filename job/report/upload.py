@@ -178,7 +178,10 @@ def _why_not(error: Exception, name: str, endpoint: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What an error and its cause say, in a line, and never the token."""
-    said = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
-    text = " ".join(" ".join(said).split()).replace(os.environ[HUB_TOKEN].strip(), "***")
+    """What the hub answered, or else what the error says, in a line, and never the token."""
+    said = next((e for e in (error, error.__cause__) if getattr(e, "response", None) is not None), error)
+    answer = getattr(said, "response", None)
+    message = str(said) if answer is None else getattr(said, "server_message", None) or answer.reason_phrase
+    text = message if answer is None else f"the hub answered {answer.status_code}: {message}"
+    text = " ".join(text.split()).replace(os.environ[HUB_TOKEN].strip(), "***")
     return textwrap.shorten(text, 300, placeholder=" ...") or type(error).__name__

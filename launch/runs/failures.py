@@ -30,6 +30,7 @@ CONSEQUENCE = re.compile(
 
 RESUMED = "`rerun` resumes from the newest checkpoint"
 REMEDIES = {
+    "UploadFailed": "`rerun RUN` uploads the model and trains nothing",
     "(?i)OutOfMemoryError|CUDA out of memory|OutOfMemory:": "less in one forward pass: `rerun RUN -- "
     "--max_tokens_per_device 4096`, or a lower --max_seq_length",
     "(?i)out of memory|SIGKILL": "more memory (--sbatch=--mem=64G) or a lower --max_tokens_per_device; " + RESUMED,

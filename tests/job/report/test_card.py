@@ -77,6 +77,10 @@ def test_no_local_path_is_written(tmp_path: Path) -> None:
     run, metric, corpus = tmp_path / "run-1" / "model", tmp_path / "own_metric", tmp_path / "corpus"
     for folder in (run, metric, corpus):
         folder.mkdir(parents=True)
+    (run.parent / "results.json").write_text("{}")
+    home = tmp_path / "alice" / "model"
+    home.mkdir(parents=True)
+    assert "alice" not in str(made(model_name_or_path=str(home)))
     local: dict[str, Any] = {"train_file": None, "validation_file": None, "dataset_name": str(corpus)}
     found = made(model_name_or_path=str(run), metrics=[str(metric)], **local)
     assert str(tmp_path) not in str(found)

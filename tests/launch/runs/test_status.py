@@ -108,6 +108,15 @@ def test_one_run_in_full(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureF
     assert "`rerun a -- --max_tokens_per_device 4096`" in facts["try"]
 
 
+def test_a_failed_upload_is_made_again_not_the_training(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reason = "UploadFailed: model is complete, but was not uploaded to ada/a (the hub answered 400: rejected)"
+    synthetic.run(runs / "a", "FAILED", job="7", reason=reason, step=9, steps=9)
+    facts = dict(line.split(maxsplit=1) for line in printed(capfd, "a").splitlines())
+    assert (facts["note"], facts["try"]) == (reason, "`rerun a` uploads the model and trains nothing")
+
+
 def test_an_exit_code_alone_is_explained_by_the_log(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
