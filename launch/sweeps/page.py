@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from job.report.html import drawing, page
 from job.report.html.blocks import Paragraph, Picture, Section, Table, count, short
 from job.runtime import files
+from launch.runs import tables
 from launch.runs.results import Row, cells, differing
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def sections(rows: Sequence[Row], importances: Mapping[str, float]) -> list[Sect
 def _verdict(rows: Sequence[Row]) -> str:
     best, runs = rows[0], sum(len(row.runs) for row in rows)
     names = differing([row.runs[0].settings for row in rows])
-    settings = ", ".join(f"{name} {short(str(best.runs[0].settings.get(name)))}" for name in names)
+    settings = ", ".join(f"{name} {_shown(best.runs[0].settings.get(name))}" for name in names)
     spread = f" ± {best.deviation:.4f} over {count(len(best.runs), 'seed')}" if best.deviation is not None else ""
     with_settings = f" with {settings}" if settings else ""
     head = f"The best of {count(runs, 'finished run')} has {best.by} {best.mean:.4f}"
@@ -69,18 +70,22 @@ def _picture(number: int, setting: str, rows: Sequence[Row]) -> Picture:
     dots = [(row.runs[0].settings.get(setting), run.scores[by]) for row in rows for run in row.runs]
     values: list[Any] = list(dict.fromkeys(value for value, _ in dots))
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    labels = [short(str(value), 20) for value in values]
+    labels = [short(tables.setting(value), 20) for value in values]
 
     def draw(axes: Axes, palette: drawing.Palette) -> None:
         at: list[Any] = [value if numeric else values.index(value) for value, _ in dots]
         axes.plot(at, [score for _, score in dots], "o", color=palette.first, alpha=0.7)
         if numeric and min(values) > 0 and max(values) >= SPREAD * min(values):
-            axes.set_xscale("log")
+            drawing.make_logarithmic(axes, "x")
         elif not numeric:
             axes.set_xticks(range(len(values))[:MOST_LABELS], labels[:MOST_LABELS], rotation=20, ha="right")
         axes.set_xlabel(setting)
         axes.set_ylabel(by)
 
     best = rows[0].runs[0]
-    described = f"{count(len(dots), 'run')}; the best has {short(str(best.settings.get(setting)))}."
+    described = f"{count(len(dots), 'run')}; the best has {_shown(best.settings.get(setting))}."
     return Picture(f"setting{number}", setting, described, drawing.svg(f"setting{number}", draw, names=not numeric))
+
+
+def _shown(value: Any) -> str:
+    return short(tables.setting(value))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
 
@@ -96,6 +96,16 @@ def add(axes: Axes, draw: Draw, palette: Palette) -> None:
         legend.get_frame().set(facecolor=palette.paper, edgecolor="none", alpha=0.85)
         for text in legend.get_texts():
             text.set_color(palette.ink)
+
+
+def make_logarithmic(axes: Axes, axis: Literal["x", "y"]) -> None:
+    """Give an axis a logarithmic scale with plain numbers: matplotlib writes formulas, which are off here."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    made = axes.xaxis if axis == "x" else axes.yaxis
+    (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
+    made.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    made.set_minor_formatter(NullFormatter())
 
 
 def svg(name: str, draw: Draw, width: float = 4.8, height: float = 2.9, names: bool = False) -> Markup:

@@ -11,7 +11,7 @@ import numpy as np
 from job.report.html.blocks import short
 from job.report.html.calibration import BINS, Reliability
 from job.report.html.curves import Curve
-from job.report.html.drawing import Draw, Palette
+from job.report.html.drawing import Draw, Palette, make_logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ def curves(named: Mapping[str, Curve], marks: Marks, label: str, dots: frozenset
             axes.plot(curve.steps, curve.values, line, color=color, linewidth=1.4, label=name, **marker)
         values = np.concatenate([curve.values for curve in named.values()])
         if len(values) and values.min() > 0 and values.max() > SPREAD * values.min():
-            axes.set_yscale("log")
+            make_logarithmic(axes, "y")
         for number, step in enumerate(marks.restarts):
             axes.axvline(step, color=palette.muted, linewidth=1, linestyle=":", label="restart" if not number else None)
         if marks.best is not None:

@@ -94,6 +94,7 @@ def test_the_page_holds_all_it_shows_and_takes_no_name_for_markup(six: Path) -> 
     read = Tags(page.render(f"six {HOSTILE}", found, importances(found)))
     assert read.tags.count("svg") == 2 and "script" not in read.tags and read.loaded == []
     assert f"six {HOSTILE}" in read.said
+    assert "0.0001" in read.said and "mathdefault" not in read.said, "a logarithmic axis has plain numbers"
     assert "The best of 12 finished runs has accuracy 0.9160 ± 0.0071 over 2 seeds with" in read.said
     for row in found:
         assert f"{row.mean:.4f}" in read.said
