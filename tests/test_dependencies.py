@@ -21,7 +21,14 @@ USED_BY_TORCH = {"tensorboard"}
 """torch.utils.tensorboard is nothing without it."""
 NO_TOOL = {"pytest-timeout": "timeout = ", "types-pyyaml": "[tool.mypy]"}
 """Packages that are used by their presence, and where pyproject.toml counts on them."""
-ON_A_NODE = ("launch/runs/compare.py", "launch/runs/paired.py", "launch/slurm/rendezvous.py")
+TRAINING = (
+    "launch/doctor/node.py",
+    "launch/runs/compare.py",
+    "launch/runs/paired.py",
+    "launch/slurm/rendezvous.py",
+    "launch/sweeps/importance.py",
+    "launch/sweeps/page.py",
+)
 """Modules of the launcher that run in the training environment."""
 
 
@@ -78,7 +85,7 @@ def test_what_is_imported_is_declared(folders: tuple[str, ...], extras: tuple[st
 
 
 def test_the_launcher_needs_the_base_install_alone() -> None:
-    paths = [path for path in files("launch") if str(path.relative_to(ROOT)) not in ON_A_NODE]
+    paths = [path for path in files("launch") if str(path.relative_to(ROOT)) not in TRAINING]
     assert undeclared(paths, declared()) == {}
 
 
