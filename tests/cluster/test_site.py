@@ -100,6 +100,31 @@ def test_an_interrupt_while_sbatch_waits_loses_no_job(cluster: Cluster, work: Wo
     assert jobs.status(run)["state"] == "DONE"
 
 
+@pytest.mark.parametrize(("body", "code"), [("touch {mark}; sleep 60", 1), ('real "$@"; touch {mark}; sleep 60', 0)])
+def test_a_second_interrupt_ends_the_wait_and_a_job_that_was_queued_is_found(
+    body: str, code: int, cluster: Cluster, work: Work, tmp_path: Path
+) -> None:
+    """sbatch hangs, before it has queued the job or after it."""
+    run, mark = tmp_path / "run", tmp_path / "called"
+    path = wrapper(tmp_path / "site", body.format(mark=mark))
+    process = work.start_submit(cluster, HELD, work.flags(run, 3), PATH=path)
+    until(mark.exists)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.stderr is not None
+    assert any("waiting for its answer, another interrupt ends that" in line for line in process.stderr)
+    os.kill(process.pid, signal.SIGINT)
+    out, said = process.communicate(timeout=120)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    if code:
+        assert said.splitlines()[-1].startswith("error: whether Slurm took the job is not known: ")
+        assert list((run / "jobs").iterdir()), "what was written is kept"
+        assert not cluster.run("squeue", "--noheader", "--format=%A").strip()
+    else:
+        assert "the job was found by its comment" in said
+        assert is_whole(run, out.split()[1])
+
+
 def test_submissions_of_the_same_second_get_a_folder_each(cluster: Cluster, work: Work) -> None:
     flags = work.flags(Path("unused"), 3)
     at = flags.index("--output_dir")

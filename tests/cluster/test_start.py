@@ -56,6 +56,17 @@ def test_a_first_node_whose_name_does_not_resolve_is_named_and_one_node_needs_no
     assert cluster.end(alone) == "COMPLETED", cluster.told(alone)
 
 
+def test_a_first_node_that_cannot_be_reached_is_named(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+    """To a broadcast address no system opens a connection."""
+    job = work.submit(cluster, TWO, work.flags(tmp_path / "run", 3), MUSTER_MASTER_ADDR="255.255.255.255")
+    assert cluster.end(job, 120) == "FAILED", cluster.told(job)
+    said = jobs.log(tmp_path / "run", job, rank=1)
+    assert "error: rank 0 listens at 255.255.255.255, port " in said
+    assert "set MUSTER_MASTER_ADDR (--master_addr) to an address of the first node that the other nodes reach" in said
+    assert "Traceback" not in said
+    assert jobs.status(tmp_path / "run")["state"] == "FAILED"
+
+
 def test_a_job_that_is_killed_says_so_in_its_status(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     run = tmp_path / "run"
     job = work.submit(cluster, TWO_OF_ONE, work.flags(run, 10000))

@@ -5,7 +5,6 @@ Each command is started as a user does: what the libraries read at their import 
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import namespaces
 from tests.support.hub import Hub, hub
 from tests.support.launch import ROOT, TRAIN, Finished, environment, run
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
-NO_NETWORK = ("unshare", *(() if os.geteuid() == 0 else ("--map-root-user",)), "--net")
 METRIC = """
 import datasets
 import evaluate
@@ -101,7 +100,7 @@ def fetched(site: Site) -> Finished:
 
 
 def test_a_job_trains_without_a_network_interface_from_what_was_prefetched(site: Site, fetched: Finished) -> None:
-    command = [*NO_NETWORK, sys.executable, str(TRAIN), *flags(JOB, output_dir="run")]
+    command = [*namespaces.command("net"), sys.executable, str(TRAIN), *flags(JOB, output_dir="run")]
     run(command, site.environ("home", offline=True), site.folder, 120).expect(0)
     assert (site.folder / "run" / "results.json").is_file()
 
@@ -173,7 +172,7 @@ def test_without_a_network_or_with_the_hub_switched_off_nothing_is_fetched(site:
     off = site.prefetch("refused", *words, HF_HUB_OFFLINE="1").expect(2).errors
     assert off == ["error: HF_HUB_OFFLINE is set, so nothing can be fetched: HF_HUB_OFFLINE=0 in front of this command "
                    "allows it"]  # fmt: skip
-    command = [*NO_NETWORK, sys.executable, "-m", "launch", "prefetch", "--", *words]
+    command = [*namespaces.command("net"), sys.executable, "-m", "launch", "prefetch", "--", *words]
     done = run(command, {**site.environ("refused"), "PYTHONPATH": str(ROOT)}, site.folder, 120).expect(2)
     assert f"the hub cannot be reached ({site.hub.endpoint} does not answer: " in done.errors[-1]
     assert "start this where there is a network, or set HTTPS_PROXY" in done.errors[-1]
@@ -202,7 +201,7 @@ def on_a_disk_of(size: str, site: Site) -> str:
     home = site.folder / "small"
     home.mkdir(exist_ok=True)
     command = shlex.join([sys.executable, "-m", "launch", "prefetch", "--", *flags(JOB)])
-    words = [*NO_NETWORK[:-1], "--mount", "sh", "-c", f"mount -t tmpfs -o size={size} none {home} && exec {command}"]
+    words = [*namespaces.command("mount"), "sh", "-c", f"mount -t tmpfs -o size={size} none {home} && exec {command}"]
     return run(words, {**site.environ("small"), "PYTHONPATH": str(ROOT)}, site.folder, 120).expect(2).errors[0]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -11,17 +10,17 @@ from pathlib import Path
 
 from launch.doctor import checks, outcome, workstation
 from launch.doctor.checks import FAILED, OK, SKIPPED
+from tests.support import namespaces
 from tests.support.launch import ROOT, Finished, environment, run
 
 DOCTOR = (sys.executable, "-m", "launch", "doctor", "--local")
-IN_MOUNTS = ("unshare", *(() if os.geteuid() == 0 else ("--map-root-user",)), "--mount")
 
 
 def doctor(folder: Path, *flags: str, mount: str = "", **environ: str) -> Finished:
     """`muster doctor --local` in `folder`, in a mount namespace of its own where `mount` holds commands."""
     words = [*DOCTOR, *flags]
     if mount:
-        words = [*IN_MOUNTS, "sh", "-c", f"{mount} && exec {shlex.join(words)}"]
+        words = [*namespaces.command("mount"), "sh", "-c", f"{mount} && exec {shlex.join(words)}"]
     env = environment(folder / "home", PYTHONPATH=str(ROOT), TMPDIR=str(folder)) | environ
     return run(words, env, folder, 300)
 
