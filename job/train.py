@@ -259,7 +259,7 @@ def refuse_other_base(resumed: Path | None, adapter: Adapter | None) -> None:
     if resumed is None or adapter is None:
         return
     if checkpoints.read_state(resumed)["base"] != adapter.base:
-        raise Refused(f"the base model is not what it was when {resumed.name} was made: restore it, choose another "
+        raise Refused(f"the base model changed since {resumed.name} was saved: restore it, choose another "
                       "--output_dir, or start over with --overwrite_output_dir")  # fmt: skip
 
 

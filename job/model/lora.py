@@ -93,7 +93,7 @@ def attach(asked: config.Model, model: PreTrainedModel, new: Collection[str]) ->
     _check_rank(asked.lora_rank, targets)
     described = LoraConfig(
         r=asked.lora_rank,
-        lora_alpha=asked.lora_alpha if asked.lora_alpha is not None else 2 * asked.lora_rank,
+        lora_alpha=alpha(asked),
         lora_dropout=asked.lora_dropout,
         target_modules=sorted(targets),
         modules_to_save=whole or None,
@@ -104,6 +104,11 @@ def attach(asked: config.Model, model: PreTrainedModel, new: Collection[str]) ->
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         wrapped = get_peft_model(model, described)
     return Adapter(wrapped, asked.model_name_or_path, base)
+
+
+def alpha(asked: config.Model) -> int:
+    """peft's lora_alpha: the adapters' output is multiplied by it and divided by the rank."""
+    return 2 * asked.lora_rank if asked.lora_alpha is None else asked.lora_alpha
 
 
 def is_in(model: torch.nn.Module) -> bool:

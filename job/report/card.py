@@ -15,7 +15,7 @@ from job.config.metrics import METRICS
 from job.config.settings import BUILT_IN_DATASET
 from job.data import hub
 from job.data.dataset import Data
-from job.model import loading
+from job.model import loading, lora
 from job.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -193,8 +193,16 @@ def _body(config: Config, results: Mapping[str, Any], data: Data) -> Iterator[st
             "optimizer steps": f"{results['train']['steps']}, best at {results['best_step']}",
             "examples": f"{results['train']['examples']:,}",
             "seed": training.seed,
+            **_adapters(config),
         },
     )
+
+
+def _adapters(config: Config) -> dict[str, object]:
+    model = config.model
+    if not model.lora_rank:
+        return {}
+    return {"low-rank adapters": f"rank {model.lora_rank}, alpha {lora.alpha(model)}, merged into the weights"}
 
 
 def _table(what: str, rows: Mapping[str, object]) -> Iterator[str]:

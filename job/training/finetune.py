@@ -149,6 +149,7 @@ def _ready_adapter(context: RunContext, adapter: Adapter) -> None:
         adapter.hold_base_in_bf16()
     if context.accelerator.is_main_process:
         log.info(f"lora     {adapter.describe()}")
+        manifest.amend(context.folder, adapter=adapter.describe(), base=adapter.base)
 
 
 def _prepared(

@@ -126,7 +126,7 @@ def test_a_changed_base_is_rejected_in_one_line_until_it_is_restored(world: Worl
     finally:
         path.write_bytes(before)
     assert done.errors == [
-        "error: the base model is not what it was when step-00000007 was made: restore it, choose another "
+        "error: the base model changed since step-00000007 was saved: restore it, choose another "
         "--output_dir, or start over with --overwrite_output_dir"
     ]
     assert checkpoints(out) == checkpoints(stopped)
@@ -135,7 +135,7 @@ def test_a_changed_base_is_rejected_in_one_line_until_it_is_restored(world: Worl
 def test_another_adapter_is_another_run(world: World, stopped: Path) -> None:
     changed = {"lora_rank": 3, "lora_alpha": 3, "lora_dropout": 0.2, "layer_lr_decay": 1}
     done = world.run(stopped, **changed).expect(2)
-    assert f"holds a run with another {', '.join(changed)}: " in done.errors[0]
+    assert f"contains a run with a different {', '.join(changed)}: " in done.errors[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -73,6 +73,12 @@ def test_every_kind_of_task_has_a_card(task: Task, scores: dict[str, float], met
     ]
 
 
+def test_adapters_are_mentioned_where_they_were_trained() -> None:
+    assert "| low-rank adapters | rank 16, alpha 32, merged into the weights |" in made(lora_rank=16).text
+    assert "alpha 8," in made(lora_rank=16, lora_alpha=8).text
+    assert "adapters" not in made().text
+
+
 def test_no_local_path_is_written(tmp_path: Path) -> None:
     run, metric, corpus = tmp_path / "run-1" / "model", tmp_path / "own_metric", tmp_path / "corpus"
     for folder in (run, metric, corpus):
