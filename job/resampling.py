@@ -105,7 +105,7 @@ def resampled_totals(parts: Array, counts: Array) -> Array:
 
 
 def _merged(parts: Array, counts: Array) -> tuple[Array, Array]:
-    """Rows that contribute the same single number as one: there are two kinds for accuracy, whatever the classes."""
+    """Rows that contribute the same single number as one: there are two kinds for accuracy, for any classes."""
     if parts.shape[1] > 1:
         return parts, counts
     values, place = np.unique(parts[:, 0], return_inverse=True)

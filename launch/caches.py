@@ -1,4 +1,4 @@
-"""Where libraries keep what they download, prepare and compile, as they work it out themselves."""
+"""The cache folders of libraries, resolved as the libraries do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 NAMED = re.compile(
     r"HF_\w*_CACHE|HUGGINGFACE_HUB_CACHE|TORCH_HOME|TORCHINDUCTOR_CACHE_DIR|TRITON_(CACHE_DIR|HOME)|CUDA_CACHE_PATH"
 )
-"""Variables that name a cache folder, which need not be in HF_HOME."""
+"""Variables that set a cache folder, which may be outside HF_HOME."""
 
 
 def home(environ: Mapping[str, str]) -> Path:
@@ -19,12 +19,12 @@ def home(environ: Mapping[str, str]) -> Path:
 
 
 def hub(environ: Mapping[str, str]) -> Path:
-    """Downloaded models and data sets."""
+    """The cache of downloaded models and datasets."""
     return _absolute(environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or home(environ) / "hub")
 
 
 def all_folders(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """HF_HOME first, then the folders that variables name."""
+    """HF_HOME first, then the folders set by variables."""
     others = {_absolute(value) for name, value in environ.items() if NAMED.fullmatch(name) and value}
     return (home(environ), *sorted(others))
 

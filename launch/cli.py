@@ -1,8 +1,8 @@
 """The launcher's command line: `python -m launch VERB [RECIPE] [launcher flags] [-- job flags]`.
 
-What is wrong is said before anything is started, in one line: the job's flags are parsed and checked here by the job's
-own code, which imports no torch. Launcher flags come before `--`, job flags after it: two lists of names that cannot
-come to mean each other. argparse is enough for the few here; tyro's is the job's, whose flags are its dataclasses.
+Errors are reported in one line before anything is started: the job's flags are parsed and checked here by the job's own
+code, which imports no torch. Launcher flags come before `--`, job flags after it, so that their names cannot collide.
+argparse is enough for the launcher's few flags; the job's flags are generated from its dataclasses by tyro.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from launch.verbs import PROGRAM, VERBS, overview
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do what the command line says; the exit code, 2 with one line on stderr where it is rejected."""
+    """Run the command line and return the exit code; 2, with one line on stderr, if it is rejected."""
     try:
         own, job = _split(argv)
         code = _run(own, job)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # nobody reads on, as in `submit | head -1`: what was to be done is done
+    except BrokenPipeError:  # the reader has closed the pipe, as in `submit | head -1`; the work itself is done
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except JobError as error:
@@ -37,26 +37,26 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words before the first `--` and those after it."""
+    """The arguments before the first `--` and those after it."""
     cut = argv.index("--") if "--" in argv else len(argv)
     return list(argv[:cut]), list(argv[cut + 1 :])
 
 
 def _run(own: list[str], job: list[str]) -> int:
     if not own:
-        raise Refused(f"no verb given: there are {', '.join(VERBS)}; --help says more")
+        raise Refused(f"no verb given: choose one of {', '.join(VERBS)}; --help describes them")
     if own[0] in ("-h", "--help"):
         print(overview())
         return 0
     if own[0] not in VERBS:
-        raise Refused(f"no verb {own[0]}: there are {', '.join(VERBS)}{_nearest(own[0], VERBS)}")
+        raise Refused(f"unknown verb {own[0]}: choose one of {', '.join(VERBS)}{_nearest(own[0], VERBS)}")
     verb, flags = VERBS[own[0]], own[1:]
     parser = verb.parser()
     arguments, unknown = parser.parse_known_args(flags)
     if unknown:
         raise Refused(_about_unknown(unknown[0], verb.name, parser))
     if job and not verb.takes_job_flags:
-        raise Refused(f"`{verb.name}` takes no flags of the job")
+        raise Refused(f"`{verb.name}` takes no job flags: remove what follows `--`")
     arguments.flags, arguments.job = flags, job
     return verb.run(arguments)
 
@@ -64,9 +64,9 @@ def _run(own: list[str], job: list[str]) -> int:
 def _about_unknown(word: str, verb: str, parser: Parser) -> str:
     name = word.split("=")[0]
     if name.lstrip("-").replace("-", "_").removeprefix("no_") in config.fields():
-        return f"{name} is a flag of the job: it goes after `--`, as in {PROGRAM} {verb} -- {name} ..."
-    kind = "unknown flag" if word.startswith("-") else "unexpected word"
-    return f"{kind} {name}{_nearest(name, parser.long_flags())}; flags of the job go after `--`"
+        return f"{name} is a job flag: put it after `--`, as in {PROGRAM} {verb} -- {name} ..."
+    kind = "unknown flag" if word.startswith("-") else "unexpected argument"
+    return f"{kind} {name}{_nearest(name, parser.long_flags())}; job flags go after `--`"
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

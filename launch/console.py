@@ -1,4 +1,4 @@
-"""What the launcher says to the user beside its result: on stderr, a line each."""
+"""Warnings of the launcher, on stderr, one line each."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""`make train`, `submit`, `status` and so on: the variables of make, as data, turned into the launcher's command line.
+"""Converts make's variables to the launcher's command line, for `make train`, `submit`, `status` and so on.
 
-make exports the variables and no shell reads them, so `GPUS='4; rm -rf x'` is a wrong number and not a command. Only
-ARGS and RUN are cut into words, by the shell's quoting rules and none of its substitutions.
+make exports the variables and no shell evaluates them, so `GPUS='4; rm -rf x'` is an invalid number, not a command.
+Only ARGS and RUN are split into arguments, with shell quoting but without substitution.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FALSE = {"", "0", "false", "no", "off"}
 
 
 def main(environ: Mapping[str, str], target: str = "train") -> int:
-    """Do what `target` means as the variables RECIPE, GPUS, ... say; the exit code."""
+    """Run a make target with the variables RECIPE, GPUS, ...; returns the exit code."""
     try:
         argv = TARGETS[target](environ)
     except Refused as error:
@@ -29,12 +29,12 @@ def main(environ: Mapping[str, str], target: str = "train") -> int:
 
 
 def local_argv(environ: Mapping[str, str]) -> list[str]:
-    """The words of `python -m launch local ...`; Refused for what could be read as another word than it is."""
+    """The arguments of `python -m launch local ...`; Refused for values that could be mistaken for other arguments."""
     return _argv("local", ("gpus", "tasks"), environ)
 
 
 def submit_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch submit ...`; a partition not given is left to the environment and .env."""
+    """The arguments of `python -m launch submit ...`; without PARTITION, the environment and .env apply."""
     return _argv("submit", ("gpus", "nodes", "tasks", "time", "partition"), environ)
 
 
@@ -46,9 +46,9 @@ def sweep_argv(environ: Mapping[str, str]) -> list[str]:
 
 
 def docker_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch docker ...`."""
+    """The arguments of `python -m launch docker ...`."""
     if environ.get("TASKS", "").strip():
-        raise Refused("TASKS is not for docker-run: a container has one process a GPU, or one on the CPU")
+        raise Refused("TASKS does not apply to docker-run, which runs one process per GPU or one on the CPU: unset it")
     return _argv("docker", ("gpus", "image"), environ)
 
 
@@ -64,40 +64,40 @@ def doctor_argv(environ: Mapping[str, str]) -> list[str]:
 
 
 def status_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch status [RUN]`."""
+    """The arguments of `python -m launch status [RUN]`."""
     return ["status", *_runs(environ)]
 
 
 def logs_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch logs [RUN]`."""
+    """The arguments of `python -m launch logs [RUN]`."""
     return ["logs", *_runs(environ), *(["--follow"] if _switch(environ, "FOLLOW") else [])]
 
 
 def cancel_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch cancel RUN...`."""
+    """The arguments of `python -m launch cancel RUN...`."""
     return ["cancel", *_runs(environ)]
 
 
 def rerun_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch rerun RUN`."""
+    """The arguments of `python -m launch rerun RUN`."""
     runs = _runs(environ)
     if len(runs) != 1:
-        raise Refused(f"RUN is the run to start again, not {environ.get('RUN', '')!r}")
+        raise Refused(f"RUN must be the one run to start again, not {environ.get('RUN', '')!r}")
     given = [f"--{name}={environ.get(name.upper(), '')}" for name in ("gpus", "nodes", "tasks", "time", "partition")]
     dry_run = ["--dry_run"] if _switch(environ, "DRY_RUN") else []
     return ["rerun", *runs, *given, *dry_run, "--", *_words(environ.get("ARGS", ""))]
 
 
 def results_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch results [FOLDER]`."""
+    """The arguments of `python -m launch results [FOLDER]`."""
     return ["results", *_runs(environ), f"--by={environ.get('BY', '')}"]
 
 
 def compare_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch compare A B`."""
+    """The arguments of `python -m launch compare A B`."""
     runs = _runs(environ)
     if len(runs) != 2:
-        raise Refused(f'RUN is two runs, as RUN="a b", not {environ.get("RUN", "")!r}')
+        raise Refused(f'RUN must be two runs, as in RUN="a b", not {environ.get("RUN", "")!r}')
     return ["compare", *runs, f"--by={environ.get('BY', '')}"]
 
 
@@ -107,17 +107,17 @@ def report_argv(environ: Mapping[str, str]) -> list[str]:
 
 
 def _runs(environ: Mapping[str, str]) -> list[str]:
-    """The runs that RUN names."""
+    """The runs in RUN."""
     named = _words(environ.get("RUN", ""), "RUN")
     if flags := [word for word in named if word.startswith("-")]:
-        raise Refused(f"RUN names runs, not {flags[0]!r}")
+        raise Refused(f"RUN must name runs, not flags such as {flags[0]!r}")
     return named
 
 
 def _argv(verb: str, flags: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     recipe = environ.get("RECIPE", "").strip()
     if recipe.startswith("-"):
-        raise Refused(f"RECIPE is a recipe's name or a YAML file, not {recipe!r}: flags go into ARGS")
+        raise Refused(f"RECIPE must be a recipe or a YAML file, not {recipe!r}: put flags into ARGS")
     given = [f"--{name}={environ.get(name.upper(), '')}" for name in flags]
     dry_run = ["--dry_run"] if _switch(environ, "DRY_RUN") else []
     return [verb, *([recipe] if recipe else []), *given, *dry_run, "--", *_words(environ.get("ARGS", ""))]
@@ -126,7 +126,7 @@ def _argv(verb: str, flags: Sequence[str], environ: Mapping[str, str]) -> list[s
 def _switch(environ: Mapping[str, str], name: str) -> bool:
     value = environ.get(name, "").strip().lower()
     if value not in TRUE | FALSE:
-        raise Refused(f"{name} is 1 or nothing, not {environ[name]!r}")
+        raise Refused(f"{name} must be 1 or unset, not {environ[name]!r}")
     return value in TRUE
 
 
@@ -134,7 +134,7 @@ def _words(text: str, name: str = "ARGS") -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise Refused(f"{name} cannot be cut into words: {str(error).lower()} in {text!r}") from None
+        raise Refused(f"{name} cannot be split into arguments: {str(error).lower()} in {text!r}") from None
 
 
 TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {

@@ -1,4 +1,4 @@
-"""What the verbs' command lines have in common: a parser that rejects in one line, and arguments of several verbs."""
+"""Shared by the verbs' command lines: a parser with one-line errors, and arguments that several verbs have."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from job.errors import Refused
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that rejects in one line, without printing its usage first."""
+    """argparse with one-line errors, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise Refused(re.sub(r"^argument (--[a-z_]+): ", r"\1 ", message) + "; --help lists the flags")
 
     def long_flags(self) -> list[str]:
-        """Its flags that begin with two dashes, in the order declared."""
+        """Its flags that start with two dashes, in order of declaration."""
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "recipe", metavar="RECIPE", nargs="?", help="a recipe's name or a YAML file; nothing at all: the demo"
+        "recipe", metavar="RECIPE", nargs="?", help="a recipe or a YAML file; with no arguments the demo runs"
     )
 
 
 def job_words(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """The job's command line: the recipe, if one is given, and what follows `--`."""
+    """The job's command line: the recipe, if given, and the arguments after `--`."""
     return (arguments.recipe, *arguments.job) if arguments.recipe else tuple(arguments.job)
 
 
 def count(text: str) -> int | None:
-    """A whole number; nothing, as an unset variable gives it, is not given."""
+    """An integer; None for an empty value, which an unset make variable gives."""
     if not text.strip():
         return None
     if not re.fullmatch("[0-9]{1,4}", text.strip()):
-        raise argparse.ArgumentTypeError(f"takes a whole number, not {text!r}")
+        raise argparse.ArgumentTypeError(f"takes an integer, not {text!r}")
     return int(text)

@@ -1,8 +1,7 @@
-"""What would be done, as a value: printed by --dry_run, compared with golden files, and only then carried out.
+"""A command to run, as a value: printed by --dry_run, compared with golden files, and only then executed.
 
-A plan holds what can be read off the command line and nothing that must stay secret: values it sets are its own,
-everything else reaches the process by inheritance. Commands built and run in one place are shorter, but cannot be
-looked at without being run.
+A plan contains no secrets: it sets only its own variables, and everything else is inherited by the process. Building
+and running a command in one place would be shorter, but the command could not be inspected without running it.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ END = "END-OF-SCRIPT"
 
 @dataclass(frozen=True)
 class Plan:
-    """A command, and what is different about its surroundings."""
+    """A command, its environment and its working directory."""
 
     argv: tuple[str, ...]
-    """Program and arguments; no shell reads them."""
+    """Program and arguments, without a shell."""
     environment: tuple[tuple[str, str], ...]
-    """Variables set on top of the inherited ones; never a secret, since they are printed."""
+    """Variables to set in addition to the inherited ones; never secrets, because they are printed."""
     directory: Path
-    """Working directory, which relative paths among the job's flags refer to."""
+    """Working directory, to which relative paths in the job's flags refer."""
     script: str = ""
-    """What the command is given to read, as sbatch a batch script; ends with a line break."""
+    """Standard input of the command, such as sbatch's batch script; ends with a line break."""
 
     def text(self) -> str:
         """The command as it would be typed in `directory`."""

@@ -1,7 +1,7 @@
-"""Which files and folders of this machine a job reads: what a container must see.
+"""The files and folders that a job reads, which a container must mount.
 
-A link is followed, since a container sees only what is bound: the files of a hub snapshot are links into a folder of
-blobs beside it, and a data file may be a link to another disk.
+Links are followed, because a container sees only what is mounted: the files of a hub snapshot are links to the adjacent
+blobs folder, and a data file may be a link to another disk.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from job.data import readers
 from job.runtime import files
 
 FILE_SETTINGS = ("train_file", "validation_file", "test_file")
-"""Settings of the job that may be patterns."""
+"""Settings of the job that may be glob patterns."""
 
 
 def of_job(words: Sequence[str], settings: Config, directory: Path) -> tuple[Path, ...]:
-    """The paths among the settings, as given, that exist; `words` is the job's command line, whose first may be a file.
+    """The existing paths in the settings, as given. `words` is the job's command line, which may start with a file.
 
-    Patterns are expanded. The run folder and the file of answers, which are written, are not among them.
+    Patterns are expanded. The run folder and the output file, which are written, are excluded.
     """
     values = config.as_dict(settings)
     values.pop("output_dir")
@@ -36,13 +36,13 @@ def of_job(words: Sequence[str], settings: Config, directory: Path) -> tuple[Pat
 
 
 def answers_folder(settings: Config, directory: Path) -> tuple[Path, ...]:
-    """The folder of --output_file, where the job writes its answers under another name first; () without one."""
+    """The folder of --output_file, in which the job also writes a temporary file; () without one."""
     name = settings.run.output_file
     return ((directory / name).parent,) if name else ()
 
 
 def with_links(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """`paths` and all that links at them, above them and inside them lead to."""
+    """`paths` and the targets of all links in them, above them and inside them."""
     found: dict[Path, None] = {}
     waiting = list(paths)
     while waiting:
@@ -54,7 +54,7 @@ def with_links(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def real_places(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """`paths` and where they are in truth: each step of a chain of links is needed to follow it."""
+    """`paths` and the targets of links, including each step of a chain of links."""
     found: dict[Path, None] = {}
     for path in paths:
         step = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow the links)

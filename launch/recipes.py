@@ -8,7 +8,7 @@ from job import config
 
 
 def show(_: argparse.Namespace) -> int:
-    """Print a line for each recipe."""
+    """Print one line per recipe."""
     known = config.recipes()
     width = max(map(len, known), default=0)
     for name, description in known.items():

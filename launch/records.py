@@ -1,7 +1,7 @@
-"""What the launcher writes into a run folder, and what it reads there before it starts another job.
+"""Files that the launcher writes to a run folder, and reads before it starts another job.
 
-`jobs/<id>/job.json` says how a job was launched. `status.json` says QUEUED before sbatch is called; from then on it is
-the job's own (job/run/status.py), and the batch script's where the job was killed before it could say why.
+`jobs/<id>/job.json` records how a job was launched. `status.json` is set to QUEUED before sbatch is called. From then
+on it is written by the job (job/run/status.py), or by the batch script if the job was killed before it could.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ class Record:
     launcher: str
     """slurm, local or docker."""
     id: str
-    """Slurm's, or <host>-<pid>-<time>."""
+    """Slurm's job id, or <host>-<pid>-<time>."""
     flags: Sequence[str]
     """The launcher's own command line, without the job's flags."""
     config: str
-    """File with all settings of the job."""
+    """File with the settings of the job."""
     directory: str
     """Working directory."""
     nodes: int = 1
     tasks: int = 1
-    """Processes of a node."""
+    """Processes per node."""
     cluster: str = ""
-    """Where sbatch named one."""
+    """Name of the cluster, if sbatch printed one."""
     pid: int = 0
-    """Of the process that passes signals on to the job: local and docker."""
+    """Process that forwards signals to the job, for local jobs."""
     process_start: str = ""
-    """Tells that process from a later one with its id."""
+    """Start of that process, to distinguish it from a later one with the same id."""
     container: str = ""
     host: str = field(default_factory=socket.gethostname)
-    """Where the job was launched."""
+    """Host on which the job was launched."""
     time: str = field(default_factory=files.utc_now)
-    """UTC, ISO 8601."""
+    """Time of the launch, UTC, ISO 8601."""
 
     @property
     def folder(self) -> Path:
-        """Of its logs, relative to the run folder."""
+        """The folder of its logs, relative to the run folder."""
         return Path(contract.JOBS, self.id)
 
     def write(self, run: Path) -> None:
@@ -56,7 +56,7 @@ class Record:
 
 
 def read_status(run: Path) -> dict[str, Any]:
-    """What status.json holds; empty where there is none that can be read."""
+    """The content of status.json; empty if it cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads((run / contract.STATUS).read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
@@ -64,14 +64,14 @@ def read_status(run: Path) -> dict[str, Any]:
 
 
 def write_queued(run: Path, owner: str) -> None:
-    """QUEUED, as far as the run got before."""
+    """Set the state to QUEUED, keeping the step of an earlier start."""
     status = {"state": "QUEUED", "step": read_status(run).get("step", 0), "reason": "", "owner": owner,
               "heartbeat": files.utc_now("milliseconds")}  # fmt: skip
     files.write_json(run / contract.STATUS, status)
 
 
 def write_refused(run: Path, owner: str, reason: str) -> None:
-    """FAILED, unless somebody else wrote the status since."""
+    """Set the state to FAILED, unless another owner has written the status since."""
     status = read_status(run)
     if status.get("owner") == owner:
         files.write_json(run / contract.STATUS, {**status, "state": "FAILED", "reason": reason})

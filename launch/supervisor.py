@@ -1,12 +1,12 @@
-"""Parent of the local processes: signals in, exit code out, nothing left running.
+"""Supervisor of the local processes: forwards signals, returns the job's exit code, leaves nothing running.
 
-A launcher between the user and the job loses both: it turns the job's exit code into 1, and a signal meant for the job
-ends the launcher alone. So the job runs in a session of its own, where a terminal's Ctrl-C does not reach it a second
-time, every signal is sent to every process under us, and the job tells its exit code in a file. On Linux we adopt
-orphans, hence see the end of all; this also makes a good PID 1. Elsewhere the launcher's process group is watched.
+A launcher such as accelerate loses both: it turns the job's exit code into 1, and a signal meant for the job ends only
+the launcher. So the job runs in its own session, where a terminal's Ctrl-C does not reach it a second time; every
+signal is sent to every descendant; and the job writes its exit code to a file. On Linux we adopt orphans, so that all
+processes are waited for, which also makes this a proper PID 1. On other systems the launcher's process group is used.
 
-Refused: exec of the launcher, which would be one process less and would leave orphans to nobody. The process that calls
-`run` must have no other children: they would be waited for, and signalled, like the job's.
+Alternative considered: exec of the launcher, one process less, which would abandon orphans. The process that calls
+`run` must have no other children: they would be waited for and signalled like the job's.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from launch.plan import Plan
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGQUIT)
 POLL = 0.1
-"""Seconds between two looks: what a signal is late by, at most."""
+"""Seconds between two polls, the maximum delay of a signal."""
 GRACE = 30.0
-"""Seconds that a job has to end by itself after its launcher, and again after it was asked to."""
+"""Seconds that a job has to end after its launcher has ended, and again after SIGTERM."""
 PR_SET_CHILD_SUBREAPER = 36
 
 
 def run(plan: Plan, grace: float = GRACE, log: Path | None = None) -> int:
-    """Carry out `plan`, stay until every process of it has ended, and return the job's exit code.
+    """Run `plan`, wait until all its processes have ended, and return the job's exit code.
 
-    SIGTERM, SIGINT, SIGHUP, SIGUSR2 and SIGQUIT are passed on; a second SIGINT kills at once. What the job writes is
+    SIGTERM, SIGINT, SIGHUP, SIGUSR2 and SIGQUIT are forwarded; a second SIGINT kills at once. The job's output is
     copied to `log`.
     """
     _adopt_orphans()
@@ -63,8 +63,8 @@ def run(plan: Plan, grace: float = GRACE, log: Path | None = None) -> int:
 def exit_code(reported: int | None, launcher: int) -> int:
     """The job's exit code, from what it reported and its launcher's return code (-n: killed by signal n).
 
-    A report of success does not outweigh a launcher that saw another rank fail. A failure without a report is a crash:
-    only the job itself may say 2, 3 or 75.
+    A reported success does not override a launcher that saw another rank fail. A failure without a report is a crash:
+    only the job itself may return 2, 3 or 75.
     """
     if reported or (reported == 0 and launcher <= 0):
         return reported
@@ -82,7 +82,7 @@ def _reported(report: Path) -> int | None:
 
 @contextlib.contextmanager
 def received() -> Iterator[deque[int]]:
-    """The signals that arrived, oldest first. What nohup made us ignore stays ignored."""
+    """The signals that arrived, oldest first. A SIGHUP ignored by nohup stays ignored."""
     arrived: deque[int] = deque()
     numbers = [n for n in FORWARDED if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, lambda n, _: arrived.append(n)) for number in numbers}
@@ -94,10 +94,10 @@ def received() -> Iterator[deque[int]]:
 
 
 def _watch(launcher: int, signals: deque[int], grace: float) -> int:
-    """Pass signals on until `launcher` and all processes under us have ended; the launcher's wait status.
+    """Forward signals until `launcher` and all descendants have ended; returns the launcher's wait status.
 
-    Orphans of a launcher that a passed-on signal killed have heard the same signal and are left to finish. Orphans of
-    any other end are given `grace` seconds, then SIGTERM, and after as many again SIGKILL.
+    Orphans of a launcher that was killed by a forwarded signal got the same signal and may finish. Other orphans have
+    `grace` seconds, then get SIGTERM, and after another `grace` seconds SIGKILL.
     """
     status: int | None = None
     passed_on: list[int] = []
@@ -113,20 +113,20 @@ def _watch(launcher: int, signals: deque[int], grace: float) -> int:
             asked, killing, due = True, asked, time.monotonic() + grace
             if not killing:
                 _send(signal.SIGTERM, launcher)
-        if killing:  # again each time: some may have been forked meanwhile
+        if killing:  # repeated, because new processes may have been forked meanwhile
             _send(signal.SIGKILL, launcher)
         ended = _reap()
         if launcher in ended:
             status = ended[launcher]
-            told = os.WIFSIGNALED(status) and os.WTERMSIG(status) in passed_on
-            due = float("inf") if told else time.monotonic() + grace
+            signalled = os.WIFSIGNALED(status) and os.WTERMSIG(status) in passed_on
+            due = float("inf") if signalled else time.monotonic() + grace
         if status is not None and not _family(launcher):
             return status
         time.sleep(POLL)
 
 
 def _reap() -> dict[int, int]:
-    """Process id -> wait status of all children that have ended, adopted ones too."""
+    """Process id -> wait status of all children that have ended, including adopted ones."""
     ended: dict[int, int] = {}
     with contextlib.suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -141,9 +141,9 @@ def _send(number: int, launcher: int) -> None:
 
 
 def _family(launcher: int) -> list[int]:
-    """The living processes under this one or in the launcher's process group.
+    """The running descendants of this process, and the launcher's process group.
 
-    The group alone is not enough: torch gives each rank a session of its own.
+    The group alone is not enough: torch gives each rank its own session.
     """
     table = _processes()
     family = {os.getpid()}
@@ -155,7 +155,7 @@ def _family(launcher: int) -> list[int]:
 
 
 def _processes() -> dict[int, tuple[int, int]]:
-    """Every living process: its id -> (its parent, its process group); zombies are not living."""
+    """Every running process, without zombies: process id -> (parent, process group)."""
     if not sys.platform.startswith("linux"):
         return _processes_of_ps()
     table = {}
@@ -170,13 +170,13 @@ def _processes() -> dict[int, tuple[int, int]]:
 
 
 def _processes_of_ps() -> dict[int, tuple[int, int]]:
-    """The same where there is no /proc, without the ps that told it."""
+    """The same without /proc, by ps, which is excluded."""
     with subprocess.Popen(["ps", "-A", "-o", "pid=,ppid=,pgid=,stat="], stdout=subprocess.PIPE, text=True) as ps:
         rows = [line.split() for line in ps.communicate()[0].splitlines()]
     return {int(r[0]): (int(r[1]), int(r[2])) for r in rows if int(r[0]) != ps.pid and not r[3].startswith("Z")}
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent ended, where the system can do that."""
+    """Become the parent of descendants whose parent ends, if the system supports it."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

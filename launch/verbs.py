@@ -1,4 +1,4 @@
-"""The verbs of the launcher: a line each in VERBS."""
+"""The verbs of the launcher: one line each in VERBS."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Verb:
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
-    """Carries it out and returns the exit code. Beside the arguments added, it finds in the namespace `job`, the words
-    after `--`, and `flags`, the launcher's own words as typed."""
+    """Executes the verb and returns the exit code. In addition to the parsed arguments, the namespace has `job`, the
+    arguments after `--`, and `flags`, the launcher's own arguments as typed."""
     takes_job_flags: bool = False
 
     def parser(self) -> Parser:
-        """The parser of what is typed after the verb, up to `--`."""
+        """The parser of the arguments between the verb and `--`."""
         description = f"{self.help[0].upper()}{self.help[1:]}."
         parser = Parser(prog=f"{PROGRAM} {self.name}", description=description, allow_abbrev=False)
         if self.takes_job_flags:
-            parser.epilog = f"Flags of the job follow `--`; `{PROGRAM} local -- --help` lists them."
+            parser.epilog = f"Job flags follow `--`; `{PROGRAM} local -- --help` lists them."
         self.add_arguments(parser)
         return parser
 
@@ -54,32 +54,32 @@ VERBS = {
         Verb("docker", "train in a container of the image", docker.add_arguments, docker.train, takes_job_flags=True),
         Verb(
             "prefetch",
-            "fetch from the hub what a job loads",
+            "download what a job needs from the hub",
             prefetch.add_arguments,
             prefetch.prefetch,
             takes_job_flags=True,
         ),
-        Verb("doctor", "what would keep a job from running, before one does", doctor.add_arguments, doctor.doctor),
+        Verb("doctor", "check what would keep a job from running", doctor.add_arguments, doctor.doctor),
         Verb("recipes", "list the recipes", _no_arguments, recipes.show),
-        Verb("status", "how far the runs are, or one run in full", runs.add_status, runs.status),
-        Verb("logs", "what the ranks of a run wrote", runs.add_logs, runs.logs),
-        Verb("cancel", "save and end runs", runs.add_cancel, runs.cancel),
-        Verb("rerun", "the same settings and launcher flags again", runs.add_rerun, runs.rerun, takes_job_flags=True),
-        Verb("results", "the finished runs, best first", runs.add_results, runs.results),
-        Verb("compare", "two runs on the same rows, and the rows that changed", runs.add_compare, runs.compare),
-        Verb("report", "write report.html of a run again, also while it trains", runs.add_report, runs.report),
+        Verb("status", "show the progress of all runs, or one run in detail", runs.add_status, runs.status),
+        Verb("logs", "print the logs of a run", runs.add_logs, runs.logs),
+        Verb("cancel", "stop runs after saving a checkpoint", runs.add_cancel, runs.cancel),
+        Verb("rerun", "start a run again with the same settings", runs.add_rerun, runs.rerun, takes_job_flags=True),
+        Verb("results", "list the finished runs, best first", runs.add_results, runs.results),
+        Verb("compare", "compare two runs row by row", runs.add_compare, runs.compare),
+        Verb("report", "write report.html of a run, even while it trains", runs.add_report, runs.report),
     )
 }
 
 
 def overview() -> str:
-    """What `--help` prints where no verb is given."""
+    """The output of `--help` without a verb."""
     width = max(map(len, VERBS))
     lines = (f"  {verb.name:<{width}}  {verb.help}" for verb in VERBS.values())
     return "\n".join(
         [
             f"usage: {PROGRAM} VERB [RECIPE] [launcher flags] [-- job flags]",
-            "\nFine-tune here or on a cluster.\n",
+            "\nFine-tune on this machine or on a cluster.\n",
             *lines,
             f"\n`{PROGRAM} VERB --help` lists the flags of a verb.",
         ]

@@ -13,7 +13,7 @@ TARGETS = [*re.findall(r'^    "(.*)"$', (ROOT / ".ci" / "run").read_text(encodin
 
 
 def ci(folder: Path, started_seconds_ago: int) -> tuple[int, str, list[str]]:
-    """Exit code, output and the calls of make, of which a recorder takes the place; on a machine with a GPU."""
+    """Exit code, output and the calls of make, which a recorder replaces; on a machine with a GPU."""
     (folder / "make").write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\n', encoding="ascii")
     (folder / "make").chmod(0o755)
     (folder / "nvidia-smi").symlink_to("/bin/true")

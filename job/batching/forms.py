@@ -1,6 +1,6 @@
 """The form of a run's forward passes: packed, padded, or micro-batches of rows of equal length.
 
-A row's prediction must not depend on the rows that it is batched with. Whether it does cannot be told reliably from the
+A row's prediction must not depend on the rows that it is batched with. Whether it does cannot be seen reliably in the
 model's class. So the start of a run computes a few rows one by one, without padding, and uses the first form that gives
 the same results: packed, padded, equal lengths. A model for which no form does is rejected.
 """

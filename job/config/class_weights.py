@@ -48,7 +48,7 @@ def read(asked: ClassWeights) -> ClassWeights:
 
 
 def check(asked: ClassWeights | None, problem_type: str | None) -> None:
-    """Refused for what cannot be right whatever the classes are."""
+    """Refused for weights that are invalid for any classes."""
     if asked is None:
         return
     if problem_type is not None:

@@ -26,7 +26,7 @@ RECIPES = package.JOB / "recipes"
 DEFAULT_RECIPE = "demo"
 
 SWITCHES = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(("false", "f", "no", "n", "0"), False)
-"""What other tools take for the value of a switch."""
+"""Values of a switch that other tools accept."""
 
 
 def recipes() -> dict[str, str]:
@@ -36,21 +36,21 @@ def recipes() -> dict[str, str]:
 
 
 def load_recipe(name: str) -> Config:
-    """The configuration of a recipe's name or of a YAML file; Refused if there is none or it does not parse."""
+    """The configuration of a recipe or a YAML file; Refused if it does not exist or is not valid."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
-        raise Refused(f"no recipe {name}: there are {', '.join(recipes())}; a file of your own must end in .yaml")
+        raise Refused(f"no recipe {name}: choose one of {', '.join(recipes())}, or a file that ends in .yaml")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Refused(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise Refused(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise Refused(f"{path} must hold lines of the form `setting: value`")
+        raise Refused(f"{path} must contain lines of the form `setting: value`")
     return from_dict(values, origin=str(path))
 
 
 def run_name(argv: Sequence[str]) -> str:
-    """The name a new run folder starts with: the recipe's, or `run` where only flags are given."""
+    """The prefix of a new run folder's name: the recipe's name, or `run` if only flags are given."""
     if not argv:
         return DEFAULT_RECIPE
     return Path(argv[0]).stem if _names_recipe(argv) else "run"
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
     """Command line -> configuration: an optional recipe first, flags override it; without arguments, the demo.
 
     Raises:
-        Refused: a flag or value that does not exist, in one line with the nearest name.
+        Refused: a flag or value does not exist; the message suggests the nearest name.
         SystemExit: with status 0, after --help.
     """
     import tyro
@@ -78,14 +78,15 @@ def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
             prog=prog,
             use_underscores=True,
             config=(tyro.conf.OmitArgPrefixes,),
-            description=(Config.__doc__ or "") + f" First word: a recipe ({', '.join(recipes())}) or a YAML file.",
+            description=(Config.__doc__ or "")
+            + f" The first argument may be a recipe ({', '.join(recipes())}) or a YAML file.",
         )
     return _with_absolute_paths(config)
 
 
 def _with_absolute_paths(config: Config) -> Config:
-    """Local files and folders by their full path and class weights by their values, so that config.yaml repeats the run
-    from any folder."""
+    """Local files and folders as absolute paths, and class weights by value, so that config.yaml repeats the run from
+    any folder."""
     values = as_dict(config)
     files = ("train_file", "validation_file", "test_file")
     local = (*files, "dataset_name", "model_name_or_path", "tokenizer_name", "output_dir")
@@ -93,12 +94,12 @@ def _with_absolute_paths(config: Config) -> Config:
     changes: dict[str, Any] = {
         name: str(Path(value).absolute()) for name, value in there.items() if value != BUILT_IN_DATASET
     }
-    if values["output_file"]:  # there is none yet
+    if values["output_file"]:  # does not exist yet
         changes["output_file"] = str(Path(values["output_file"]).absolute())
     if values["class_weights"] is not None:
         changes["class_weights"] = class_weights.read(values["class_weights"])
     patterns = {name: values[name] for name in files if values[name] and is_pattern(values[name])}
-    # Only what the user typed is a pattern, not a [ in the name of the folder it was typed in.
+    # The working directory is escaped: only what the user typed is a pattern, not a [ in the folder's name.
     changes |= {name: str(Path(glob.escape(str(Path.cwd())), value)) for name, value in patterns.items()}
     return from_dict(changes, base=config)
 
@@ -119,8 +120,8 @@ def _refuse_unknown(flags: Sequence[str]) -> None:
 
 
 def _with_plain_switches(flags: Sequence[str]) -> list[str]:
-    """Switches as tyro reads them: --do_eval True and --do_eval=false, as other tools write them, as --do_eval and
-    --no_do_eval; those that may also be unset, however written, with the value True or False."""
+    """Rewrite switches for tyro: --do_eval True and --do_eval=false, as in other tools, to --do_eval and --no_do_eval;
+    switches that may be unset to their value, True or False."""
     known, found = {name: annotation(name) for name in fields()}, list(flags)
     for position, flag in reversed(list(enumerate(flags))):
         written, equals, value = flag.removeprefix("--").replace("-", "_").partition("=")
@@ -139,9 +140,9 @@ def _with_plain_switches(flags: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Turn tyro's boxed message and exit 2 into Refused with one line."""
+    """Convert tyro's boxed error message and exit code 2 to Refused with one line."""
     columns = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "10000"  # tyro breaks its sentences at the width of the terminal, names in their middle too
+    os.environ["COLUMNS"] = "10000"  # tyro wraps its messages at the terminal's width, even inside names
     printed = (
         io.StringIO()
     )  # tyro draws the box in plain characters where the encoding of stdout has no others, as here
@@ -158,9 +159,9 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _one_line(box: str) -> str:
-    """tyro's error box as one line: inside are the kind of error, a rule and sentences.
+    """tyro's error box as one line. The box contains the kind of error, a rule and sentences.
 
-    The only place that knows tyro's wording, which is no interface: pyproject.toml pins the version it was written for.
+    Only this function depends on tyro's wording, which is not an interface: pyproject.toml pins the version.
     """
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in box.splitlines()]
     kind, sentence, *_ = [*(line for line in lines if line.strip("-")), "", ""]
@@ -169,7 +170,7 @@ def _one_line(box: str) -> str:
     if name in fields():
         takes = f"--{name} takes {type_in_words(annotation(name))}"
         if kind == "Missing argument":
-            return f"{takes}, and none is given"
+            return f"{takes}, but no value is given"
         value = re.search(r"""from \[(.*)\]|choice (.*) for argument|: ('[^']*'|"[^"]*")\.?$""", sentence)
         shown = next(filter(None, value.groups()), "") if value else ""
         return takes + (f", not {shown}" if shown else "")

@@ -1,4 +1,4 @@
-"""How a setting is declared: its default, the numbers it takes, and whether it changes the result."""
+"""How a setting is declared: its default, its bounds, and whether it changes the result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bounds:
-    """The values that a numeric setting may have, besides being finite; None where there is no bound."""
+    """Bounds of a numeric setting, which must also be finite; None: no bound."""
 
     above: float | None = None
     at_least: float | None = None
@@ -33,12 +33,12 @@ class Bounds:
 
 
 def setting(default: Any, **bounds: float) -> Any:
-    """A field that changes the result: another value is another run. `bounds` are the fields of Bounds."""
+    """A field that changes the result: a different value makes a different run. `bounds` are the fields of Bounds."""
     return _field(default, True, bounds)
 
 
 def runtime_setting(default: Any, **bounds: float) -> Any:
-    """A field about where and how it runs or what is shown: a run may be resumed with another value."""
+    """A field that does not change the result, such as hardware or logging: a run can resume with a different value."""
     return _field(default, False, bounds)
 
 

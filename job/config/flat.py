@@ -28,7 +28,7 @@ def as_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any], base: Config | None = None, origin: str = "configuration") -> Config:
-    """`base` (or the defaults) with `values` (flat) put in; Refused names an unknown key or a wrong type."""
+    """`base` (or the defaults) updated with `values` (flat); Refused for an unknown key or a wrong type."""
     known = fields()
     changes: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for name, value in values.items():
@@ -40,14 +40,14 @@ def from_dict(values: Mapping[str, Any], base: Config | None = None, origin: str
 
 
 def to_yaml(config: Config) -> str:
-    """The text of `config.yaml`: all settings but its own folder (output_dir) and the checkpoint resumed from."""
+    """The text of `config.yaml`: all settings except output_dir and resume_from_checkpoint."""
     values = as_dict(config)
     del values["output_dir"], values["resume_from_checkpoint"]
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def settled(config: Config) -> Config:
-    """`config` with a model folder by its own path: a link to it, as runs/latest, may lead to another one tomorrow."""
+    """`config` with links in the model's path resolved: a link such as runs/latest may point elsewhere later."""
     model = Path(config.model.model_name_or_path)
     return from_dict({"model_name_or_path": str(model.resolve())}, base=config) if model.is_dir() else config
 

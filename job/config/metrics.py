@@ -1,4 +1,4 @@
-"""The built-in metrics: which task each fits, which numbers it gives, and in which direction they are better."""
+"""The built-in metrics: the tasks that each fits, its numbers, and whether lower or greater is better."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Metric:
 
     Attributes:
         name: of the folder.
-        numbers: names of what it gives, for each kind of task that it fits.
-        default_for: those of them for which it is computed where --metrics is unset.
-        lower_is_better: of all its numbers.
+        numbers: names of its numbers, for each kind of task that it fits.
+        default_for: kinds of task for which it is computed if --metrics is unset.
+        lower_is_better: whether lower values of its numbers are better.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Metric:
 
 
 OF_TWO_CLASSES = "f1"
-"""The number that is given for two classes only: it is about one of them, the positive one."""
+"""The number that is computed only for two classes, for the positive one."""
 METRICS = {
     metric.name: metric
     for metric in (
@@ -48,12 +48,12 @@ def fitting(kind: Kind) -> tuple[str, ...]:
 
 
 def defaults(kind: Kind) -> tuple[str, ...]:
-    """The names of the metrics that are computed where --metrics is unset."""
+    """The names of the metrics that are computed if --metrics is unset."""
     return tuple(metric.name for metric in METRICS.values() if kind in metric.default_for)
 
 
 def numbers(names: Sequence[str], kinds: Sequence[Kind] = tuple(KINDS.values())) -> list[str]:
-    """What those of these metrics that are ours give for these kinds of task."""
+    """The numbers of the built-in ones among these metrics, for these kinds of task."""
     given = (METRICS[name].numbers.get(kind, ()) for name in names if name in METRICS for kind in kinds)
     return list(dict.fromkeys(number for of_metric in given for number in of_metric))
 
@@ -61,17 +61,17 @@ def numbers(names: Sequence[str], kinds: Sequence[Kind] = tuple(KINDS.values()))
 LOWER_IS_BETTER = frozenset(
     {"loss", "mse", "mae", *numbers([metric.name for metric in METRICS.values() if metric.lower_is_better])}
 )
-"""Numbers of which less is better; mse and mae are names used by metrics from elsewhere."""
+"""Numbers that are better if lower; mse and mae are names that other metrics use."""
 
 
 def as_computed(number: str) -> str:
-    """The number of this name without the prefix that Transformers gives it, as in eval_accuracy."""
+    """The name of a number without Transformers' prefix, as in eval_accuracy."""
     return number.removeprefix("eval_")
 
 
 def deciding_number(names: Sequence[str], kind: Kind) -> str:
-    """The number that decides which model is best: the task's usual one where it is computed, else the first of the
-    first metric, else the loss."""
+    """The number that decides which model is best: the usual one for the task if it is computed, else the first number
+    of the first metric, else the loss."""
     if not names or kind.usual_number in numbers(names, (kind,)):
         return kind.usual_number
     return next(iter(numbers(names[:1], (kind,))), "loss")

@@ -18,7 +18,7 @@ from typing import Literal
 from job.config.declaration import runtime_setting, setting
 
 BUILT_IN_DATASET = "docstrings"
-"""The data set that comes with the job, even where the working directory has a folder of that name."""
+"""Name of the built-in dataset, even if the working directory has a folder of that name."""
 
 
 @dataclass(frozen=True)
@@ -30,26 +30,26 @@ class Model:
     model_revision: str | None = setting(None)
     """Branch, tag or commit of a model on the hub."""
     tokenizer_name: str | None = setting(None)
-    """Folder or hub name of the tokenizer, where it is not the model's."""
+    """Folder or hub name of the tokenizer. Unset: the model's."""
     trust_remote_code: bool = setting(False)
-    """Run Python code that the model's or data set's repository brings. Off: such a repository is refused."""
+    """Run Python code from the model's repository. Off: a repository that needs its own code is rejected."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] | None = runtime_setting(None)
-    """Attention kernel; unset: the library's choice."""
+    """Attention implementation. Unset: the library's default."""
     attention_dropout: float | None = setting(None, at_least=0, below=1)
-    """Dropout of attention probabilities; unset: the checkpoint's. 0 is faster."""
+    """Dropout of attention probabilities. Unset: the model's own. 0 is faster."""
     packing: bool = runtime_setting(True)
-    """Lay the sequences of a forward pass end to end instead of padding them, where the model allows it."""
+    """Pack the sequences of a forward pass instead of padding them, if the model supports it."""
     lora_rank: int = setting(0, at_least=0)
-    """Train low-rank adapters of this rank in every linear layer instead of all weights, and what is new in the head;
-    8 to 64 are usual. 0: train all weights."""
+    """Train LoRA adapters of this rank in every linear layer, and the new weights of the head, instead of all weights;
+    usually 8 to 64. 0: train all weights."""
     lora_alpha: int | None = setting(None, above=0)
-    """Strength of the adapters: their output times lora_alpha / lora_rank is added. Unset: twice the rank."""
+    """Scale of the adapters: their output is multiplied by lora_alpha / lora_rank. Unset: twice the rank."""
     lora_dropout: float = setting(0.0, at_least=0, below=1)
     """Dropout of the adapters' input."""
     gradient_checkpointing: bool = runtime_setting(False)
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
     torch_compile: bool = runtime_setting(False)
-    """Compile the model with torch.compile: minutes at the start, faster steps. Needs a C compiler."""
+    """Compile the model with torch.compile: takes minutes at the start, then steps are faster. Needs a C compiler."""
 
 
 @dataclass(frozen=True)
@@ -57,94 +57,94 @@ class Data:
     """The text and its labels."""
 
     dataset_name: str | None = setting(None)
-    """Name on the hub or folder of a data set; `docstrings` is built in."""
+    """Dataset: name on the hub, or folder; `docstrings` is built in."""
     dataset_config_name: str | None = setting(None)
-    """Configuration of the data set, as `cola` of `nyu-mll/glue`."""
+    """Configuration of the dataset, e.g. `cola` of `nyu-mll/glue`."""
     dataset_revision: str | None = setting(None)
-    """Branch, tag or commit of a data set on the hub."""
+    """Branch, tag or commit of a dataset on the hub."""
     train_file: str | None = setting(None)
-    """Training data: .csv, .tsv, .jsonl, .json (these also as .gz) or .parquet; a quoted "data/*.csv" means all."""
+    """Training data: .csv, .tsv, .jsonl, .json (each also .gz) or .parquet; several files as a quoted "data/*.csv"."""
     validation_file: str | None = setting(None)
-    """Evaluation data, likewise."""
+    """Evaluation data, in the same formats."""
     test_file: str | None = setting(None)
-    """Data for the last evaluation or, without labels, for predictions only; likewise."""
+    """Test data, in the same formats: evaluated at the end or, without labels, only predicted."""
     train_split_name: str = setting("train")
     """Split of `dataset_name` to train on."""
     validation_split_name: str | None = setting(None)
-    """Split of `dataset_name` to evaluate on. Unset: validation, dev, valid, val or eval, if there is one."""
+    """Split of `dataset_name` to evaluate on. Unset: validation, dev, valid, val or eval, if it exists."""
     test_split_name: str | None = setting(None)
-    """Split of `dataset_name` for the last evaluation or, without labels, for predictions only."""
+    """Split of `dataset_name` to test on: evaluated at the end or, without labels, only predicted."""
     text_column_names: tuple[str, ...] = setting(())
-    """One column, or two for sentence pairs. Unset: recognised (text; sentence; sentence1 sentence2; ...)."""
+    """Text column, or two columns for sentence pairs. Unset: recognised (text; sentence; sentence1 sentence2; ...)."""
     label_column_name: str | None = setting(None)
-    """Column of the class. Unset: recognised (label; labels; category; ...)."""
+    """Label column. Unset: recognised (label; labels; category; ...)."""
     no_label: bool = setting(False)
-    """The test data has no label, whatever its columns are called: it is predicted and not scored."""
+    """The test data has no label, even if a column is named like one: it is predicted but not scored."""
     csv_quoting: Literal["minimal", "none"] | None = setting(None)
-    """Quotation marks in .csv and .tsv: `minimal` quotes cells that begin with one, `none` takes them for letters.
-    Unset: minimal, but a .tsv that may mean either is rejected."""
+    """Quotation marks in .csv and .tsv: `minimal`: they quote a cell; `none`: they are ordinary characters. Unset:
+    minimal, but an ambiguous .tsv is rejected."""
     problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = setting(
         None
     )
-    """What the labels are. Unset: recognised by their values; a guess is noted."""
+    """Kind of task. Unset: recognised by the values of the labels; ambiguous cases are noted or rejected."""
     max_seq_length: int | None = setting(None, above=0)
-    """Tokens kept of an example; longer text is cut at the end. Unset: the model's limit, 512 at most."""
+    """Truncate examples to this many tokens. Unset: the model's limit, at most 512."""
     max_train_samples: int | None = setting(None, above=0)
-    """Train on so many rows, drawn at random, the same whatever the seed."""
+    """Train on a random subset of this many rows, the same for every seed."""
     max_eval_samples: int | None = setting(None, above=0)
-    """Evaluate on so many rows, drawn likewise."""
+    """Evaluate on a random subset of this many rows, the same for every seed."""
     max_predict_samples: int | None = setting(None, above=0)
-    """Predict so many rows of the test set, drawn likewise."""
+    """Predict a random subset of this many rows of the test set, the same for every seed."""
     pad_to_max_length: bool = runtime_setting(False)
-    """Pad every example to max_seq_length, for accelerators that want fixed shapes; wasteful on any other."""
+    """Pad every example to max_seq_length, for accelerators that need fixed shapes; wasteful on all others."""
     preprocessing_num_workers: int = runtime_setting(1, above=0)
-    """Processes that tokenise."""
+    """Number of processes for tokenization."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """The optimisation: what means the same on any hardware."""
+    """Optimisation settings, independent of the hardware."""
 
     do_train: bool = setting(True)
-    """Train. With --no_do_train the model is evaluated as it is."""
+    """Train. With --no_do_train the model is only evaluated."""
     do_eval: bool = setting(True)
-    """Evaluate. With --no_do_train --no_do_eval, the recipe `predict`, test data is predicted and nothing else done."""
+    """Evaluate. With --no_do_train --no_do_eval (the recipe `predict`) the test data is only predicted."""
     num_train_epochs: float = setting(3.0, above=0)
-    """Passes over the training data; may be a fraction."""
+    """Number of epochs; may be a fraction."""
     max_steps: int | None = setting(None, above=0)
-    """Optimizer steps; overrides num_train_epochs."""
+    """Number of optimizer steps; overrides num_train_epochs."""
     train_batch_size: int = setting(32, above=0)
-    """Global batch of an optimizer step, in examples, over all processes."""
+    """Global batch size: examples per optimizer step, over all processes."""
     learning_rate: float = setting(5e-5, above=0)
     """Peak learning rate of AdamW."""
     layer_lr_decay: float = setting(1.0, above=0, at_most=1)
-    """Factor of the learning rate from each layer to the one before it: the head has the peak rate, the embeddings the
-    lowest. 1: one rate for all."""
+    """Factor of the learning rate from each layer to the previous one: the head has the peak rate, the embeddings the
+    lowest. 1: the same rate for all layers."""
     weight_decay: float = setting(0.01, at_least=0)
-    """Decoupled weight decay of matrices; biases and norms have none."""
+    """Decoupled weight decay of weight matrices; biases and norms have none."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"] = setting(
         "linear"
     )
-    """Shape of the learning rate after warm-up."""
+    """Learning rate schedule after warmup."""
     warmup_ratio: float = setting(0.1, at_least=0, below=1)
-    """Share of the steps over which the learning rate rises from 0."""
+    """Share of the steps with linear warmup of the learning rate."""
     warmup_steps: int | None = setting(None, at_least=0)
-    """Steps of warm-up; overrides warmup_ratio."""
+    """Number of warmup steps; overrides warmup_ratio."""
     max_grad_norm: float = setting(1.0, at_least=0)
-    """Gradients are scaled down to this norm; 0: never."""
+    """Clip the norm of the gradients; 0: no clipping."""
     label_smoothing_factor: float = setting(0.0, at_least=0, below=1)
-    """Probability mass spread over all classes in the training loss."""
+    """Label smoothing in the training loss."""
     class_weights: str | Mapping[str, float] | None = setting(None)
-    """How much the rows of each class count in the training loss: `balanced`, or a YAML file with a line `name: factor`
-    for each class (in a recipe also the lines themselves). Evaluation counts all rows alike."""
+    """Weights of the classes in the training loss: `balanced`, or a YAML file with a line `name: weight` per class (a
+    recipe may contain the lines themselves). Evaluation is not weighted."""
     seed: int = setting(42, at_least=0)
-    """Of the order of examples, the new head and dropout."""
+    """Random seed of the order of examples, the new head and dropout."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = setting(None)
-    """Precision of forward and backward; weights stay fp32. Unset: the launcher's (accelerate launch). On a GPU,
-    matrix products in fp32 are computed as TF32."""
+    """Precision of forward and backward passes; weights stay in fp32. Unset: as configured for accelerate launch, else
+    no. On a GPU, fp32 matrix products use TF32."""
     max_tokens_per_device: int | None = runtime_setting(None, above=0)
-    """Tokens, padding included, that one process holds in one forward pass: memory. Unset: 4096 on a CPU,
-    16384 on a GPU. Changes neither the examples of a step nor its gradient."""
+    """Token limit of one forward pass of one process, padding included. Limits memory; changes neither the examples of
+    a step nor its gradient. Unset: 4096 on a CPU; 4096 to 65536 on a GPU, by its memory and the model."""
 
 
 @dataclass(frozen=True)
@@ -154,51 +154,51 @@ class Evaluation:
     eval_strategy: Literal["epoch", "steps", "no"] = setting("epoch")
     """Evaluate after each epoch, every eval_steps, or only at the end."""
     eval_steps: int | None = setting(None, above=0)
-    """Optimizer steps between evaluations, for --eval_strategy steps."""
+    """Optimizer steps between evaluations; needs --eval_strategy steps."""
     metrics: tuple[str, ...] = setting(())
-    """Of accuracy, f1, matthews_correlation; rmse, pearsonr, spearmanr; or a folder or hub name of an `evaluate`
-    module. Unset: those usual for the task."""
+    """Any of accuracy, f1, matthews_correlation, rmse, pearsonr, spearmanr; or the folder or hub name of an `evaluate`
+    module. Unset: the usual ones for the task."""
     metric_for_best_model: str | None = setting(None)
-    """The model of the best evaluation is kept; best by this number (or `loss`). Unset: accuracy; f1_micro for several
-    labels a row; rmse for regression."""
+    """Number (or `loss`) that decides which evaluation is the best; its model is kept. Unset: accuracy; f1_micro for
+    multi-label; rmse for regression."""
     positive_label: str | None = setting(None)
-    """Class that the metric f1 is about where there are two. Unset: the second one."""
+    """Positive class of the metric f1 if there are two classes. Unset: the second one."""
     greater_is_better: bool | None = setting(None)
-    """Direction of metric_for_best_model. Unset: greater, but for losses and errors."""
+    """Direction of metric_for_best_model. Unset: lower for losses and errors, greater for all else."""
     early_stopping_patience: int | None = setting(None, above=0)
-    """Stop after so many evaluations in a row without a new best."""
+    """Stop training after this many consecutive evaluations without a new best."""
     eval_max_tokens_per_device: int | None = runtime_setting(None, above=0)
     """Like max_tokens_per_device, for evaluation. Unset: 4096 on a CPU, 65536 on a GPU."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where results go and what is shown."""
+    """Output, checkpoints and logging."""
 
     output_dir: str | None = runtime_setting(None)
-    """Run folder. Unset: a new runs/<recipe>-<time>; runs/latest points to the newest that trains."""
+    """Run folder. Unset: a new runs/<recipe>-<time>; runs/latest points to the newest training run."""
     output_file: str | None = runtime_setting(None)
-    """Answers to the test data as .csv, .jsonl or .parquet: all its columns, then `prediction` and `score`."""
+    """Write the test data with its predictions to this .csv, .jsonl or .parquet: all columns, `prediction`, `score`."""
     top_k: int | None = runtime_setting(None, above=0)
-    """Write this many of the best classes to output_file, with their scores."""
+    """Also write this many of the most probable classes to output_file, with their scores."""
     overwrite_output_dir: bool = runtime_setting(False)
-    """Start anew in a run folder that holds another run; its files are deleted."""
+    """Delete the run in output_dir and start over."""
     logging_steps: int = runtime_setting(10, above=0)
-    """Optimizer steps between two lines of metrics.jsonl."""
+    """Optimizer steps between two records in metrics.jsonl and the log."""
     save_steps: int | None = runtime_setting(None, above=0)
-    """Optimizer steps between checkpoints; there is one at each evaluation, by --save_minutes and on a stop as well."""
+    """Optimizer steps between checkpoints, in addition to one at each evaluation, by --save_minutes and on a stop."""
     save_minutes: float | None = runtime_setting(10.0, above=0)
-    """Minutes between checkpoints, at most: what a crash can cost."""
+    """Maximum minutes between checkpoints, and so the work that a crash can lose."""
     save_total_limit: int | None = runtime_setting(None, above=0)
-    """Checkpoints to keep, the newest ones; the best is kept too. Unset: two, and none once the run has finished."""
+    """Number of newest checkpoints to keep, besides the best. Unset: two, and none after the run has finished."""
     resume_from_checkpoint: str = runtime_setting("auto")
-    """auto: resume from the newest complete checkpoint in output_dir, if there is one; or the path of one of them."""
+    """auto: the newest complete checkpoint in output_dir, if any; or the path of a checkpoint of the run."""
     max_minutes: float | None = runtime_setting(None, above=0)
-    """Stop with a checkpoint, exit code 75, before so many minutes have passed since the start."""
+    """Save a checkpoint and stop, with exit code 75, before this many minutes have passed since the start."""
     step_timeout_minutes: float = runtime_setting(30.0, at_least=0, at_most=1e6)
-    """End the job with a dump of its stacks when a step takes longer: a process hangs; 0: wait for ever."""
+    """End the job with a dump of its stacks if a step takes longer, because a process hangs. 0: no limit."""
     report_to: tuple[str, ...] = runtime_setting(())
-    """Trackers that Accelerate knows: tensorboard, wandb, mlflow, ..."""
+    """Trackers of Accelerate: tensorboard, wandb, mlflow, ..."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a misspelt setting, or one of another tool, is called here."""
+"""Suggestions for misspelt settings, and for settings of other tools."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from collections.abc import Mapping
 from typing import Any
 
 NOT_OURS = {
-    "per_device_train_batch_size": "--train_batch_size is the global batch, over all processes; memory is set by "
+    "per_device_train_batch_size": "--train_batch_size, the global batch over all processes, and "
+    "--max_tokens_per_device to limit memory",
+    "gradient_accumulation_steps": "--train_batch_size, the global batch, which is split to fit "
     "--max_tokens_per_device",
-    "gradient_accumulation_steps": "--train_batch_size is the global batch and is cut to fit --max_tokens_per_device",
-    "per_device_eval_batch_size": "evaluation is cut to fit --eval_max_tokens_per_device",
+    "per_device_eval_batch_size": "--eval_max_tokens_per_device to limit memory",
     "fp16": "--mixed_precision fp16",
     "bf16": "--mixed_precision bf16",
     "lr": "--learning_rate",
     "epochs": "--num_train_epochs",
     "batch_size": "--train_batch_size, the global batch",
     "max_length": "--max_seq_length",
-    "hub_token": "--push_to_hub takes the token from the environment variable HF_TOKEN",
-    "hub_strategy": "--push_to_hub uploads the finished model, once",
-    "do_predict": "a --test_file is predicted in the end; the recipe predict does nothing else",
+    "hub_token": "the environment variable HF_TOKEN",
+    "hub_strategy": "--push_to_hub, which uploads the finished model once",
+    "do_predict": "--test_file, which is predicted after training; the recipe predict only predicts",
 }
-"""Settings of other tools, and what they are here."""
+"""Settings of other tools -> what to use instead."""
 
 
 def suggestion(name: str, known: Mapping[str, Any]) -> str:
-    """The end of a message about an unknown setting: its name here, or the nearest; empty if there is none."""
+    """The end of a message about an unknown setting: what to use instead, or the nearest name; else empty."""
     if name in NOT_OURS:
-        return f": here {NOT_OURS[name]}"
+        return f": use {NOT_OURS[name]}"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""

@@ -1,7 +1,7 @@
 """The kinds of task: one of several classes, any of several classes, or a number.
 
-What a kind means without torch is here; its losses, and what its logits say, are in job/model/outputs.py, and the
-metrics that fit it in job/config/metrics.py.
+This module needs no torch. Losses and the interpretation of logits are in job/model/outputs.py, metrics in
+job/config/metrics.py.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ class Kind:
 
     Attributes:
         problem_type: Transformers' name for it.
-        usual_number: the number that decides which model is best, unless another is configured.
+        usual_number: the number that decides which model is best, by default.
         has_classes: whether labels are classes, each with a probability.
-        one_label: whether a row has exactly one class; such labels are int64, and rows can be stratified by them.
+        one_label: whether a row has exactly one class. Such labels are int64, and rows can be stratified by them.
     """
 
     problem_type: str
@@ -34,7 +34,7 @@ MULTI_LABEL = Kind("multi_label_classification", "f1_micro", has_classes=True, o
 REGRESSION = Kind("regression", "rmse", has_classes=False, one_label=False)
 KINDS = {kind.problem_type: kind for kind in (SINGLE_LABEL, MULTI_LABEL, REGRESSION)}
 SCORE = "score"
-"""The name of a regression's only output."""
+"""Name of the only output of a regression."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Values of settings: a plain value as its declared type, and a type as users read it."""
+"""Values of settings: conversion to the declared type, and types in words."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from job.errors import Refused
 
 
 def as_type(value: Any, wanted: Any, name: str) -> Any:
-    """`value` as the type `wanted`: YAML writes 3 for 3.0, 2e-5 as text, and has no tuples.
+    """`value` converted to the type `wanted`: YAML may have 3 for 3.0, parses 2e-5 as text, and has no tuples.
 
     Raises:
-        Refused: it is of another type; `name` says what of.
+        Refused: it has another type; `name` is the setting in the message.
     """
     options = typing.get_args(wanted) if typing.get_origin(wanted) in (types.UnionType, typing.Union) else (wanted,)
     for option in options:
@@ -51,13 +51,13 @@ def _key(key: Any, name: str) -> str:
 
 def type_in_words(wanted: Any) -> str:
     """A type in words."""
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "None"}
+    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "None"}
     if typing.get_origin(wanted) in (types.UnionType, typing.Union):
         return " or ".join(type_in_words(option) for option in typing.get_args(wanted))
     if typing.get_origin(wanted) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(wanted)))
     if typing.get_origin(wanted) is tuple:
-        return "names"
+        return "a list of names"
     if typing.get_origin(wanted) is Mapping:
         return "numbers by name"
     return words.get(wanted, str(wanted))

@@ -1,4 +1,4 @@
-"""Evaluation of a split: exact predictions on all processes, scores on the main one, told to all."""
+"""Evaluation of a split: exact predictions by all processes, scores by the main one, broadcast to all."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from job.run.context import RunContext
 from job.runtime import console
 
 DEFAULT_TOKENS = {"cpu": 4096, "gpu": 65536}
-"""Tokens of a forward pass where --eval_max_tokens_per_device is unset."""
+"""Tokens per forward pass if --eval_max_tokens_per_device is unset."""
 
 
 class Evaluator:
-    """Predictions and scores of a split; the scores are computed on the main process and sent to all."""
+    """Predictions and scores of a split; the scores are computed on the main process and broadcast."""
 
     def __init__(
         self, context: RunContext, model: torch.nn.Module, form: Form, task: Task, between: Callable[[], object]
@@ -59,10 +59,11 @@ class Evaluator:
 
     def _halved(self, limit: int) -> None:
         if self._accelerator.is_main_process:
-            console.log.warning(f"out of memory in the evaluation: from here on {limit} tokens a forward pass")
+            console.log.warning(f"out of memory in the evaluation: continuing with {limit} tokens per forward pass")
 
     def _load_foreign_metrics(self) -> None:
-        """Such a metric may not be there, may not fit the task, and only its results tell what it gives."""
+        """Load and try metrics that are not ours: one may be missing or not fit the task, and only its results show its
+        numbers."""
         with console.notice("loading the metrics"):
             self._load_metrics()
             given = metrics.numbers_given(self._metrics, self._task)
@@ -72,7 +73,7 @@ class Evaluator:
         self._metrics = metrics.load(self._names, self._task.kind)
 
     def _scores(self, predictions: Predictions) -> dict[str, float]:
-        if not self._metrics:  # `evaluate` takes seconds to import: not before it is needed
+        if not self._metrics:  # lazily, because `evaluate` takes seconds to import
             with console.notice("loading the metrics"):
                 self._load_metrics()
         return metrics.scores(predictions, self._metrics, self._positive)

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation: `evaluate` modules, ours (job/metrics) or foreign ones, and scores of each class."""
+"""Scores of an evaluation: `evaluate` modules, ours (job/metrics) or others, and per-class scores."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from job.runtime import package
 
 FOLDER = package.JOB / "metrics"
 METRIC_FAILS = (OSError, ImportError, SyntaxError, ValueError, TypeError, AttributeError, LookupError)
-"""What finding and importing a metric's module raises: it may be a name, a folder or a file of anybody's."""
+"""What finding and importing a metric's module may raise: it can be any name, folder or file."""
 
 
 def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
     """The `evaluate` modules of these names: ours by name, any other by folder or hub name.
 
     Raises:
-        Refused: there is no such metric.
+        Refused: a metric does not exist.
     """
     import evaluate
 
@@ -34,29 +34,29 @@ def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
             loaded[name] = evaluate.load(str(own) if own.is_file() else name, configuration)
         except METRIC_FAILS as error:
             there = ", ".join(sorted(path.name for path in FOLDER.iterdir() if (path / f"{path.name}.py").is_file()))
-            raise Refused(f"no metric {name}: there are {there}, or the folder of an `evaluate` module "
-                          f"({' '.join(str(error).split())[:120]})") from error  # fmt: skip
+            raise Refused(f"--metrics {name} cannot be loaded ({' '.join(str(error).split())[:120]}): use {there}, or "
+                          "the folder of an `evaluate` module") from error  # fmt: skip
     return loaded
 
 
 def numbers_given(metrics: Mapping[str, Any], task: Task) -> list[str]:
-    """The names of the loss and of what the metrics give, found by computing them on made-up rows of the task.
+    """The names of the loss and of the metrics' numbers, found by computing them on made-up rows of the task.
 
     Raises:
-        Refused: one cannot be computed, or gives something else than numbers.
+        Refused: a metric cannot be computed, or does not return numbers.
     """
-    found: dict[str, float] = {}
+    computed: dict[str, float] = {}
     for name, metric in metrics.items():
         try:
-            found |= scores(_made_up(task), {name: metric})
-        except Exception as error:  # anybody's code
-            raise Refused(f"--metrics {name} cannot be computed of this task ({task}): "
+            computed |= scores(_made_up(task), {name: metric})
+        except Exception as error:  # a metric is arbitrary code
+            raise Refused(f"--metrics {name} cannot be computed for this task ({task}): "
                           f"{' '.join(str(error).split())[:200] or type(error).__name__}") from error  # fmt: skip
-    return list(found)
+    return list(computed)
 
 
 def _made_up(task: Task) -> Predictions:
-    """Each class twice, one of the first class predicted wrong; four different numbers for regression."""
+    """Two rows of each class, one of them predicted wrongly; four different numbers for regression."""
     if not task.kind.has_classes:
         numbers = np.array([0.0, 1.0, 3.0, 2.0])
         return Predictions(task.kind, np.arange(4), (numbers[:, None] ** 2).astype(np.float32), numbers)
@@ -69,10 +69,10 @@ def _made_up(task: Task) -> Predictions:
 
 
 def scores(predictions: Predictions, metrics: Mapping[str, Any], positive: int | None = None) -> dict[str, float]:
-    """The loss and every number that the metrics give; whole numbers stay whole.
+    """The loss and every number of the metrics; integers stay integers.
 
-    A number that has no value for these rows, as a correlation of one row, is NaN. `positive` is the class that f1 is
-    about; None for the second of two.
+    A number that is undefined for these rows, such as the correlation of one row, is NaN. `positive` is the positive
+    class of f1; None: the second of two.
     """
     found: dict[str, float] = {"loss": predictions.loss}
     for metric in metrics.values():

@@ -1,8 +1,8 @@
-"""Exact evaluation: every example is predicted once, whatever the number of processes and the batch shapes.
+"""Exact evaluation: every example is predicted once, for any number of processes and any batch shapes.
 
-Each process predicts its share and the results are gathered once, every prediction with the number of its example;
-they are put in order and checked, so a lost or doubled row ends the run instead of shifting a metric. Accelerate's
-gather_for_metrics needs no numbers but is right only under conditions (fixed batch sizes, no subset, no early break).
+Each process predicts its share. The results are gathered once, each with the index of its example, then sorted and
+checked, so that a lost or duplicated row ends the run instead of shifting a metric. Accelerate's gather_for_metrics
+needs no indices but is correct only under conditions (fixed batch sizes, no subset, no early break).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from job.run.progress import bar
 
 @dataclass(frozen=True)
 class Predictions:
-    """Outputs for a whole split, in its order; the same on every process.
+    """Predictions for a whole split, in order; the same on every process.
 
     Attributes:
         kind: of the task.
         row_ids: int64[n], row number in the source.
         logits: float32[n, C]; float32[n, 1] for regression.
-        labels: int64[n] classes, float64[n] numbers or int8[n, C]; None where there are none.
+        labels: int64[n] classes, float64[n] numbers or int8[n, C]; None without labels.
     """
 
     kind: Kind
@@ -41,7 +41,7 @@ class Predictions:
 
     @property
     def answers(self) -> np.ndarray:
-        """What is predicted, in the form of `labels`."""
+        """The predictions, in the form of `labels`."""
         return outputs_of(self.kind).answers(self.logits)
 
     @property
@@ -65,25 +65,25 @@ def predict(
 ) -> Predictions:
     """Logits of every example of the loader's split, computed by all processes together.
 
-    `between` is called before each micro-batch, by every process the same number of times: what it raises ends the
-    evaluation everywhere.
+    `between` is called before each micro-batch, by every process the same number of times; an exception that it raises
+    ends the evaluation on all of them.
 
     Raises:
         NonFiniteOutput: on every process.
-        oom.Exhausted: on every process: one ran out of memory.
-        RuntimeError: the gathered rows are not each example once (a fault of the program, never of the data).
+        oom.Exhausted: on every process: one of them ran out of memory.
+        RuntimeError: the gathered rows are not each example once (a bug of the program, never of the data).
     """
     accelerator, split = loader.accelerator, loader.split
     plan = loader.plan_evaluation(max_tokens)
     mine = plan[accelerator.process_index]
-    alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have nothing left
+    alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have already finished
     alone.eval()
     outputs: list[torch.Tensor] = []
     turns = max(map(len, plan))
     with loader.tensors(mine) as ready, bar("evaluation", turns, shown=accelerator.is_main_process) as shown:
         for turn in range(turns):
             between()
-            if turn < len(mine) and len(outputs) == turn:  # else memory ran out: the others do not know it yet
+            if turn < len(mine) and len(outputs) == turn:  # else memory ran out, which the others do not know yet
                 with torch.inference_mode():
                     outputs += oom.attempted(lambda: _logits(alone, next(ready), accelerator.device))
             shown.update()
@@ -102,8 +102,8 @@ def _check_finite(logits: np.ndarray, row_ids: np.ndarray) -> None:
     bad = row_ids[~np.isfinite(logits).all(axis=1)].tolist()
     if bad:
         rows = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-        raise NonFiniteOutput(f"the model's outputs are not finite for {len(bad):,} of {len(row_ids):,} rows: {rows}; "
-                              "its weights are damaged, or --mixed_precision is too small for them")  # fmt: skip
+        raise NonFiniteOutput(f"the model's outputs are not finite for {len(bad):,} of {len(row_ids):,} rows ({rows}): "
+                              "check its weights, or use a wider --mixed_precision")  # fmt: skip
 
 
 def _gathered(
@@ -114,7 +114,8 @@ def _gathered(
     examples: int,
     accelerator: Accelerator,
 ) -> np.ndarray:
-    """The logits of all processes in the order of the split; each process contributes `longest` rows, -1 for none."""
+    """The logits of all processes, in the order of the split. Each process contributes `longest` rows; -1 is
+    padding."""
     index = torch.full((longest,), -1, dtype=torch.int64, device=accelerator.device)
     logits = torch.zeros((longest, classes), device=accelerator.device)
     if outputs:
@@ -125,10 +126,10 @@ def _gathered(
 
 
 def in_order(index: np.ndarray, rows: np.ndarray, examples: int) -> np.ndarray:
-    """`rows` sorted by `index` (-1: padding), checked to be each of 0..examples-1 once.
+    """`rows` sorted by `index` (-1: padding); checks that each of 0..examples-1 occurs once.
 
     Raises:
-        RuntimeError: an example is missing or there twice.
+        RuntimeError: an example is missing or occurs twice.
     """
     real = index >= 0
     if not np.array_equal(np.bincount(index[real], minlength=examples), np.ones(examples, dtype=np.int64)):

@@ -1,4 +1,4 @@
-"""Which evaluation was the best, and when to stop waiting for a better one."""
+"""Selection of the best evaluation, and early stopping."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Selection:
     """The best evaluation so far.
 
     Attributes:
-        metric: name of the number that decides; `loss` or one that a metric gives.
-        greater: whether more of it is better.
-        patience: evaluations without a new best before stopping; None: never.
+        metric: name of the deciding number: `loss` or a number of a metric.
+        greater: whether greater is better.
+        patience: evaluations without a new best before training stops; None: no early stopping.
     """
 
     metric: str
@@ -30,15 +30,15 @@ class Selection:
     since_best: int = 0
 
     def take(self, scores: Mapping[str, float], step: int) -> bool:
-        """Take in the evaluation after `step` steps; True if its model is to be kept. Of equals the first counts.
+        """Add the evaluation after `step` steps; True if its model should be kept. The first of equal scores wins.
 
-        Where the number has no value (NaN) the evaluation is never the best, but the newest is kept until there is one.
+        An evaluation whose number is NaN is never the best; until there is a best one, the newest is kept.
 
         Raises:
-            Refused: the scores hold no such number.
+            Refused: the scores do not contain the number.
         """
         if self.metric not in scores:
-            raise Refused(f"--metric_for_best_model {self.metric}: the metrics give {', '.join(scores)}")
+            raise Refused(f"--metric_for_best_model {self.metric} is not computed: choose one of {', '.join(scores)}")
         value = scores[self.metric]
         kept = not self.has_best or self._is_better(value)
         self.since_best = 0 if kept and not math.isnan(value) else self.since_best + 1
@@ -52,7 +52,7 @@ class Selection:
 
     @property
     def has_best(self) -> bool:
-        """Whether an evaluation gave a value that can be compared."""
+        """Whether any evaluation gave a number that is not NaN."""
         return self.best is not None and not math.isnan(self.best)
 
     @property
@@ -61,7 +61,7 @@ class Selection:
 
 
 def selection(evaluation: Evaluation, kind: Kind) -> Selection:
-    """As configured; the direction, unless given, is down for losses and errors and up for all else."""
+    """The configured selection. By default, lower is better for losses and errors, greater for all else."""
     asked = evaluation.metric_for_best_model
     metric = as_computed(asked) if asked else deciding_number(evaluation.metrics, kind)
     greater = evaluation.greater_is_better

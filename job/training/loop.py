@@ -1,9 +1,9 @@
 """One optimizer step, and the loop around it.
 
 The loss of a step is the sum over the examples of its global batch, divided by their number, or by the sum of their
-weights (job/training/objective.py): the same gradient on one process or many, and however the batch is cut. The usual
-ways (mean per micro-batch, divided by the number of accumulation steps) weigh examples by the cut, and the last batch
-of an epoch wrongly.
+weights (job/training/objective.py). This gives the same gradient on one process or many, however the batch is split.
+The usual way, the mean per micro-batch divided by the number of accumulation steps, weights examples by the size of
+their micro-batch, and the last batch of an epoch wrongly.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from job.training.state import TrainState
 from job.training.step_loss import Losses, StepLoss, async_bool, reject_non_finite
 
 AfterStep = Callable[[float, StepLoss], bool]
-"""Called with the epoch (passes over the data so far) and the loss of the step; says whether to stop early."""
+"""Called with the epoch (passes over the data so far) and the loss of the step; returns whether to stop early."""
 
 
 def gradients(
     state: TrainState, share: Sequence[Collated], divisor: float, accelerator: Accelerator, losses_of: ExampleLosses
 ) -> tuple[torch.Tensor, Losses]:
-    """Forward and backward of this process's share of a global batch; gradients end up in `.grad`.
+    """Forward and backward passes of this process's share of a global batch, accumulating into `.grad`.
 
-    `divisor`: what the losses summed over the whole global batch are divided by.
+    `divisor`: divides the sum of the losses over the whole global batch.
 
     Returns:
         float32[]: the loss summed over this process's examples; and the losses of each micro-batch.
 
     Raises:
-        oom.Exhausted: on every process; what is in `.grad` is then of no use.
+        oom.Exhausted: on every process; `.grad` is then invalid.
         OutOfMemoryInExchange: on this process alone.
     """
     scale = accelerator.num_processes / divisor  # DDP averages over processes; the sum is wanted
@@ -87,7 +87,7 @@ def train(
     """Run the optimizer steps from `tracker.step` to `tracker.steps`, calling `after_step` after each.
 
     Raises:
-        NonFiniteLoss: on every process, at most one step after the loss was infinite or not a number.
+        NonFiniteLoss: on every process, at most one step after the loss became infinite or NaN.
         OutOfMemory: on every process.
     """
     training, accelerator, split = context.config.training, context.accelerator, loader.split
@@ -139,7 +139,7 @@ def settle_gradient_buckets(state: TrainState, loader: BatchLoader, losses_of: E
 
 
 def _update(state: TrainState, max_grad_norm: float, accelerator: Accelerator) -> tuple[torch.Tensor, float]:
-    """Clip the gradients and change the weights; the norm that they had, and the learning rate of this step."""
+    """Clip the gradients and update the weights; returns the gradients' norm and the learning rate of this step."""
     norm = accelerator.clip_grad_norm_(state.model.parameters(), max_grad_norm or float("inf"))
     learning_rate = float(state.schedule.get_last_lr()[0])
     state.optimizer.step()
@@ -155,8 +155,8 @@ def _forget_attempt(state: TrainState, loader: BatchLoader, losses_of: ExampleLo
 
 
 def _keep_limit(context: RunContext, tracker: Tracker, limit: int) -> None:
-    """Say that micro-batches are smaller from here on, and write it down for the next start."""
+    """Log the lower token limit and record it for the next start."""
     if context.accelerator.is_main_process:
         step = tracker.step + 1
-        log.warning(f"out of memory in step {step}: from here on {limit} tokens a forward pass, on the same examples")
+        log.warning(f"out of memory in step {step}: retrying with {limit} tokens per forward pass, same examples")
         manifest.amend(context.folder, **{manifest.TOKEN_LIMIT: limit})

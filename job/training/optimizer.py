@@ -1,6 +1,6 @@
 """AdamW and its learning rate.
 
-Counted in optimizer steps, whatever the number of processes: Accelerate's prepared scheduler steps once per process,
+Counted in optimizer steps, for any number of processes: Accelerate's prepared scheduler steps once per process,
 so the same epoch would end at another learning rate on another machine. It is therefore not prepared.
 """
 

@@ -1,4 +1,4 @@
-"""What training or evaluation came to, for the report."""
+"""The outcome of training or evaluation, for the report."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training or evaluation came to.
+    """The outcome of training or evaluation.
 
     Attributes:
         model: unwrapped, with the best weights.
-        evaluated: predictions and scores of the best evaluation; None where the test set is all there is.
+        evaluated: predictions and scores of the best evaluation; None if there is only a test set.
         test: predictions and scores (none without labels) of the test set; None without one.
-        best_step: optimizer steps before the best evaluation; 0 where nothing was trained.
-        train: numbers of results.json's "train"; None where nothing was trained.
-        adapter: what was trained, where it has been merged into the model.
+        best_step: optimizer steps before the best evaluation; 0 without training.
+        train: the numbers under "train" in results.json; None without training.
+        adapter: the trained adapter, if it has been merged into the model.
     """
 
     model: PreTrainedModel

@@ -1,8 +1,8 @@
-"""The state of training: what a checkpoint captures, and a resumed run restores.
+"""The state of training, which a checkpoint captures and a resumed run restores.
 
 Weights, optimizer, schedule, gradient scaler and the random states of every process. The order of the examples needs no
-state: it is a function of seed and epoch. The main process alone reads and writes, and tells the others over the
-process group: a run folder need not be shared by all machines, and no file can be missing for one rank.
+state: it is a function of seed and epoch. Only the main process reads and writes checkpoints, and broadcasts them: the
+run folder need not be shared by all machines, and no rank can miss a file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VALUES = ("groups", "schedule", "scaler", "processes")
 
 @dataclass(frozen=True)
 class TrainState:
-    """What a step changes: the prepared model (DDP where there are several processes), optimizer, and schedule.
+    """What a step changes: the prepared model (DDP if there are several processes), optimizer, and schedule.
 
     `adapter`: of a model whose own weights are frozen.
     """
@@ -39,15 +39,15 @@ class TrainState:
 
 
 def capture(training: TrainState, accelerator: Accelerator) -> tuple[dict[str, Tensors], dict[str, Any]]:
-    """(tensors by file, plain values) of what training changes; copies, on the CPU. To be called on every process."""
-    told = distributed.gather_objects(accelerator, _random_states())
+    """(tensors by file, plain values) of the state, copied to the CPU. Call it on every process."""
+    gathered = distributed.gather_objects(accelerator, _random_states())
     if not accelerator.is_main_process:
         return {}, {}
     optimizer = training.optimizer.state_dict()
     moments = {
         f"{number}.{key}": _copy(value) for number, kept in optimizer["state"].items() for key, value in kept.items()
     }
-    states = {f"{rank}.{key}": value for rank, mine in enumerate(told) for key, value in mine.items()}
+    states = {f"{rank}.{key}": value for rank, mine in enumerate(gathered) for key, value in mine.items()}
     tensors: dict[str, Tensors] = {
         MODEL: weights(accelerator.unwrap_model(training.model)),
         OPTIMIZER: moments,
@@ -65,10 +65,10 @@ def capture(training: TrainState, accelerator: Accelerator) -> tuple[dict[str, T
 
 
 def restore(snapshot: Snapshot | None, training: TrainState, accelerator: Accelerator) -> None:
-    """Set everything that training changes to what `snapshot` holds; None on all but the main process.
+    """Restore the state in `snapshot`, which is None on all but the main process.
 
-    On another number of processes than it was taken on the random states cannot be dealt out again: each process then
-    draws from a new stream, the same at every such start.
+    If the number of processes has changed, the random states cannot be assigned to processes: each process then starts
+    a new random stream, the same at every such start.
     """
     step, values = distributed.broadcast_from_main(accelerator, lambda: _plain(cast(Snapshot, snapshot)))
     kept = {
@@ -79,7 +79,7 @@ def restore(snapshot: Snapshot | None, training: TrainState, accelerator: Accele
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in kept[OPTIMIZER].items():
         number, _, key = name.partition(".")
-        moments.setdefault(int(number), {})[key] = tensor if tensor.dim() else tensor.cpu()  # AdamW counts there
+        moments.setdefault(int(number), {})[key] = tensor if tensor.dim() else tensor.cpu()  # AdamW's step counter
     training.optimizer.load_state_dict({"state": moments, "param_groups": values["groups"]})
     training.schedule.load_state_dict(values["schedule"])
     if accelerator.scaler is not None:
@@ -97,9 +97,9 @@ def _plain(snapshot: Snapshot) -> tuple[int, dict[str, Any]]:
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, copied to the CPU; tied ones once, as a safetensors file takes none twice.
+    """Parameters and buffers by name, copied to the CPU; tied ones once, because safetensors rejects shared tensors.
 
-    Where adapters are trained, the frozen weights are left out: they are those of the base model.
+    If adapters are trained, frozen weights are omitted: they are those of the base model.
     """
     seen: set[int] = set()
     kept = {}
@@ -136,7 +136,7 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _random_states() -> dict[str, torch.Tensor]:
-    """Every generator that a model's forward pass may draw from, as tensors."""
+    """The states of every random generator that a forward pass may use, as tensors."""
     version, words, gauss = random.getstate()
     assert version == 3
     _, keys, position, has_gauss, cached = np.random.get_state()

@@ -1,7 +1,7 @@
-"""What happens at the end of a step: evaluations, checkpoints, the agreed stop, and the choice of the best.
+"""The end of a step: evaluation, checkpoints, stopping, and selection of the best model.
 
-All of it is in one place, because the order counts: a stop may come in the middle of an evaluation, an evaluation
-decides what a checkpoint holds, and the best weights are read back from a checkpoint.
+All of it is in one place because the order matters: a stop may come during an evaluation, an evaluation decides what a
+checkpoint contains, and the best weights are loaded from a checkpoint.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from job.model.lora import Adapter
 
 DEFAULT_SAVE_LIMIT = 2
-"""Checkpoints that are kept, besides the best, where the user does not say: one may turn out to be damaged."""
+"""Checkpoints to keep in addition to the best one, by default: two, because one may turn out to be damaged."""
 EVALUATION = "evaluation"
-"""File of a checkpoint that holds the predictions of the evaluation made there."""
+"""File of a checkpoint with the predictions of the evaluation at its step."""
 
 
 class StepEnd:
-    """Evaluates, saves and stops when due, and gives the best model in the end. The same calls on every process."""
+    """Evaluates, saves and stops when due, and returns the best model in the end. Call it alike on every process."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class StepEnd:
         tracker: Tracker,
         resumed: Mapping[str, Any] | None,
     ) -> None:
-        """`resumed`: the plain values of the checkpoint resumed from."""
+        """`resumed`: the plain values of the checkpoint to resume from."""
         assert data.train is not None and data.evaluation is not None
         config = context.config
         self._context, self._training, self._data, self._tracker = context, training, data, tracker
@@ -76,7 +76,7 @@ class StepEnd:
             self._evaluation_pending = resumed["pending_evaluation"]
 
     def finish_interrupted_evaluation(self) -> None:
-        """After a resume: the evaluation that the stop cut short."""
+        """After a resume, repeat the evaluation that the stop interrupted."""
         if self._evaluation_pending:
             with self._saving_if_stopped():
                 self._evaluate_now(self._tracker.step / self._per_epoch)
@@ -88,7 +88,7 @@ class StepEnd:
         return self._selection.should_stop or self._tracker.step >= self._tracker.steps
 
     def after_step(self, epoch: float, loss: StepLoss) -> bool:
-        """Evaluate and save if it is time; True if training should stop early.
+        """Evaluate and save if due; True if training should stop early.
 
         Raises:
             Stopped: on every process, after a checkpoint.
@@ -104,11 +104,11 @@ class StepEnd:
         return self._selection.should_stop
 
     def outcome(self) -> Outcome:
-        """The best model, what it predicted, and the test set's predictions by it; `train` is left out."""
+        """The best model with its predictions on the evaluation and test sets; `train` is not set."""
         self._tracker.finish()
         self._flush_records()
         if self._accelerator.is_main_process and not self._selection.has_best:
-            log.warning(f"{self._selection.metric} has no value in any evaluation: the newest model is kept")
+            log.warning(f"{self._selection.metric} was NaN in every evaluation: keeping the newest model")
         model = self._accelerator.unwrap_model(self._training.model, keep_fp32_wrapper=False)
         best_step = self._selection.best_step
         if best_step != self._tracker.step or self._best is None:
@@ -129,7 +129,7 @@ class StepEnd:
             return self._evaluate(test)
 
     def _merge(self, adapter: Adapter) -> None:
-        """Merge the best adapters into the model, and evaluate that, as it is published: merging rounds."""
+        """Merge the best adapters into the model, and evaluate the published model again, because merging rounds."""
         adapter.merge()
         self._best = self._evaluate(self._evaluation)
         step = self._selection.best_step
@@ -141,13 +141,13 @@ class StepEnd:
             self._tracker.flush()
 
     def close(self) -> None:
-        """Nothing is being written any more, and no step follows."""
+        """Finish pending writes; no step may follow."""
         self._vote.close()
         self._writer.close()
 
     @contextlib.contextmanager
     def _saving_if_stopped(self, loss: StepLoss | None = None) -> Iterator[None]:
-        """Where a stop cuts the work within short, save a checkpoint before it goes on."""
+        """Save a checkpoint if a stop interrupts the work inside this context."""
         try:
             yield
         except Stopped as stop:
@@ -158,11 +158,12 @@ class StepEnd:
             raise
 
     def _require_saved(self, stop: Stopped) -> None:
-        """Wait for the last checkpoint. JobError if it could not be written: the run cannot be resumed from here."""
+        """Wait for the last checkpoint. JobError if it could not be written, so that the run cannot resume from
+        here."""
         if not distributed.broadcast_from_main(self._accelerator, self._writer.wait):
             raise JobError(
-                f"stopped by {stop.reason}, and the checkpoint of step {self._tracker.step} could not be written: make "
-                f"room in {self._context.folder.path}, then run the same command again"
+                f"stopped by {stop.reason}, but the checkpoint of step {self._tracker.step} could not be written: free "
+                f"some space in {self._context.folder.path}, then run the same command again"
             ) from None
 
     def _how_to_resume(self) -> str:
@@ -204,7 +205,7 @@ class StepEnd:
         return evaluation.eval_strategy == "steps" and step % (evaluation.eval_steps or 1) == 0
 
     def _save(self, loss: StepLoss | None = None) -> None:
-        """Copy the state, and let it be written in the background. A loss that is not finite is never saved."""
+        """Copy the state and write it in the background. A state with a non-finite loss is never saved."""
         reject_non_finite(loss, cast(Split, self._data.train), self._accelerator)
         begun = time.monotonic()
         tensors, values = state.capture(self._training, self._accelerator)
@@ -231,7 +232,7 @@ class StepEnd:
         return Snapshot(self._tracker.step, selected.best_step, tensors, plain, text)
 
     def _restore_best(self, model: PreTrainedModel, step: int) -> None:
-        """The weights and the evaluation of the best step, from its checkpoint, which the main process reads."""
+        """Load the weights and the evaluation of the best step from its checkpoint, which the main process reads."""
         found = None
         with distributed.raise_on_all(self._accelerator):
             if self._accelerator.is_main_process:
@@ -251,11 +252,11 @@ class StepEnd:
 
 
 def _evaluation(snapshot: Snapshot) -> tuple[np.ndarray, dict[str, float]]:
-    """Logits and scores of the evaluation made at this checkpoint."""
+    """Logits and scores of the evaluation in this checkpoint."""
     return snapshot.tensors[EVALUATION]["logits"].numpy(), snapshot.state["scores"]
 
 
 def fingerprints(data: Data) -> dict[str, str]:
-    """What the examples and their tokens are: a checkpoint's position means nothing on others."""
+    """Identify the examples and their tokens: a checkpoint's position is valid only for these."""
     assert data.train is not None
     return {"source": data.fingerprint, "tokens": data.train.tokens._fingerprint}

@@ -1,4 +1,4 @@
-"""The losses of a step: still on the device, and asked for later, when they have long been computed."""
+"""The losses of a step, kept on the device and read one step later, so that the host does not wait."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class StepLoss:
     Attributes:
         step: number of the step, from 0.
         total: float32[], sum over the global batch.
-        mine: of this process's micro-batches.
-        finite: whether `total` is finite, asked of the device when this was made.
+        mine: losses of this process's micro-batches.
+        finite: returns whether `total` is finite; the copy to the host was started when this was created.
     """
 
     step: int
@@ -35,9 +35,9 @@ class StepLoss:
 
 
 def async_bool(flag: torch.Tensor) -> Callable[[], bool]:
-    """Copy a flag, a bool[], to the host without blocking; the result waits for that copy alone.
+    """Copy a flag, a bool[], to the host without blocking; calling the result waits only for that copy.
 
-    To fetch it later (`flag.item()`) would wait for all that the device has been given since.
+    A later `flag.item()` would wait for all work queued on the device since.
     """
     if flag.device.type != "cuda":
         return lambda: bool(flag)
@@ -55,7 +55,7 @@ def async_bool(flag: torch.Tensor) -> Callable[[], bool]:
 def reject_non_finite(loss: StepLoss | None, split: Split, accelerator: Accelerator) -> None:
     """Raise NonFiniteLoss if the loss of a step is not finite, naming the examples that caused it.
 
-    To be called one step late, when the device has computed it: at once, every step would wait.
+    Call it one step late, when the loss has been computed; otherwise every step would wait for the device.
     """
     if loss is None or loss.finite():
         return
@@ -64,5 +64,5 @@ def reject_non_finite(loss: StepLoss | None, split: Split, accelerator: Accelera
     ]
     found = sorted({row for rows in distributed.gather_objects(accelerator, mine) for row in rows})
     rows = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
-    raise NonFiniteLoss(f"the loss of step {loss.step + 1} is not finite; rows of the training data: {rows}; "
-                        "lower --learning_rate, or look at these rows")  # fmt: skip
+    raise NonFiniteLoss(f"the loss of step {loss.step + 1} is not finite for rows {rows} of the training data: lower "
+                        "--learning_rate, or check these rows")  # fmt: skip

@@ -1,8 +1,8 @@
-"""The vote at the end of a step and before each evaluation batch: stop now, save now, or go on.
+"""The vote at the end of a step and before each evaluation batch: stop now, save now, or continue.
 
-A signal may reach one process only, and clocks differ; so each process votes, and the most urgent vote counts for all.
-It goes over the CPU: Accelerate's check_trigger would wait for the GPU in every step. A process that does not come back
-to the next vote hangs, and is ended.
+A signal may reach only one process, and clocks differ. So each process votes, and the most urgent vote applies to all.
+The vote uses the CPU: Accelerate's check_trigger would wait for the GPU in every step. A process that does not reach
+the next vote in time hangs and is ended.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class Pace:
     """Times of the main process, in seconds.
 
     Attributes:
-        polled: when the vote was last polled.
-        saved: when a checkpoint was last begun.
-        longest: the longest time between two polls, and what a save took: how long a stop may take.
+        polled: time of the last poll.
+        saved: time at which the last checkpoint was started.
+        longest: longest time between two polls.
+        save: longest time for which a checkpoint delayed training.
     """
 
     polled: float
@@ -37,7 +38,7 @@ class Pace:
 
 
 class StopVote:
-    """Polled by every process, the same number of times."""
+    """Every process must poll it the same number of times."""
 
     def __init__(self, run: Run, accelerator: Accelerator) -> None:
         self._run, self._main = run, accelerator.is_main_process
@@ -46,10 +47,10 @@ class StopVote:
         self._pace = Pace(time.monotonic(), time.monotonic())
 
     def poll(self) -> bool:
-        """Whether it is time for a checkpoint; the same answer on every process.
+        """Whether a checkpoint is due; the same result on every process.
 
         Raises:
-            Stopped: on every process, when one of them is to stop.
+            Stopped: on every process, if one of them should stop.
         """
         self._note_time()
         votes = torch.tensor([self._reason(), int(self._save_is_due())])
@@ -61,13 +62,13 @@ class StopVote:
         return bool(save)
 
     def saved(self, seconds: float) -> None:
-        """A checkpoint was begun, and held training up for `seconds`."""
+        """A checkpoint was started and delayed training by `seconds`."""
         now = time.monotonic()
         self._pace.saved = self._pace.polled = now
         self._pace.save = max(self._pace.save, seconds)
 
     def close(self) -> None:
-        """No more polls: what follows may take its time."""
+        """End the polls: what follows has no time limit."""
         faulthandler.cancel_dump_traceback_later()
 
     def _note_time(self) -> None:

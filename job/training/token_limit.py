@@ -1,7 +1,7 @@
-"""How many tokens a forward and backward pass takes at a time, where --max_tokens_per_device is unset.
+"""The default of --max_tokens_per_device.
 
-On a GPU it follows from the device's total memory and the model. It is an estimate with a wide margin: a step that does
-not fit is done again with half the tokens (job/batching/oom.py).
+On a GPU it is estimated from the device's memory and the model, with a wide margin. A step that still does not fit is
+retried with half the tokens (job/batching/oom.py).
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 ON_CPU = 4096
 LEAST, MOST = 4096, 65536
-"""Above this a GPU is no faster."""
+"""Bounds of the default; more tokens do not make a GPU faster."""
 UNKNOWN = 16384
-"""For a model whose configuration does not tell its size."""
+"""Default for a model whose configuration does not state its size."""
 SHARE = 0.6
-"""Of the device's memory; the rest is for CUDA, NCCL, temporary tensors and gaps."""
+"""Usable share of the device's memory; the rest is for CUDA, NCCL, temporary tensors and fragmentation."""
 STATE_BYTES = 18
-"""Of a parameter: weight, gradient and two moments in fp32, and a copy in half precision."""
+"""Bytes per parameter: weight, gradient and two moments in fp32, and a copy in half precision."""
 HIDDEN_BYTES, INTERMEDIATE_BYTES = 32, 8
-"""Saved for the backward pass for each token, layer and channel, in half precision; in fp32 it is twice that. BERT-base
-was measured on an H200 in bf16: 380 KB a token, where these give 590 KB."""
+"""Bytes saved for the backward pass per token, layer and channel, in half precision; twice that in fp32. Measured for
+BERT-base on an H200 in bf16: 380 KB per token, where these estimate 590 KB."""
 CHECKPOINT_BYTES = 4
-"""The same with gradient checkpointing: the input of a layer."""
+"""The same with gradient checkpointing, which saves only the input of a layer."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What of a model decides the memory of a step.
+    """The dimensions of a model that determine the memory of a step.
 
     Attributes:
-        parameters: that are trained.
-        layers, hidden, intermediate: of the model.
-        frozen_bytes: of the parameters that are not trained.
+        parameters: number of trained parameters.
+        layers, hidden, intermediate: dimensions of the model.
+        frozen_bytes: bytes of the parameters that are not trained.
     """
 
     parameters: int
@@ -51,7 +51,7 @@ class Size:
 
 
 def default(model: PreTrainedModel, accelerator: Accelerator, checkpointing: bool) -> int:
-    """Tokens of a forward pass, the same on every process: what fits where there is least memory."""
+    """Tokens per forward pass: what fits on the process with the least memory, the same on every process."""
     if accelerator.device.type != "cuda":
         return ON_CPU
     size, memory = size_of(model), torch.cuda.get_device_properties(accelerator.device).total_memory
@@ -71,13 +71,13 @@ def fitting(size: Size, memory: int, half: bool, checkpointing: bool) -> int:
 
 
 def size_of(model: PreTrainedModel) -> Size | None:
-    """The size that the configuration tells; None if it tells no width or depth."""
+    """The size according to the model's configuration; None if it states no width or depth."""
     config = model.config.get_text_config()
     hidden, layers = (getattr(config, name, None) for name in ("hidden_size", "num_hidden_layers"))
     if not isinstance(hidden, int) or not isinstance(layers, int):
         return None
     names = ("intermediate_size", "hidden_dim", "ffn_dim", "n_inner", "d_ff")
-    told = next((value for name in names if isinstance(value := getattr(config, name, None), int)), 4 * hidden)
+    width = next((value for name in names if isinstance(value := getattr(config, name, None), int)), 4 * hidden)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.nbytes for p in model.parameters() if not p.requires_grad)
-    return Size(trained, layers, hidden, told, frozen)
+    return Size(trained, layers, hidden, width, frozen)

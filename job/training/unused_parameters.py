@@ -1,4 +1,4 @@
-"""What is done about parameters that no row of the training data uses (job/model/unused.py), before DDP is made."""
+"""Handles parameters that no row of the training data uses (job/model/unused.py), before DDP is set up."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PROBED_ROWS = 4
-"""Rows of the shorter half that are computed, besides the longest row."""
+"""Rows of the shorter half that are computed, in addition to the longest row."""
 
 
 def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, accelerator: Accelerator) -> None:
-    """Freeze what no row uses, on any number of processes alike, or let DDP look for it in every step."""
+    """Freeze what no row uses, for any number of processes, or let DDP search for it in every step."""
     model.to(accelerator.device)
     by_length = np.argsort(split.lengths, kind="stable")
     shorter = np.linspace(0, len(by_length) // 2, PROBED_ROWS).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The verb `docker`: the command line's words -> a plan, carried out or printed."""
+"""The verb `docker`: its arguments -> a plan, which is executed or printed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from launch.docker import command
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parsing.add_recipe(parser)
-    parser.add_argument("--gpus", type=parsing.count, metavar="N", help="GPUs to use; 0: none (default: all)")
-    parser.add_argument("--image", type=image, metavar="NAME", help=f"the image (default: {command.IMAGE})")
-    parser.add_argument("--dry_run", action="store_true", help="print the command, start nothing")
+    parser.add_argument("--gpus", type=parsing.count, metavar="N", help="number of GPUs; 0: use the CPU (default: all)")
+    parser.add_argument("--image", type=image, metavar="NAME", help=f"name of the image (default: {command.IMAGE})")
+    parser.add_argument("--dry_run", action="store_true", help="only print the command")
 
 
 def image(text: str) -> str:
-    """An image's name; nothing, as an unset variable gives it, means the usual one."""
+    """An image's name; the default for an empty value, which an unset make variable gives."""
     if not re.fullmatch(r"([a-zA-Z0-9][\w.:/@-]*)?", text):
-        raise argparse.ArgumentTypeError(f"takes an image's name, not {text!r}")
+        raise argparse.ArgumentTypeError(f"takes the name of an image, not {text!r}")
     return text or command.IMAGE
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Train in a container: this process becomes docker's client."""
+    """Train in a container; this process is replaced by the docker client."""
     dotenv = environment.load_dotenv()
     words = parsing.job_words(arguments)
     settings = config.parse(words)
@@ -42,5 +42,5 @@ def train(arguments: argparse.Namespace) -> int:
         print(plan)
         return 0
     if not machine.gpus:
-        print("no GPU can be seen here: the container has the CPU", file=sys.stderr, flush=True)
+        print("no GPU found: training on the CPU", file=sys.stderr, flush=True)
     return command.run(plan, request.image, command.writable(request, machine, here))

@@ -1,13 +1,13 @@
-"""Train in a container of the image (docker/Dockerfile): a request -> the `docker run` that carries it out.
+"""Train in a container of the image (docker/Dockerfile): a request -> a `docker run` command.
 
-The container sees what the command names and nothing else: the run folder and the caches to write, data and model to
-read, each under the path that it has here, so that the job's words mean the same inside and out. Variables are named,
-never written out: their values pass from this process to docker's. `.env` is read here; docker's --env-file has other
-rules. This process becomes docker's client, which passes signals on: Ctrl-C reaches the job as `docker stop` does.
+The container sees only what the command mounts: the run folder and the caches for writing, data and model for reading,
+each under its path on the host, so that the job's arguments are valid inside and outside. Variables are passed by name;
+docker takes their values from this process, so they are not on the command line. `.env` is read here, because docker's
+--env-file has other quoting rules. This process is replaced by the docker client, which forwards signals: Ctrl-C
+reaches the job as `docker stop` does.
 
-Refused: mounting the working folder whole, which is shorter and shows the job its .env; a terminal for the progress
-bar (-t), with which the client passes no signals on; pulling an image that is not here, since the plain name `muster`
-on a registry is not ours to vouch for.
+Alternatives considered: mounting the whole working directory is shorter but exposes .env to the job; with a terminal
+for the progress bar (-t) the client forwards no signals; pulling a missing image could run somebody else's `muster`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,9 @@ from launch.plan import Plan
 
 IMAGE = "muster"
 STOP_SECONDS = 300
-"""Between `docker stop` and SIGKILL: room for a step or an evaluation, and a checkpoint."""
+"""Time between `docker stop` and SIGKILL: enough for a step or an evaluation, and a checkpoint."""
 SHARED_MEMORY = "8g"
-"""A limit, not a reservation: NCCL needs more than docker's 64 MB. With --ipc=host a killed job would leave its own."""
-"""For the run's manifest; its value is looked up when the plan is carried out."""
+"""A limit, not a reservation: NCCL needs more than docker's 64 MB. --ipc=host would leave segments of killed jobs."""
 FILES = ("HF_TOKEN_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 PASSED = re.compile(
     rf"(CUDA|GLOO|HF|MLFLOW|NCCL|PYTORCH|TOKENIZERS|TORCH|TORCHINDUCTOR|TRITON|UCX|WANDB)_\w+|OMP_NUM_THREADS|(?i:HTTPS?|NO)_(?i:PROXY)|{'|'.join(FILES)}"
@@ -45,25 +44,25 @@ PASSED = re.compile(
 HOST_ONLY = re.compile(
     r"PATH|HOME|USER|LOGNAME|TMPDIR|VIRTUAL_ENV|(CUDA|NVIDIA)_VISIBLE_DEVICES|CUDA_(HOME|PATH|ROOT)|(PYTHON|LD_|DOCKER_|MUSTER_)\w*"
 )
-"""True outside only: not passed on where .env sets it."""
+"""Variables that are valid on the host only: not passed on, even if .env sets them."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine offers, and who asks."""
+    """This machine's GPUs, caches and variables, and the user."""
 
     gpus: int
     devices: tuple[str, ...] | None
-    """Those that CUDA_VISIBLE_DEVICES names; None: all."""
+    """GPUs in CUDA_VISIBLE_DEVICES; None: all."""
     user: str
-    """uid:gid, to whom what the job writes will belong."""
+    """uid:gid, the owner of what the job writes."""
     host: str
     variables: tuple[str, ...]
-    """Names of what reaches the job by inheritance."""
+    """Names of the variables that are passed to the job."""
     caches: tuple[Path, ...]
     """HF_HOME first."""
     files: tuple[Path, ...]
-    """Files that variables name."""
+    """Files that variables refer to."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +72,18 @@ class Request:
     job: tuple[str, ...]
     """The job's command line: an optional recipe, then flags."""
     gpus: int | None
-    """GPUs to use; None: all there are; 0: train on the CPU."""
+    """Number of GPUs; None: all; 0: train on the CPU."""
     image: str
     run: Path | None
-    """The run folder; None: a new one below runs/."""
+    """The run folder; None: a new one in runs/."""
     reads: tuple[Path, ...]
-    """Files and folders that the job's flags name."""
+    """Files and folders in the job's flags."""
     writes: tuple[Path, ...] = ()
-    """Folders that the job writes to, beside the run folder and the caches."""
+    """Folders that the job writes to, in addition to the run folder and the caches."""
 
 
 def look(environ: Mapping[str, str], dotenv: Iterable[str]) -> Machine:
-    """This machine; `dotenv` names what .env sets, all of which is meant for the job."""
+    """Inspect this machine; `dotenv` has the names of the variables in .env, which are all passed to the job."""
     devices = local.named_gpus(environ)
     passed = {name for name in environ if PASSED.fullmatch(name)} | set(dotenv)
     named = (Path(environ[name]).absolute() for name in FILES if environ.get(name))
@@ -100,7 +99,7 @@ def look(environ: Mapping[str, str], dotenv: Iterable[str]) -> Machine:
 
 
 def request(words: tuple[str, ...], settings: Config, gpus: int | None, image: str, directory: Path) -> Request:
-    """What `words`, parsed to `settings`, ask for in `directory`: the paths among them that exist are to be read."""
+    """The request of the arguments `words`, parsed to `settings`, in `directory`. Existing paths in them are inputs."""
     run = settings.run.output_dir
     read = reads.with_links(reads.of_job(words, settings, directory))
     writes = reads.answers_folder(settings, directory)
@@ -108,7 +107,7 @@ def request(words: tuple[str, ...], settings: Config, gpus: int | None, image: s
 
 
 def plan(request: Request, machine: Machine, directory: Path) -> Plan:
-    """The command for `request`; Refused where this machine cannot do it."""
+    """The command for `request`; Refused if this machine cannot run it."""
     name = container(request.run)
     settings = {
         "HF_HOME": str(machine.caches[0]),
@@ -130,22 +129,22 @@ def plan(request: Request, machine: Machine, directory: Path) -> Plan:
 
 
 def run(plan: Plan, image: str, folders: Iterable[Path]) -> NoReturn:
-    """Make the `folders` that the job writes to and become the client of docker, whose exit code is the job's.
+    """Create the `folders` that the job writes to, then exec the docker client, whose exit code is the job's.
 
     Raises:
-        Refused: docker or the image is not here, or a folder cannot be made.
+        Refused: docker or the image is missing, or a folder cannot be created.
     """
     digest = _digest(image)
-    for folder in folders:  # docker would make them root's
+    for folder in folders:  # docker would create them as root
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Refused(f"{folder} cannot be made: {error.strerror}") from None
+            raise Refused(f"{folder} cannot be created: {error.strerror}") from None
     os.execvpe(plan.argv[0], plan.argv, {**os.environ, **dict(plan.environment), contract.IMAGE_DIGEST: digest})
 
 
 def container(run: Path | None) -> str | None:
-    """The container's name: the run folder's, so that docker refuses a second container for the same run."""
+    """The container's name, from the run folder's, so that docker rejects a second container for the same run."""
     if run is None:
         return None
     return f"muster-{re.sub('[^a-zA-Z0-9_.-]', '_', run.name)}-{hashlib.sha256(bytes(run)).hexdigest()[:8]}"
@@ -166,14 +165,14 @@ def _gpus(request: Request, machine: Machine) -> list[str]:
 
 
 def _mounts(writable: Iterable[Path], readable: Iterable[Path]) -> list[str]:
-    """Each path once and at the same place; what lies in a folder mounted to be written needs no mount of its own."""
+    """Each path once, at the same place; paths inside a writable folder need no mount of their own."""
     folders = sorted(set(writable))
     files = sorted({path for path in readable if not any(path.is_relative_to(folder) for folder in folders)})
     return [*map(_mount, folders), *(_mount(path, "readonly") for path in files)]
 
 
 def _mount(path: Path, *options: str) -> str:
-    """docker reads the value as a line of csv."""
+    """docker parses the value as a line of csv."""
     value = io.StringIO()
     csv.writer(value, lineterminator="").writerow(["type=bind", f"source={path}", f"target={path}", *options])
     return f"--mount={value.getvalue()}"
@@ -182,10 +181,10 @@ def _mount(path: Path, *options: str) -> str:
 def _digest(image: str) -> str:
     """The id of `image`; Refused if it cannot be run here."""
     if shutil.which("docker") is None:
-        raise Refused("docker is not installed here: `make train` trains without it")
+        raise Refused("docker is not installed: use `make train`, which trains without it")
     command = ["docker", "image", "inspect", "--format={{.Id}}", image]
     look = subprocess.run(command, capture_output=True, text=True, check=False)
     if look.returncode:
         reason = (look.stderr.strip().splitlines() or ["docker image inspect failed"])[-1]
-        raise Refused(f"no image {image} to run: `make image` builds it, `docker pull` fetches one ({reason})")
+        raise Refused(f"image {image} not found: build it with `make image`, or `docker pull` one ({reason})")
     return look.stdout.strip()

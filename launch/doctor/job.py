@@ -22,8 +22,8 @@ from launch import caches, reads, sites
 from launch.doctor import outcome
 from launch.doctor.checks import START, Finding, Problem
 from launch.plan import Plan
+from launch.runs import explanations
 from launch.runs import slurm as asked
-from launch.runs import words
 from launch.sites import Site
 from launch.slurm import containers, executor, queueing, script, snapshot
 
@@ -163,7 +163,7 @@ def wait(job: str, seconds: int, tell: Callable[[str], object], limit: float = 6
                 until = began + limit
             if found and found.waits and found.reason not in (reason, "None"):
                 reason = found.reason
-                tell(f"job {job} {words.pending(reason)}")
+                tell(f"job {job} {explanations.pending(reason)}")
             if time.monotonic() > until:
                 raise _too_late(job, reason, bool(began), seconds)
             time.sleep(POLL)
@@ -176,7 +176,7 @@ def _too_late(job: str, reason: str, started: bool, seconds: int) -> Problem:
     if started:
         return Problem(f"job {job} did not end in time and was cancelled",
                        "look for a node that hangs: the logs, scontrol show job")  # fmt: skip
-    pending = words.pending(reason or "None")
+    pending = explanations.pending(reason or "None")
     return Problem(f"job {job} did not start within {seconds} s and was cancelled: it {pending} ({reason or 'None'})",
                    "try again later, with a longer --wait or in another --partition")  # fmt: skip
 

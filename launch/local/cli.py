@@ -1,4 +1,4 @@
-"""The verb `local`: the command line's words -> a plan, carried out or printed."""
+"""The verb `local`: its arguments -> a plan, which is executed or printed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from launch.local import command, jobs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parsing.add_recipe(parser)
-    parser.add_argument("--gpus", type=parsing.count, metavar="N", help="GPUs to use; 0: none (default: all)")
-    parser.add_argument("--tasks", type=parsing.count, metavar="N", help="processes on the CPU (default: 1)")
-    parser.add_argument("--dry_run", action="store_true", help="print the command, start nothing")
+    parser.add_argument("--gpus", type=parsing.count, metavar="N", help="number of GPUs; 0: use the CPU (default: all)")
+    parser.add_argument("--tasks", type=parsing.count, metavar="N", help="number of processes on the CPU (default: 1)")
+    parser.add_argument("--dry_run", action="store_true", help="only print the command")
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Train on this machine; the job's exit code."""
+    """Train on this machine and return the job's exit code."""
     environment.refuse_unjoined_tasks(os.environ)
     environment.load_dotenv()
     words = parsing.job_words(arguments)

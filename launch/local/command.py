@@ -1,9 +1,9 @@
-"""Train on this machine: one process a GPU, or some on the CPU.
+"""Train on this machine: one process per GPU, or some on the CPU.
 
-GPUs and a single process are left to `accelerate launch`, which knows cards that need settings of their own. With --cpu
-it would start one process whatever number is asked for, so several CPU processes are torch.distributed.run's. Both are
-run by this interpreter rather than found on PATH, and accelerate is given its configuration file, so that a plan means
-the same on every machine. Refused: starting the ranks ourselves, which is a launcher to maintain.
+GPUs and a single process use `accelerate launch`, which knows GPUs that need special settings. With --cpu it starts
+only one process, so several CPU processes use torch.distributed.run. Both are run by this interpreter, not found on
+PATH, and accelerate gets its configuration file, so that a plan means the same on every machine. Alternative
+considered: starting the ranks ourselves, which would be a launcher to maintain.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ DEVICE = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine offers."""
+    """The resources of this machine."""
 
     gpus: int
-    """GPUs that a process started here would see."""
+    """GPUs that are visible to a process."""
     cores: int
-    """Cores that it may use."""
+    """Cores that a process may use."""
     omp_num_threads: str
-    """What the user set of that name, or nothing."""
+    """OMP_NUM_THREADS as set by the user; empty if unset."""
 
 
 @dataclass(frozen=True)
@@ -46,46 +46,45 @@ class Request:
     job: tuple[str, ...]
     """The job's command line: an optional recipe, then flags."""
     mixed_precision: str | None
-    """The job's setting; None means the launcher's, which is `no`."""
+    """The job's setting; None: the launcher's default, `no`."""
     gpus: int | None
-    """GPUs to use; None: all there are; 0: train on the CPU."""
+    """Number of GPUs; None: all; 0: train on the CPU."""
     tasks: int | None
-    """Processes on the CPU; None: one."""
+    """Number of processes on the CPU; None: one."""
 
 
 def look(environ: Mapping[str, str]) -> Machine:
-    """This machine, without importing torch."""
+    """Inspect this machine, without importing torch."""
     return Machine(_visible_gpus(environ), environment.cores(), environ.get("OMP_NUM_THREADS", ""))
 
 
 def plan(request: Request, machine: Machine, directory: Path) -> Plan:
-    """The command for `request`; Refused where this machine cannot do it."""
+    """The command for `request`; Refused if this machine cannot run it."""
     count = gpus(request.gpus, machine.gpus)
     if request.tasks is not None and request.tasks < 1:
         raise Refused(f"--tasks must be above 0, not {request.tasks}")
     if count and request.tasks is not None:
-        raise Refused("--tasks is for the CPU, GPUs have one process each: leave it out, or add --gpus 0")
+        raise Refused("--tasks applies to the CPU only, GPUs have one process each: remove it, or add --gpus 0")
     if not count and (request.tasks or 1) > 1:
         return _with_torch(request, machine, directory)
     return _with_accelerate(request, machine, directory, count)
 
 
 def run(plan: Plan, log: Path) -> int:
-    """Carry out `plan` and return the job's exit code; its output is copied to `log`."""
+    """Run `plan` and return the job's exit code; its output is copied to `log`."""
     return supervisor.run(plan, log=log)
 
 
 def require_training() -> None:
-    """Refused where the packages that train are missing."""
+    """Refused if the packages for training are not installed."""
     if importlib.util.find_spec("accelerate") is None:
-        raise Refused("training is not installed here: run `make setup`, or pip install -e '.[train]'")
+        raise Refused("the packages for training are not installed: run `make setup`, or pip install -e '.[train]'")
 
 
 def gpus(asked: int | None, there: int) -> int:
-    """How many GPUs to use: as asked, else all; Refused if there are fewer."""
+    """The number of GPUs to use: as requested, else all; Refused if there are fewer."""
     if asked is not None and asked > there:
-        raise Refused(f"--gpus {asked} is more than the {there} that can be seen here (CUDA_VISIBLE_DEVICES, or what "
-                      "nvidia-smi -L lists)")  # fmt: skip
+        raise Refused(f"--gpus {asked}: only {there} are visible (in CUDA_VISIBLE_DEVICES, else nvidia-smi -L)")
     return there if asked is None else asked
 
 
@@ -107,7 +106,7 @@ def _with_accelerate(request: Request, machine: Machine, directory: Path, gpus: 
 def _with_torch(request: Request, machine: Machine, directory: Path) -> Plan:
     processes = request.tasks or 1
     settings = {
-        "ACCELERATE_USE_CPU": "true",  # without it each process believes that it is alone
+        "ACCELERATE_USE_CPU": "true",  # otherwise each process assumes that it is the only one
         "ACCELERATE_MIXED_PRECISION": request.mixed_precision or "no",
         "OMP_NUM_THREADS": str(_threads(machine, processes)),
     }
@@ -116,12 +115,12 @@ def _with_torch(request: Request, machine: Machine, directory: Path) -> Plan:
 
 
 def _quietly(launcher: str, *flags: str, request: Request) -> tuple[str, ...]:
-    """The command line of a launcher's module; -P: nothing in the user's folder is taken for one of its modules."""
+    """The command line of a launcher's module; -P: modules in the working directory are not imported."""
     return (sys.executable, "-P", str(HERE / "wrap_launcher.py"), launcher, *flags, str(TRAIN), *request.job)
 
 
 def _threads(machine: Machine, processes: int) -> int:
-    """OpenMP threads of each process: what the user set, else an equal share of the cores."""
+    """OpenMP threads of each process: as set by the user, else an equal share of the cores."""
     if re.fullmatch("[1-9][0-9]*", machine.omp_num_threads):
         return int(machine.omp_num_threads)
     return max(1, machine.cores // processes)
@@ -137,16 +136,16 @@ def _visible_gpus(environ: Mapping[str, str]) -> int:
     except (OSError, subprocess.SubprocessError):
         return 0
     lines = listed.stdout.splitlines()
-    # CUDA shows a process one MIG device, whatever number there is, and beside it no whole GPU.
+    # CUDA shows a process a single MIG device, and no whole GPU in addition.
     return (
         1 if any(line.lstrip().startswith("MIG ") for line in lines) else sum(line.startswith("GPU ") for line in lines)
     )
 
 
 def named_gpus(environ: Mapping[str, str]) -> tuple[str, ...] | None:
-    """What CUDA_VISIBLE_DEVICES names; like CUDA, only up to the first that is no device (-1, NoDevFiles).
+    """The devices in CUDA_VISIBLE_DEVICES; like CUDA, only up to the first invalid one (-1, NoDevFiles).
 
-    None where it is not set: all GPUs.
+    None if it is not set: all GPUs.
     """
     named = environ.get("CUDA_VISIBLE_DEVICES")
     return None if named is None else tuple(takewhile(DEVICE.fullmatch, (name.strip() for name in named.split(","))))

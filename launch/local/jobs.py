@@ -1,6 +1,6 @@
-"""What a job on this machine leaves in its run folder: jobs/<host>-<pid>-<time>/ with job.json, settings and a log.
+"""The record of a local job in its run folder: jobs/<host>-<pid>-<time>/ with job.json, settings and a log.
 
-In a container of the image this very launcher runs inside, and records the job as docker's.
+In a container of the image this launcher runs inside the container and records the job as docker's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LocalJob:
 
     run: Path
     is_new: bool
-    """The run folder was made for it."""
+    """Whether the run folder was created for this job."""
     record: Record
 
     @property
@@ -39,20 +39,20 @@ class LocalJob:
 
     @property
     def environment(self) -> tuple[tuple[str, str], ...]:
-        """What the job must be told."""
+        """Variables to pass to the job."""
         return ((contract.RUN_FOLDER, str(self.run)),) if self.is_new else ()
 
     def discard_if_new(self) -> None:
-        """Remove a new run folder without any work: a rejected request leaves no trace."""
+        """Remove a new run folder that contains no work: a rejected request leaves no trace."""
         if self.is_new and not RunFolder(self.run).holds_work():
             files.remove(self.run)
 
 
 def begin(settings: Config, name: str, flags: Sequence[str], tasks: int, environ: Mapping[str, str]) -> LocalJob:
-    """Make the run folder, if it is new, and the job's own folder in it.
+    """Create the run folder, if it is new, and the job's own folder in it.
 
     Raises:
-        Refused: another run's folder, or one that cannot be written.
+        Refused: the folder belongs to another run, or cannot be written.
     """
     chosen = settings.run.output_dir
     if chosen is not None:

@@ -1,7 +1,7 @@
-"""The job's output goes to the terminal as ever, and a copy into a file.
+"""Copies the job's output to a file, in addition to the terminal.
 
-Where the launcher's own stream is a terminal the job gets a terminal too (a pseudo-terminal), so that its progress bars
-stay as they are; in the file a line that was rewritten is there once, as it was at last.
+If the launcher's own stream is a terminal, the job gets a pseudo-terminal, so that its progress bars still work. The
+file contains only the last version of a line that was rewritten.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 JOIN_SECONDS = 5.0
-"""How long the rest of the output is waited for after the job's end."""
+"""How long to wait for the rest of the output after the job has ended."""
 
 
 @dataclass
 class Output:
-    """What the job is started with; None: the launcher's own streams."""
+    """The job's output streams; None: the launcher's own."""
 
     stdout: int | None = None
     stderr: int | None = None
 
     def close(self) -> None:
-        """To be called once the job has been started: the copy ends when nobody can write any more."""
+        """Call it after the job has been started: copying ends when the last writer closes the stream."""
         for handle in {self.stdout, self.stderr} - {None}:
             with contextlib.suppress(OSError):
                 os.close(handle)  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ class Output:
 
 @dataclass
 class _Lines:
-    """Whole lines of one stream, for a file that several write to."""
+    """Whole lines of one stream, for a file that several streams write to."""
 
     file: BinaryIO
     lock: threading.Lock
@@ -45,7 +45,7 @@ class _Lines:
     def add(self, data: bytes) -> None:
         *lines, rest = (self.rest + data).split(b"\n")
         self._write(b"".join(_last_version(line) + b"\n" for line in lines))
-        cut = rest.rfind(b"\r", 0, -1)  # what was rewritten since need not be kept
+        cut = rest.rfind(b"\r", 0, -1)  # earlier versions of a rewritten line are dropped
         self.rest = rest[max(cut, 0) :]
 
     def end(self) -> None:
@@ -64,14 +64,14 @@ def _last_version(line: bytes) -> bytes:
 
 @contextlib.contextmanager
 def copied(path: Path | None) -> Iterator[Output]:
-    """Streams for the job whose content is copied to `path`, which is appended to; none where `path` is None."""
+    """Streams for the job whose content is appended to `path`; the launcher's own if `path` is None."""
     if path is None:
         yield Output()
         return
     with path.open("ab") as file:
         lock = threading.Lock()
         targets = [sys.stdout.fileno(), sys.stderr.fileno()]
-        if os.path.sameopenfile(*targets):  # one stream for both keeps their order
+        if os.path.sameopenfile(*targets):  # a single stream keeps stdout and stderr in order
             targets.pop()
         pairs = [_pair(target) for target in targets]
         threads = [
@@ -90,7 +90,7 @@ def copied(path: Path | None) -> Iterator[Output]:
 
 
 def _pair(target: int) -> tuple[int, int]:
-    """An end to read from, and one for the job to write to that is what `target` is: a terminal or not."""
+    """A pipe (read end, write end), or a pseudo-terminal if `target` is a terminal."""
     if not os.isatty(target):
         return os.pipe()
     import fcntl
@@ -98,7 +98,7 @@ def _pair(target: int) -> tuple[int, int]:
 
     read, write = os.openpty()
     settings = termios.tcgetattr(write)
-    settings[1] &= ~termios.OPOST  # the real terminal turns line breaks into what it needs
+    settings[1] &= ~termios.OPOST  # the real terminal converts line breaks
     termios.tcsetattr(write, termios.TCSANOW, settings)
     fcntl.ioctl(write, termios.TIOCSWINSZ, fcntl.ioctl(target, termios.TIOCGWINSZ, bytes(8)))
     return read, write
@@ -106,7 +106,7 @@ def _pair(target: int) -> tuple[int, int]:
 
 def _copy(read: int, target: int, lines: _Lines) -> None:
     while data := _read(read):
-        with contextlib.suppress(OSError):  # nobody reads on: the file still gets it
+        with contextlib.suppress(OSError):  # the terminal may be closed; the file still gets the output
             _write_all(target, data)
         lines.add(data)
     lines.end()
@@ -116,7 +116,7 @@ def _copy(read: int, target: int, lines: _Lines) -> None:
 def _read(handle: int) -> bytes:
     try:
         return os.read(handle, 1 << 16)
-    except OSError:  # a pseudo-terminal's end
+    except OSError:  # end of a pseudo-terminal
         return b""
 
 

@@ -1,17 +1,17 @@
-"""Run a launcher's module (`accelerate.commands.launch`, `torch.distributed.run`) so that only the job is heard.
+"""Runs a launcher's module (`accelerate.commands.launch`, `torch.distributed.run`) without the launcher's own output.
 
     python -P launch/local/wrap_launcher.py torch.distributed.run --standalone --nproc-per-node 2 job/train.py mrpc
 
-Both answer a job's failure with a traceback or report of their own, under which the job's one line is lost, and with
-exit code 1. Here the launcher's part is dropped, its exit code is the job's, and a line is written only where the job
-could not speak: it was killed. What the launcher itself does wrong keeps its traceback.
+If a job fails, both print a traceback or report of their own, which buries the job's one line, and exit with code 1.
+Here the launcher's output is dropped, its exit code is the job's, and a line is printed only if the job was killed and
+so could not print its own. Errors of the launcher itself keep their traceback.
 
-Both also misjudge signals: accelerate dies and leaves the job behind; torch passes SIGTERM on, kills 30 seconds later,
-and dies of SIGUSR2. The supervisor signals every process itself, so once the job runs its launcher has only to stay. It
-runs in a thread, where torch installs no handlers. Refused: silencing stderr, which is also the job's, and patching
-either package.
+Both also handle signals badly: accelerate dies and leaves the job running; torch forwards SIGTERM, kills 30 seconds
+later, and dies of SIGUSR2. The supervisor signals every process itself, so once the job runs the launcher only has to
+survive. It runs in a thread, where torch installs no handlers. Alternatives considered: silencing stderr, which is also
+the job's, and patching either package.
 
-Standard library only, and nothing of this project: it runs where the launcher runs.
+Standard library only, nothing of this project: it runs in the launcher's process.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ FATAL_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, s
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run module `argv[0]` with the rest as its arguments; the exit code of the job it launched."""
-    _outlive_signals()
+    """Run module `argv[0]` with the rest as its arguments; returns the exit code of the job."""
+    _survive_signals()
     logging.disable(logging.ERROR)
     sys.argv = list(argv)
     with ThreadPoolExecutor(1) as thread:
@@ -49,8 +49,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _outlive_signals() -> None:
-    """Stay when signalled, once a job is there that was signalled too; before that, end as usual."""
+def _survive_signals() -> None:
+    """Survive signals once the job runs, which is signalled too; before that, end as usual."""
     launched = threading.Event()
 
     def notice(event: str, details: tuple[Any, ...]) -> None:
@@ -63,21 +63,21 @@ def _outlive_signals() -> None:
             os.kill(os.getpid(), number)
 
     sys.addaudithook(notice)
-    for number in OUTLIVED:  # a handler, not SIG_IGN: the job would inherit that
+    for number in SURVIVED:  # a handler, not SIG_IGN: the job would inherit that
         signal.signal(number, handle)
 
 
 def _by_time(error: Any) -> dict[int, int]:
-    """Rank -> exit code of the processes that failed, in torch's ChildFailedError, the first to fail first."""
+    """Rank -> exit code of the failed processes in torch's ChildFailedError, in order of failure."""
     failures = sorted(error.failures.items(), key=lambda item: item[1].timestamp)
     return {rank: failure.exitcode for rank, failure in failures}
 
 
 def _report(codes: dict[int, int]) -> int:
-    """Print which rank was killed, if any; the exit code, in the shell's form, of what ended the job."""
+    """Print which rank was killed, if any; returns the exit code of the first failure, as a shell would."""
     for rank, code in codes.items():
         if -code in FATAL_SIGNALS:
-            hint = ": the machine's memory may be too small" if -code == signal.SIGKILL else ""
+            hint = ": the machine may be out of memory" if -code == signal.SIGKILL else ""
             print(f"error: rank {rank} was killed by {signal.Signals(-code).name}{hint}", file=sys.stderr, flush=True)
             return 128 - code
     first = next(iter(codes.values()))

@@ -1,8 +1,8 @@
-"""`cancel`: end runs so that nothing is lost.
+"""`cancel`: stop runs without losing work.
 
-A running job is sent SIGTERM, on which it saves a checkpoint and stops; that is no preemption, so it is not requeued. A
-waiting one is taken out of the queue. Only when Slurm, or the process table, confirms the end does status.json say
-CANCELLED: until then the job itself may write there.
+A running job gets SIGTERM: it saves a checkpoint and stops. Slurm does not record a preemption, so it is not requeued.
+A waiting job is removed from the queue. status.json is set to CANCELLED only after Slurm, or the process table,
+confirms the end: until then the job itself may write it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from launch.runs.states import View
 
 POLL_SECONDS = 1.0
 SAVE_SECONDS = 180.0
-"""How long a running job has to save and end before it is cancelled without."""
+"""How long a running job may take to save and end before it is cancelled without saving."""
 END_SECONDS = 120.0
-"""How long an end without saving may take: Slurm's KillWait and some more."""
+"""How long an end without saving may take: Slurm's KillWait plus a margin."""
 ENDED = ("DONE", "FAILED", "NEEDS_HUMAN")
-"""States that a run may reach by itself while it is being cancelled: they stay."""
+"""States that a run may reach by itself while it is being cancelled; they are kept."""
 
 
 @dataclass
@@ -42,16 +42,16 @@ class Cancellation:
     run: RunState
     job: Job
     saves: bool
-    """Whether it was asked to save, so that it has SAVE_SECONDS."""
+    """Whether it saves first, for which it has SAVE_SECONDS."""
     killed: bool = False
-    """Whether a job that did not end by itself was cancelled the hard way."""
+    """Whether it was cancelled without saving."""
 
 
 def cancel(runs: Sequence[str], *, queued: bool, as_json: bool = False) -> int:
-    """End the runs that `runs` names, or all that wait; 0 when every one has ended. JSON: what became of each.
+    """Cancel the given runs, or all queued ones; returns 0 if every one has ended. JSON: the final state of each.
 
     Raises:
-        Refused: a run that is not there or cannot be reached from here, or Slurm does not answer; nothing was done.
+        Refused: a run does not exist or cannot be reached from here, or Slurm does not answer; nothing was cancelled.
     """
     views = _chosen(runs, queued)
     wanted = [planned for view in views if (planned := _plan(view))]
@@ -67,9 +67,9 @@ def cancel(runs: Sequence[str], *, queued: bool, as_json: bool = False) -> int:
 
 def _chosen(runs: Sequence[str], queued: bool) -> list[View]:
     if queued and runs:
-        raise Refused("--queued means all runs that wait: leave out the names")
+        raise Refused("--queued cancels all queued runs: remove the names, or remove --queued")
     if not queued and not runs:
-        raise Refused("name the runs to cancel, or --queued for all that wait; `status` lists them")
+        raise Refused("name the runs to cancel, or use --queued for all queued ones; `status` lists them")
     found = [folders.below(), *map(folders.elements, folders.sweeps())] if queued else map(_find, runs)
     paths = list(dict.fromkeys(path for some in found for path in some))
     views, problem = states.look(paths, time.time())
@@ -78,7 +78,7 @@ def _chosen(runs: Sequence[str], queued: bool) -> list[View]:
     if queued:
         views = [view for view in views if view.state == "QUEUED"]
         if not views:
-            _say(f"nothing waits in {folders.RUNS}/")
+            _say(f"no queued runs in {folders.RUNS}/")
     return views
 
 
@@ -90,37 +90,37 @@ def _find(run: str) -> list[Path]:
 
 
 def _plan(view: View) -> Cancellation | None:
-    """How the run is to be ended; None where there is nothing to end."""
+    """How to end the run; None if there is nothing to end."""
     run, job = view.run, view.run.job
     alive = view.slurm is not None and not view.slurm.has_ended
     if view.state not in ("QUEUED", "RUNNING") and not alive:
         _say(f"{run.name} is {view.state}: nothing to cancel")
         return None
     if job is None:
-        raise Refused(f"{run.name} was not started by this launcher: stop it where it was started")
+        raise Refused(f"{run.name} was not started by this launcher: stop it with the tool that started it")
     if job.launcher == "slurm":
         return Cancellation(run, job, saves=view.slurm is not None and view.slurm.runs and run.state == "RUNNING")
     if job.host != socket.gethostname():
         raise Refused(f"{run.name} runs on {job.host}: cancel it there")
     if not _process_runs(job):
-        raise Refused(f"{run.name} has no {_process(job)} on {job.host} any more: it ends by itself, look at `status`")
+        raise Refused(f"{run.name}: {_process(job)} on {job.host} has ended: see `status {run.name}`")
     return Cancellation(run, job, saves=True)
 
 
 def _begin(cancellation: Cancellation) -> bool:
-    """Send what ends the run; whether that worked."""
+    """Send the signal or command that ends the run; returns whether that worked."""
     run, job, saves = cancellation.run, cancellation.job, cancellation.saves
     if job.launcher == "slurm":
         problem = slurm.scancel(job.id, job.cluster, "TERM" if saves else "")
         cancellation.killed = not saves
     else:
         problem = processes.terminate_container(job.container) if job.container else _terminate(job.pid)
-    _say(f"{run.name}: {problem or ('saves and stops' if saves else 'cancelled')} ({_process(job)})")
+    _say(f"{run.name}: {problem or ('saving a checkpoint, then stopping' if saves else 'cancelled')} ({_process(job)})")
     return not problem
 
 
 def _terminate(pid: int) -> str:
-    """Why SIGTERM could not be sent, or nothing."""
+    """Send SIGTERM; returns an error message, or an empty string."""
     try:
         os.kill(pid, signal.SIGTERM)
     except OSError as error:
@@ -129,7 +129,7 @@ def _terminate(pid: int) -> str:
 
 
 def _wait(begun: Sequence[Cancellation], pause: Callable[[float], None]) -> list[Cancellation]:
-    """Wait until all have ended; those that have not in time."""
+    """Wait until all have ended; returns those that have not ended in time."""
     left, waited = list(begun), 0.0
     while left and waited < SAVE_SECONDS + END_SECONDS:
         left = _unfinished(left, hard=waited >= SAVE_SECONDS)
@@ -140,7 +140,7 @@ def _wait(begun: Sequence[Cancellation], pause: Callable[[float], None]) -> list
 
 
 def _unfinished(left: Sequence[Cancellation], *, hard: bool) -> list[Cancellation]:
-    """Those of `left` that have not ended. A job that was requeued meanwhile, or takes too long, is cancelled."""
+    """Those of `left` that have not ended. A job that was requeued meanwhile, or is out of time, is cancelled."""
     found = [one for one in left if one.job.launcher != "slurm" and _process_runs(one.job)]
     for cluster in {one.job.cluster for one in left if one.job.launcher == "slurm"}:
         mine = [one for one in left if one.job.launcher == "slurm" and one.job.cluster == cluster]
@@ -155,7 +155,7 @@ def _unfinished(left: Sequence[Cancellation], *, hard: bool) -> list[Cancellatio
 
 
 def _process(job: Job) -> str:
-    """What is ended, in words."""
+    """The job, container or process, in words."""
     if job.launcher == "slurm":
         return f"job {job.id}"
     return f"container {job.container}" if job.container else f"process {job.pid}"
@@ -168,10 +168,10 @@ def _process_runs(job: Job) -> bool:
 
 
 def _report(cancellation: Cancellation, unfinished: bool) -> None:
-    """Write CANCELLED where the end is confirmed, and say how far the run got."""
+    """Write CANCELLED if the end is confirmed, and print which checkpoint is kept."""
     run = cancellation.run
     if unfinished:
-        _say(f"{run.name} has not ended yet: `status {run.name}` shows whether it does")
+        _say(f"{run.name} has not ended yet: check `status {run.name}`")
         return
     path = RunFolder(run.path).status
     status = folders.read_json(path)
@@ -181,7 +181,7 @@ def _report(cancellation: Cancellation, unfinished: bool) -> None:
     now = files.utc_now("milliseconds")
     files.write_json(path, {"step": 0, **status, "state": "CANCELLED", "reason": f"by {_user()}", "heartbeat": now})
     checkpoint = max((p.name for p in RunFolder(run.path).checkpoints.glob("step-*")), default="")
-    _say(f"{run.name}: CANCELLED{f', {checkpoint} is kept: `rerun {run.name}` resumes from it' if checkpoint else ''}")
+    _say(f"{run.name}: CANCELLED{f', {checkpoint} is kept; `rerun {run.name}` resumes from it' if checkpoint else ''}")
 
 
 def _state(path: Path) -> object:

@@ -1,4 +1,4 @@
-"""The verbs about existing runs: their words on the command line."""
+"""The verbs for existing runs: their arguments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from job.errors import Refused
 from launch import sites
 from launch.runs import folders
 
-RUN = "a run: its folder, its name in runs/, a job id or `latest`"
+RUN = "a run: its folder, its name in runs/, a job id, or `latest`"
 LAUNCHER_FLAGS = ("gpus", "nodes", "tasks", *(known.name for known in fields(sites.Site)))
 
 
@@ -22,7 +22,7 @@ LAUNCHER_FLAGS = ("gpus", "nodes", "tasks", *(known.name for known in fields(sit
 
 def add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="RUN", nargs="?", help=f"a folder of runs (default: {folders.RUNS}) or {RUN}")
-    parser.add_argument("--watch", action="store_true", help="look again every 10 s, until Ctrl-C")
+    parser.add_argument("--watch", action="store_true", help="refresh every 10 s until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -38,14 +38,14 @@ def status(arguments: argparse.Namespace) -> int:
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", nargs="?", help=f"{RUN} (default)")
-    parser.add_argument("--follow", "-f", action="store_true", help="print more as it comes, until the run has ended")
-    parser.add_argument("--rank", type=_rank, metavar="N", help="only what this rank wrote")
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+    parser.add_argument("--follow", "-f", action="store_true", help="follow the log until the run has ended")
+    parser.add_argument("--rank", type=_rank, metavar="N", help="only the log of this rank")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 
 def _rank(text: str) -> int:
     if not re.fullmatch("[0-9]{1,6}", text):
-        raise argparse.ArgumentTypeError(f"takes a rank's number, not {text!r}")
+        raise argparse.ArgumentTypeError(f"takes the number of a rank, not {text!r}")
     return int(text)
 
 
@@ -61,9 +61,9 @@ def logs(arguments: argparse.Namespace) -> int:
 
 
 def add_cancel(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN}, here the newest submission")
-    parser.add_argument("--queued", action="store_true", help=f"all runs of {folders.RUNS}/ that wait")
-    parser.add_argument("--json", action="store_true", help="print what became of each as JSON")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN} (here the newest submission)")
+    parser.add_argument("--queued", action="store_true", help=f"all queued runs in {folders.RUNS}/")
+    parser.add_argument("--json", action="store_true", help="print the final state of each as JSON")
 
 
 def cancel(arguments: argparse.Namespace) -> int:
@@ -77,10 +77,10 @@ def cancel(arguments: argparse.Namespace) -> int:
 
 
 def add_rerun(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help=f"{RUN}, here the newest submission")
+    parser.add_argument("run", metavar="RUN", help=f"{RUN} (here the newest submission)")
     for name in LAUNCHER_FLAGS:
-        parser.add_argument(f"--{name}", metavar="X", help="as of the verb that started the run")
-    parser.add_argument("--dry_run", action="store_true", help="print what would be started")
+        parser.add_argument(f"--{name}", metavar="X", help="as for the verb that started the run")
+    parser.add_argument("--dry_run", action="store_true", help="only print what would be started")
 
 
 def rerun(arguments: argparse.Namespace) -> int:
@@ -115,7 +115,9 @@ def _rerun_sweep(sweep: Path, arguments: argparse.Namespace) -> int:
 
 def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help=f"a folder of runs (default: {folders.RUNS})")
-    parser.add_argument("--by", metavar="NUMBER", help="sort by this number, as f1_macro (default: what decided)")
+    parser.add_argument(
+        "--by", metavar="NUMBER", help="sort by this number, e.g. f1_macro (default: metric_for_best_model)"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_const", const="csv", dest="form", help="print CSV, unrounded")
     form.add_argument("--json", action="store_const", const="json", dest="form", help="print JSON")
@@ -140,9 +142,9 @@ def results(arguments: argparse.Namespace) -> int:
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help=RUN)
-    parser.add_argument("b", metavar="B", help="another")
-    parser.add_argument("--by", metavar="NUMBER", help="compare by this number (default: what decided)")
-    parser.add_argument("--json", action="store_true", help="print JSON, with every row that changed")
+    parser.add_argument("b", metavar="B", help="another run")
+    parser.add_argument("--by", metavar="NUMBER", help="compare by this number (default: metric_for_best_model)")
+    parser.add_argument("--json", action="store_true", help="print JSON, with every changed row")
 
 
 def compare(arguments: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Changed:
-    """A row to which the two give different answers."""
+    """A row for which the two runs predict differently."""
 
     row: int
     """0-based, in the source."""
@@ -60,7 +60,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What there is to say about two runs."""
+    """The comparison of two runs."""
 
     a: Side
     b: Side
@@ -68,8 +68,8 @@ class Comparison:
     difference: Difference
     mcnemar: McNemar | None
     changed: list[Changed]
-    untold: str
-    """Why there are no texts; empty where there are."""
+    no_texts_because: str
+    """Why texts are missing; empty if they are not."""
 
 
 def show(one: str, other: str, by: str | None, *, as_json: bool) -> int:
@@ -86,10 +86,10 @@ def show(one: str, other: str, by: str | None, *, as_json: bool) -> int:
 
 
 def compare(one: Path, other: Path, by: str | None) -> Comparison:
-    """Compare the runs in two folders by the number `by`, or by the one that decided.
+    """Compare the runs in two folders by the number `by`, or by their deciding number.
 
     Raises:
-        Refused: a run without predictions, rows that are not the same, or a number that cannot be compared.
+        Refused: a run has no predictions, the rows differ, or the number cannot be compared.
     """
     from launch.runs import paired
 
@@ -99,10 +99,10 @@ def compare(one: Path, other: Path, by: str | None) -> Comparison:
     known = _comparable(a)
     metric = by or _deciding(one, tuple(known))
     if metric not in known:
-        raise Refused(f"--by {metric}: these runs can be compared by {', '.join(known)}")
+        raise Refused(f"--by {metric} is not available for these runs: choose one of {', '.join(known)}")
     classes = _positive_last(one, other, a.classes) if metric == "f1" else a.classes
     answers_a, answers_b = _answers(a, classes), _answers(b, classes)
-    texts, untold = _texts(a, b)
+    texts, no_texts_because = _texts(a, b)
     return Comparison(
         a=a,
         b=b,
@@ -110,12 +110,12 @@ def compare(one: Path, other: Path, by: str | None) -> Comparison:
         difference=paired.difference(answers_a, answers_b, known[metric]),
         mcnemar=paired.mcnemar(answers_a, answers_b) if a.classes else None,
         changed=_changed(a, b, texts),
-        untold=untold,
+        no_texts_because=no_texts_because,
     )
 
 
 def as_dict(found: Comparison) -> dict[str, Any]:
-    """The comparison for programs; every row that changed."""
+    """The comparison as JSON values, with every changed row."""
     difference = found.difference
     return {
         "a": str(found.a.path),
@@ -141,7 +141,7 @@ def _common_split(one: Path, other: Path) -> str:
         if all(getattr(RunFolder(path), name).is_file() for path in (one, other)):
             return split
     without = next((path for path in (one, other) if not RunFolder(path).is_finished()), one)
-    raise Refused(f"{without.name} has no predictions to compare: it is not finished, or predicts another split")
+    raise Refused(f"{without.name} has no predictions to compare: it has not finished, or predicted another split")
 
 
 def _side(path: Path, split: str) -> Side:
@@ -155,7 +155,7 @@ def _side(path: Path, split: str) -> Side:
     except (OSError, KeyError, pyarrow.ArrowException) as error:
         raise Refused(f"{file} cannot be read: {' '.join(str(error).split())[:120]}") from None
     if None in columns["label"]:
-        raise Refused(f"{path.name} has predictions without labels: there is nothing to compare them with")
+        raise Refused(f"{path.name} was predicted on data without labels: it cannot be compared")
     classes = tuple(name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY))
     return Side(path.name, path, split, columns["index"], columns["label"], columns["prediction"], classes)
 
@@ -164,15 +164,16 @@ def _refuse_other_rows(a: Side, b: Side) -> None:
     if a.index != b.index:
         common = len(set(a.index) & set(b.index))
         raise Refused(
-            f"{a.name} and {b.name} were evaluated on other rows: {len(a.index)} and {len(b.index)}, {common} of them "
-            "with the same number"
+            f"{a.name} and {b.name} were evaluated on different rows ({len(a.index)} and {len(b.index)}, {common} in "
+            "common): only runs on the same rows can be compared"
         )
     if a.labels != b.labels or set(a.classes) != set(b.classes):
-        raise Refused(f"{a.name} and {b.name} were evaluated with other labels: they did not read the same data")
+        raise Refused(f"{a.name} and {b.name} were evaluated with different labels: only runs on the same data can be "
+                      "compared")  # fmt: skip
 
 
 def _deciding(path: Path, known: Sequence[str]) -> str:
-    """The number that decided which model of a run is the best, if it can be compared, else the first that can."""
+    """The number that decided which model of the run is the best, if it can be compared, else the first that can."""
     results = folders.read_json(RunFolder(path).results)
     settings = folders.read_settings(RunFolder(path).config)
     score = folders.chosen_score(
@@ -182,15 +183,15 @@ def _deciding(path: Path, known: Sequence[str]) -> str:
 
 
 def _positive_last(one: Path, other: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The two classes, with the one that f1 is about at the end, where it is unless --positive_label says otherwise."""
+    """The two classes, with the positive class of f1 last, as it is without --positive_label."""
     asked = {folders.read_settings(RunFolder(path).config).get("positive_label") or classes[1] for path in (one, other)}
     if len(asked) > 1 or not asked <= set(classes):
-        raise Refused("--by f1: the runs have other positive labels; compare them by f1_macro")
+        raise Refused("--by f1: the runs have different positive labels; compare them by f1_macro")
     return tuple(sorted(classes, key=lambda name: name in asked))
 
 
 def _comparable(side: Side) -> dict[str, str]:
-    """The numbers that runs of this kind of task are compared by -> their names in resampling.METRICS."""
+    """The numbers by which runs of this kind of task can be compared -> their names in resampling.METRICS."""
     from job import resampling
 
     if not side.classes:
@@ -211,7 +212,7 @@ def _answers(side: Side, classes: Sequence[str]) -> Answers:
 
 
 def _texts(a: Side, b: Side) -> tuple[dict[int, str], str]:
-    """Row -> text, of the rows that changed; and why there are none.
+    """Row -> text of the changed rows; and why they are missing, if they are.
 
     Raises:
         Refused: the two runs read different texts under the same row numbers.
@@ -224,20 +225,21 @@ def _texts(a: Side, b: Side) -> tuple[dict[int, str], str]:
     except Refused as error:
         return {}, str(error)
     if texts != others:
-        raise Refused(f"{a.name} and {b.name} read other texts under the same row numbers: they cannot be compared")
+        raise Refused(f"{a.name} and {b.name} read different texts under the same row numbers: only runs on the same "
+                      "data can be compared")  # fmt: skip
     return texts, ""
 
 
 def _read_texts(settings: Config, split: str, rows: Sequence[int]) -> dict[int, str]:
-    """Row -> text, read as the job does. An evaluation set that was cut off is numbered by the training data's rows."""
+    """Row -> text, read as the job does. An evaluation set split off from the training data uses its row numbers."""
     if importlib.util.find_spec("datasets") is None:
-        raise Refused("the package `datasets` is missing")
+        raise Refused("the package `datasets` is not installed")
     from job.data import sources
 
     read = sources.read(settings.data, (split,))
     source = read[split] if split in read else sources.read(settings.data, ("train",))["train"]
     if rows and max(rows) >= len(source.table):
-        raise Refused(f"{source.origin} has fewer rows than when the runs were evaluated")
+        raise Refused(f"{source.origin} has fewer rows now than when the runs were evaluated")
     found = source.table.select(rows) if rows else []
     return {
         row: " | ".join(str(values[name]) for name in source.columns.text)
@@ -246,7 +248,7 @@ def _read_texts(settings: Config, split: str, rows: Sequence[int]) -> dict[int, 
 
 
 def _changed(a: Side, b: Side, texts: dict[int, str]) -> list[Changed]:
-    """The rows that changed: those that B gets wrong first, then those that it gets right, then the rest."""
+    """The changed rows: first those that only A predicts correctly, then those that only B does, then the rest."""
     made = [
         Changed(row, label, one, other, texts.get(row, ""))
         for row, label, one, other in zip(a.index, a.labels, a.predictions, b.predictions, strict=True)
@@ -267,18 +269,18 @@ def _shown(found: Comparison) -> Group:
         "rows": f"{len(found.a.index):,} of the {found.a.split} set, the same in both",
         "B - A": f"{difference.b - difference.a:+.4f}, 95 % interval {difference.low:+.4f} to {difference.high:+.4f} "
         "(paired bootstrap)",
-        "McNemar": "" if test is None else f"p = {test.p:.4g} (exact): right in A only: {test.only_a} rows, "
-        f"in B only: {test.only_b}",
+        "McNemar": "" if test is None else f"p = {test.p:.4g} (exact); rows correct only in A: {test.only_a}, "
+        f"only in B: {test.only_b}",
     }  # fmt: skip
     rows = [[str(row.row), *map(_cell, (row.label, row.a, row.b)), _short(row.text)] for row in found.changed]
-    changed = f"\nrows with another prediction: {len(found.changed)}"
+    changed = f"\nrows with a different prediction: {len(found.changed)}"
     parts: list[Any] = [tables.page(facts), changed]
     if rows:
         parts.append(tables.table(["row", "label", "A", "B", "text"], rows[:MOST_ROWS], right=("row",)))
     if len(rows) > MOST_ROWS:
-        parts.append(f"and {len(rows) - MOST_ROWS} more: --json has all")
-    if found.untold and rows:
-        parts.append(f"without their texts: {found.untold}")
+        parts.append(f"and {len(rows) - MOST_ROWS} more; --json prints all")
+    if found.no_texts_because and rows:
+        parts.append(f"texts not available: {found.no_texts_because}")
     return Group(*parts)
 
 

@@ -1,4 +1,4 @@
-"""Why a run failed: the first error in the logs of its ranks, and what to try."""
+"""Why a run failed: the first error in its logs, and what to try."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from launch.runs.folders import RunState
 
 TAIL_BYTES = 1 << 18
-"""How much of the end of each log is searched."""
+"""Bytes at the end of each log that are searched."""
 RANK_LOG = re.compile(r"\d+(?:_\d+)?_(\d+)_log\.(out|err)")
 STAMP = re.compile(r"(?:submitit \w+ \()?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)")
-"""The time that a line of the job's log, or of submitit's, begins with."""
+"""The time at the start of a line of the job's log, or of submitit's."""
 HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+( rank \d+)? ?")
-"""What the job's log puts in front of each line."""
+"""The prefix of each line of the job's log."""
 ERROR = re.compile(
     r"error: |muster: |slurmstepd: error: |Fatal Python error|Timeout \(|"
     r"[\w.]*(Error|Exception|Refused|Loss|OutOfMemory|NeedsHuman)(: |$)"
@@ -31,18 +31,18 @@ CONSEQUENCE = re.compile(
 RESUMED = "`rerun` resumes from the newest checkpoint"
 REMEDIES = {
     "UploadFailed": "`rerun RUN` uploads the model and trains nothing",
-    "(?i)OutOfMemoryError|CUDA out of memory|OutOfMemory:": "less in one forward pass: `rerun RUN -- "
+    "(?i)OutOfMemoryError|CUDA out of memory|OutOfMemory:": "fewer tokens per forward pass: `rerun RUN -- "
     "--max_tokens_per_device 4096`, or a lower --max_seq_length",
     "(?i)out of memory|SIGKILL": "more memory (--sbatch=--mem=64G) or a lower --max_tokens_per_device; " + RESUMED,
     "time limit|made no progress": "`rerun RUN --time 8h`: it resumes from the newest checkpoint",
     "rejected|Refused": "change what the error names: `rerun RUN -- --flag value`",
     "NonFiniteLoss": "a lower --learning_rate, or another --mixed_precision: `rerun RUN -- --learning_rate 1e-5`",
-    "cannot be written|No space": "make room on the disk; " + RESUMED,
-    "never starts": "`cancel RUN`, change what Slurm names, then `rerun RUN`",
+    "cannot be written|No space": "free some disk space; " + RESUMED,
+    "never starts": "`cancel RUN`, fix what Slurm reports, then `rerun RUN`",
 }
 BY_STATE = {
     "FAILED": f"`logs RUN` shows more; {RESUMED}",
-    "NEEDS_HUMAN": "look at checkpoints/ and checkpoints/quarantine/: none can be used as it is",
+    "NEEDS_HUMAN": "inspect checkpoints/ and checkpoints/quarantine/: none can be used as it is",
     **dict.fromkeys(("LOST", "STOPPED", "CANCELLED"), RESUMED),
 }
 
@@ -55,11 +55,11 @@ class Error:
     rank: int | None
     log: Path
     time: str
-    """Of the line, or of the last one before it that has one."""
+    """Time of the line, or of the previous line that has one."""
 
 
 def logs(job: Path) -> list[tuple[int | None, Path]]:
-    """(rank, file) of every log of a submission, by rank, stdout first; rank None: all ranks in one, of a local run."""
+    """(rank, file) of every log of a submission, by rank, stdout first; rank None: one log for all ranks."""
     with contextlib.suppress(OSError):
         found = [(RANK_LOG.fullmatch(path.name), path) for path in sorted(job.iterdir())]
         ranked = [(int(match[1]), path) for match, path in found if match]
@@ -69,7 +69,7 @@ def logs(job: Path) -> list[tuple[int | None, Path]]:
 
 
 def first_error(run: RunState) -> Error | None:
-    """The error that came first: what other ranks say of a lost peer counts only where nothing else is said."""
+    """The earliest error. Errors about a lost peer count only if there is no other error."""
     if run.job is None:
         return None
     errors = [error for rank, path in logs(run.job.folder) for error in _errors(path, rank)]
@@ -78,7 +78,7 @@ def first_error(run: RunState) -> Error | None:
 
 
 def times(lines: Iterable[str]) -> Iterator[str]:
-    """The time of each line of a log: its own, else that of the line before; empty where there is none yet."""
+    """The time of each line of a log: its own, else that of the previous line; empty before the first time."""
     moment = ""
     for line in lines:
         if found := STAMP.match(line):
@@ -87,12 +87,12 @@ def times(lines: Iterable[str]) -> Iterator[str]:
 
 
 def advice(state: str, reason: str) -> str:
-    """What to try, for a run that ended in `state` with `reason`."""
+    """What to try for a run that ended in `state` with `reason`."""
     return next((remedy for words, remedy in REMEDIES.items() if re.search(words, reason)), BY_STATE.get(state, ""))
 
 
 def _errors(log: Path, rank: int | None) -> Iterator[Error]:
-    """The first error of a log's last start. The last line of a traceback counts, not those within."""
+    """The first error in the tail of a log. Of a traceback, the last line counts."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES))

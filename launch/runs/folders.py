@@ -1,7 +1,7 @@
-"""What is in run folders, read without changing anything.
+"""Reads run folders without changing anything.
 
-Every file may be missing, half-written or of another version: what cannot be read counts as not there, and the run is
-shown with what is left. A run costs at most six opened files, whatever its length.
+Every file may be missing, incomplete or from another version: what cannot be read counts as missing, and the run is
+shown with the rest. Reading a run opens at most six files, regardless of its length.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ SWEEP = "sweep.json"
 RUNS = Path("runs")
 LATEST = "latest"
 TAIL_BYTES = 1 << 20
-"""How much of metrics.jsonl is read: evaluations before that are forgotten in the table."""
+"""Bytes at the end of metrics.jsonl that are read; earlier evaluations are not shown."""
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 NESTED = re.compile(r"([\[{]\s*){9}|(- ){9}")
-"""No config.yaml of ours has this; the fast loader crashes where it goes on for long."""
+"""Deep nesting, which no config.yaml of ours has, and which crashes the fast loader."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One submission: what job.json holds. A local or docker job has a process, a Slurm job has none here."""
+    """One submission, from job.json. Local and docker jobs have a process on this or another host, Slurm jobs do
+    not."""
 
     id: str
     folder: Path
@@ -47,13 +48,13 @@ class Job:
     flags: tuple[str, ...] = ()
     """The launcher's command line, without the job's flags."""
     config: str = ""
-    """The file with its settings, relative to the run folder."""
+    """File with its settings, relative to the run folder."""
     directory: str = ""
     host: str = ""
     pid: int = 0
     process_start: str = ""
     container: str = ""
-    """docker's name of it."""
+    """Name of the container."""
 
     def __str__(self) -> str:
         return self.id if self.launcher == "slurm" else self.launcher
@@ -72,24 +73,24 @@ class Score:
 
 @dataclass(frozen=True)
 class RunState:
-    """A run as its folder shows it."""
+    """A run according to its folder."""
 
     path: Path
     state: str
-    """As status.json says; UNKNOWN where it says nothing."""
+    """State in status.json; UNKNOWN without one."""
     step: int = 0
     steps: int | None = None
     reason: str = ""
     heartbeat: float | None = None
     """Seconds since the epoch."""
     started: float = 0.0
-    """Likewise: the newest submission, else the first start, else the folder's own time."""
+    """Seconds since the epoch: the newest submission, else the first start, else the folder's modification time."""
     restarts: int = 0
     job: Job | None = None
-    """The newest submission; None for a run that no launcher of ours started."""
+    """The newest submission; None for a run that our launcher did not start."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     score: Score | None = None
-    """The best so far."""
+    """The best score so far."""
     seconds_per_step: float | None = None
 
     @property
@@ -102,7 +103,7 @@ class RunState:
 
 
 def is_run(path: Path) -> bool:
-    """Whether `path` is a run folder, be it one whose job has not started."""
+    """Whether `path` is a run folder, even if its job has not started."""
     return any((path / name).exists() for name in ("status.json", "manifest.json", JOBS))
 
 
@@ -134,25 +135,25 @@ def elements(sweep: Path) -> list[Path]:
 
 
 def below(folder: Path = RUNS) -> list[Path]:
-    """The run folders directly below `folder`; links, as `latest`, are not followed. runs/ may not be there yet.
+    """The run folders directly in `folder`; links such as `latest` are skipped. runs/ may not exist yet.
 
     Raises:
-        Refused: there is no such folder.
+        Refused: the folder does not exist.
     """
     try:
         children = sorted(folder.iterdir())
     except OSError as error:
         if folder == RUNS and isinstance(error, FileNotFoundError):
             return []
-        raise Refused(f"{folder} cannot be read ({error.strerror}): name a run or a folder of runs") from None
+        raise Refused(f"{folder} cannot be read ({error.strerror}): give a run or a folder of runs") from None
     return [path for path in children if path.is_dir() and not path.is_symlink() and is_run(path)]
 
 
 def find(run: str, folder: Path = RUNS) -> Path:
-    """The run folder that a path, a name, a job id or `latest` means; names and ids are looked up in `folder`.
+    """The run folder for a path, a name, a job id or `latest`; names and ids are looked up in `folder`.
 
     Raises:
-        Refused: there is none.
+        Refused: there is no such run.
     """
     if run == LATEST:
         return _latest(folder)
@@ -166,33 +167,33 @@ def find(run: str, folder: Path = RUNS) -> Path:
             return with_job[0]
     if sweep := find_sweep(run, folder):
         raise Refused(f"{run} is a sweep of {len(elements(sweep))} runs: name one, as {sweep}/0")
-    raise Refused(f"no run {run}: give its folder, its name in {folder}/, a job id or `latest`")
+    raise Refused(f"no run {run}: give its folder, its name in {folder}/, a job id, or `latest`")
 
 
 def newest_submission(folder: Path = RUNS) -> Path:
-    """The run in `folder` that was submitted last, started or not.
+    """The run in `folder` that was submitted last, whether started or not.
 
     Raises:
-        Refused: none was.
+        Refused: there is no submitted run.
     """
     submitted = {path: job for path in below(folder) if (job := _newest_job(path))}
     if not submitted:
-        raise Refused(f"no submitted run in {folder}/: name a run")
+        raise Refused(f"no submitted runs in {folder}/: give a run by name")
     return max(submitted, key=lambda path: submitted[path].stat().st_mtime_ns)
 
 
 def _latest(folder: Path) -> Path:
-    """The run that started last, which the link says, else the newest one."""
+    """The run that started last, from the link `latest`, else the newest folder."""
     if is_run(folder / LATEST):
         return (folder / LATEST).resolve()
     found = below(folder)
     if not found:
-        raise Refused(f"no run in {folder}/: name one")
+        raise Refused(f"no runs in {folder}/: give the folder of a run")
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def _newest_job(run: Path) -> Path | None:
-    """The folder of the newest submission: of those with a job.json, else of those named by a Slurm job's id."""
+    """The folder of the newest submission: among those with a job.json, else among those named by a Slurm job id."""
     try:
         jobs = [path for path in (run / JOBS).iterdir() if path.is_dir()]
     except OSError:
@@ -253,7 +254,7 @@ def newest_job(run: Path) -> Job | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is none to read."""
+    """The JSON object in a file; empty if it cannot be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         value = json.loads(path.read_text(encoding="utf-8"))
         return value if isinstance(value, dict) else {}
@@ -261,7 +262,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a config.yaml; empty where there are none to read."""
+    """The settings in a config.yaml; empty if it cannot be read."""
     with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
         text = path.read_text(encoding="utf-8")
         if NESTED.search(text):
@@ -272,7 +273,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def seconds(time: str) -> float | None:
-    """An ISO 8601 time as seconds since the epoch; None for other text. Without a zone it is UTC."""
+    """An ISO 8601 time as seconds since the epoch; None for other text. Without a time zone it is UTC."""
     try:
         moment = datetime.datetime.fromisoformat(time)
         return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
@@ -281,7 +282,7 @@ def seconds(time: str) -> float | None:
 
 
 def chosen_score(scores: Mapping[str, Any], metric: str | None) -> Score | None:
-    """The number that decides: `metric` if it is there, else the usual one of the task, else any."""
+    """The deciding number: `metric` if available, else the usual one for the task, else any."""
     numbers = {k: float(v) for k, v in scores.items() if isinstance(v, float) and k not in ("epoch",)}
     for name in (metric, "f1_micro", "accuracy", "rmse", *(k for k in numbers if k != "loss"), "loss"):
         if name in numbers:

@@ -1,7 +1,7 @@
-"""`logs`: what the ranks of a run wrote, merged with their numbers, or one of them; followed over requeues.
+"""`logs`: the merged logs of all ranks of a run, or the log of one rank; with --follow across requeues.
 
-A requeued job appends to the files of its first start, and a run that was submitted again has the files of its newest
-job. Lines are merged by the time that they begin with; those without one stay behind the line before them.
+A requeued job appends to the files of its first start; for a run that was submitted again, the files of its newest job
+are shown. Lines are merged by the time at their start; a line without a time stays after the previous line.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ LAST_LINES = 10
 """Of each run, where the log of a sweep is asked for."""
 POLL_SECONDS = 0.5
 POLLS_PER_LOOK = 10
-"""Polls of the logs between two looks at whether the run has ended."""
+"""Polls of the logs between two checks whether the run has ended."""
 
 
 def show(run: str, *, rank: int | None, follow: bool, as_json: bool) -> int:
-    """Print the log of the run that `run` means; exit code 0. JSON is an object a line."""
+    """Print the log of a run; returns 0. JSON: one object per line."""
     sweep = folders.find_sweep(run)
     if sweep is not None and not follow and not as_json and rank is None:
         return _show_ends(sweep)
     path = folders.find(run)
     is_job = bool(run) and "/" not in run and (path / JOBS / run).is_dir()
-    fixed = path / JOBS / run if is_job else None  # a job id means that very job
+    fixed = path / JOBS / run if is_job else None  # a job id selects that job
     log = Log(path, fixed, rank, as_json)
     for line in log.new():
         tables.write(line)
@@ -63,7 +63,7 @@ class Log:
 
     run: Path
     fixed: Path | None
-    """The folder of the job to show, where that is not simply the newest."""
+    """The folder of the job to show; None: the newest job."""
     rank: int | None
     """The only rank to show."""
     as_json: bool = False
@@ -71,7 +71,7 @@ class Log:
     """Bytes read of each."""
 
     def new(self, *, whole: bool = True) -> Iterator[str]:
-        """The lines that were added since the last call; `whole`: also one that has no end yet."""
+        """The lines that were added since the last call; `whole`: include an unfinished last line."""
         found = self._files()
         by_rank = self.rank is None and len({rank for rank, _ in found}) > 1
         added: list[tuple[str, int | None, str, str]] = []
@@ -87,13 +87,13 @@ class Log:
                 yield f"{rank}: {line}" if by_rank else line
 
     def _files(self) -> list[tuple[int | None, Path]]:
-        """Refused where the rank that is asked for has no log while others have."""
+        """The log files; Refused if the requested rank has no log but others have."""
         job = self.fixed or _newest(self.run)
         found = failures.logs(job)
         if self.rank is None or not found:
             return found
         if found[0][0] is None:
-            raise Refused(f"the log of {self.run.name} holds all ranks together: leave out --rank")
+            raise Refused(f"{self.run.name} has a single log for all ranks: remove --rank")
         mine: list[tuple[int | None, Path]] = [(rank, path) for rank, path in found if rank == self.rank]
         if not mine:
             ranks = sorted({rank for rank, _ in found if rank is not None})
@@ -103,7 +103,7 @@ class Log:
     def _lines(self, path: Path, whole: bool) -> list[str]:
         start = self.files.setdefault(path, 0)
         try:
-            if path.stat().st_size < start:  # begun again
+            if path.stat().st_size < start:  # the file was replaced
                 start = 0
             with path.open("rb") as file:
                 file.seek(start)
@@ -114,23 +114,25 @@ class Log:
             added = added[: added.rfind(b"\n") + 1]
         self.files[path] = start + len(added)
         lines = added.decode(errors="replace").removesuffix("\n").split("\n") if added else []
-        return [line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines]  # of a progress bar its last state
+        return [line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines]  # the last state of a progress bar
 
 
 def _newest(run: Path) -> Path:
     job = folders.newest_job(run)
     if job is None:
-        raise Refused(f"{run.name} was not started by this launcher: its output went where it was started")
+        raise Refused(f"{run.name} was not started by this launcher: its output is where it was started")
     return job.folder
 
 
 def _follow(log: Log, pause: Callable[[float], None]) -> None:
-    """Print what is added until the run has ended."""
+    """Print new lines until the run has ended."""
     ended = ""
     while not ended:
         view, problem = _look(log.run)
         ended = (
-            "" if _goes_on(view, problem) else f"{log.run.name}: {view.state}{f', {view.note}' if view.note else ''}"
+            ""
+            if _may_continue(view, problem)
+            else f"{log.run.name}: {view.state}{f', {view.note}' if view.note else ''}"
         )
         for _ in range(1 if ended else POLLS_PER_LOOK):
             for line in log.new(whole=bool(ended)):
@@ -140,8 +142,8 @@ def _follow(log: Log, pause: Callable[[float], None]) -> None:
     print(ended, file=sys.stderr)
 
 
-def _goes_on(view: View, problem: str) -> bool:
-    """Whether more may be written: by a run that waits or runs, or of which Slurm does not say that it is over."""
+def _may_continue(view: View, problem: str) -> bool:
+    """Whether more output may follow: the run is queued or running, or Slurm has not confirmed its end."""
     if view.state in ("QUEUED", "RUNNING"):
         return True
     on_slurm = view.slurm is not None and not view.slurm.has_ended

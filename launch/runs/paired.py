@@ -1,4 +1,4 @@
-"""Two models on the same rows: the difference of a metric with its interval, and McNemar's test."""
+"""Two models on the same rows: the difference of a metric with a confidence interval, and McNemar's test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Rows that only one model gets right, and the exact two-sided probability of such a split by chance."""
+    """Rows that only one model predicts correctly, and the exact two-sided p-value."""
 
     only_a: int
     only_b: int
@@ -30,7 +30,7 @@ class McNemar:
 
 
 def difference(a: Answers, b: Answers, metric: str) -> Difference:
-    """The metric of both and the percentile interval of its difference over paired resamples of the rows."""
+    """The metric of both, and the percentile interval of its difference over paired resamples of the rows."""
     sums, value = METRICS[metric]
     first, counts = resampling.distinct(a, b)
     parts = np.hstack([sums(a.of(first)), sums(b.of(first))])
@@ -46,7 +46,7 @@ def difference(a: Answers, b: Answers, metric: str) -> Difference:
 
 
 def mcnemar(a: Answers, b: Answers) -> McNemar:
-    """The exact test on the rows where just one of the two is right."""
+    """The exact test on the rows that only one of the two predicts correctly."""
     from scipy.stats import binomtest
 
     only_a, only_b = int((a.right & ~b.right).sum()), int((b.right & ~a.right).sum())

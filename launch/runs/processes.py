@@ -1,4 +1,4 @@
-"""Which process a process id means: ids are used again, so its start time is compared too. And containers, by name."""
+"""Identifies processes by id and start time, because ids are reused; and containers by name."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 
 def started(pid: int) -> str:
-    """A text that no other process of this id has, before or after a reboot; empty if there is no such process."""
+    """A text that identifies this process among all with the same id, also across reboots; empty if it does not
+    exist."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError):
             boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-            # "pid (name) state ...", where the name may hold anything; the start time is field 22
+            # "pid (name) state ...", where the name may contain anything; the start time is field 22
             fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
             return "" if fields[0] in "ZX" else f"{boot}:{fields[19]}"
         return ""
@@ -22,23 +23,23 @@ def started(pid: int) -> str:
 
 
 def is_running(pid: int, start: str) -> bool:
-    """Whether process `pid` runs and is the one that `started` gave `start` for."""
+    """Whether process `pid` runs and is the one for which `started` returned `start`."""
     return bool(start) and started(pid) == start
 
 
 def container_runs(name: str) -> bool:
-    """Whether docker has a running container of this name; also where docker does not say."""
+    """Whether docker has a running container with this name, or does not answer."""
     asked = _docker("ps", "--quiet", f"--filter=name=^/{name}$")
     return asked is None or bool(asked)
 
 
 def terminate_container(name: str) -> str:
-    """Send SIGTERM to a container's job; why that did not work, or nothing."""
-    return "" if _docker("kill", "--signal=TERM", name) is not None else f"docker has no container {name} to stop"
+    """Send SIGTERM to a container; returns an error message, or an empty string."""
+    return "" if _docker("kill", "--signal=TERM", name) is not None else f"docker has no running container {name}"
 
 
 def _docker(*words: str) -> str | None:
-    """What docker answers; None for an error."""
+    """The output of docker; None for an error."""
     try:
         asked = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,7 +1,7 @@
-"""`rerun`: the same settings and launcher flags again.
+"""`rerun`: start a run again with the same settings and launcher flags.
 
-In the same folder, where the run resumes. If a changed setting changes the result, it is another run: it gets a folder
-of its own, and the old one stays.
+It resumes in the same folder. If a changed setting changes the result, it is a new run in a new folder, and the old one
+is kept.
 """
 
 from __future__ import annotations
@@ -24,60 +24,60 @@ VERBS = {"slurm": "submit", "local": "local", "docker": "docker"}
 
 @dataclass(frozen=True)
 class Rerun:
-    """What is to be launched."""
+    """What to launch."""
 
     verb: str
     flags: tuple[str, ...]
-    """The launcher's flags of the job before, as it was told them, recipe included."""
+    """The launcher flags of the previous job, including the recipe."""
     settings: Path
     """File with the run's settings."""
     run: Path
-    """Folder of the run to be."""
+    """Folder of the run."""
     changes: tuple[str, ...]
-    """Flags of the job that are not as before."""
+    """Changed job flags."""
     differing: tuple[str, ...]
-    """Settings that they change, and the result with them."""
+    """Changed settings that change the result."""
 
     def __str__(self) -> str:
         if self.differing:
-            return f"another {', '.join(self.differing)} changes the result: a new run in {self.run}"
-        return f"{self.run} again, with the same settings"
+            return f"changing {', '.join(self.differing)} changes the result: starting a new run in {self.run}"
+        return f"starting {self.run} again with the same settings"
 
     def job(self) -> list[str]:
-        """Words of the job's command line; how the run began is not repeated: it resumes."""
+        """The job's command line. The run resumes, so the flags of its first start are overridden."""
         begin = ["--output_dir", str(self.run), "--no_overwrite_output_dir", "--resume_from_checkpoint", "auto"]
         return [*begin, *self.changes]
 
 
 def plan(run: str, changes: Sequence[str]) -> Rerun:
-    """How `run` is launched again.
+    """How to launch `run` again.
 
     Raises:
-        Refused: it runs or waits, has ended well and nothing is changed, or does not say how it was launched.
+        Refused: it is running or queued, is done and unchanged, or was not started by this launcher.
     """
     path = (folders.newest_submission() if run == folders.LATEST else folders.find(run)).absolute()
     job = folders.newest_job(path)
     if job is None:
-        raise Refused(f"{path.name} was not started by this launcher: accelerate launch job/train.py "
-                      f"{path}/config.yaml --output_dir {path} resumes it")  # fmt: skip
+        raise Refused(f"{path.name} was not started by this launcher: resume it with accelerate launch job/train.py "
+                      f"{path}/config.yaml --output_dir {path}")  # fmt: skip
     settings = _settings(path, job)
     differing = config.differing_settings(config.load_recipe(str(settings)), config.parse([str(settings), *changes]))
     if any(re.match("--output[_-]dir", word) for word in changes):
-        raise Refused("rerun chooses the folder itself: leave out --output_dir")
+        raise Refused("rerun chooses the run folder itself: remove --output_dir")
     if not differing:
         _refuse_if_open_or_done(path, changes)
     return Rerun(
         verb=VERBS.get(job.launcher, "submit"),
         flags=job.flags,
         settings=settings,
-        run=_beside(path) if differing else path,
+        run=_new_folder(path) if differing else path,
         changes=tuple(changes),
         differing=tuple(differing),
     )
 
 
 def merged(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """Launcher flags: those of the job before, as its parsed command line has them, unless they are given now."""
+    """Launcher flags: those of the previous job, from its parsed command line, overridden by those given now."""
     values = {**_given(before), **_given(now)}
     return [*(f"--{name}={value}" for name, value in values.items() if value is not True),
             *(f"--{name}" for name, value in values.items() if value is True)]  # fmt: skip
@@ -89,22 +89,22 @@ def _given(arguments: Mapping[str, object]) -> dict[str, object]:
 
 
 def _settings(path: Path, job: Job) -> Path:
-    """The file with the settings: what was submitted, else what the job wrote."""
+    """The file with the settings: as submitted, else as written by the job."""
     for file in (*([path / job.config] if job.config else []), RunFolder(path).config):
         if file.is_file():
             return file
-    raise Refused(f"{path.name} has no config.yaml: its job never began; start it as it was started")
+    raise Refused(f"{path.name} has no config.yaml, because its job never started: start it with its original command")
 
 
 def _refuse_if_open_or_done(path: Path, changes: Sequence[str]) -> None:
     view = states.look([path], time.time())[0][0]
     if view.state in ("QUEUED", "RUNNING"):
-        raise Refused(f"{path.name} is {view.state} (job {view.run.job}): `cancel {path.name}` comes first")
+        raise Refused(f"{path.name} is {view.state} (job {view.run.job}): `cancel {path.name}` first")
     if view.state == "DONE" and "--overwrite_output_dir" not in changes:
-        raise Refused(f"{path.name} is DONE: change a setting after `--`, or repeat it with -- --overwrite_output_dir")
+        raise Refused(f"{path.name} is DONE: change a setting after `--`, or start over with -- --overwrite_output_dir")
 
 
-def _beside(path: Path) -> Path:
+def _new_folder(path: Path) -> Path:
     """A new folder, named after `path` and the time."""
     name = f"{STAMP.sub('', path.name)}-{time.strftime('%Y%m%d-%H%M%S')}"
     made, number = path.parent / name, 1

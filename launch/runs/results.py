@@ -1,4 +1,4 @@
-"""`results`: the finished runs of a folder, best first; runs that differ in nothing but their seed are one row."""
+"""`results`: the finished runs of a folder, best first; runs that differ only in their seed are one row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from job.run.folder import RunFolder
 from launch.runs import folders, tables
 
 DATA = "data"
-"""Column for the fingerprint of the data, where not all runs had the same."""
+"""Column for the fingerprint of the data, if the runs used different data."""
 RESULT_SETTINGS = tuple(name for name, (_, field) in config.fields().items() if field.metadata["changes_result"])
 
 
@@ -31,15 +31,15 @@ class Finished:
 
     name: str
     scores: Mapping[str, float]
-    """Of the evaluation, else of the test set."""
+    """Scores of the evaluation, else of the test set."""
     settings: Mapping[str, Any]
-    """Those that change the result, and the data's fingerprint."""
+    """Settings that change the result, and the fingerprint of the data."""
     decided_by: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """Runs with the same settings but for the seed."""
+    """Runs with the same settings except the seed."""
 
     runs: tuple[Finished, ...]
     """The best one first."""
@@ -55,7 +55,7 @@ class Row:
 
     @property
     def deviation(self) -> float | None:
-        """The sample's standard deviation; None of one run."""
+        """The sample standard deviation; None for a single run."""
         return statistics.stdev(self.values) if len(self.runs) > 1 else None
 
     @property
@@ -69,12 +69,12 @@ def show(folder: Path, by: str | None, form: str) -> list[Row]:
     """Print the finished runs in `folder`, sorted by the number `by`; the rows of the table."""
     runs = [run for path in folders.below(folder) if (run := read(path))]
     if not runs:
-        raise Refused(f"no finished run in {folder}/: `status` shows how far the runs are")
+        raise Refused(f"no finished runs in {folder}/: `status` shows their progress")
     by = by or _usual(runs)
     missing = [run.name for run in runs if by not in run.scores]
     if len(missing) == len(runs):
         there = dict.fromkeys(name for run in runs for name in run.scores)
-        raise Refused(f"--by {by}: the runs have {', '.join(there)}")
+        raise Refused(f"--by {by} is not among the scores: choose one of {', '.join(there)}")
     rows = grouped([run for run in runs if by in run.scores], by)
     columns, body = cells(rows, by, rounded=form == "table")
     if form == "json":
@@ -86,12 +86,12 @@ def show(folder: Path, by: str | None, form: str) -> list[Row]:
     else:
         tables.show(tables.table(columns, body, right=(by, "std", "runs")))
     if missing:
-        print(f"without {by}: {', '.join(missing)}", file=sys.stderr)
+        print(f"runs without {by}: {', '.join(missing)}", file=sys.stderr)
     return rows
 
 
 def read(path: Path) -> Finished | None:
-    """The results in a run folder; None where there are none yet."""
+    """The results in a run folder; None if there are none yet."""
     folder = RunFolder(path)
     results = folders.read_json(folder.results)
     scored = next((results[name] for name in ("eval", "test") if isinstance(results.get(name), Mapping)), None)
@@ -110,14 +110,14 @@ def grouped(runs: Sequence[Finished], by: str) -> list[Row]:
     groups: dict[str, list[Finished]] = defaultdict(list)
     for run in runs:
         same = {name: value for name, value in run.settings.items() if name != "seed"}
-        groups[repr(same) if "seed" in run.settings else run.name].append(run)  # without config.yaml: like no other
+        groups[repr(same) if "seed" in run.settings else run.name].append(run)  # without config.yaml: its own group
     sign = _sign(runs, by)
     made = [Row(tuple(sorted(group, key=lambda run: sign * run.scores[by])), by) for group in groups.values()]
     return sorted(made, key=lambda row: sign * row.mean if math.isfinite(row.mean) else math.inf)
 
 
 def cells(rows: Sequence[Row], by: str, *, rounded: bool) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table: of the settings only those in which the rows differ."""
+    """Header and rows of the table, with only those settings in which the rows differ."""
     names = differing([row.runs[0].settings for row in rows])
     several = any(len(row.runs) > 1 for row in rows)
     columns = ["run", by, *(["std", "runs", "seeds"] if several else ["seed"]), *names]
@@ -138,29 +138,29 @@ def cells(rows: Sequence[Row], by: str, *, rounded: bool) -> tuple[list[str], li
 
 
 def as_dict(row: Row) -> dict[str, Any]:
-    """A row for programs."""
+    """A row as JSON values."""
     settings = {name: value for name, value in row.runs[0].settings.items() if name != "seed"}
     runs = [{"run": run.name, "seed": run.settings.get("seed"), "scores": dict(run.scores)} for run in row.runs]
     return {"by": row.by, "mean": row.mean, "std": row.deviation, "runs": runs, "settings": settings}
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the settings, but the seed, that are not the same in all."""
+    """Names of the settings, except the seed, that are not the same in all."""
     names = [name for name in (*RESULT_SETTINGS, DATA) if name != "seed"]
     return [name for name in names if len({repr(values.get(name)) for values in settings}) > 1]
 
 
 def _usual(runs: Sequence[Finished]) -> str:
-    """The number that decided which model of a run is the best, if it is the same for all."""
+    """The deciding number of the runs, if it is the same for all."""
     names = sorted({run.decided_by for run in runs})
     if len(names) > 1:
-        raise Refused(f"the runs go by {' and '.join(names)}: choose one with --by")
+        raise Refused(f"the runs have different deciding metrics ({', '.join(names)}): choose one with --by")
     return names[0]
 
 
 def _sign(runs: Sequence[Finished], by: str) -> int:
-    """1 where less is better."""
-    told = {run.settings.get("greater_is_better") for run in runs if run.settings.get("metric_for_best_model") == by}
-    if len(told) == 1 and isinstance(greater := told.pop(), bool):
+    """1 if lower is better, else -1."""
+    given = {run.settings.get("greater_is_better") for run in runs if run.settings.get("metric_for_best_model") == by}
+    if len(given) == 1 and isinstance(greater := given.pop(), bool):
         return -1 if greater else 1
     return 1 if by in LOWER_IS_BETTER else -1

@@ -1,7 +1,7 @@
-"""What a run is doing: its folder's word, corrected by Slurm's where the folder cannot know.
+"""The state of a run: from its folder, corrected by Slurm.
 
-The folder knows what the job wrote last. It does not know whether a queued job still waits, nor that a killed one is
-dead. Slurm knows that, if it answers; without an answer the heartbeat decides.
+The folder contains what the job wrote last. It does not show whether a queued job still waits, or that a job was
+killed. Slurm knows that, if it answers; otherwise the heartbeat decides.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.runs import failures, folders, processes, slurm, words
+from launch.runs import explanations, failures, folders, processes, slurm
 from launch.runs.folders import RunState
 from launch.runs.slurm import Answer, SlurmJob
 
 STALE_SECONDS = 120.0
-"""Without a heartbeat for so long a run counts as lost: 24 beats, and more than a network file system caches."""
+"""A run without a heartbeat for this long counts as lost: 24 beats, and longer than network file systems cache."""
 ASKED = ("QUEUED", "RUNNING", "STOPPED", "UNKNOWN")
-"""States that Slurm may know better: a stopped run may be queued again."""
+"""States for which Slurm is asked: a stopped run may have been requeued."""
 OPEN = ("QUEUED", "RUNNING", "UNKNOWN")
-"""States in which a job that ended without a word leaves its folder."""
+"""States in the folder of a job that may have been killed without recording it."""
 
 EXIT_CODE = r"exit code (\d+)"
 SILENT = "Slurm did not answer"
@@ -35,13 +35,13 @@ class View:
 
     run: RunState
     state: str
-    """As in status.json, or LOST, or UNKNOWN."""
+    """A state of status.json, LOST or UNKNOWN."""
     note: str = ""
     slurm: SlurmJob | None = None
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last step, at the speed of the last record; evaluations are not counted."""
+        """Time until the last step, at the speed of the last record, without evaluations."""
         run = self.run
         if self.state != "RUNNING" or run.steps is None or run.seconds_per_step is None:
             return None
@@ -49,7 +49,7 @@ class View:
 
 
 def look(paths: Iterable[Path], now: float) -> tuple[list[View], str]:
-    """The runs in `paths`, newest first, and why Slurm did not answer, if it was asked and did not."""
+    """The runs in `paths`, newest first, and why Slurm did not answer, if it was asked and did not answer."""
     runs = [folders.read(path) for path in paths]
     answers = ask(runs, now)
     views = [view(run, answers.get(_cluster(run), Answer()), now) for run in runs]
@@ -59,7 +59,7 @@ def look(paths: Iterable[Path], now: float) -> tuple[list[View], str]:
 
 
 def ask(runs: Sequence[RunState], now: float) -> dict[str, Answer]:
-    """Slurm's answer for each cluster that has a job in question: squeue's, and sacct's for what that does not know."""
+    """Slurm's answer for each cluster: from squeue, and from sacct for jobs that squeue does not know."""
     asked: dict[str, list[RunState]] = defaultdict(list)
     for run in runs:
         if run.job and run.job.launcher == "slurm" and slurm.is_job_id(run.job.id) and run.state in ASKED:
@@ -80,14 +80,14 @@ def _answer(cluster: str, runs: Sequence[RunState], now: float) -> Answer:
 
 
 def view(run: RunState, answer: Answer, now: float) -> View:
-    """What the run is doing, of its folder and Slurm's answer about its cluster."""
+    """The state of a run, from its folder and Slurm's answer."""
     if run.job is None or run.job.launcher != "slurm" or run.state not in ASKED:
         return _by_folder(run, now)
     job = answer.jobs.get(run.job.id)
     if job is None:
         return _without_slurm(run, answer, now)
     if job.waits:
-        return View(run, "QUEUED", _joined(_restarts(run), str(words.pending(job.reason))), job)
+        return View(run, "QUEUED", _joined(_restarts(run), str(explanations.pending(job.reason))), job)
     if job.runs:
         return _running(run, job, now)
     return _ended(run, job, now)
@@ -95,22 +95,22 @@ def view(run: RunState, answer: Answer, now: float) -> View:
 
 def _by_folder(run: RunState, now: float) -> View:
     if run.state == "RUNNING" and not _is_alive(run, now):
-        return View(run, "LOST", f"no sign of life for {_silence(run, now)}")
+        return View(run, "LOST", f"no heartbeat for {_silence(run, now)}")
     return View(run, run.state, _joined(_restarts(run) if run.state == "RUNNING" else "", _reason(run)))
 
 
 def _reason(run: RunState) -> str:
-    """Why it ended; a bare exit code, which the batch script wrote, in words."""
+    """Why it ended; an exit code written by the batch script is explained."""
     code = re.fullmatch(EXIT_CODE, run.reason)
-    return f"{run.reason}: {words.exit_code(int(code[1]))}" if code else run.reason
+    return f"{run.reason}: {explanations.exit_code(int(code[1]))}" if code else run.reason
 
 
 def _without_slurm(run: RunState, answer: Answer, now: float) -> View:
-    """A job that Slurm does not know, or of which it said nothing."""
+    """A job that Slurm does not know, or for which it did not answer."""
     if run.state in ("QUEUED", "UNKNOWN"):
         if answer.problem:
             return View(run, run.state, SILENT)
-        return View(run, "LOST", "cancelled, or forgotten by Slurm")
+        return View(run, "LOST", "unknown to Slurm: cancelled, or purged")
     found = _by_folder(run, now)
     return dataclasses.replace(found, note=_joined(found.note, SILENT if answer.problem else ""))
 
@@ -121,7 +121,7 @@ def _running(run: RunState, job: SlurmJob, now: float) -> View:
         return View(run, "RUNNING", _joined("starting", on), job)
     if run.state == "STOPPED":
         return View(run, "STOPPED", _joined(run.reason, f"its job is ending {on}".strip()), job)
-    silent = "" if _is_fresh(run, now) else f"no sign of life for {_silence(run, now)}"
+    silent = "" if _is_fresh(run, now) else f"no heartbeat for {_silence(run, now)}"
     return View(run, "RUNNING", _joined(_restarts(run), on, silent), job)
 
 
@@ -134,12 +134,16 @@ def _ended(run: RunState, job: SlurmJob, now: float) -> View:
     if job.state == "CANCELLED":
         return View(run, "CANCELLED", "", job)
     code = _exit_code(job)
-    why = words.exit_code(code) if job.state == "FAILED" and code else words.STATES.get(job.state, job.state)
+    why = (
+        explanations.exit_code(code)
+        if job.state == "FAILED" and code
+        else explanations.STATES.get(job.state, job.state)
+    )
     return View(run, "FAILED", why, job)
 
 
 def _exit_code(job: SlurmJob) -> int:
-    """As a shell would give it, of Slurm's `code:signal`; 0 where Slurm does not say."""
+    """The exit code as in a shell, from Slurm's `code:signal`; 0 if Slurm does not report it."""
     match = re.fullmatch(r"(\d+):(\d+)", job.exit_code)
     if not match:
         return 0
@@ -147,7 +151,7 @@ def _exit_code(job: SlurmJob) -> int:
 
 
 def _explained(found: View) -> View:
-    """With the first error of the logs, where the run failed without a word of its own."""
+    """Add the first error of the logs, if the run failed without recording a reason."""
     silent = not found.run.reason or found.run.reason.startswith("exit code")
     if found.state in ("FAILED", "LOST") and silent and (error := failures.first_error(found.run)):
         return dataclasses.replace(found, note=_joined(found.note, error.line))
@@ -155,7 +159,7 @@ def _explained(found: View) -> View:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Signs of life
+# Heartbeat and process
 
 
 def _is_alive(run: RunState, now: float) -> bool:
@@ -167,7 +171,7 @@ def _is_fresh(run: RunState, now: float) -> bool:
 
 
 def _process_runs(run: RunState) -> bool:
-    """Whether the process of a local run is there: a full disk stops the heartbeat, not the run."""
+    """Whether the process of a local run is running: a full disk stops the heartbeat, not the run."""
     job = run.job
     return bool(job and job.host == socket.gethostname() and processes.is_running(job.pid, job.process_start))
 

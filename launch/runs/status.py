@@ -1,4 +1,4 @@
-"""`status`: the runs of a folder as a table, or one run in full."""
+"""`status`: the runs of a folder as a table, or one run in detail."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from launch.runs import failures, folders, states, tables
 from launch.runs.states import View, duration
 
 MOST_SETTINGS = 4
-"""Columns of settings in the table; the others are in --json and in the page of a run."""
+"""Maximum number of setting columns in the table; --json and the details of a run have all settings."""
 WATCH_SECONDS = 10.0
 
 
 def show(target: str, *, as_json: bool, watch: bool) -> int:
-    """Print the runs below a folder, or the run that `target` means; exit code 0."""
+    """Print the runs in a folder, or one run; returns 0."""
     if sweep := folders.find_sweep(target):
         target = str(sweep)
     one = None if target == str(folders.RUNS) or _is_folder_of_runs(target) else folders.find(target)
@@ -38,7 +38,7 @@ def show(target: str, *, as_json: bool, watch: bool) -> int:
 
 
 def as_dict(view: View) -> dict[str, Any]:
-    """A run for programs."""
+    """A run as JSON values."""
     run = view.run
     return {
         "run": run.name,
@@ -65,14 +65,14 @@ def rows(views: Sequence[View]) -> tuple[list[str], list[list[str]]]:
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The settings that change the result and are not the same in all runs whose settings are known."""
+    """Names of the settings that change the result and differ between the runs with known settings."""
     known = [values for values in settings if values]
     names = [name for name, (_, field) in config.fields().items() if field.metadata["changes_result"]]
     return [name for name in names if len({repr(values.get(name)) for values in known}) > 1]
 
 
 def facts(view: View) -> dict[str, str]:
-    """One run in full, and why it ended."""
+    """Details of one run, and why it ended."""
     run, job = view.run, view.run.job
     error = failures.first_error(run) if view.state in ("FAILED", "LOST", "NEEDS_HUMAN", "STOPPED") else None
     found = {
@@ -83,7 +83,7 @@ def facts(view: View) -> dict[str, str]:
         "log": str(job.folder) if job else "",
         "step": _step(view),
         "time left": _left(view),
-        "score": f"{run.score}{'' if view.state == 'DONE' else ', the best so far'}" if run.score else "",
+        "score": f"{run.score}{'' if view.state == 'DONE' else ' (best so far)'}" if run.score else "",
         "settings": _own_settings(view),
     }
     if error is not None:
@@ -107,7 +107,7 @@ def _look(target: str, one: Path | None) -> tuple[list[View], str]:
 
 
 def _watch(target: str, one: Path | None) -> None:
-    """Look again and again, until Ctrl-C; in a pipe each look is printed below the last."""
+    """Refresh until Ctrl-C; in a pipe each refresh is printed below the previous one."""
     console = tables.console()
     with contextlib.suppress(KeyboardInterrupt):
         if not console.is_terminal:
@@ -126,7 +126,7 @@ def _shown(target: str, one: Path | None) -> Group:
         return Group(tables.page({**facts(views[0]), "Slurm": f"did not answer: {problem}" if problem else ""}))
     sweeps = [_sweep(path) for path in folders.sweeps(Path(target))]
     if not views and not sweeps:
-        return Group(f"no runs in {target}/: train or submit makes them")
+        return Group(f"no runs in {target}/: start one with `make train` or `make submit`")
     columns, body = rows(views)
     shown: list[RenderableType] = [tables.table(columns, body, right=("step", "left"))] if views else []
     if sweeps:
@@ -182,7 +182,7 @@ def _job(view: View) -> str:
 
 
 def _own_settings(view: View) -> str:
-    """The settings that are not the defaults."""
+    """The settings that differ from the defaults."""
     usual = config.as_dict(config.Config())
     own = {k: v for k, v in view.run.settings.items() if k in usual and v != usual[k] and v not in (None, [])}
     return "  ".join(

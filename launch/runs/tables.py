@@ -1,4 +1,4 @@
-"""Tables and pages of facts: in colour on a terminal, plain columns in a pipe, where nothing is cut or wrapped."""
+"""Tables and pages of facts: coloured on a terminal; plain columns in a pipe, not truncated or wrapped."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ LONGEST_NUMBER = 8
 
 
 def console(stream: TextIO | None = None) -> Console:
-    """For stdout: as wide as the terminal, or as the text where there is none."""
+    """A console for stdout: as wide as the terminal, or as the text without one."""
     to = stream or sys.stdout
     return Console(file=to, highlight=False, soft_wrap=False, width=None if to.isatty() else UNLIMITED)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> Table:
-    """A table with a header; the columns in `right` hold numbers. States are coloured wherever they stand alone."""
+    """A table with a header; columns in `right` are right-aligned. Cells that contain only a state are coloured."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", overflow="fold")
@@ -45,7 +45,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence
 
 
 def page(facts: Mapping[str, str]) -> Table:
-    """One fact a line, those without a value left out."""
+    """One fact per line, without empty ones."""
     made = Table.grid(padding=(0, 2, 0, 0))
     made.add_column(style="bold")
     made.add_column(overflow="fold")
@@ -56,7 +56,7 @@ def page(facts: Mapping[str, str]) -> Table:
 
 
 def show(shown: RenderableType) -> None:
-    """Print to stdout; in a pipe lines end at their last character."""
+    """Print to stdout; in a pipe without trailing spaces."""
     to = console()
     if to.is_terminal:
         to.print(shown)
@@ -67,20 +67,20 @@ def show(shown: RenderableType) -> None:
 
 
 def write(text: str) -> None:
-    """Print a text; a reader that has seen enough, as `head`, is no error.
+    """Print a text; a closed pipe, as of `head`, is not an error.
 
     Raises:
-        SystemExit: with 0, where nobody reads on.
+        SystemExit: with 0, if the pipe is closed.
     """
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it exits
         raise SystemExit(0) from None
 
 
 def setting(value: object) -> str:
-    """A setting's value in a cell: lists by their items, paths by their last part, long numbers rounded."""
+    """A setting's value in a cell: lists joined by commas, paths by their last part, long numbers rounded."""
     if value is None:
         return "-"
     if isinstance(value, float) and len(str(value)) > LONGEST_NUMBER:

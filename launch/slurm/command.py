@@ -16,7 +16,7 @@ from job.run import folder as run_folder
 from job.runtime import environment, package
 from launch import parsing, sites
 from launch.console import warn
-from launch.runs import words as in_words
+from launch.runs import explanations
 from launch.slurm import client, filesystems, offline, queueing, script, snapshot
 from launch.slurm import submission as slurm
 from launch.slurm.client import Answer
@@ -97,7 +97,7 @@ def _summary(submission: Submission, answer: Answer) -> str:
 def _warn_if_never(answer: Answer) -> None:
     """Say so where the job waits for something that does not come."""
     reason = _pending_reason(answer)
-    pending = in_words.pending(reason)
+    pending = explanations.pending(reason)
     if pending.never_starts and reason != "JobHeldUser":
         warn(f"job {answer.id} {pending} ({reason})")
 

@@ -65,7 +65,8 @@ def apptainer(image: str, mounts: Sequence[Path], directory: Path, gpus: bool) -
 
 
 def pyxis(image: str, mounts: Sequence[Path], directory: Path, gpus: bool) -> Container:
-    """srun's own container flags; enroot finds the GPUs by itself. They stand there, as `#` cuts an #SBATCH line."""
+    """srun's own container flags; enroot finds the GPUs by itself. They are arguments of srun because `#` ends an
+    #SBATCH line."""
     if image.endswith(".sqsh") and not image.startswith(("/", "./")):
         raise Refused(f"--image {image}: pyxis takes a file only with its path, as ./{image}")
     arguments = (

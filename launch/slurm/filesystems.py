@@ -16,7 +16,7 @@ SHARED_WORDS = re.compile(rf"({'|'.join(map(re.escape, SHARED))})|fuse\..*")
 def local(paths: Iterable[Path], mounts: Path = MOUNTS) -> Iterator[tuple[Path, str]]:
     """Those of `paths` that are certainly local, and why.
 
-    Other disks cannot be told apart: a whole cluster may be one machine, or export its own disk.
+    Other disks cannot be distinguished: a cluster may be a single machine, or export its own disk.
     """
     kinds = _mounts(mounts)
     for path in dict.fromkeys(paths):

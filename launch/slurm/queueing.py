@@ -169,7 +169,7 @@ def _queue(submission: Submission, made: Sequence[Path]) -> Answer:
     except BaseException as error:
         if not executor.started:
             for status, content in before.items():
-                _put_back(status, content)
+                _restore(status, content)
             _discard(submission.folder, made)
         elif isinstance(error, Refused):
             for member in submission.members:
@@ -198,7 +198,7 @@ def _incomplete(submission: Submission, answer: Answer | None, error: OSError) -
     return JobError(f"{written}, but job {answer.id} is queued: scancel {answer.id}, make room and submit again")
 
 
-def _put_back(path: Path, content: bytes | None) -> None:
+def _restore(path: Path, content: bytes | None) -> None:
     with suppress(OSError):
         if content is None:
             path.unlink(missing_ok=True)

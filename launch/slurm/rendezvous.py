@@ -54,10 +54,10 @@ def join(rank: JobEnvironment, restarts: int, seconds: float = SECONDS) -> Any:
     store = None
     if rank.global_rank == 0:
         store = TCPStore("127.0.0.1", 0, rank.num_tasks, is_master=True, wait_for_workers=False)
-        _tell(path, store.port)
+        _write_port(path, store.port)
         port = store.port
     else:
-        port = _told(path, seconds)
+        port = _read_port(path, seconds)
         _connect(address, port)
     os.environ.update(
         MASTER_ADDR="127.0.0.1" if rank.global_rank == 0 else address,
@@ -80,13 +80,13 @@ def first_node(rank: JobEnvironment) -> str:
     return address
 
 
-def _tell(path: Path, port: int) -> None:
+def _write_port(path: Path, port: int) -> None:
     aside = path.with_name(f".{path.name}")
     aside.write_text(f"{port}\n", encoding="ascii")
     aside.replace(path)
 
 
-def _told(path: Path, seconds: float) -> int:
+def _read_port(path: Path, seconds: float) -> int:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         raise_if_stopping()

@@ -1,7 +1,7 @@
 """The batch script's parts: resources, lines before srun, lines after it, flags of the site.
 
 submitit makes the text of them, by its own (private) function, so that the dry run prints exactly what is queued also
-where no Slurm is installed. Refused: a template of ours beside submitit's.
+where no Slurm is installed. Alternative considered: a second template next to submitit's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def resources(at: Site, *, gpus: int, tasks: int | None, nodes: int, name: str) 
         if value == 0:
             raise Refused(f"{flag} must be above 0")
     if gpus and tasks is not None:
-        raise Refused("--tasks is for the CPU, GPUs have one process each: leave it out, or add --gpus 0")
+        raise Refused("--tasks applies to the CPU only, GPUs have one process each: remove it, or add --gpus 0")
     asked = {name: getattr(at, name) for name in ("partition", "account", "qos", "constraint")}
     if gpus and at.gres:
         asked["gres"] = f"{at.gres}:{gpus}"
@@ -48,7 +48,7 @@ def resources(at: Site, *, gpus: int, tasks: int | None, nodes: int, name: str) 
         asked["gpus_per_node"] = gpus
     minutes, delay = sites.minutes(at.time), int(at.signal_delay)
     if 60 * minutes <= delay:
-        raise Refused(f"--time {at.time} is within --signal_delay {delay} (seconds): the job would be told to stop "
+        raise Refused(f"--time {at.time} is within --signal_delay {delay} (seconds): the job would be stopped "
                       "as it starts; raise --time or lower --signal_delay")  # fmt: skip
     return {
         **{name: value for name, value in asked.items() if value},
@@ -105,9 +105,9 @@ def setup(at: Site, *, run: str, directory: Path, token: str, python: str, varia
         at: the site, whose own setup is part of it.
         run: run folder, as a word of the shell.
         directory: working directory.
-        token: stands for this submission in status.json.
+        token: identifies this submission in status.json.
         python: the interpreter that the nodes must have; empty in a container.
-        variables: exported for the worker.
+        variables: environment of the worker.
     """
     place, interpreter = shlex.quote(str(directory)), shlex.quote(python)
     checks = [f'cd {place} || fail 1 "the working directory is not on this node" "$(hostname)"']

@@ -61,7 +61,7 @@ def look(root: Path) -> Snapshot:
 
 
 def take(snapshot: Snapshot, folder: Path) -> None:
-    """Copy the files into `folder`, which is not there yet, and write the edits beside it.
+    """Copy the files into `folder`, which does not exist yet, and write the edits next to it.
 
     Raises:
         Refused: a file cannot be read.

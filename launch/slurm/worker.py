@@ -5,8 +5,8 @@ becomes submitit's worker with the code of its own snapshot. That calls `run`, w
 
 A job that stopped leaves a marker for the batch script, which requeues: a container has no scontrol. After a checkpoint
 rank 0 leaves it; while ranks still wait for each other any rank does, since nothing can be agreed on yet. Everyone then
-exits with 0 by SystemExit, of which submitit makes no result: whoever waits for one waits for the real end. Exit codes
-would not do as a message, as srun reports its own kill (143) where ranks end one by one.
+exits with 0 by SystemExit, which submitit does not record as a result, so that waiting for a result waits for the real
+end. Exit codes would not do as a message, as srun reports its own kill (143) where ranks end one by one.
 """
 
 from __future__ import annotations

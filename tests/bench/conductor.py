@@ -33,7 +33,7 @@ class Contestant:
 
     Attributes:
         turns: of training, the trial of one that has rivals for its row included.
-        rounds: what it reported of them, without the trial of one that goes on.
+        rounds: what it reported of them, without the trial of one that continues.
     """
 
     def __init__(self, entry: Entry, plan: Plan, work: Path, log: Path, has_rivals: bool = False) -> None:

@@ -154,7 +154,7 @@ class RanOut(BaseException):
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """RanOut in the main thread, wherever it is, once `seconds` are over."""
+    """RanOut in the main thread, at any place, once `seconds` are over."""
 
     def end(*_: Any) -> None:
         raise RanOut

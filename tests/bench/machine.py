@@ -15,7 +15,7 @@ def layer_shapes(tokens: int, hidden: int, inner: int) -> list[Shape]:
 
 
 def flops_per_second(shapes: Sequence[Shape], precision: str, device: str, seconds: float) -> float:
-    """Rate of the products of `shapes`, one after the other, over and over for about so many seconds."""
+    """Rate of the products of `shapes`, one after the other, repeated for about this many seconds."""
     import torch
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]

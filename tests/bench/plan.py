@@ -26,7 +26,7 @@ class Entry:
     """One contestant in one workload.
 
     Attributes:
-        name: of its row; entries of one name have a trial before the rounds, and only the fastest goes on.
+        name: of its row; entries of one name have a trial before the rounds, and only the fastest continues.
         runs: the function of contestants.py.
         options: its keyword arguments.
         settings: the same in words, for the table.
@@ -69,7 +69,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Bar:
-    """A number aimed at: printed beside the measured one, never asserted.
+    """A target: printed next to the measured number, never asserted.
 
     Attributes:
         workload: where.

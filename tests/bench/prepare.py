@@ -26,7 +26,7 @@ SEEDS = 4000
 
 @dataclass(frozen=True)
 class Work:
-    """What a contestant is told; work.json.
+    """The input of a contestant; work.json.
 
     Attributes:
         folder: see above.

@@ -27,7 +27,7 @@ the rounds. A ratio is taken within each round: its median is shown, and in brac
   the same round at the same precision; in brackets without what no answer needs: the last layer's tokens other than
   the first, which the head does not read and ours, packed, does not compute.
 - *first step*: from the start of the process to the end of its first optimizer step. *peak*: of the process.
-- *accuracy*: of the evaluation set after so many examples; those who took fewer steps have learnt less.
+- *accuracy*: of the evaluation set after this many examples; those who took fewer steps have learnt less.
 """
 
 

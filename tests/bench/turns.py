@@ -80,7 +80,7 @@ class Turns:
 
     @contextmanager
     def evaluation(self, examples: int) -> Iterator[None]:
-        """Time one evaluation of so many examples."""
+        """Time one evaluation of this many examples."""
         begun = self.clock()
         yield
         self.evaluated(examples, self.clock() - begun)

@@ -29,7 +29,7 @@ def main(spec: dict[str, Any]) -> None:
 
 
 def watch_loaded_models(watch: Callable[[Any], None]) -> None:
-    """Show `watch` whatever model is loaded: it counts the tokens."""
+    """Let `watch` see every model that is loaded, to count tokens."""
     from transformers import PreTrainedModel
 
     load: Any = PreTrainedModel.__dict__["from_pretrained"].__func__

@@ -52,12 +52,12 @@ def pairs(rows: Sequence[Row]) -> Iterable[Row]:
     long = [words for words in long if len(words) >= 2 * SENTENCE.stop]
     for number, words in enumerate(long):
         draw = random.Random(hashlib.sha256(" ".join(words).encode()).digest())
-        first, second, goes_on = draw.choice(SENTENCE), draw.choice(SENTENCE), draw.random() < 0.5
-        other = words if goes_on else long[(number + draw.randrange(1, len(long))) % len(long)]
+        first, second, is_continued = draw.choice(SENTENCE), draw.choice(SENTENCE), draw.random() < 0.5
+        other = words if is_continued else long[(number + draw.randrange(1, len(long))) % len(long)]
         yield {
             "sentence1": " ".join(words[:first]),
             "sentence2": " ".join(other[first : first + second]),
-            "label": "continued" if goes_on else "other",
+            "label": "continued" if is_continued else "other",
         }
 
 

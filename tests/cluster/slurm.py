@@ -133,7 +133,7 @@ class Cluster:
     def wait(self, job: str, condition: Callable[[], bool], timeout: float = 240) -> None:
         end = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < end, f"waited too long\n{self.told(job)}"
+            assert time.monotonic() < end, f"waited too long\n{self.report(job)}"
             self.hurry(job)
             time.sleep(0.5)
 
@@ -162,7 +162,7 @@ class Cluster:
             found += [pid for pid in own if WORKER.match(command_line(pid))][:1]
         return found
 
-    def told(self, job: str) -> str:
+    def report(self, job: str) -> str:
         """All that is known of a job, for the message of a failed test."""
         shown = self.run("scontrol", "show", "job", job, check=False)
         ctld = (self.folder / "log" / "slurmctld.log").read_text(errors="replace")[-3000:]
@@ -268,7 +268,7 @@ def _until(condition: Callable[[], bool], started: Cluster, timeout: float = 60)
 
 
 def _stop(started: Cluster) -> None:
-    """End the jobs, then the daemons, the last one first; then whatever a node left."""
+    """End the jobs, then the daemons, the last one first; then any processes that a node left."""
     with contextlib.suppress(subprocess.SubprocessError, OSError):
         started.run("scancel", "--user=root", check=False)
         end = time.monotonic() + 20

@@ -18,14 +18,14 @@ STAND_IN = Path(__file__).parent
 def accounted_as(cluster: Cluster, job: str, state: str) -> bool:
     """Whether accounting, which lags behind the controller, comes to hold `state` for the last start of a job."""
 
-    def told() -> bool:
+    def is_accounted() -> bool:
         return cluster.run("sacct", "-X", "-n", "-P", "-D", "-o", "State", "-j", job).split()[-1:] == [state]
 
-    cluster.wait(job, told, timeout=60)
+    cluster.wait(job, is_accounted, timeout=60)
     return True
 
 
-def test_a_preempted_job_that_hears_the_users_signal_goes_on(
+def test_a_preempted_job_that_gets_the_users_signal_resumes(
     accounted: Cluster, work: Work, tmp_path: Path, uninterrupted: Path
 ) -> None:
     run = tmp_path / "run"
@@ -34,13 +34,13 @@ def test_a_preempted_job_that_hears_the_users_signal_goes_on(
     other = accounted.preempt()
     accounted.wait(job, lambda: accounted.restarts(job) == 1)
     assert accounted.end(other) == "COMPLETED"
-    assert accounted.end(job) == "COMPLETED", accounted.told(job)
+    assert accounted.end(job) == "COMPLETED", accounted.report(job)
     assert jobs.outcome(run) == jobs.outcome(uninterrupted)
     assert "stopped by SIGUSR2: requeued" in jobs.log(run, job)
     assert accounted_as(accounted, job, "COMPLETED")
 
 
-def test_what_is_told_of_a_failed_job_holds_no_secret(accounted: Cluster, work: Work, tmp_path: Path) -> None:
+def test_reports_of_a_failed_job_contain_no_secret(accounted: Cluster, work: Work, tmp_path: Path) -> None:
     """Accounting keeps how a job was submitted."""
     data, canary = tmp_path / "gone.jsonl", uuid.uuid4().hex
     data.write_bytes((work.folder / "train.jsonl").read_bytes())
@@ -48,12 +48,12 @@ def test_what_is_told_of_a_failed_job_holds_no_secret(accounted: Cluster, work: 
     job = work.submit(accounted, f"{TWO} --sbatch=--hold", flags, HF_TOKEN=canary)
     data.unlink()
     accounted.run("scontrol", "release", job)
-    assert accounted.end(job) == "FAILED", accounted.told(job)
+    assert accounted.end(job) == "FAILED", accounted.report(job)
     assert accounted_as(accounted, job, "FAILED")
     assert canary not in accounted.run("sacct", "-P", "-o", "ALL", "-j", job)
 
 
-def test_a_job_in_a_container_stops_and_goes_on(
+def test_a_job_in_a_container_stops_and_resumes(
     accounted: Cluster, work: Work, tmp_path: Path, uninterrupted: Path
 ) -> None:
     """In it there is no scontrol, the code is the mounted snapshot, and only what is mounted can be read."""
@@ -69,6 +69,6 @@ def test_a_job_in_a_container_stops_and_goes_on(
     assert Path(f"/proc/{rank}/root/usr/bin/scontrol").is_char_device()
     accounted.preempt()
     accounted.wait(job, lambda: accounted.restarts(job) == 1)
-    assert accounted.end(job) == "COMPLETED", accounted.told(job)
+    assert accounted.end(job) == "COMPLETED", accounted.report(job)
     assert jobs.outcome(run) == jobs.outcome(uninterrupted)
     assert "stopped by SIGUSR2: requeued" in jobs.log(run, job)

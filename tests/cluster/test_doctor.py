@@ -147,7 +147,7 @@ def test_a_folder_that_no_node_sees(cluster: Cluster, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mount", "place", "check", "told"),
+    ("mount", "place", "check", "message"),
     [
         ("mount -t tmpfs none", "runs", "shared folder", "n2: {folder}/runs/.doctor-"),
         ("mount -o bind,ro {folder}/runs", "runs", "shared folder",
@@ -157,14 +157,14 @@ def test_a_folder_that_no_node_sees(cluster: Cluster, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_the_second_node_does_not_have(
-    mount: str, place: str, check: str, told: str, cluster: Cluster, tmp_path: Path
+    mount: str, place: str, check: str, message: str, cluster: Cluster, tmp_path: Path
 ) -> None:
     names = {"folder": tmp_path, "prefix": sys.prefix, "python": sys.executable}
     (tmp_path / "runs").mkdir()
     with mounted(cluster, mount.format(**names), tmp_path / place.format(**names)):
         found = report(cluster, tmp_path, TWO)
     assert found.only(check), found.lines
-    assert found.failed(check).startswith(told.format(**names))
+    assert found.failed(check).startswith(message.format(**names))
 
 
 @pytest.mark.parametrize("own", [TWO, f"{ONE} --sbatch=--nodelist=n2"])

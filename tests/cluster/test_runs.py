@@ -67,7 +67,7 @@ def test_a_run_is_followed_through_the_queue_cancelled_twice_and_rerun_to_its_en
     job = work.submit(cluster, f"{ONE} --sbatch=--hold", work.flags(run, STEPS))
     pending = shown(cluster, work, run)
     assert (pending["state"], pending["job"]) == ("QUEUED", job)
-    assert pending["note"] == "never starts: held by its user: scontrol release frees it"
+    assert pending["note"] == "never starts: held by its user: release it with scontrol release"
 
     cluster.run("scontrol", "release", job)
     cluster.wait(job, lambda: is_training(run))
@@ -94,13 +94,13 @@ def test_a_run_is_followed_through_the_queue_cancelled_twice_and_rerun_to_its_en
     job = rerun(cluster, work, run)
     followed = launcher(cluster, work, "logs", str(run), "-f")
     assert f"step {STEPS}/{STEPS}" in followed.stdout and followed.stderr.endswith("run: DONE\n")
-    assert cluster.end(job) == "COMPLETED", cluster.told(job)
+    assert cluster.end(job) == "COMPLETED", cluster.report(job)
     done = shown(cluster, work, run)
     assert (done["state"], done["step"], done["steps"]) == ("DONE", STEPS, STEPS)
     assert jobs.steps(run) == list(range(10, STEPS + 1, 10))
 
 
-def test_a_killed_a_failed_and_a_vanished_job_are_told_apart(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+def test_a_killed_a_failed_and_a_vanished_job_are_distinguished(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     killed, failed = tmp_path / "killed", tmp_path / "failed"
     data = tmp_path / "gone.jsonl"
     data.write_bytes((work.folder / "train.jsonl").read_bytes())
@@ -120,7 +120,7 @@ def test_a_killed_a_failed_and_a_vanished_job_are_told_apart(cluster: Cluster, w
     record.write_text(json.dumps({**json.loads(record.read_text()), "id": "999999"}))
     (failed / "status.json").write_text(json.dumps({"state": "QUEUED"}))
     vanished = shown(cluster, work, failed)
-    assert (vanished["state"], vanished["note"].split(";")[0]) == ("LOST", "cancelled, or forgotten by Slurm")
+    assert (vanished["state"], vanished["note"].split(";")[0]) == ("LOST", "unknown to Slurm: cancelled, or purged")
 
     slow = stand_in(tmp_path / "slow", "squeue", "sleep 60")
     before = time.monotonic()
@@ -129,7 +129,7 @@ def test_a_killed_a_failed_and_a_vanished_job_are_told_apart(cluster: Cluster, w
     assert time.monotonic() - before < runs_slurm.SECONDS + 10
 
 
-def test_accounting_knows_how_a_job_ended_that_the_controller_forgot(
+def test_accounting_knows_how_a_job_ended_that_the_controller_has_purged(
     accounted: Cluster, work: Work, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"

@@ -63,7 +63,7 @@ def is_whole(run: Path, job: str) -> bool:
 
 
 @pytest.mark.parametrize("body", [ID_ONLY, COST, ANOTHER_JOB, NO_ANSWER, TIMED_OUT])
-def test_whatever_a_wrapper_prints_the_job_is_the_one_that_was_queued(
+def test_the_queued_job_is_identified_despite_any_output_of_a_wrapper(
     body: str, cluster: Cluster, work: Work, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -96,7 +96,7 @@ def test_an_interrupt_while_sbatch_waits_loses_no_job(cluster: Cluster, work: Wo
     assert f"the job was queued already; scancel {job} cancels it" in said
     assert "Traceback" not in said
     assert is_whole(run, job)
-    assert cluster.end(job) == "COMPLETED", cluster.told(job)
+    assert cluster.end(job) == "COMPLETED", cluster.report(job)
     assert jobs.status(run)["state"] == "DONE"
 
 
@@ -129,9 +129,9 @@ def test_submissions_of_the_same_second_get_a_folder_each(cluster: Cluster, work
     flags = work.flags(Path("unused"), 3)
     at = flags.index("--output_dir")
     started = [work.start_submit(cluster, HELD, flags[:at] + flags[at + 2 :]) for _ in range(3)]
-    told = [process.communicate(timeout=120) for process in started]
-    assert [process.returncode for process in started] == [0, 0, 0], told
-    runs = {Path(out.splitlines()[1].split(maxsplit=1)[1]): out.split()[1] for out, _ in told}
+    output = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], output
+    runs = {Path(out.splitlines()[1].split(maxsplit=1)[1]): out.split()[1] for out, _ in output}
     assert len(runs) == len(set(runs.values())) == 3
     for run, job in runs.items():
         assert is_whole(run, job)
@@ -187,7 +187,7 @@ def test_nodes_that_are_only_drained_now_are_a_warning(cluster: Cluster, work: W
     assert cluster.end(job.stdout.split()[1]) == "COMPLETED"
 
 
-def test_a_limit_that_keeps_the_job_pending_is_told_at_once(accounted: Cluster, work: Work, tmp_path: Path) -> None:
+def test_a_limit_that_keeps_the_job_pending_is_reported_at_once(accounted: Cluster, work: Work, tmp_path: Path) -> None:
     """Slurm's default takes a job above its partition's limit and never starts it."""
     done = work.try_to_submit(accounted, "--gpus 0 --cpus_per_task 1 --time 4h", work.flags(tmp_path / "run", 3))
     assert done.returncode == 0, done.stderr
@@ -196,7 +196,7 @@ def test_a_limit_that_keeps_the_job_pending_is_told_at_once(accounted: Cluster, 
     accounted.run("scancel", job)
 
 
-def test_no_wckey_is_asked_for_unless_it_is_set(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+def test_no_wckey_is_requested_unless_it_is_set(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     keys = {"": "", "--wckey mine": "mine", "--wckey=": ""}
     for number, (flag, key) in enumerate(keys.items()):
         job = work.submit(cluster, f"{HELD} {flag}", work.flags(tmp_path / str(number), 1), MUSTER_WCKEY="")
@@ -228,7 +228,7 @@ def test_two_tasks_without_a_launcher_do_not_train_twice(cluster: Cluster, work:
 
 
 @pytest.mark.parametrize(
-    ("setup", "code", "told"),
+    ("setup", "code", "output"),
     [
         ("source /none; true", 1, "source /none"),
         ("module load nothing && export A=1", 127, "its last command"),
@@ -236,7 +236,7 @@ def test_two_tasks_without_a_launcher_do_not_train_twice(cluster: Cluster, work:
     ],
 )
 def test_a_setup_command_that_fails_ends_the_job(
-    setup: str, code: int, told: str, cluster: Cluster, work: Work, tmp_path: Path
+    setup: str, code: int, output: str, cluster: Cluster, work: Work, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     words = [*work.command(f"{ONE} --setup", [])[:-1], setup, "--", *work.flags(run, 3)]
@@ -245,10 +245,10 @@ def test_a_setup_command_that_fails_ends_the_job(
     )
     assert done.returncode == 0, done.stderr
     job = done.stdout.split()[1]
-    assert cluster.end(job) == "FAILED", cluster.told(job)
+    assert cluster.end(job) == "FAILED", cluster.report(job)
     assert cluster.show(job)["ExitCode"] == f"{code}:0"
     reason = f"a command of --setup failed, exit code {code}"
-    assert f"muster: {reason}: {told}" in jobs.log(run, job)
+    assert f"muster: {reason}: {output}" in jobs.log(run, job)
     assert (jobs.status(run)["state"], jobs.status(run)["reason"]) == ("FAILED", reason)
 
 
@@ -279,14 +279,14 @@ def test_limits_of_the_login_node_and_a_missing_folder_do_not_reach_the_training
     job = submit()
     place.rename(tmp_path / "elsewhere")
     cluster.run("scontrol", "release", job)
-    assert cluster.end(job) == "FAILED", cluster.told(job)
+    assert cluster.end(job) == "FAILED", cluster.report(job)
     assert "muster: the working directory is not on this node" in jobs.log(run, job)
     assert jobs.status(run)["state"] == "FAILED"
     assert not limit.exists()
     (tmp_path / "elsewhere").rename(place)
     again = submit()
     cluster.run("scontrol", "release", again)
-    assert cluster.end(again) == "COMPLETED", cluster.told(again)
+    assert cluster.end(again) == "COMPLETED", cluster.report(again)
     assert int(limit.read_text()) > 300
 
 

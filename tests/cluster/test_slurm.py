@@ -1,6 +1,6 @@
 """Jobs on a real Slurm without accounting, each a real training of a small model on the CPU.
 
-A job that was interrupted, in whatever way, must end with the predictions and scores of one that never was: bit by bit.
+A job that was interrupted in any way must end with the predictions and scores of an uninterrupted one, bit by bit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def trains_on(cluster: Cluster, job: str, run: Path) -> None:
 
 
 def ends_the_same(cluster: Cluster, job: str, run: Path, uninterrupted: Path) -> None:
-    assert cluster.end(job) == "COMPLETED", cluster.told(job)
+    assert cluster.end(job) == "COMPLETED", cluster.report(job)
     assert jobs.outcome(run) == jobs.outcome(uninterrupted)
     assert jobs.steps(run) == jobs.steps(uninterrupted)
 
@@ -53,12 +53,12 @@ def test_two_nodes_of_two_tasks_equal_torchrun_with_four(cluster: Cluster, work:
     job = work.submit(cluster, FOUR, work.flags(run, 12))
     env = launch.environment(work.folder / "hf")
     launch.cold_torchrun(4, launch.TRAIN, *work.flags(tmp_path / "torchrun", 12), env=env, cwd=work.folder).expect()
-    assert cluster.end(job) == "COMPLETED", cluster.told(job)
+    assert cluster.end(job) == "COMPLETED", cluster.report(job)
     assert jobs.outcome(run) == jobs.outcome(tmp_path / "torchrun")
     assert json.loads((run / "manifest.json").read_text("utf-8"))["world_size"] == 4
 
 
-def test_what_slurm_would_not_take_is_refused_before_anything_is_written(
+def test_what_slurm_rejects_is_rejected_before_anything_is_written(
     cluster: Cluster, work: Work, tmp_path: Path
 ) -> None:
     said = {
@@ -77,7 +77,7 @@ def test_what_slurm_would_not_take_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_gpus_are_asked_for_and_given(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+def test_gpus_are_requested_and_allocated(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     job = work.submit(cluster, "--gpus 2 --nodes 2 --sbatch=--hold", work.flags(tmp_path / "run", 1))
     shown = cluster.show(job)
     assert (shown["TresPerNode"], shown["NumNodes"], shown["NumTasks"]) == ("gres:gpu:2", "2-2", "4")
@@ -99,7 +99,7 @@ def test_a_job_submits_another(cluster: Cluster, work: Work, tmp_path: Path) -> 
     ).strip()
     assert cluster.end(outer) == "COMPLETED", (tmp_path / "outer.out").read_text()
     job = (tmp_path / "outer.out").read_text().split("submitted ")[1].split()[0]
-    assert cluster.end(job) == "COMPLETED", cluster.told(job)
+    assert cluster.end(job) == "COMPLETED", cluster.report(job)
     assert cluster.show(job)["NumTasks"] == "1"
     assert json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8"))["world_size"] == 1
 
@@ -128,7 +128,7 @@ def test_the_code_that_was_submitted_runs_and_secrets_stay_in_the_environment(
     assert environ.count(canary.encode()) == 2, "the job has its secrets"
     lines = [slurm.command_line(int(p.name)) for p in Path("/proc").iterdir() if p.name.isdigit()]
     assert not [line for line in lines if canary.encode() in line]
-    assert cluster.end(job) == "COMPLETED", cluster.told(job)
+    assert cluster.end(job) == "COMPLETED", cluster.report(job)
 
     git = json.loads((run / "manifest.json").read_text("utf-8"))["git"]
     head = subprocess.check_output(["git", "-C", str(checkout), "rev-parse", "HEAD"], text=True).strip()
@@ -146,7 +146,7 @@ def test_the_code_that_was_submitted_runs_and_secrets_stay_in_the_environment(
 # Interruptions
 
 
-def test_a_job_timed_out_twice_ends_like_one_that_never_was(
+def test_a_job_timed_out_twice_equals_an_uninterrupted_one(
     cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path
 ) -> None:
     run = tmp_path / "run"
@@ -166,14 +166,14 @@ def train_until_the_time_limit(cluster: Cluster, job: str, run: Path, start: int
     ranks = cluster.ranks(job) if cluster.restarts(job) == start else []
     for pid in ranks:
         slurm.send(pid, signal.SIGSTOP)
-    told_by = "00:01:02"  # Slurm signals half a minute to one after the start, and this may have been before
-    cluster.wait(job, lambda: slurm.have_pending(ranks, signal.SIGUSR2) or cluster.show(job)["RunTime"] > told_by)
+    signalled_by = "00:01:02"  # Slurm signals half a minute to one after the start, and this may have been before
+    cluster.wait(job, lambda: slurm.have_pending(ranks, signal.SIGUSR2) or cluster.show(job)["RunTime"] > signalled_by)
     for pid in ranks:
         slurm.send(pid, signal.SIGCONT)
     cluster.wait(job, lambda: cluster.restarts(job) > start)
 
 
-def test_a_preempted_job_goes_on(cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path) -> None:
+def test_a_preempted_job_resumes(cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path) -> None:
     """It hears SIGTERM alone, saves within the grace time and is requeued, though it ended by itself."""
     run = tmp_path / "run"
     job = work.submit(cluster, f"{TWO} --partition low", work.flags(run, STEPS))
@@ -195,7 +195,7 @@ def test_a_preempted_job_goes_on(cluster: Cluster, work: Work, tmp_path: Path, u
     assert "stopped by SIGTERM: requeued" in jobs.log(run, job)
 
 
-def test_a_job_goes_on_after_a_lost_node_a_requeue_and_a_signal_to_one_rank(
+def test_a_job_resumes_after_a_lost_node_a_requeue_and_a_signal_to_one_rank(
     cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path
 ) -> None:
     """One job for all three. A single rank is signalled where Slurm reaches only the top process of a task."""
@@ -219,14 +219,14 @@ def test_a_job_goes_on_after_a_lost_node_a_requeue_and_a_signal_to_one_rank(
     ends_the_same(cluster, job, run, uninterrupted)
 
 
-def test_a_cancelled_job_leaves_nothing_running_and_goes_on_when_submitted_again(
+def test_a_cancelled_job_leaves_nothing_running_and_resumes_when_submitted_again(
     cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path
 ) -> None:
     run = tmp_path / "run"
     job = work.submit(cluster, TWO, work.flags(run, STEPS))
     cluster.wait(job, lambda: is_training(run))
     cluster.run("scancel", job)
-    assert cluster.end(job) == "CANCELLED", cluster.told(job)
+    assert cluster.end(job) == "CANCELLED", cluster.report(job)
     nothing_is_left(cluster, job)
     assert cluster.restarts(job) == 0
     assert jobs.status(run)["state"] == "STOPPED"
@@ -245,13 +245,13 @@ def test_a_bare_sigterm_that_is_no_preemption_ends_the_job(cluster: Cluster, wor
     job = work.submit(cluster, ONE, work.flags(run, 10 * STEPS))
     cluster.wait(job, lambda: is_training(run))
     cluster.run("scancel", "--signal=TERM", job)
-    assert cluster.end(job) == "FAILED", cluster.told(job)
+    assert cluster.end(job) == "FAILED", cluster.report(job)
     assert (cluster.show(job)["ExitCode"], cluster.restarts(job)) == ("75:0", 0)
     assert "stopped by SIGTERM, not by Slurm: not requeued" in jobs.log(run, job)
     assert jobs.status(run)["state"] == "STOPPED"
 
 
-def test_a_job_stopped_in_its_first_moments_is_not_lost_and_three_times_in_vain_is_the_end(
+def test_a_job_stopped_in_its_first_moments_is_not_lost_and_three_fruitless_restarts_end_it(
     cluster: Cluster, work: Work, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -267,7 +267,7 @@ def test_a_job_stopped_in_its_first_moments_is_not_lost_and_three_times_in_vain_
         cluster.wait(job, is_importing)
         cluster.run("scancel", "--signal=USR2", job)
         cluster.wait(job, has_stopped)
-    assert cluster.end(job) == "FAILED", cluster.told(job)
+    assert cluster.end(job) == "FAILED", cluster.report(job)
     assert (cluster.show(job)["ExitCode"], cluster.restarts(job)) == ("75:0", 3)
     assert "3 restarts made no progress beyond step 0: not requeued" in jobs.log(run, job)
 
@@ -283,7 +283,7 @@ def test_a_failing_job_stays_failed(cluster: Cluster, work: Work, tmp_path: Path
     job = work.submit(cluster, f"{TWO} --sbatch=--hold", flags)
     data.unlink()
     cluster.run("scontrol", "release", job)
-    assert cluster.end(job) == "FAILED", cluster.told(job)
+    assert cluster.end(job) == "FAILED", cluster.report(job)
     assert (cluster.show(job)["ExitCode"], cluster.restarts(job)) == ("2:0", 0)
     assert "error: file not found" in jobs.log(tmp_path / "run", job)
 
@@ -293,7 +293,7 @@ def test_a_rank_that_is_killed_takes_the_job_down(cluster: Cluster, work: Work, 
     job = work.submit(cluster, TWO, work.flags(run, 10 * STEPS))
     cluster.wait(job, lambda: is_training(run))
     os.kill(cluster.ranks(job)[1], signal.SIGKILL)
-    assert cluster.end(job, 60) == "FAILED", cluster.told(job)
+    assert cluster.end(job, 60) == "FAILED", cluster.report(job)
     nothing_is_left(cluster, job)
     assert cluster.restarts(job) == 0
 
@@ -304,7 +304,7 @@ def test_a_rank_that_hangs_is_ended_with_a_dump_of_the_stacks(cluster: Cluster, 
     job = work.submit(cluster, TWO, work.flags(run, 10 * STEPS, "--step_timeout_minutes", "0.2"))
     cluster.wait(job, lambda: is_training(run))
     os.kill(cluster.ranks(job)[1], signal.SIGSTOP)
-    assert cluster.end(job, 90) == "FAILED", cluster.told(job)
+    assert cluster.end(job, 90) == "FAILED", cluster.report(job)
     nothing_is_left(cluster, job)
     said = jobs.log(run, job)
     assert "Timeout (0:00:12)!" in said

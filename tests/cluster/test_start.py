@@ -24,7 +24,8 @@ def hold_the_second_rank(cluster: Cluster, job: str, run: Path, start: int) -> N
 def test_a_job_stopped_while_its_ranks_join_is_requeued_and_finishes(
     cluster: Cluster, work: Work, tmp_path: Path
 ) -> None:
-    """Preempted, then told as at the time limit: both times only rank 0 can act, the other one never came."""
+    """Preempted, then signalled as at the time limit: both times only rank 0 can act, because the other one never
+    arrives."""
     run = tmp_path / "run"
     job = work.submit(cluster, f"{TWO} --partition low", work.flags(run, 30))
     hold_the_second_rank(cluster, job, run, start=0)
@@ -34,7 +35,7 @@ def test_a_job_stopped_while_its_ranks_join_is_requeued_and_finishes(
     hold_the_second_rank(cluster, job, run, start=1)
     cluster.run("scancel", "--signal=USR2", job)
     cluster.wait(job, lambda: cluster.restarts(job) == 2)
-    assert cluster.end(job) == "COMPLETED", cluster.told(job)
+    assert cluster.end(job) == "COMPLETED", cluster.report(job)
     said = jobs.log(run, job)
     assert "stopped by SIGTERM: requeued" in said
     assert "stopped by SIGUSR2: requeued" in said
@@ -47,13 +48,13 @@ def test_a_first_node_whose_name_does_not_resolve_is_named_and_one_node_needs_no
 ) -> None:
     job = work.submit(cluster, TWO, work.flags(tmp_path / "two", 3), MUSTER_MASTER_ADDR="")
     alone = work.submit(cluster, TWO_OF_ONE, work.flags(tmp_path / "one", 3), MUSTER_MASTER_ADDR="")
-    assert cluster.end(job, 120) == "FAILED", cluster.told(job)
+    assert cluster.end(job, 120) == "FAILED", cluster.report(job)
     assert cluster.show(job)["ExitCode"] == "2:0"
     said = jobs.log(tmp_path / "two", job)
     assert "error: the first node's name n1 does not resolve on " in said
     assert "set MUSTER_MASTER_ADDR (--master_addr) to its address" in said
     assert jobs.status(tmp_path / "two")["state"] == "FAILED"
-    assert cluster.end(alone) == "COMPLETED", cluster.told(alone)
+    assert cluster.end(alone) == "COMPLETED", cluster.report(alone)
 
 
 def test_a_first_node_that_cannot_be_reached_is_named(cluster: Cluster, work: Work, tmp_path: Path) -> None:
@@ -74,6 +75,6 @@ def test_a_job_that_is_killed_says_so_in_its_status(cluster: Cluster, work: Work
     assert jobs.status(run)["state"] == "RUNNING"
     for pid in cluster.ranks(job):
         slurm.send(pid, signal.SIGKILL)
-    assert cluster.end(job) == "FAILED", cluster.told(job)
+    assert cluster.end(job) == "FAILED", cluster.report(job)
     assert jobs.status(run)["state"] == "FAILED"
     assert jobs.status(run)["reason"] == "exit code 137: killed by SIGKILL, out of memory?"

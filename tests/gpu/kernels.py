@@ -19,7 +19,7 @@ LENGTHS = (64, 1, 17, 33, 64, 2, 50)
 BOUNDS = torch.tensor((0, *torch.tensor(LENGTHS).cumsum(0).tolist()), dtype=torch.int32)
 TOKENS, LONGEST, HEADS = sum(LENGTHS), 70, 4
 TOLERANCE = {torch.float32: 2e-3, torch.float16: 5e-3, torch.bfloat16: 2e-2}
-"""Relative error of a norm. Gradients of queries and keys are differences of close numbers, hence not 2**-8 in bf16."""
+"""Relative error of a norm. Gradients of queries and keys are differences of close numbers, so not 2**-8 in bf16."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def look_at_fp32_dropout() -> None:
     )[0][0, : LENGTHS[0]].ne(0)
     alike = float((kept == kept[:, :1]).float().mean())
     print(f"fp32 dropout: {alike:.0%} of a sequence's probabilities are kept or dropped alike in all heads "
-          f"({'as known' if alike > 0.99 else 'mended: packing may use it'})")  # fmt: skip
+          f"({'as known' if alike > 0.99 else 'fixed: packing may use it'})")  # fmt: skip
 
 
 def check_that_wrong_bounds_are_seen(generator: torch.Generator) -> None:

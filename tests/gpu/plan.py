@@ -14,7 +14,7 @@ class Case:
         promise: what it shows, for the table.
         seconds: after which it is ended.
         needs_gpu: whether it means nothing on the CPU.
-        alone: whether nothing may run beside it, because it measures.
+        alone: whether nothing else may run at the same time, because it measures.
         least_seconds: that must be left for it to begin.
     """
 
@@ -28,7 +28,7 @@ class Case:
 
 CASES = (
     Case("machine", "the packages load, the GPU computes: versions and ceilings", 60, alone=True),
-    Case("cudnn", "padded attention plans nothing anew for a new shape", 60, alone=True),
+    Case("cudnn", "padded attention does not plan for a new shape", 60, alone=True),
     Case("kernels", "attention of every mask, dtype and head size is that of fp64, its dropout is dropout"),
     Case("families", "packed = padded: losses and predictions of each family, bf16, fp16 and TF32", needs_gpu=False),
     Case("losses", "24 steps on the GPU follow those of the CPU, in every precision and form", needs_gpu=False),

@@ -1,4 +1,4 @@
-"""The cases for a GPU start, end and are told apart on a machine without one."""
+"""The cases for a GPU start, end and are distinguished on a machine without one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_on_a_gpu_a_case_that_does_not_run_is_a_failure() -> None:
     assert (done.returncode, done.stdout.count("not run")) == (1, len(CASES))
 
 
-def test_a_case_that_fails_is_told_with_its_last_words(
+def test_a_failing_case_is_reported_with_its_last_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

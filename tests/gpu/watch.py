@@ -2,7 +2,7 @@
 
 Several lists of flags are as many runs, one after the other; the first that fails is the last. WHAT is of
 
-gib=1.5           PyTorch's allocator has that much of the GPU: a true out-of-memory error wherever it falls
+gib=1.5           PyTorch's allocator has that much of the GPU: a real out-of-memory error at any place
 waits             an operation that waits for the device, in steps 3 to 20, is an error
 scale=1099511627776  the first loss scale of fp16
 deterministic     deterministic kernels only

@@ -1,7 +1,7 @@
 """The image, built as a user builds it, from a copy of this checkout and a base made of Debian's packages.
 
-The copy holds what must not get into the image: a .env, a .git, a run, secrets in pip's configuration and beside the
-proxy's certificates. Packages come from where this machine's own pip takes them.
+The copy contains what must not get into the image: a .env, a .git, a run, secrets in pip's configuration and next to
+the proxy's certificates. Packages come from where this machine's own pip takes them.
 """
 
 import configparser
@@ -70,7 +70,7 @@ def base(docker: Docker, folder: Path) -> None:
 
 
 def tree(folder: Path) -> Path:
-    """A checkout in `folder` with the files that git knows of here, as they stand, and with what is PLANTED."""
+    """A checkout in `folder` with the tracked files as they are now, and with what is PLANTED."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ def docker() -> Iterator[Docker]:
 
 @pytest.fixture(scope="session")
 def measured(request: pytest.FixtureRequest) -> list[str]:
-    """Lines shown at the end: sizes and seconds, of which no test asserts anything."""
+    """Lines shown at the end: sizes and seconds, which no test asserts."""
     return request.config.stash.setdefault(MEASURED, [])
 
 

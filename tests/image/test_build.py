@@ -1,4 +1,4 @@
-"""What is in the image and its layers, what is not, and what a change builds anew."""
+"""What is in the image and its layers, what is not, and what a change rebuilds."""
 
 import json
 import re
@@ -110,7 +110,8 @@ def test_versions_are_the_locked_ones(docker: Docker, built: Built) -> None:
 
 
 def test_a_folder_of_wheels_is_enough_without_a_network(docker: Docker, built: Built, tmp_path: Path) -> None:
-    """With few packages beside torch, for time; the compiler is there already, as in a base made for such a machine."""
+    """With few packages besides torch, for time; the compiler is there already, as in a base made for such a
+    machine."""
     tree = tmp_path / "tree"
     shutil.copytree(built.tree, tree)
     project = (tree / "pyproject.toml").read_text(encoding="utf-8")

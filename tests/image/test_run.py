@@ -17,7 +17,7 @@ SHORT = ("--max_train_samples", "128", "--max_eval_samples", "64", "--max_seq_le
 
 
 def writable(folder: Path) -> tuple[str, ...]:
-    """Options that give the container three folders to write, outside of which it can write nothing."""
+    """Options that give the container three writable folders and no others."""
     for name in ("out", "hf", "tmp"):
         (folder / name).mkdir(exist_ok=True)
         (folder / name).chmod(0o777)
@@ -93,7 +93,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(docker: Docker, 
     assert "/opt/run cannot be written: Read-only file system" in refusal(docker("run", *words, check=False))
 
 
-def test_the_images_code_runs_whatever_lies_in_the_working_folder(docker: Docker, built: Built, tmp_path: Path) -> None:
+def test_the_images_code_runs_and_not_that_of_the_working_folder(docker: Docker, built: Built, tmp_path: Path) -> None:
     for name in ("job.py", "launch.py", "torch.py"):
         (tmp_path / name).write_text("raise SystemExit('shadowed')\n", encoding="ascii")
     tmp_path.chmod(0o755)
@@ -128,7 +128,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_docker_run_reads_and_writes_where_the_user_stands(docker: Docker, built: Built, project: Path) -> None:
+def test_docker_run_reads_and_writes_in_the_working_folder(docker: Docker, built: Built, project: Path) -> None:
     words = ("--image", IMAGE, "--", "--train_file", "my data/train, all.csv", "--output_dir", "out", *SHORT)
     environ = {**docker.environment, "PYTHONPATH": str(ROOT), "HF_HOME": str(project / "hf"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "launch", "docker", *words]

@@ -1,4 +1,4 @@
-"""GPUs that are too few, hidden or of no use to torch are one line before the job begins; never a CPU in silence."""
+"""Too few, hidden or unusable GPUs are reported in one line before the job starts; it never silently uses the CPU."""
 
 from __future__ import annotations
 

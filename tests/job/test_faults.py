@@ -64,7 +64,7 @@ def reference_of_two(world: World) -> Path:
 
 
 @pytest.mark.parametrize("moment", [pytest.param("begin", marks=slow), "filled", pytest.param("placed", marks=faults)])
-def test_a_run_killed_in_a_save_goes_on_from_a_whole_checkpoint(
+def test_a_run_killed_while_saving_resumes_from_a_complete_checkpoint(
     world: World, reference: Path, moment: str, record_property: Record
 ) -> None:
     """And the clock was set back in the meantime: what is left says that it beat tomorrow."""
@@ -148,7 +148,7 @@ def lose_one(going: Going, rank: int) -> None:
         assert going.end(120).code != 0
 
 
-def test_a_process_that_is_lost_takes_the_job_down_with_a_clear_line(world: World, reference_of_two: Path) -> None:
+def test_a_lost_process_ends_the_job_with_one_line(world: World, reference_of_two: Path) -> None:
     out = world.folder / "lost"
     done = world.run(out, processes=2, faults="1:step:6:SIGKILL").expect(1)
     assert done.errors == ["error: another process died; run the same command again to resume from the last checkpoint"]
@@ -176,7 +176,7 @@ def test_a_process_that_hangs_ends_the_job_with_its_stacks_in_time(world: World,
     [*(pytest.param(s, marks=faults) for s in (0.1, 0.6, 2.0)),
      *(pytest.param(s, marks=slow) for s in (0.3, 1.0, 1.5, 3.0, 4.0, 5.0))],
 )  # fmt: skip
-def test_a_signal_in_the_first_seconds_is_no_crash(world: World, seconds: float, record_property: Record) -> None:
+def test_a_signal_in_the_first_seconds_does_not_crash(world: World, seconds: float, record_property: Record) -> None:
     out = world.folder / f"early{seconds}"
     going = world.start_cold(out)
     going.until(lambda: b"train.py" in Path(f"/proc/{going.process.pid}/cmdline").read_bytes())
@@ -188,7 +188,7 @@ def test_a_signal_in_the_first_seconds_is_no_crash(world: World, seconds: float,
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=faults)])
-def test_a_signal_during_tokenisation_ends_it_at_once_and_leaves_no_process(
+def test_a_signal_during_tokenization_ends_it_at_once_and_leaves_no_process(
     world: World, workers: int, record_property: Record
 ) -> None:
     """All processes hear it, as from a terminal or a scheduler."""
@@ -257,7 +257,7 @@ def test_a_second_interrupt_ends_at_once(world: World) -> None:
 
 
 @faults
-def test_a_log_that_nobody_reads_any_more_changes_nothing(world: World, reference: Path) -> None:
+def test_a_closed_log_changes_nothing(world: World, reference: Path) -> None:
     """`2>&1 | tee log` ends with the Ctrl-C that is meant for the job."""
     out = world.folder / "unread"
     process = subprocess.Popen(
@@ -299,7 +299,7 @@ LONG: dict[str, Any] = {"num_train_epochs": 12, "early_stopping_patience": 10**6
 
 
 @needs_root
-def test_a_full_disk_does_not_end_a_run_and_is_said_once(world: World, record_property: Record) -> None:
+def test_a_full_disk_does_not_end_a_run_and_is_logged_once(world: World, record_property: Record) -> None:
     """The log lies on that disk too."""
     reference = world.folder / "long-reference"
     world.run(reference, **LONG).expect(0)
@@ -325,7 +325,7 @@ def test_a_full_disk_does_not_end_a_run_and_is_said_once(world: World, record_pr
 
 
 @needs_root
-def test_a_stop_on_a_full_disk_says_that_nothing_was_saved_and_the_next_start_finishes(
+def test_a_stop_on_a_full_disk_reports_that_nothing_was_saved(
     world: World, reference: Path, record_property: Record
 ) -> None:
     with small_disk(world.folder / "disk2", 12) as disk:
@@ -336,7 +336,7 @@ def test_a_stop_on_a_full_disk_says_that_nothing_was_saved_and_the_next_start_fi
         going.signal(signal.SIGTERM).signal(signal.SIGCONT)
         done = going.end().expect(1)
         assert re.match(
-            r"error: stopped by SIGTERM, and the checkpoint of step 1[0-2] could not be written: make", done.errors[0]
+            r"error: stopped by SIGTERM, but the checkpoint of step 1[0-2] could not be written: free", done.errors[0]
         )
         assert checkpoints(out) == before
         filler.unlink()
@@ -402,7 +402,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(world: World) ->
 # Others
 
 
-def test_of_two_runs_started_in_one_folder_one_is_refused_and_the_other_finishes(
+def test_two_runs_in_one_folder_one_is_rejected_and_the_other_finishes(
     world: World, reference: Path, record_property: Record
 ) -> None:
     out = world.folder / "both"
@@ -427,7 +427,7 @@ def test_a_requeued_job_does_not_overwrite_its_own_work(world: World, reference:
     assert differences(reference, out) == []
 
 
-def test_a_damaged_checkpoint_is_put_aside_and_the_result_is_the_same(
+def test_a_damaged_checkpoint_is_quarantined_and_the_result_is_the_same(
     world: World, reference: Path, record_property: Record
 ) -> None:
     out = world.folder / "damaged"

@@ -23,7 +23,7 @@ TASKS = {"label": (1, 3), "score": (2,), "tags": (2,)}
 """The column of each kind of task, and the numbers of processes to predict it on."""
 WORKER = Path(__file__).parent / "workers" / "interrupted.py"
 EMPTY = 5
-"""Every so many rows to predict have no text, beginning with the first."""
+"""Interval of the rows to predict that have no text, starting with the first."""
 
 
 def labelled(good: int) -> dict[str, object]:
@@ -133,7 +133,7 @@ def backward(opinions: Path, classifier: Path) -> Path:
     return opinions / "backward"
 
 
-def test_rows_without_label_or_text_are_answered_in_their_order(trained: dict[str, Path], backward: Path) -> None:
+def test_rows_without_label_or_text_are_predicted_in_order(trained: dict[str, Path], backward: Path) -> None:
     one, other = table(trained["label"]), table(backward)
     assert other["index"].to_pylist() == [*range(37)]
     assert other["label"].null_count == 37
@@ -146,9 +146,7 @@ def test_rows_without_label_or_text_are_answered_in_their_order(trained: dict[st
     assert results(backward)["test"] == {"examples": 37}
 
 
-def test_answers_are_written_for_a_prediction_that_has_finished(
-    opinions: Path, classifier: Path, backward: Path
-) -> None:
+def test_predictions_are_written_for_a_finished_run(opinions: Path, classifier: Path, backward: Path) -> None:
     done = predict(opinions, classifier, "backward", test_file="bare.jsonl", output_file="backward.jsonl").expect(0)
     assert "has already finished" in done.stderr
     rows = [json.loads(line) for line in (opinions / "backward.jsonl").read_text().splitlines()]
@@ -181,7 +179,7 @@ def test_latest_stays_the_newest_model(opinions: Path, tmp_path: Path) -> None:
     assert len({path.read_bytes() for path in made}) == 1
 
 
-def test_training_goes_on_from_the_newest_model_whose_place_it_takes(opinions: Path, tmp_path: Path) -> None:
+def test_training_starts_from_the_newest_model_and_replaces_it_as_latest(opinions: Path, tmp_path: Path) -> None:
     env = environment(opinions / "home")
     asked = ["--train_file", str(opinions / "train.jsonl"), "--max_steps", "1", "--model_name_or_path"]
     alone(TRAIN, *asked, str(opinions / "model"), env=env, cwd=tmp_path).expect(0)
@@ -191,7 +189,7 @@ def test_training_goes_on_from_the_newest_model_whose_place_it_takes(opinions: P
     assert (tmp_path / "runs" / "latest" / "model" / "model.safetensors").is_file()
 
 
-def test_a_second_start_does_nothing_and_another_file_is_refused(
+def test_a_second_start_does_nothing_and_another_file_is_rejected(
     opinions: Path, classifier: Path, backward: Path
 ) -> None:
     again = predict(opinions, classifier, backward.name, test_file="bare.jsonl").expect(0)
@@ -229,7 +227,7 @@ def test_a_stop_leaves_nothing_half_done_and_the_same_command_predicts(opinions:
         ("mrpc --test_file bare.jsonl", "unrecognized options: mrpc"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_predicted_is_refused_in_one_line(opinions: Path, more: str, said: str) -> None:
+def test_invalid_requests_are_rejected_in_one_line(opinions: Path, more: str, said: str) -> None:
     env = environment(opinions / "home")
     asked = [*more.split(), "--model_name_or_path", "model", "--output_dir", "refused"]
     done = alone(PREDICT, *asked, env=env, cwd=opinions).expect(2)
@@ -238,7 +236,7 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(opinions: Path, more: s
     assert not (opinions / "refused" / "results.json").exists()
 
 
-def test_help_is_that_of_this_page(opinions: Path) -> None:
+def test_help_names_this_script(opinions: Path) -> None:
     done = cold(PREDICT, "--help", env=environment(opinions / "home"), cwd=opinions).expect(0)
     assert "usage: job/predict.py" in done.stdout
     assert "--max_predict_samples" in done.stdout

@@ -53,7 +53,7 @@ def rows(path: str) -> None:
 
 
 def training_data(words: str) -> None:
-    """Read the training data, beside which these files and folders lie, which are no text."""
+    """Read the training data in a folder that also has these binary files and folders."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
@@ -114,7 +114,7 @@ def online_without_a_token(words: str) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """What is done in a folder with these files, beside train.csv and eval.csv, which are in order."""
+    """An action in a folder with these files, in addition to a valid train.csv and eval.csv."""
 
     words: str
     files: dict[str, str | bytes] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A run that was interrupted, however often and wherever, comes to what an uninterrupted one comes to, bit by bit.
+"""A run that was interrupted, at any places and any number of times, equals an uninterrupted one, bit by bit.
 
 The runs have dropout, a schedule, early stopping that happens, and windows of metrics that no checkpoint falls together
 with. Each start costs seconds, so one run is interrupted several times in a row, each time somewhere else.
@@ -73,7 +73,7 @@ def interrupt(world: World, out: Path, *faults: str, **how: Any) -> None:
 # The same result
 
 
-def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(world: World, reference: Path) -> None:
+def test_an_interrupted_run_equals_an_uninterrupted_one(world: World, reference: Path) -> None:
     """In an epoch, in an evaluation, while a checkpoint is written, at the end of an epoch; every kind of signal."""
     out = world.folder / "anywhere"
     interrupt(world, out, "0:step:7:SIGTERM", "0:batch:4:SIGUSR2", f"0:begin:{EPOCH}:SIGINT")
@@ -189,7 +189,7 @@ def without_window(state: dict[str, Any]) -> None:
         pytest.param("window", "state.json", with_state(without_window), marks=faults),
     ],
 )
-def test_what_is_left_out_of_a_checkpoint_is_seen_in_the_result(
+def test_state_missing_from_a_checkpoint_changes_the_result(
     world: World, reference: Path, stopped: Path, left_out: str, file: str, change: Callable[[Path], None]
 ) -> None:
     out = copied(stopped, f"without-{left_out}")
@@ -199,7 +199,7 @@ def test_what_is_left_out_of_a_checkpoint_is_seen_in_the_result(
 
 
 @faults
-def test_a_forgotten_count_of_patience_is_seen_in_the_result(world: World, reference: Path) -> None:
+def test_a_missing_patience_count_changes_the_result(world: World, reference: Path) -> None:
     def without_patience(state: dict[str, Any]) -> None:
         assert state["selection"]["since_best"] == 1
         state["selection"]["since_best"] = 0
@@ -213,10 +213,10 @@ def test_a_forgotten_count_of_patience_is_seen_in_the_result(world: World, refer
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is not gone on from
+# Runs that are not resumed
 
 
-def test_another_result_is_refused_by_name_and_the_checkpoint_stays(world: World, stopped: Path) -> None:
+def test_a_changed_setting_is_rejected_by_name_and_the_checkpoint_is_kept(world: World, stopped: Path) -> None:
     before = checkpoints(stopped)
     done = world.run(stopped, learning_rate=1e-3, seed=7).expect(2)
     assert f"{stopped} contains a run with a different learning_rate, seed: " in done.errors[0]
@@ -238,7 +238,7 @@ def test_a_run_of_an_older_version_is_rejected_by_its_version(world: World, stop
 def test_what_a_resumed_run_reads_is_on_record_with_its_format(world: World, stopped: Path) -> None:
     """Where this differs, runs of before cannot be resumed: FORMAT of job/run/format.py is raised with it.
 
-    The data's fingerprint holds the version of the reader: a run whose data is read in another way must not be told
+    The data's fingerprint holds the version of the reader: a run whose data is read in another way must not be reported
     that its data has changed.
     """
     folder = stopped / "checkpoints" / "step-00000005"
@@ -260,9 +260,7 @@ def keys(value: Any, prefix: str = "") -> set[str]:
 @pytest.mark.parametrize(
     ("what", "file"), [("data", "train.csv"), pytest.param("tokenizer", "model/tokenizer.json", marks=slow)]
 )
-def test_changed_data_or_tokens_are_refused_until_they_are_put_back(
-    world: World, stopped: Path, what: str, file: str
-) -> None:
+def test_changed_data_or_tokens_are_rejected_until_restored(world: World, stopped: Path, what: str, file: str) -> None:
     path = world.folder / file
     before = path.read_bytes()
     path.write_bytes(before.replace(b"red", b"green") if what == "data" else before.replace(b'"red"', b'"blu"'))

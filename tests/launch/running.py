@@ -48,7 +48,7 @@ class Supervised:
 def supervised(
     argv: Sequence[str], folder: Path, *, grace: float = 30, environ: Mapping[str, str] | None = None
 ) -> Iterator[Supervised]:
-    """Start `argv` under a supervisor in `folder`; whatever is still running at the end is killed."""
+    """Start `argv` under a supervisor in `folder`; processes that still run at the end are killed."""
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
         [sys.executable, "-c", SUPERVISE, str(grace), *argv],

@@ -39,33 +39,32 @@ def refusal(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
 
 
 REFUSED = {
-    "": f"no verb given: there are {', '.join(cli.VERBS)}; --help says more",
-    "locl": f"no verb locl: there are {', '.join(cli.VERBS)}; did you mean local?",
-    "--gpus 1": f"no verb --gpus: there are {', '.join(cli.VERBS)}",
-    "local --gpu 1": "unknown flag --gpu; did you mean --gpus?; flags of the job go after `--`",
-    "local --dry-run": "unknown flag --dry-run; did you mean --dry_run?; flags of the job go after `--`",
-    "local mrpc --learning_rate 1": "--learning_rate is a flag of the job: it goes after `--`, as in python -m launch "
+    "": f"no verb given: choose one of {', '.join(cli.VERBS)}; --help describes them",
+    "locl": f"unknown verb locl: choose one of {', '.join(cli.VERBS)}; did you mean local?",
+    "--gpus 1": f"unknown verb --gpus: choose one of {', '.join(cli.VERBS)}",
+    "local --gpu 1": "unknown flag --gpu; did you mean --gpus?; job flags go after `--`",
+    "local --dry-run": "unknown flag --dry-run; did you mean --dry_run?; job flags go after `--`",
+    "local mrpc --learning_rate 1": "--learning_rate is a job flag: put it after `--`, as in python -m launch "
     "local -- --learning_rate ...",
-    "local mrpc more": "unexpected word more; flags of the job go after `--`",
+    "local mrpc more": "unexpected argument more; job flags go after `--`",
     "local --gpus": "--gpus expected one argument; --help lists the flags",
-    "local --gpus 1": "--gpus 1 is more than the 0 that can be seen here (CUDA_VISIBLE_DEVICES, or what nvidia-smi -L "
-    "lists)",
+    "local --gpus 1": "--gpus 1: only 0 are visible (in CUDA_VISIBLE_DEVICES, else nvidia-smi -L)",
     "local --tasks 0": "--tasks must be above 0, not 0",
-    "local mrcp": "no recipe mrcp: there are cola, deberta-v3, deberta-v3-lora, demo, modernbert, mrpc, multilingual, ",
+    "local mrcp": "no recipe mrcp: choose one of cola, deberta-v3, deberta-v3-lora, demo, modernbert, mrpc, ",
     "local -- --lerning_rate 1": "unknown flag --lerning_rate; did you mean --learning_rate?",
     "local -- --learning_rate x": "--learning_rate takes a number, not 'x'",
     "local -- --learning_rate 0": "--learning_rate must be above 0, not 0.0",
     "local -- --train_file no.csv --validation_file no.csv": "file not found: no.csv",
     "local --tasks 2 -- --learning_rate 1": "nothing to train on",
     "local predict": "nothing to predict: give --test_file",
-    "docker --tasks 2": "unknown flag --tasks; flags of the job go after `--`",
-    "docker --imgae x": "unknown flag --imgae; did you mean --image?; flags of the job go after `--`",
-    "status --jsno": "unknown flag --jsno; did you mean --json?; flags of the job go after `--`",
-    "logs --folow": "unknown flag --folow; did you mean --follow?; flags of the job go after `--`",
-    "rerun x --partitoin gpu": "unknown flag --partitoin; did you mean --partition?; flags of the job go after `--`",
-    "status -- --learning_rate 1": "`status` takes no flags of the job",
-    "recipes -- --learning_rate 1": "`recipes` takes no flags of the job",
-    "recipes mrpc": "unexpected word mrpc",
+    "docker --tasks 2": "unknown flag --tasks; job flags go after `--`",
+    "docker --imgae x": "unknown flag --imgae; did you mean --image?; job flags go after `--`",
+    "status --jsno": "unknown flag --jsno; did you mean --json?; job flags go after `--`",
+    "logs --folow": "unknown flag --folow; did you mean --follow?; job flags go after `--`",
+    "rerun x --partitoin gpu": "unknown flag --partitoin; did you mean --partition?; job flags go after `--`",
+    "status -- --learning_rate 1": "`status` takes no job flags: remove what follows `--`",
+    "recipes -- --learning_rate 1": "`recipes` takes no job flags: remove what follows `--`",
+    "recipes mrpc": "unexpected argument mrpc",
 }
 
 
@@ -112,7 +111,7 @@ ATTACKS = [
 @pytest.mark.parametrize("flag", ["--gpus", "--tasks"])
 @pytest.mark.parametrize("value", ATTACKS)
 def test_a_number_is_a_number(flag: str, value: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert refusal(["local", f"{flag}={value}"], capfd).startswith(f"{flag} takes a whole number, not {value!r}")
+    assert refusal(["local", f"{flag}={value}"], capfd).startswith(f"{flag} takes an integer, not {value!r}")
 
 
 @given(st.text())
@@ -175,7 +174,7 @@ def test_recipes_are_listed_with_what_they_are(capfd: pytest.CaptureFixture[str]
 
 
 def test_dotenv_counts(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is put back afterwards
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is restored afterwards
     monkeypatch.delenv("OMP_NUM_THREADS")
     (tmp_path / ".env").write_text("OMP_NUM_THREADS=7\nHF_TOKEN=hf_canary\n", encoding="ascii")
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
@@ -199,22 +198,22 @@ def test_make_says_it_in_words() -> None:
 
 
 MAKE_REFUSED = {
-    ("RECIPE", "--dry_run"): "RECIPE is a recipe's name or a YAML file, not '--dry_run': flags go into ARGS",
-    ("RECIPE", "--"): "RECIPE is a recipe's name",
-    ("RECIPE", "demo;touch X"): "no recipe demo;touch X: there are",
-    ("RECIPE", "$(touch X)"): "no recipe $(touch X): there are",
-    ("RECIPE", "a\nb"): "no recipe a b: there are",
-    ("GPUS", "4;touch X"): "--gpus takes a whole number, not '4;touch X'",
-    ("GPUS", "-1"): "--gpus takes a whole number, not '-1'",
-    ("GPUS", "1 --dry_run"): "--gpus takes a whole number, not '1 --dry_run'",
-    ("TASKS", "abc"): "--tasks takes a whole number, not 'abc'",
-    ("TASKS", "`touch X`"): "--tasks takes a whole number, not '`touch X`'",
-    ("ARGS", "--train_file 'a"): "ARGS cannot be cut into words: no closing quotation in",
-    ("ARGS", "--seed '$(touch X)'"): "--seed takes a whole number, not '$(touch X)'",
-    ("ARGS", "; touch X"): "no recipe ;: there are",
+    ("RECIPE", "--dry_run"): "RECIPE must be a recipe or a YAML file, not '--dry_run': put flags into ARGS",
+    ("RECIPE", "--"): "RECIPE must be a recipe or a YAML file",
+    ("RECIPE", "demo;touch X"): "no recipe demo;touch X: choose one of",
+    ("RECIPE", "$(touch X)"): "no recipe $(touch X): choose one of",
+    ("RECIPE", "a\nb"): "no recipe a b: choose one of",
+    ("GPUS", "4;touch X"): "--gpus takes an integer, not '4;touch X'",
+    ("GPUS", "-1"): "--gpus takes an integer, not '-1'",
+    ("GPUS", "1 --dry_run"): "--gpus takes an integer, not '1 --dry_run'",
+    ("TASKS", "abc"): "--tasks takes an integer, not 'abc'",
+    ("TASKS", "`touch X`"): "--tasks takes an integer, not '`touch X`'",
+    ("ARGS", "--train_file 'a"): "ARGS cannot be split into arguments: no closing quotation in",
+    ("ARGS", "--seed '$(touch X)'"): "--seed takes an integer, not '$(touch X)'",
+    ("ARGS", "; touch X"): "no recipe ;: choose one of",
     ("ARGS", "--train_file x.csv && touch X"): "unrecognized",
     ("ARGS", "-- --gpus 3"): "",
-    ("DRY_RUN", "ture"): "DRY_RUN is 1 or nothing, not 'ture'",
+    ("DRY_RUN", "ture"): "DRY_RUN must be 1 or unset, not 'ture'",
 }
 
 
@@ -230,7 +229,7 @@ def test_make_values_are_data(case: tuple[str, str], capfd: pytest.CaptureFixtur
 
 def test_docker_run_says_that_tasks_are_not_for_it(capfd: pytest.CaptureFixture[str]) -> None:
     assert make.main({"TASKS": "2"}, "docker-run") == 2
-    assert capfd.readouterr().err.startswith("error: TASKS is not for docker-run")
+    assert capfd.readouterr().err.startswith("error: TASKS does not apply to docker-run")
 
 
 @given(st.dictionaries(st.sampled_from(["RECIPE", "GPUS", "TASKS", "ARGS"]), st.text()))

@@ -1,6 +1,6 @@
 """The families: settings of a tiny model of each, how its tokenizer frames a text, and the form it must get.
 
-Add a family by a line in FAMILIES, then write the table anew: UPDATE_GOLDEN=1 make test-models.
+Add a family by a line in FAMILIES, then update the table: UPDATE_GOLDEN=1 make test-models.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 POSITIONS = 64
-PACKED, PADDED, EQUAL = "packed", "padded", "rows of one length"
+PACKED, PADDED, EQUAL = "packed", "padded", "micro-batches of equal length"
 Frame = Literal["bert", "roberta", "bos", "eos", "plain", "xlnet", "canine", "qwen2"]
 """bert: [CLS] a [SEP] b [SEP] with segments; roberta: <s> a </s> </s> b </s>; bos: <s> a; eos: a </s>; plain: a alone,
 and the end token pads; xlnet: a <sep> <cls>; canine: characters; qwen2: bytes,

@@ -53,7 +53,7 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict, repr=False)
     requests: list[Request] = field(default_factory=list)
     gated: set[str] = field(default_factory=set)
-    """Repositories that everybody sees and whose files nobody is given, whatever the token."""
+    """Repositories that everybody can see but whose files nobody can download, with any token."""
     users: dict[str, User] = field(default_factory=dict, repr=False)
     """Accounts by their token."""
     large_files: dict[str, bytes] = field(default_factory=dict, repr=False)
@@ -75,7 +75,7 @@ class Hub:
     def environment(self, home: Path, *, token: str | None = None, offline: bool = False) -> dict[str, str]:
         """The environment of a client process, which must be a new one: the libraries read it at import.
 
-        One usage counter goes to a fixed outside address whatever HF_ENDPOINT says, so it is switched off;
+        One usage counter goes to a fixed outside address regardless of HF_ENDPOINT, so it is switched off;
         telemetry too, so that `requests` holds only what the code under test asked for.
         """
         kept = {key: value for key, value in os.environ.items() if not _SHELL_SETTINGS.fullmatch(key)}

@@ -202,12 +202,12 @@ def status(out: Path) -> dict[str, Any]:
 
 
 def copied(out: Path, name: str) -> Path:
-    """A copy of a run folder, to go on from more than once."""
+    """A copy of a run folder, to resume from more than once."""
     return Path(shutil.copytree(out, out.with_name(name)))
 
 
 def edit_checkpoint(folder: Path, file: str, change: Callable[[Path], None]) -> None:
-    """Change a file of a checkpoint, and let its manifest vouch for the new one."""
+    """Change a file of a checkpoint, and update its checksum in the manifest."""
     change(folder / file)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][file] = {"bytes": (folder / file).stat().st_size, "sha256": digest(folder / file)}

@@ -1,4 +1,4 @@
-"""Opinions of films, told apart by their words: what a tiny model learns in a few dozen steps."""
+"""Film reviews that a tiny model learns to classify by their words in a few dozen steps."""
 
 from __future__ import annotations
 

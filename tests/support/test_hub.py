@@ -225,9 +225,9 @@ def test_offline_gives_the_same_content_and_opens_no_connection(visits: Visits) 
 
 
 def test_offline_load_dataset_ignores_the_revision(visits: Visits) -> None:
-    """Offline, the library takes the copy prepared last, of whatever revision; `snapshot_download` does not.
+    """Offline, the library uses the copy prepared last, of any revision; `snapshot_download` does not.
 
-    A failure here means that the library was mended, and that code which goes through a snapshot to be sure
+    A failure here means that the library was fixed, and that code which goes through a snapshot to be sure
     of its revision may stop doing so.
     """
     assert visits.offline.values["main"]["books"] == ["books of v2"]

@@ -1,4 +1,4 @@
-"""The names of classes: what a label calls one, their order, Transformers' placeholders."""
+"""The names of classes: the name that a label gives, their order, and Transformers' placeholders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from job.errors import Refused
 
 
 def class_name(value: Any, source: Source, whole: Any = None) -> str:
-    """The name of the class that a label means; `whole` is the list that it is a part of."""
+    """The name of the class of a label; `whole` is the list that contains it, if any."""
     if isinstance(value, str):
         untyped = source.labels is not None and source.labels.untyped
         return value.strip() if untyped and parse_decimal(value) is not None else value
@@ -23,18 +23,18 @@ def class_name(value: Any, source: Source, whole: Any = None) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else str(value)
     place = place_of(value if whole is None else whole, source)
-    raise Refused(f"{place}: label {shown(value)}: a class is a whole number or a text")
+    raise Refused(f"{place}: label {shown(value)}: a class is an integer or text")
 
 
 def named_element(part: Any, source: Source) -> Any:
-    """An element of a list: the number of a declared class as its name."""
+    """An element of a list; the number of a declared class is replaced by its name."""
     declared = labels_of(source).declared
     is_number = isinstance(part, int) and not isinstance(part, bool)
     return declared[part] if declared and is_number and 0 <= part < len(declared) else part
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Each name once: whole numbers by value, else text by code points."""
+    """The distinct names: integers in order of value, else text in order of code points."""
     different = set(names)
     if all(parse_whole(name) is not None for name in different):
         return tuple(sorted(different, key=int))
@@ -42,12 +42,12 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def are_placeholders(names: Sequence[str]) -> bool:
-    """Whether these are Transformers' names of classes that have none: LABEL_0, LABEL_1, ..."""
+    """Whether these are Transformers' default class names: LABEL_0, LABEL_1, ..."""
     return all(name == f"LABEL_{number}" for number, name in enumerate(names))
 
 
 def notes_on_names(names: Sequence[str], source: Source) -> list[str]:
-    """Class names that look as if they meant something else; declared ones are meant as they are."""
+    """Notes on suspicious class names; names declared by the dataset are not questioned."""
     if labels_of(source).declared:
         return []
     return list(name_notes.notes(names))

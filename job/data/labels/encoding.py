@@ -20,10 +20,10 @@ from job.errors import Refused
 def encode(source: Source, reading: Reading) -> np.ndarray:
     """The label of every row of `source`: int64[n] classes, float64[n] numbers, or int8[n, C] of 0 and 1.
 
-    A class whose only name is LABEL_2 is also understood as 2, the number that its model was trained on.
+    For a class with the default name LABEL_2 the label 2 is accepted too, which its model was trained on.
 
     Raises:
-        Refused: a label that the task does not have, or none where one is needed.
+        Refused: a label is not one of the task's, or is missing.
     """
     require_labels(source)
     labels, task = labels_of(source), reading.task
@@ -45,9 +45,9 @@ def encode(source: Source, reading: Reading) -> np.ndarray:
 
 
 def _class_numbers(names: Sequence[str], declared: Sequence[str]) -> dict[str, int]:
-    """The number of each class by what a label may call it, the names first.
+    """The number of each class by every name that labels may use, the class names first.
 
-    `declared`: names that the data set has for the same numbers, if they are as many.
+    `declared`: the dataset's names for the same numbers, if there are equally many.
     """
     numbers = {name: number for number, name in enumerate(names)}
     if are_placeholders(names):
@@ -58,7 +58,7 @@ def _class_numbers(names: Sequence[str], declared: Sequence[str]) -> dict[str, i
 
 
 def _class_number(value: Any, numbers: dict[str, int], source: Source, whole: Any = None) -> int:
-    """The number of the class; `whole` is the list that it is a part of."""
+    """The number of the class; `whole` is the list that contains the label, if any."""
     name = class_name(value, source, whole)
     if name not in numbers:
         place = place_of(value if whole is None else whole, source)
@@ -66,7 +66,7 @@ def _class_number(value: Any, numbers: dict[str, int], source: Source, whole: An
         if source.to_predict:
             remedy = f"remove these rows, or add --no_label if {source.columns.label} is not the label"
         classes = list(numbers)[: len(set(numbers.values()))]
-        raise Refused(f"{place}: label {shown(name)} is not among the {len(classes)} classes ({few(classes)}): "
+        raise Refused(f"{place}: label {shown(name)} is not one of the {len(classes)} classes ({few(classes)}): "
                       f"{remedy}")  # fmt: skip
     return numbers[name]
 
@@ -74,13 +74,13 @@ def _class_number(value: Any, numbers: dict[str, int], source: Source, whole: An
 def _number(value: Any, source: Source) -> float:
     number = parse_decimal(value) if isinstance(value, str) else as_number(value, untyped=False)
     if number is None or not math.isfinite(number):
-        raise Refused(f"{place_of(value, source)}: label {shown(value)}: the task is regression, where each label is "
-                      "a finite number")  # fmt: skip
+        raise Refused(f"{place_of(value, source)}: label {shown(value)} is not a finite number, as regression needs: "
+                      "correct it or remove the row")  # fmt: skip
     return number
 
 
 def _indicator_row(value: list[Any], width: int, source: Source) -> list[int]:
     if len(value) != width or not all(isinstance(v, bool | int | float) and v in (0, 1) for v in value):
-        raise Refused(f"{place_of(value, source)}: label {shown(value)}: each label is a list of {width} numbers, 0 "
-                      "or 1 for each class")  # fmt: skip
+        raise Refused(f"{place_of(value, source)}: label {shown(value)} must be a list of {width} numbers, 0 or 1 for "
+                      "each class")  # fmt: skip
     return [int(v) for v in value]

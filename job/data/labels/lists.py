@@ -1,4 +1,4 @@
-"""Several labels a row: lists of classes, or lists of a 0 or 1 for each class."""
+"""Several labels per row: lists of classes, or lists with a 0 or 1 for each class."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from job.errors import Refused
 def read_lists(train: Source, asked: Kind | None) -> Reading:
     labels = labels_of(train)
     if asked is not None and asked != MULTI_LABEL:
-        raise Refused(f"{train.origin}: column {train.columns.label} holds lists: --problem_type {asked.problem_type} "
-                      f"needs one label a row, lists are {MULTI_LABEL.problem_type}")  # fmt: skip
+        raise Refused(f"{train.origin}: column {train.columns.label} contains lists, but --problem_type "
+                      f"{asked.problem_type} needs one label per row: use {MULTI_LABEL.problem_type}")  # fmt: skip
     for value in labels.values:
         if not isinstance(value, list):
             raise not_a_list(value, train)
@@ -32,9 +32,9 @@ def read_lists(train: Source, asked: Kind | None) -> Reading:
 
 
 def indicator_width(labels: LabelColumn) -> int:
-    """The length of lists that all have this length, two or more, and hold only 0 and 1; else 0.
+    """The common length of the lists, if it is at least two and they contain only 0 and 1; else 0.
 
-    Lists of numbers of declared classes are indicators only where they have an entry for each class, or repeat one.
+    Lists of numbers of declared classes are indicators only if they have an entry for each class or repeat one.
     """
     lists = [value for value in labels.values if isinstance(value, list)]
     widths = {len(value) for value in lists}
@@ -49,6 +49,6 @@ def indicator_width(labels: LabelColumn) -> int:
 
 def indicator_note(names: Sequence[str]) -> str:
     return (
-        f"the labels are lists of {len(names)} numbers, read as a 0 or 1 for each of the classes "
-        f"{few(names)}; lists of the classes that apply are read where they are written as text"
+        f"the labels are lists of {len(names)} numbers, read as 0 or 1 for each of the classes {few(names)}; "
+        "to list the classes that apply instead, write them as text"
     )

@@ -12,9 +12,9 @@ class Reading:
     """How the labels of a run are read.
 
     Attributes:
-        task: what they mean.
-        indicators: whether a list of labels has a 0 or 1 for each class, instead of naming the classes that apply.
-        notes: what was guessed, for the user.
+        task: the task that they define.
+        indicators: whether a list of labels has a 0 or 1 for each class, instead of the classes that apply.
+        notes: guesses to tell the user about.
     """
 
     task: Task

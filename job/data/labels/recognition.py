@@ -1,4 +1,4 @@
-"""The task that labels set: recognised by their values, or as --problem_type and the model say."""
+"""The task that labels define: recognised by their values, or set by --problem_type and the model."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from job.errors import Refused
 
 
 def read_task(train: Source, of_model: Task | None = None, asked: Kind | None = None) -> Reading:
-    """The task that the training data sets.
+    """The task that the training data defines.
 
     Args:
         train: the source that defines the classes.
-        of_model: what the pretrained model was fine-tuned for; None if it was not.
-        asked: the kind that --problem_type names; None: recognise.
+        of_model: the task that the model was fine-tuned for; None if it was not.
+        asked: the kind given by --problem_type; None: recognise it.
 
     Raises:
-        Refused: fewer than two classes, a value that is no label, or values that can be read in two ways.
+        Refused: fewer than two classes, an invalid label, or ambiguous values.
     """
     require_labels(train)
     values = labels_of(train).values
@@ -34,17 +34,18 @@ def read_task(train: Source, of_model: Task | None = None, asked: Kind | None = 
         return reading
     if len(task.names) < 2:
         only = task.names[0] if task.names else "none"
-        raise Refused(f"{train.origin}: column {train.columns.label} has only one class ({only}): two are needed")
+        raise Refused(f"{train.origin}: column {train.columns.label} has only one class ({only}): at least two are "
+                      "needed")  # fmt: skip
     if of_model is not None and of_model.kind == task.kind and set(of_model.names) == set(task.names):
         return Reading(of_model, reading.indicators, reading.notes)
     return reading
 
 
 def read_task_of_model(of_model: Task, evaluated: Source | None, asked: Kind | None = None) -> Reading:
-    """How labels are read where nothing is trained; `evaluated` has labels, or there are none.
+    """How labels are read without training. `evaluated` is a source with labels, if there is one.
 
     Raises:
-        Refused: --problem_type asks for what the model cannot give.
+        Refused: --problem_type does not fit the model.
     """
     kind = asked or of_model.kind
     if kind == REGRESSION and len(of_model.names) > 1:
@@ -60,7 +61,7 @@ def read_task_of_model(of_model: Task, evaluated: Source | None, asked: Kind | N
 
 
 def is_unlabelled(source: Source, task: Task) -> bool:
-    """Whether a test set has no labels: no such column, or only nulls, blanks or GLUE's -1 in it."""
+    """Whether a test set has no labels: no label column, or only nulls, blanks or GLUE's -1 in it."""
     if source.labels is None:
         return True
     withheld = (None, *((WITHHELD, str(WITHHELD)) if str(WITHHELD) not in task.names else ()))

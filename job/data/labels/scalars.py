@@ -1,4 +1,4 @@
-"""One label a row: classes or numbers."""
+"""One label per row: classes or numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from job.data.sources import Source
 from job.errors import Refused
 
 MOSTLY_NUMBERS = 0.9
-"""Share of the rows from which on a label that is no number is taken for a mistake and not for a class."""
+"""If at least this share of the rows is numeric, other labels are considered mistakes, not classes."""
 AS_CLASSES = f"--problem_type {SINGLE_LABEL.problem_type}"
 AS_NUMBERS = f"--problem_type {REGRESSION.problem_type}"
 
@@ -34,7 +34,7 @@ def read_scalars(train: Source, asked: Kind | None) -> Reading:
 
 
 def _recognise(train: Source) -> tuple[Kind, str | None]:
-    """(classes or regression, what there is to note of this choice)."""
+    """(classes or regression, a note on this choice if it is a guess)."""
     labels = labels_of(train)
     if labels.declared:
         return SINGLE_LABEL, None
@@ -49,33 +49,33 @@ def _recognise(train: Source) -> tuple[Kind, str | None]:
         )
     if all(isinstance(v, int) or (isinstance(v, str) and parse_whole(v.strip()) is not None) for v in labels.values):
         several = len(set(numbers)) > 2
-        return SINGLE_LABEL, f"{where} whole numbers, read as classes; {AS_NUMBERS} reads numbers" if several else None
+        return SINGLE_LABEL, f"{where} integers, read as classes;  {AS_NUMBERS} reads numbers" if several else None
     if labels.untyped:
         _reject_two_spellings(train, numbers)
         return REGRESSION, f"{where} decimal numbers, read as numbers; {AS_CLASSES} reads classes"
     if all(float(number).is_integer() for number in numbers if number is not None):
-        return REGRESSION, f"{where} whole numbers stored as floats, read as numbers; {AS_CLASSES} reads classes"
+        return REGRESSION, f"{where} integers stored as floats, read as numbers;  {AS_CLASSES} reads classes"
     return REGRESSION, None
 
 
 def _reject_odd_among_numbers(train: Source, numbers: Sequence[float | None]) -> None:
-    """Raise Refused where nearly all labels are numbers; of typed values, also where any is a float."""
+    """Raise Refused if nearly all labels are numbers; for typed values also if any is a float."""
     labels = labels_of(train)
     loose = [labels.untyped and isinstance(value, str) and is_loose_number(value) for value in labels.values]
     alike = np.array(loose) | np.array([number is not None for number in numbers])
     if labels.counts[alike].sum() >= MOSTLY_NUMBERS * len(labels.codes):
-        # What is no number in any way comes first: a missing value says more than a decimal comma.
+        # Report labels that are not numeric at all first: a missing value is a clearer mistake than a decimal comma.
         odd = min((code for code, number in enumerate(numbers) if number is None), key=lambda code: (alike[code], code))
         place, value = train.place(labels.first_row(odd)), shown(labels.values[odd])
-        why = "is not a number and nearly all others are: correct it or remove the row"
+        why = "is not a number, but nearly all others are: correct it or remove the row"
         if alike[odd]:
-            why = "is a number only without its unit or decimal comma: write it so that it is one"
+            why = "has a unit or a decimal comma: write it as a plain number"
         raise Refused(f"{place}: label {value} {why}; if the labels are classes, add {AS_CLASSES}")
     measure = labels.first(lambda value: isinstance(value, float))
     if measure is not None:
         place = train.place(labels.first_row(measure))
-        raise Refused(f"{place}: label {labels.values[measure]!r} is a number and others are not: a class is a whole "
-                      f"number or a text; if each is a class, add {AS_CLASSES}")  # fmt: skip
+        raise Refused(f"{place}: label {labels.values[measure]!r} is a float, but others are not numbers: a class is "
+                      f"an integer or text; if each is a class, add {AS_CLASSES}")  # fmt: skip
 
 
 def _reject_two_spellings(train: Source, numbers: Sequence[float | None]) -> None:
@@ -84,5 +84,5 @@ def _reject_two_spellings(train: Source, numbers: Sequence[float | None]) -> Non
         spelled[number].add(value.strip())
         if len(spelled[number]) > 1:
             one, other = sorted(spelled[number])
-            raise Refused(f"{train.origin}: labels {one!r} and {other!r} are one number or two classes: "
+            raise Refused(f"{train.origin}: labels {one!r} and {other!r} could be the same number or two classes: "
                           f"decide with {AS_NUMBERS} or {AS_CLASSES}")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The labels of a source, and what messages say of one: its row, its value, that it is missing or no list."""
+"""The labels of a source, and parts of messages about them: the row, the value, a missing label, not a list."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def require_labels(source: Source) -> None:
 
 
 def not_a_list(value: Any, source: Source) -> Refused:
-    return Refused(f"{place_of(value, source)}: label {shown(value)} is not a list: for several labels a row, each "
-                   "label is a list (in jsonl, json or parquet)")  # fmt: skip
+    return Refused(f"{place_of(value, source)}: label {shown(value)} is not a list: for several labels per row, write "
+                   "each label as a list (in jsonl, json or parquet)")  # fmt: skip
 
 
 def place_of(value: Any, source: Source) -> str:

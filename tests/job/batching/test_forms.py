@@ -227,7 +227,7 @@ def test_a_model_that_draws_numbers_is_rejected(tmp_path: Path) -> None:
 
 
 def test_random_hashing_that_differs_between_two_passes_is_rejected(tmp_path: Path) -> None:
-    """A Reformer without a seed draws the buckets of its tokens anew in each forward pass."""
+    """A Reformer without a seed draws new buckets for its tokens in each forward pass."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     network(tmp_path)

@@ -70,15 +70,15 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
         (2, "1", "forward", "", [160]),
     ],
 )
-def test_a_run_short_of_memory_ends_with_the_weights_of_one_that_began_with_the_lower_limit(
+def test_out_of_memory_gives_the_same_weights_as_starting_with_the_lower_limit(
     folder: Path, tmp_path: Path, processes: int, rank: str, where: str, message: str, halved: list[int]
 ) -> None:
-    """On two processes one alone runs short, and both halve: the other would hang in the exchange of gradients."""
+    """On two processes only one runs out of memory, and both halve: else the other would hang in the all-reduce."""
     short = train(folder, tmp_path / "short", 100, rank, 320, processes, "", where, message).expect(0)
     said = [line for line in short.stderr.splitlines() if "out of memory" in line]
-    rest = "tokens a forward pass, on the same examples"
+    rest = "tokens per forward pass, same examples"
     assert [line.partition(" WARNING ")[2] for line in said] == [
-        f"out of memory in step 1: from here on {limit} {rest}" for limit in halved
+        f"out of memory in step 1: retrying with {limit} {rest}" for limit in halved
     ]
     assert json.loads((tmp_path / "short" / "manifest.json").read_text())["max_tokens_per_device"] == halved[-1]
     train(folder, tmp_path / "low", PLENTY, rank, halved[-1], processes).expect(0)
@@ -86,30 +86,28 @@ def test_a_run_short_of_memory_ends_with_the_weights_of_one_that_began_with_the_
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def test_memory_that_ends_before_the_forward_pass_of_the_second_step_leaves_no_process_waiting(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_out_of_memory_before_the_second_forward_pass_leaves_no_process_waiting(folder: Path, tmp_path: Path) -> None:
     """On one of two processes. There DDP would broadcast the layout of its messages, had it not been settled before."""
     done = train(folder, tmp_path / "run", 100, "1", 320, processes=2, where="copy").expect(0)
-    assert done.stderr.count("out of memory in step 2: from here on 160 tokens") == 1
+    assert done.stderr.count("out of memory in step 2: retrying with 160 tokens") == 1
 
 
-def test_a_run_that_was_interrupted_goes_on_with_the_limit_it_had_come_to(folder: Path, tmp_path: Path) -> None:
-    """On the same machine: with the limit that it was started with, the second start would run short of memory too."""
+def test_a_resumed_run_keeps_the_lower_limit(folder: Path, tmp_path: Path) -> None:
+    """With the original limit, the second start would run out of memory too."""
     out = tmp_path / "out"
     stopped = train(folder, out, 100, "all", 320, faults="0:step:2:SIGTERM").expect(75)
-    assert "at step 2/4" in stopped.stderr and "from here on 80 tokens" in stopped.stderr
+    assert "at step 2/4" in stopped.stderr and "retrying with 80 tokens" in stopped.stderr
     assert "out of memory" not in train(folder, out, 100, "all", 320).expect(0).stderr
     assert json.loads((out / "manifest.json").read_text())["max_tokens_per_device"] == 80
 
 
-def test_one_example_that_does_not_fit_ends_the_job_in_one_line(folder: Path, tmp_path: Path) -> None:
+def test_one_example_that_does_not_fit_ends_the_job_with_one_line(folder: Path, tmp_path: Path) -> None:
     done = train(folder, tmp_path / "run", 10, "all", 320).expect(1)
     assert done.errors == [f"error: one example of 22 tokens does not fit into memory: {SMALLER}"]
 
 
-def test_memory_that_ends_while_gradients_are_exchanged_ends_the_job(folder: Path, tmp_path: Path) -> None:
-    """On one of two processes, in its last backward pass: the other is told by the lost connection, and none hangs."""
+def test_out_of_memory_while_gradients_are_exchanged_ends_the_job(folder: Path, tmp_path: Path) -> None:
+    """On one of two processes, in its last backward pass: the other one sees the lost connection, and neither hangs."""
     done = train(folder, tmp_path / "run", 10, "1", 320, processes=2, where="backward")
     assert done.code == 1
     again = "run the same command again to resume from the last checkpoint"
@@ -120,15 +118,15 @@ def test_memory_that_ends_while_gradients_are_exchanged_ends_the_job(folder: Pat
 
 
 @pytest.mark.parametrize(("processes", "rank"), [(1, "all"), (2, "1")])
-def test_an_evaluation_short_of_memory_is_done_again_and_its_limit_is_kept(
+def test_an_evaluation_out_of_memory_is_retried_and_keeps_the_lower_limit(
     folder: Path, tmp_path: Path, processes: int, rank: str
 ) -> None:
     flags = ("--eval_max_tokens_per_device", "400", "--eval_steps", "2", "--eval_strategy", "steps")
     short = train(folder, tmp_path / "short", 100, rank, 320, processes, where="evaluation", flags=flags).expect(0)
     said = [line for line in short.stderr.splitlines() if "out of memory" in line]
-    rest = "tokens a forward pass"
+    rest = "tokens per forward pass"
     assert [line.partition(" WARNING ")[2] for line in said] == [
-        f"out of memory in the evaluation: from here on {limit} {rest}" for limit in (200, 100)
+        f"out of memory in the evaluation: continuing with {limit} {rest}" for limit in (200, 100)
     ]
     train(folder, tmp_path / "plenty", PLENTY, rank, 320, processes, flags=flags).expect(0)
     found, expected = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("short", "plenty"))
@@ -152,7 +150,7 @@ def test_words_for_a_full_memory(error: Exception, counts: bool) -> None:
 
 def test_gradients_and_random_state_of_a_failed_attempt_are_dropped() -> None:
     torch.manual_seed(1)
-    expected, forgotten, told = torch.rand(3), list[int](), list[int]()
+    expected, forgotten, limits = torch.rand(3), list[int](), list[int]()
 
     def attempt(limit: int) -> torch.Tensor:
         drawn = torch.rand(3)
@@ -161,17 +159,17 @@ def test_gradients_and_random_state_of_a_failed_attempt_are_dropped() -> None:
         return drawn
 
     torch.manual_seed(1)
-    drawn, limit = oom.fitting(attempt, 100, 10, lambda: forgotten.append(1), told.append)
+    drawn, limit = oom.fitting(attempt, 100, 10, lambda: forgotten.append(1), limits.append)
     assert torch.equal(drawn, expected)
-    assert (limit, told, forgotten) == (25, [50, 25], [1, 1])
+    assert (limit, limits, forgotten) == (25, [50, 25], [1, 1])
 
 
 def test_no_limit_is_below_the_longest_example() -> None:
-    told: list[int] = []
+    limits: list[int] = []
 
     def attempt(limit: int) -> None:
         raise oom.Exhausted
 
     with pytest.raises(OutOfMemory, match=r"^one example of 40 tokens does not fit into memory: lower"):
-        oom.fitting(attempt, 100, 40, lambda: None, told.append)
-    assert told == [50, 40]
+        oom.fitting(attempt, 100, 40, lambda: None, limits.append)
+    assert limits == [50, 40]

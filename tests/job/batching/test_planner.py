@@ -163,7 +163,7 @@ BROKEN = [
     ("broken", "promise", "shape"),
     [
         *((broken, promise, shape) for broken, promise in BROKEN for shape in (PADDED, PACKED, EQUAL)),
-        # Packed ones are of equal cost, in whatever order they are dealt.
+        # Packed ones have equal costs, so the order in which they are assigned does not matter.
         (dealt_in_order_of_length, no_process_waits_longer_than_one_micro_batch, PADDED),
     ],
 )

@@ -30,7 +30,7 @@ def test_every_way_to_write_them_gives_the_same_and_config_yaml_repeats_it(tmp_p
     task_settings.check(parsed, ANSWERS)
 
 
-def test_other_weights_are_another_run_in_whatever_order() -> None:
+def test_other_weights_are_another_run_but_not_another_order() -> None:
     one, same, other = (
         Config(training=Training(class_weights=weights))
         for weights in ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}, {"a": 1.0, "b": 2.5})

@@ -20,9 +20,9 @@ def refusal(config: Config, task: Task) -> str:
 
 
 @pytest.mark.parametrize("task", [TAGS, SCORE])
-def test_smoothing_is_for_one_class_a_row(task: Task) -> None:
+def test_label_smoothing_needs_one_class_per_row(task: Task) -> None:
     smoothed = Config(training=Training(label_smoothing_factor=0.1))
-    assert refusal(smoothed, task).startswith("--label_smoothing_factor 0.1 is for one class a row, the task is ")
+    assert refusal(smoothed, task) == f"--label_smoothing_factor 0.1 does not apply to {task.kind}: remove it"
     task_settings.check(smoothed, TWO)
     task_settings.check(Config(training=Training(do_train=False, label_smoothing_factor=0.1)), task)
 
@@ -30,14 +30,14 @@ def test_smoothing_is_for_one_class_a_row(task: Task) -> None:
 @pytest.mark.parametrize(
     ("task", "best", "metrics", "said"),
     [
-        (THREE, "f1", (), "there are loss, accuracy, correct, f1_macro, f1_weighted"),
-        (TAGS, "f1", (), "there are loss, accuracy, correct, f1_micro, f1_macro"),
-        (TAGS, "f1_weighted", (), "there are loss, accuracy, correct, f1_micro, f1_macro"),
-        (SCORE, "accuracy", (), "there are loss, rmse, pearsonr, spearmanr"),
-        (TWO, "rmse", (), "there are loss, accuracy, correct, f1_macro, f1_weighted, f1"),
-        (TWO, "f1_micro", (), "there are loss, accuracy, correct, f1_macro, f1_weighted, f1"),
+        (THREE, "f1", (), "choose one of loss, accuracy, correct, f1_macro, f1_weighted"),
+        (TAGS, "f1", (), "choose one of loss, accuracy, correct, f1_micro, f1_macro"),
+        (TAGS, "f1_weighted", (), "choose one of loss, accuracy, correct, f1_micro, f1_macro"),
+        (SCORE, "accuracy", (), "choose one of loss, rmse, pearsonr, spearmanr"),
+        (TWO, "rmse", (), "choose one of loss, accuracy, correct, f1_macro, f1_weighted, f1"),
+        (TWO, "f1_micro", (), "choose one of loss, accuracy, correct, f1_macro, f1_weighted, f1"),
         (TWO, "eval_matthews_correlation", (), "f1; add --metrics accuracy f1 matthews_correlation"),
-        (SCORE, "rmse", ("pearsonr",), "there are loss, pearsonr; add --metrics pearsonr rmse"),
+        (SCORE, "rmse", ("pearsonr",), "choose one of loss, pearsonr; add --metrics pearsonr rmse"),
     ],
 )
 def test_the_number_that_decides_must_be_computed_of_the_task(
@@ -66,8 +66,8 @@ def test_f1_is_about_the_second_of_two_classes_or_the_one_that_is_asked_for() ->
 
 def test_a_positive_label_that_is_no_class_or_does_nothing_is_refused() -> None:
     asked = Config(evaluation=Evaluation(positive_label="hat"))
-    assert refusal(asked, TWO) == "--positive_label hat is not among the classes: hate, nothate"
+    assert refusal(asked, TWO) == "--positive_label hat is not a class: choose one of hate, nothate"
     for task in (THREE, TAGS, SCORE):
-        assert "which is not computed of this task" in refusal(asked, task)
+        assert "which is not computed for this task" in refusal(asked, task)
     unused = Config(evaluation=Evaluation(positive_label="hate", metrics=("accuracy",)))
-    assert "which is not computed of this task" in refusal(unused, TWO)
+    assert "which is not computed for this task" in refusal(unused, TWO)

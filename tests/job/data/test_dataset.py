@@ -131,7 +131,7 @@ def test_what_changes_the_tokens_misses_the_cache(
 
 
 def test_a_tokenizer_that_keeps_the_end_of_a_text_is_another_tokenizer(tokenizer_folder: Path) -> None:
-    """Its tokens differ wherever a text is cut, so they must not be found in the first one's cache."""
+    """Its tokens differ where a text is truncated, so it must not reuse the first one's cache."""
     right, left = load(tokenizer_folder), load(tokenizer_folder, truncation_side="left")
     cut = [t("good bad film", truncation=True, max_length=4)["input_ids"] for t in (right, left)]
     assert cut[0] != cut[1]
@@ -193,9 +193,7 @@ def bare_tokenizer(**special: str) -> Any:
     ("special", "token"),
     [({"eos_token": "</s>", "pad_token": "<pad>"}, 2), ({"pad_token": "<pad>"}, 3), ({"unk_token": "?"}, 1)],
 )
-def test_a_row_to_predict_of_which_no_token_is_made_becomes_one(
-    special: dict[str, str], token: int, tmp_path: Path
-) -> None:
+def test_a_test_row_without_tokens_gets_one(special: dict[str, str], token: int, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(jsonl({"text": "x"}, {"text": None}, {"text": " "}, {"text": "x x"}))
     path = str(tmp_path / "a.jsonl")
     asked = config.from_dict({"test_file": path, "do_train": False, "do_eval": False})
@@ -210,7 +208,7 @@ def test_a_row_to_predict_of_which_no_token_is_made_becomes_one(
 
 
 @pytest.mark.usefixtures("datasets_cache")
-def test_a_row_to_learn_from_of_which_no_token_is_made_is_refused(tmp_path: Path) -> None:
+def test_a_training_row_without_tokens_is_rejected(tmp_path: Path) -> None:
     from tokenizers import normalizers
 
     tokenizer = bare_tokenizer(eos_token="</s>")
@@ -301,5 +299,5 @@ def test_how_a_file_was_read_is_said(tmp_path: Path, tokenizer: Any) -> None:
 @pytest.mark.usefixtures("datasets_cache")
 def test_a_number_has_no_best_classes(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.csv", text=["x", "y"], label=["1.5", "2.5"])
-    with pytest.raises(Refused, match="--top_k: the task is regression, which has no classes"):
+    with pytest.raises(Refused, match="--top_k does not apply to regression, which has no classes"):
         prepared(path, tokenizer, top_k=2)

@@ -93,7 +93,7 @@ PAIRS: dict[str, object] = {"output_dir": "pairs", "dataset_config_name": "pairs
 
 @pytest.fixture(scope="module")
 def online(served: tuple[Hub, Path]) -> list[Finished]:
-    """Runs with the hub in reach: of MAIN, V1 and PAIRS, and those of REFUSED."""
+    """Runs with a reachable hub: MAIN, V1 and PAIRS, and those in REFUSED."""
     return train(served, MAIN, V1, PAIRS, *({**changes, "output_dir": "refused"} for changes, _ in REFUSED))
 
 

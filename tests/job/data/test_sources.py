@@ -538,7 +538,7 @@ def test_parquet_files_whose_labels_have_other_types_are_refused(
     assert message == f"{tmp_path}/b.parquet: column label is {shown} in {tmp_path}/a.parquet: save both with one type"
 
 
-def test_text_of_json_beside_a_csv_is_not_taken_for_numbers(tmp_path: Path) -> None:
+def test_text_of_json_together_with_a_csv_is_not_read_as_numbers(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", [{"text": "a", "label": "3.1"}])
     write(tmp_path / "b.jsonl", [{"text": "b", "label": "3.10"}])
     read = one(train_file=str(tmp_path / "*.*"))

@@ -1,4 +1,4 @@
-"""What is said about the data is counted exactly, whatever the chunks of the table, and noted only where due."""
+"""Statistics are exact for any chunks of the table, and notes appear only above their thresholds."""
 
 import json
 import textwrap

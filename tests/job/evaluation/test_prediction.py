@@ -200,7 +200,7 @@ def test_a_users_own_metric_that_does_not_fit_the_task_is_refused(tmp_path: Path
     own = metrics.load([str(tmp_path / "own")], SINGLE_LABEL)
     with pytest.raises(Refused) as caught:
         metrics.numbers_given({"own": own[str(tmp_path / "own")]}, THREE)
-    assert str(caught.value).startswith("--metrics own cannot be computed of this task (3 classes): ")
+    assert str(caught.value).startswith("--metrics own cannot be computed for this task (3 classes): ")
     assert said in str(caught.value) and len(str(caught.value).splitlines()) == 1
     if code is OF_TWO:
         assert metrics.numbers_given(own, Task(SINGLE_LABEL, ("a", "b"))) == ["loss", "wrong"]
@@ -223,12 +223,13 @@ def test_made_up_rows_give_what_is_known_of_our_own_metrics(task: Task) -> None:
 
 
 @pytest.mark.parametrize("name", ["acuracy", "/no/such/folder"])
-def test_an_unknown_metric_is_refused_with_those_there_are(name: str) -> None:
+def test_an_unknown_metric_is_rejected_with_a_list_of_metrics(name: str) -> None:
     with pytest.raises(Refused) as caught:
         metrics.load(["accuracy", name], SINGLE_LABEL)
     message = str(caught.value)
     there = "accuracy, f1, matthews_correlation, pearsonr, rmse, spearmanr"
-    assert message.startswith(f"no metric {name}: there are {there}, or the folder of an `evaluate` module (")
+    assert message.startswith(f"--metrics {name} cannot be loaded (")
+    assert message.endswith(f"): use {there}, or the folder of an `evaluate` module")
     assert len(message.splitlines()) == 1
 
 
@@ -279,7 +280,7 @@ def test_scores_of_several_labels_a_row_are_scikit_learns() -> None:
 
 
 def test_a_metric_that_does_not_fit_the_task_is_refused() -> None:
-    with pytest.raises(Refused, match=r"^--metrics accuracy does not fit regression: take rmse, pearsonr, spearmanr$"):
+    with pytest.raises(Refused, match=r"^--metrics accuracy does not fit regression: use rmse, pearsonr, spearmanr$"):
         task_settings.check(Config(evaluation=Evaluation(metrics=("accuracy",))), Task(REGRESSION, ("score",)))
 
 
@@ -308,5 +309,5 @@ def test_f1_is_that_of_the_positive_class() -> None:
 def test_outputs_that_are_not_finite_end_the_run_with_their_rows(bad: float) -> None:
     logits = np.zeros((12, 2), dtype=np.float32)
     logits[[3, 7], 1] = bad
-    with pytest.raises(NonFiniteOutput, match="not finite for 2 of 12 rows: 13, 17;"):
+    with pytest.raises(NonFiniteOutput, match=r"not finite for 2 of 12 rows \(13, 17\): "):
         prediction._check_finite(logits, np.arange(10, 22))

@@ -1,4 +1,4 @@
-"""What the head of a model predicts, by its config.json, and what is of no use in there."""
+"""What the head of a model predicts according to config.json, and invalid entries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def task(id2label: dict[int, Any], required: bool = True, **more: Any) -> Task |
 
 @pytest.mark.parametrize("name", ["relevance", "LABEL_0"])
 @pytest.mark.parametrize("kind", [None, "regression"])
-def test_one_output_is_a_number_whatever_its_name(name: str, kind: str | None) -> None:
+def test_a_single_output_is_a_number_regardless_of_its_name(name: str, kind: str | None) -> None:
     assert task({0: name}, problem_type=kind) == SCORE
 
 

@@ -143,7 +143,7 @@ def configured(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps(described))
 
 
-def test_a_trained_head_that_does_not_fit_its_configuration_is_refused_and_not_made_anew(folder: Path) -> None:
+def test_a_trained_head_that_does_not_fit_its_configuration_is_refused_and_not_made_again(folder: Path) -> None:
     load(folder).save_pretrained(folder)
     names = {str(i): f"class {i}" for i in range(5)}
     configured(folder, id2label=names, label2id={name: int(i) for i, name in names.items()})

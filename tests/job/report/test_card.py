@@ -116,7 +116,7 @@ def test_the_default_model_has_the_license_it_was_published_under() -> None:
     assert found.get("datasets") is None, "docstrings is built in, not a data set of the hub"
 
 
-def test_class_names_stay_text_whatever_they_hold() -> None:
+def test_class_names_stay_text_regardless_of_content() -> None:
     odd = ("a`b", "---\nlicense: mit", "<script>", "x" * 500, *(f"class {i}" for i in range(40)))
     found = made(Task(SINGLE_LABEL, odd))
     assert found.data.get("license") is None

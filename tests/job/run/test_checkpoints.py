@@ -1,4 +1,4 @@
-"""A checkpoint is complete or not there, and what is gone on from is the newest that is whole."""
+"""A checkpoint is complete or absent, and a run resumes from the newest complete one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def said(logged: list[str]) -> list[str]:
 # Writing
 
 
-def test_what_was_written_is_read(parent: Path) -> None:
+def test_a_checkpoint_is_read_as_it_was_written(parent: Path) -> None:
     checkpoints.write(parent, snapshot(3, best=3), keep=2)
     read = checkpoints.read(parent / "step-00000003")
     expected = snapshot(3, best=3)
@@ -67,7 +67,7 @@ def test_nothing_in_a_checkpoint_can_run_code(parent: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
-def test_files_have_the_modes_that_the_umask_leaves(umask: int, parent: Path) -> None:
+def test_files_have_the_mode_of_the_umask(umask: int, parent: Path) -> None:
     before = os.umask(umask)
     try:
         checkpoints.write(parent, snapshot(3), keep=2)
@@ -77,7 +77,7 @@ def test_files_have_the_modes_that_the_umask_leaves(umask: int, parent: Path) ->
     assert modes == {0o666 & ~umask}
 
 
-def test_the_newest_stay_and_the_best_of_each(parent: Path) -> None:
+def test_the_newest_and_the_best_of_each_are_kept(parent: Path) -> None:
     publish(parent, snapshot(1, 1), snapshot(2, 1), snapshot(3, 1), snapshot(4, 1), keep=2)
     assert checkpoints.steps(parent) == [1, 3, 4]
     publish(parent, snapshot(5, 5), keep=2)
@@ -87,7 +87,7 @@ def test_the_newest_stay_and_the_best_of_each(parent: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [2, 3])
-def test_the_one_before_the_newest_can_always_be_gone_on_from(keep: int, parent: Path, said: list[str]) -> None:
+def test_the_previous_checkpoint_can_always_be_resumed(keep: int, parent: Path, said: list[str]) -> None:
     best = 0
     for step in range(1, 13):
         best = step if step in (1, 4, 5, 8, 11) else best
@@ -174,7 +174,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(monkeypatch)
 
 
-def test_a_full_disk_is_said_once_and_when_it_is_over(disk: Disk, parent: Path, said: list[str]) -> None:
+def test_a_full_disk_is_logged_once_and_again_when_it_is_over(disk: Disk, parent: Path, said: list[str]) -> None:
     writer = Writer(parent, 2)
     disk.refused = {2, 3}
     for step in (1, 2, 3, 4):
@@ -189,7 +189,7 @@ def test_a_full_disk_is_said_once_and_when_it_is_over(disk: Disk, parent: Path, 
     assert checkpoints.steps(parent) == [1, 4]
 
 
-def test_a_best_that_could_not_be_written_is_owed_and_written_before_any_later_one(
+def test_a_best_checkpoint_that_failed_is_retried_before_any_later_one(
     disk: Disk, parent: Path, said: list[str]
 ) -> None:
     writer = Writer(parent, 1)
@@ -197,7 +197,7 @@ def test_a_best_that_could_not_be_written_is_owed_and_written_before_any_later_o
     for made in (snapshot(1, 1), snapshot(2, 2), snapshot(3, 2)):
         writer.save(made)
         writer.wait()
-    assert checkpoints.steps(parent) == [1], "3 without 2 would be of no use, and 1 would have been removed for it"
+    assert checkpoints.steps(parent) == [1], "3 without 2 would be useless, and 1 would have been removed for it"
     assert writer.pending_retry is not None and writer.pending_retry.step == 2
     disk.refused = set()
     writer.save(snapshot(4, 2))
@@ -205,7 +205,7 @@ def test_a_best_that_could_not_be_written_is_owed_and_written_before_any_later_o
     assert checkpoints.steps(parent) == [2, 4] and not writer.pending_retry
 
 
-def test_a_best_that_is_owed_is_let_go_for_a_better_one(disk: Disk, parent: Path, said: list[str]) -> None:
+def test_a_failed_best_checkpoint_is_dropped_for_a_better_one(disk: Disk, parent: Path, said: list[str]) -> None:
     writer = Writer(parent, 2)
     disk.refused = {1}
     for made in (snapshot(1, 1), snapshot(2, 2)):
@@ -214,7 +214,7 @@ def test_a_best_that_is_owed_is_let_go_for_a_better_one(disk: Disk, parent: Path
     assert checkpoints.steps(parent) == [2]
 
 
-def test_the_last_failure_is_known_however_often_one_asks(disk: Disk, parent: Path, said: list[str]) -> None:
+def test_the_last_failure_is_reported_repeatedly(disk: Disk, parent: Path, said: list[str]) -> None:
     writer = Writer(parent, 2)
     disk.refused = {1}
     writer.save(snapshot(1))
@@ -257,7 +257,7 @@ DAMAGES = (flip_a_byte, truncate, empty, lose_the_manifest, lose_a_file, spoil_t
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_one_goes_to_quarantine_and_the_one_before_is_used(
+def test_a_damaged_checkpoint_is_quarantined_and_the_previous_one_is_used(
     damage: Callable[[Path], None], parent: Path, said: list[str]
 ) -> None:
     publish(parent, snapshot(1), snapshot(2))
@@ -270,7 +270,7 @@ def test_a_damaged_one_goes_to_quarantine_and_the_one_before_is_used(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_where_none_is_whole_a_human_is_needed_at_every_start(
+def test_without_a_complete_checkpoint_every_start_needs_a_human(
     damage: Callable[[Path], None], parent: Path, said: list[str]
 ) -> None:
     publish(parent, snapshot(1), snapshot(2))
@@ -284,7 +284,7 @@ def test_where_none_is_whole_a_human_is_needed_at_every_start(
     assert len(list((parent / "quarantine").iterdir())) == 2
 
 
-def test_one_restored_from_a_backup_is_used_again(parent: Path, said: list[str]) -> None:
+def test_a_checkpoint_restored_from_a_backup_is_used(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1))
     backup = shutil.copytree(parent / "step-00000001", parent.with_name("backup"))
     flip_a_byte(parent / "step-00000001")
@@ -294,14 +294,14 @@ def test_one_restored_from_a_backup_is_used_again(parent: Path, said: list[str])
     assert checkpoints.newest(parent) == parent / "step-00000001"
 
 
-def test_one_whose_best_is_damaged_is_not_used(parent: Path, said: list[str]) -> None:
+def test_a_checkpoint_whose_best_is_damaged_is_not_used(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1, 1), snapshot(2, 2), snapshot(3, 2))
     flip_a_byte(parent / "step-00000002")
     assert checkpoints.newest(parent) == parent / "step-00000001"
     assert "step-00000003 needs the best one, step-00000002, which is not whole" in said[0]
 
 
-def test_no_checkpoint_is_no_fault(parent: Path, said: list[str]) -> None:
+def test_no_checkpoint_is_not_an_error(parent: Path, said: list[str]) -> None:
     assert checkpoints.newest(parent) is None
     parent.mkdir()
     (parent / ".new-step-00000001-4711").mkdir()
@@ -309,14 +309,14 @@ def test_no_checkpoint_is_no_fault(parent: Path, said: list[str]) -> None:
     assert (said, list(parent.iterdir())) == ([], [])
 
 
-def test_foreign_files_beside_them_are_no_checkpoints(parent: Path, said: list[str]) -> None:
+def test_foreign_files_in_the_folder_are_no_checkpoints(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1))
     for name in ("step-latest", "step-2", ".nfs0001", "notes.txt"):
         (parent / name).write_text("")
     assert checkpoints.newest(parent) == parent / "step-00000001"
 
 
-def test_one_that_twice_ended_its_reader_is_not_tried_a_third_time(parent: Path, said: list[str]) -> None:
+def test_a_checkpoint_that_ends_the_run_twice_is_not_tried_again(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1), snapshot(2))
     for _ in range(2):
         found = checkpoints.newest(parent)
@@ -326,7 +326,7 @@ def test_one_that_twice_ended_its_reader_is_not_tried_a_third_time(parent: Path,
     assert "step-00000002 ended the run 2 times while it was being loaded" in said[0]
 
 
-def test_what_happens_after_it_was_loaded_is_not_its_fault(parent: Path, said: list[str]) -> None:
+def test_errors_after_loading_do_not_count_against_a_checkpoint(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1))
     for _ in range(5):
         found = checkpoints.newest(parent)
@@ -340,7 +340,7 @@ def test_what_happens_after_it_was_loaded_is_not_its_fault(parent: Path, said: l
 # By path
 
 
-def test_one_asked_for_by_path_is_used_and_newer_ones_are_put_aside(parent: Path, said: list[str]) -> None:
+def test_a_checkpoint_given_by_path_is_used_and_newer_ones_are_quarantined(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1), snapshot(2), snapshot(3))
     asked = parent / "step-00000001"
     assert checkpoints.chosen(parent, asked) == asked
@@ -349,7 +349,9 @@ def test_one_asked_for_by_path_is_used_and_newer_ones_are_put_aside(parent: Path
     assert checkpoints.newest(parent) == asked
 
 
-def test_one_asked_for_by_another_name_of_its_folder_is_the_same(parent: Path, tmp_path: Path, said: list[str]) -> None:
+def test_a_checkpoint_given_by_another_path_of_its_folder_is_the_same(
+    parent: Path, tmp_path: Path, said: list[str]
+) -> None:
     publish(parent, snapshot(1))
     (tmp_path / "latest").symlink_to(parent.parent)
     asked = tmp_path / "latest" / "checkpoints" / "step-00000001"
@@ -357,9 +359,7 @@ def test_one_asked_for_by_another_name_of_its_folder_is_the_same(parent: Path, t
 
 
 @pytest.mark.parametrize("path", ["nowhere", "step-00000009", "../step-00000001", "quarantine/step-00000001", "."])
-def test_what_is_no_checkpoint_of_the_run_is_refused_and_nothing_is_moved(
-    path: str, parent: Path, said: list[str]
-) -> None:
+def test_a_path_that_is_no_checkpoint_of_the_run_is_rejected(path: str, parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1), snapshot(2))
     for place in (parent.parent, parent / "quarantine"):
         shutil.copytree(parent / "step-00000001", place / "step-00000001")
@@ -368,7 +368,7 @@ def test_what_is_no_checkpoint_of_the_run_is_refused_and_nothing_is_moved(
     assert (checkpoints.steps(parent), said) == ([1, 2], [])
 
 
-def test_a_damaged_one_asked_for_by_path_is_refused_and_nothing_is_moved(parent: Path, said: list[str]) -> None:
+def test_a_damaged_checkpoint_given_by_path_is_rejected(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1), snapshot(2))
     flip_a_byte(parent / "step-00000001")
     with pytest.raises(Refused, match=r"model\.safetensors is not what was written"):

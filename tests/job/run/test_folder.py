@@ -61,7 +61,7 @@ def test_a_new_folder_gets_the_configuration(folder: RunFolder) -> None:
     assert list(contents(folder.path)) == ["config.yaml"]
 
 
-def test_an_unfinished_run_of_the_same_configuration_begins_anew(unfinished: RunFolder) -> None:
+def test_an_unfinished_run_of_the_same_configuration_begins_again(unfinished: RunFolder) -> None:
     assert not run_folder.claim(unfinished, configured(unfinished.path, seed=1))
     assert list(contents(unfinished.path)) == ["config.yaml"]
 
@@ -96,7 +96,7 @@ def test_another_configuration_is_refused_by_its_fields(state: str, request: pyt
 
 @pytest.mark.parametrize("state", ["unfinished", "finished"])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_overwriting_begins_anew_and_spares_what_the_launcher_wrote(
+def test_overwriting_begins_again_and_spares_what_the_launcher_wrote(
     state: str, seed: int, request: pytest.FixtureRequest
 ) -> None:
     held: RunFolder = request.getfixturevalue(state)
@@ -110,7 +110,7 @@ def test_overwriting_begins_anew_and_spares_what_the_launcher_wrote(
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", ["thesis.txt", "model/weights", "results.json", "metrics.jsonl"])
 def test_files_that_are_no_runs_are_refused_and_kept(overwrite: bool, name: str, folder: RunFolder) -> None:
-    """Whatever their names: without our config.yaml nothing says that they are a run's."""
+    """Regardless of their names: without our config.yaml nothing shows that they belong to a run."""
     stranger = folder.path / name
     stranger.parent.mkdir(parents=True)
     stranger.write_text("years of work")

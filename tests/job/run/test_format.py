@@ -91,7 +91,7 @@ def test_settings_of_another_version_need_not_be_known(unfinished: RunFolder) ->
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "two"}'])
 def test_a_manifest_that_does_not_say_is_no_reason(text: str, unfinished: RunFolder) -> None:
-    """Checkpoints vouch for themselves."""
+    """Checkpoints contain their own checksums."""
     unfinished.manifest.write_text(text)
     assert not run_folder.claim(unfinished, asked(unfinished))
     assert unfinished.holds_checkpoints()

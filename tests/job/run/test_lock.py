@@ -136,7 +136,9 @@ def test_the_next_start_of_the_same_job_waits_for_the_end_of_the_one_before(
         assert process.wait() == 0
 
 
-def test_it_waits_for_itself_only_and_not_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_waits_only_for_its_own_previous_start_and_not_forever(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MUSTER_OWNER", "slurm:17")
     for owner in ("slurm:17", "slurm:16"):
         write_status(folder, owner)
@@ -145,14 +147,14 @@ def test_it_waits_for_itself_only_and_not_for_ever(folder: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", ["2026-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
-def test_a_run_of_another_host_without_a_sign_of_life_is_taken_over_whatever_its_clock_says(
+def test_a_run_of_another_host_without_a_heartbeat_is_taken_over_regardless_of_its_clock(
     name: str, folder: Path
 ) -> None:
     write_status(folder, "node7:4711", heartbeat=name)
     lock.acquire(folder)
 
 
-def test_a_run_of_another_host_whose_heartbeat_moves_is_refused_whatever_its_clock_says(folder: Path) -> None:
+def test_a_run_of_another_host_with_a_heartbeat_is_rejected_regardless_of_its_clock(folder: Path) -> None:
     """On a file system that grants its locks to everybody. The clock runs backwards here."""
     with (
         repeatedly(lambda n: write_status(folder, "node7:4711", heartbeat=f"1970-01-01T00:00:{59 - n % 60:02d}Z")),

@@ -61,5 +61,5 @@ def test_the_traceback_of_a_rejection_is_shown_where_it_is_asked_for(asked: str)
     )
     assert done.returncode == 2
     *before, last = done.stderr.splitlines()
-    assert last == "error: --seed takes a whole number, not 'x'"
+    assert last == "error: --seed takes an integer, not 'x'"
     assert any("Traceback" in line for line in before) == (asked == "1")

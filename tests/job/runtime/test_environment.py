@@ -1,4 +1,4 @@
-"""The environment: .env as it stands, the real environment first, and the cores that there are."""
+"""The environment: literal values of .env, precedence of the real environment, and the available cores."""
 
 import os
 import shutil

@@ -47,7 +47,7 @@ print(interrupt.in_words(interrupt.reason()), flush=True)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR2"])
-def test_a_signal_leaves_word_and_the_process_goes_on(name: str) -> None:
+def test_a_signal_is_recorded_and_the_process_continues(name: str) -> None:
     process = running(WAITS)
     process.send_signal(getattr(signal, name))
     assert (said(process), process.returncode) == (f"{name}\n", 0)
@@ -138,7 +138,7 @@ def test_a_stop_that_a_library_makes_its_own_error_of_is_a_stop_all_the_same() -
     assert said(process) == "stopped\n"
 
 
-def test_a_signal_before_long_work_is_heeded_and_one_after_it_kept() -> None:
+def test_a_signal_before_long_work_is_handled_and_one_after_it_kept() -> None:
     process = running("""
         interrupt.interruptible(lambda: None)()
         print("ready", flush=True)
@@ -164,7 +164,7 @@ def test_an_ending_process_is_not_killed_by_a_late_signal() -> None:
 
 
 @pytest.mark.parametrize("script", [TRAIN, PREDICT], ids=lambda path: path.name)
-def test_the_handlers_stand_before_torch_is_imported(script: Path, tmp_path: Path) -> None:
+def test_the_handlers_are_installed_before_torch_is_imported(script: Path, tmp_path: Path) -> None:
     """The import takes seconds; a signal then would otherwise kill."""
     watched = f"""
 import builtins, runpy, signal, sys

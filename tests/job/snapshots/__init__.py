@@ -1,4 +1,4 @@
-"""Texts that users see, kept whole beside this file."""
+"""Texts that users see, recorded in this folder."""
 
 from pathlib import Path
 

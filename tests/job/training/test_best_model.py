@@ -65,7 +65,7 @@ def test_direction_is_as_given_else_down_for_losses(metric: str, given: bool | N
 def test_a_number_that_no_metric_gives_is_refused_with_those_they_give() -> None:
     with pytest.raises(Refused) as caught:
         Selection("f2", True, None).take({"loss": 1.0, "accuracy": 0.5}, 1)
-    assert str(caught.value) == "--metric_for_best_model f2: the metrics give loss, accuracy"
+    assert str(caught.value) == "--metric_for_best_model f2 is not computed: choose one of loss, accuracy"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def on_nowhere() -> Any:
 
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert"])
-def test_no_value_is_asked_of_the_device_in_a_step(tmp_path: Path, architecture: str, packed: bool) -> None:
+def test_no_step_waits_for_the_device(tmp_path: Path, architecture: str, packed: bool) -> None:
     trained = network(tmp_path, architecture, dropout=0.1).train()
     split = pairs(SINGLE_LABEL, architecture)
     make = partial(collate.padded, split, Padding(PAD))
@@ -58,11 +58,11 @@ def test_no_value_is_asked_of_the_device_in_a_step(tmp_path: Path, architecture:
     assert {total.device, norm.device, *(losses.device for _, losses in seen)} == {NOWHERE}
 
 
-def test_one_that_is_asked_is_noticed() -> None:
+def test_a_wait_is_noticed() -> None:
     with pytest.raises(RuntimeError, match="meta"):
         torch.isfinite(torch.zeros((), device=NOWHERE)).item()
 
 
-def test_whether_a_loss_is_finite_is_told() -> None:
+def test_async_bool_reports_whether_a_loss_is_finite() -> None:
     assert async_bool(torch.isfinite(torch.tensor(1.0)))()
     assert not async_bool(torch.isfinite(torch.tensor(float("nan"))))()

@@ -1,7 +1,7 @@
 """job/train.py with --torch_compile, which counts the graphs that are compiled. Started by python.
 
-They are traced as ever, but run as they are: making code of them takes a minute, and how many there are does not depend
-on it. Arguments: the file for the counts, then those of job/train.py.
+They are traced as usual, but run without compiled code, which takes a minute to generate, and how many there are does
+not depend on it. Arguments: the file for the counts, then those of job/train.py.
 """
 
 import json

@@ -72,7 +72,7 @@ def test_every_golden_file_has_its_plan() -> None:
 
 
 def test_more_gpus_than_there_are_is_refused() -> None:
-    with pytest.raises(Refused, match="--gpus 1 is more than the 0"):
+    with pytest.raises(Refused, match="--gpus 1: only 0 are visible"):
         docker.plan(replace(DEMO, gpus=1), LAPTOP, HERE)
 
 
@@ -227,7 +227,7 @@ def test_dotenv_travels_by_name_with_the_value_that_the_job_reads_elsewhere(stan
     assert done.returncode == 75
     assert '"hf_canary #1", "sha256:1234"' in done.stdout
     assert "--env=HF_TOKEN" in done.stdout and done.stdout.count("canary") == 1
-    assert done.stderr == "no GPU can be seen here: the container has the CPU\n"
+    assert done.stderr == "no GPU found: training on the CPU\n"
 
 
 def test_dry_run_prints_no_value_and_makes_no_folder(stand_in: Path) -> None:
@@ -246,17 +246,17 @@ def test_the_folders_that_docker_would_make_are_the_users(stand_in: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--image", "other"], "no image other to run: `make image` builds it, `docker pull` fetches one (Error: "),
+        (["--image", "other"], "image other not found: build it with `make image`, or `docker pull` one (Error: "),
         (["--image", "-x"], "--image expected one argument"),
-        (["--image=--privileged"], "--image takes an image's name, not '--privileged'"),
-        (["demo", "--", "--output_dir", ".env/x"], ".env/x cannot be made: Not a directory"),
+        (["--image=--privileged"], "--image takes the name of an image, not '--privileged'"),
+        (["demo", "--", "--output_dir", ".env/x"], ".env/x cannot be created: Not a directory"),
         (["--", "--lerning_rate", "1"], "unknown flag --lerning_rate; did you mean --learning_rate?"),
         (["--tasks", "2"], "unknown flag --tasks"),
     ],
 )
 def test_refused_in_one_line(words: list[str], line: str, stand_in: Path) -> None:
     done = started(stand_in, *words)
-    said = done.stderr.removeprefix("no GPU can be seen here: the container has the CPU\n")
+    said = done.stderr.removeprefix("no GPU found: training on the CPU\n")
     assert done.returncode == 2 and done.stdout == ""
     assert said.startswith("error: ") and said.count("\n") == 1
     assert line in said
@@ -265,7 +265,7 @@ def test_refused_in_one_line(words: list[str], line: str, stand_in: Path) -> Non
 def test_without_docker_it_says_so(tmp_path: Path) -> None:
     done = started(tmp_path, path=str(tmp_path))
     assert done.returncode == 2
-    assert done.stderr.endswith("error: docker is not installed here: `make train` trains without it\n")
+    assert done.stderr.endswith("error: docker is not installed: use `make train`, which trains without it\n")
 
 
 def test_the_image_has_a_name_also_where_make_gives_none() -> None:
@@ -277,14 +277,14 @@ def test_the_image_has_a_name_also_where_make_gives_none() -> None:
 
 
 ATTACK = "a;touch X $(touch X) `touch X`"
-TELL = f"#!{sys.executable}\nimport json, sys\nopen('told', 'a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
+RECORDER = f"#!{sys.executable}\nimport json, sys\nopen('calls', 'a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
 
 
-def told(folder: Path, target: str, **variables: str) -> list[str]:
+def docker_call(folder: Path, target: str, **variables: str) -> list[str]:
     """What `make target` gave to docker or apptainer, which only write it down."""
     (folder / "bin").mkdir()
     for name in ("docker", "apptainer"):
-        (folder / "bin" / name).write_text(TELL, encoding="ascii")
+        (folder / "bin" / name).write_text(RECORDER, encoding="ascii")
         (folder / "bin" / name).chmod(0o755)
     shutil.copy(ROOT / "Makefile", folder)
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -292,23 +292,23 @@ def told(folder: Path, target: str, **variables: str) -> list[str]:
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["make", target], cwd=folder, env={**environ, "PATH": path, **variables}, check=True)
     assert not (folder / "X").exists()
-    return json.loads((folder / "told").read_text(encoding="ascii").splitlines()[-1])
+    return json.loads((folder / "calls").read_text(encoding="ascii").splitlines()[-1])
 
 
 def test_make_image_gives_values_as_they_are(tmp_path: Path) -> None:
-    words = told(tmp_path, "image", IMAGE=ATTACK, PIP_CERT=ATTACK, PIP_CONFIG_FILE=ATTACK, BASE_IMAGE=ATTACK)
+    words = docker_call(tmp_path, "image", IMAGE=ATTACK, PIP_CERT=ATTACK, PIP_CONFIG_FILE=ATTACK, BASE_IMAGE=ATTACK)
     assert words[:5] == ["build", "--file", "docker/Dockerfile", "--build-arg", "BASE_IMAGE"]
     assert words[5:9] == ["--secret", f"id=pip.conf,src={ATTACK}", "--secret", f"id=ca.pem,src={ATTACK}"]
     assert words[9:11] == ["--tag", ATTACK] and words[-1] == "."
 
 
 def test_make_image_cuts_build_flags_into_words_only(tmp_path: Path) -> None:
-    words = told(tmp_path, "image", BUILD_FLAGS="--network host $(touch X)")
+    words = docker_call(tmp_path, "image", BUILD_FLAGS="--network host $(touch X)")
     assert words[3:7] == ["--network", "host", "$(touch", "X)"]
 
 
 def test_make_sif_reads_the_image_of_the_daemon(tmp_path: Path) -> None:
-    assert told(tmp_path, "sif", IMAGE=ATTACK) == ["build", "--force", "muster.sif", "docker-daemon:"]
+    assert docker_call(tmp_path, "sif", IMAGE=ATTACK) == ["build", "--force", "muster.sif", "docker-daemon:"]
 
 
 def test_makefile_and_image_install_the_same_model() -> None:

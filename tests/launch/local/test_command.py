@@ -56,8 +56,8 @@ def test_the_directory_is_the_users() -> None:
 @pytest.mark.parametrize(
     ("request_", "machine", "said"),
     [
-        (replace(DEMO, gpus=5), GPU_BOX, "--gpus 5 is more than the 4"),
-        (replace(DEMO, gpus=1), LAPTOP, "--gpus 1 is more than the 0"),
+        (replace(DEMO, gpus=5), GPU_BOX, "--gpus 5: only 4 are visible"),
+        (replace(DEMO, gpus=1), LAPTOP, "--gpus 1: only 0 are visible"),
         (replace(DEMO, tasks=0), LAPTOP, "--tasks must be above 0"),
         (replace(DEMO, tasks=2), GPU_BOX, "add --gpus 0"),
     ],
@@ -98,7 +98,7 @@ def test_visible_gpus_as_cuda_counts_them(named: str, count: int) -> None:
 
 SMI = {
     "two": ("echo 'GPU 0: H200 (UUID: GPU-1)'; echo 'GPU 1: H200 (UUID: GPU-2)'", 2),
-    "MIG: one device, and no whole GPU beside it": (
+    "MIG: one device, and no whole GPU in addition": (
         "echo 'GPU 0: H200 (UUID: GPU-1)'; echo '  MIG 1g.18gb  Device  0: (UUID: MIG-1)'; "
         "echo '  MIG 1g.18gb  Device  1: (UUID: MIG-2)'; echo 'GPU 1: H200'",
         1,
@@ -144,14 +144,14 @@ downcast_bf16: 'yes'
 """
 SHOW = """
 import json, os, sys
-told = {k: v for k, v in os.environ.items() if k.startswith(("ACCELERATE_", "FSDP_")) or k in sys.argv[1:]}
+environment = {k: v for k, v in os.environ.items() if k.startswith(("ACCELERATE_", "FSDP_")) or k in sys.argv[1:]}
 with open(f"rank-{os.environ.get('RANK', '0')}.json", "w") as file:
-    json.dump(told, file)
+    json.dump(environment, file)
 """
 
 
 def _launched(argv: tuple[str, ...], folder: Path) -> list[dict[str, str]]:
-    """What each process that accelerate started was told by its environment."""
+    """The environment of each process that accelerate started."""
     (folder / "home" / "accelerate").mkdir(parents=True)
     (folder / "home" / "accelerate" / "default_config.yaml").write_text(ASKS_FOR_ELSE, encoding="ascii")
     (folder / "show.py").write_text(SHOW, encoding="ascii")
@@ -192,5 +192,5 @@ def test_users_accelerate_configuration_changes_nothing_for_two_gpus(tmp_path: P
 def test_control_without_our_file_the_users_one_decides(tmp_path: Path) -> None:
     words = list(local.plan(replace(DEMO, gpus=1), GPU_BOX, tmp_path).argv)
     at = words.index("--config_file")
-    told = _launched(tuple(words[:at] + words[at + 2 :]), tmp_path)
-    assert told[0]["ACCELERATE_USE_FSDP"] == "true"
+    environment = _launched(tuple(words[:at] + words[at + 2 :]), tmp_path)
+    assert environment[0]["ACCELERATE_USE_FSDP"] == "true"

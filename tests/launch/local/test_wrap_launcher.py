@@ -1,6 +1,6 @@
 """What comes through the real launchers: the job's own exit code, its own words, and every signal once.
 
-A small script stands for job/train.py in plans of launch.local, one process with accelerate and two with torch.
+A small script replaces job/train.py in plans of launch.local, one process with accelerate and two with torch.
 """
 
 import os
@@ -83,7 +83,7 @@ def test_a_crash_shows_the_jobs_traceback_and_no_other(processes: int, tmp_path:
 
 @pytest.mark.parametrize("processes", [pytest.param(1, marks=long), 2])
 def test_a_rank_that_was_killed_is_named(processes: int, tmp_path: Path) -> None:
-    said = f"error: rank {processes - 1} was killed by SIGKILL: the machine's memory may be too small\n"
+    said = f"error: rank {processes - 1} was killed by SIGKILL: the machine may be out of memory\n"
     assert outcome(processes, "killed", tmp_path) == (137, said)
 
 

@@ -16,7 +16,7 @@ NOW = 1_800_000_000.0
 
 
 def moment(seconds: float) -> str:
-    """The time so many seconds before NOW, as the job writes it."""
+    """The time this many seconds before NOW, as the job writes it."""
     return datetime.datetime.fromtimestamp(NOW - seconds, datetime.UTC).isoformat(timespec="milliseconds")
 
 

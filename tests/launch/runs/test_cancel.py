@@ -44,9 +44,9 @@ def queue(stand_ins: StandIns, *jobs: str, after: str, on: str = "") -> None:
     before = "\n".join(f"echo '{job}'" for job in jobs)
     stand_ins.add(
         "squeue",
-        f"echo '{HEADER}'\nif [ -e {stand_ins.folder}/told ]; then echo '{after}'\nelse\n{before}\nfi",
+        f"echo '{HEADER}'\nif [ -e {stand_ins.folder}/signalled ]; then echo '{after}'\nelse\n{before}\nfi",
     )
-    stand_ins.add("scancel", f'[[ "$*" == *"{on}"* ]] && touch {stand_ins.folder}/told; exit 0')
+    stand_ins.add("scancel", f'[[ "$*" == *"{on}"* ]] && touch {stand_ins.folder}/signalled; exit 0')
 
 
 def test_a_waiting_job_leaves_the_queue(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
@@ -73,9 +73,9 @@ def test_a_job_requeued_meanwhile_is_cancelled_in_the_queue(
 ) -> None:
     synthetic.run(runs / "a", job="7")
     at = stand_ins.folder
-    waits, trains = f"[ -e {at}/told ] && echo '{WAITS.format(id=7)}'", f"echo '{RUNS.format(id=7)}'"
+    waits, trains = f"[ -e {at}/signalled ] && echo '{WAITS.format(id=7)}'", f"echo '{RUNS.format(id=7)}'"
     stand_ins.add("squeue", f"echo '{HEADER}'\n[ -e {at}/gone ] && exit\n{waits} || {trains}")
-    stand_ins.add("scancel", f'[[ "$*" == 7 ]] && touch {at}/gone\ntouch {at}/told')
+    stand_ins.add("scancel", f'[[ "$*" == 7 ]] && touch {at}/gone\ntouch {at}/signalled')
     ran(capfd, "a")
     assert stand_ins.calls("scancel") == ["--signal=TERM 7", "7"]
     assert state(runs / "a") == "CANCELLED"
@@ -84,8 +84,8 @@ def test_a_job_requeued_meanwhile_is_cancelled_in_the_queue(
 def test_a_job_that_does_not_save_in_time_is_cancelled_without(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stand_ins.add("squeue", f"echo '{HEADER}'\n[ -e {stand_ins.folder}/told ] || echo '{RUNS.format(id=7)}'")
-    stand_ins.add("scancel", f'[[ "$*" == 7 ]] && touch {stand_ins.folder}/told; exit 0')
+    stand_ins.add("squeue", f"echo '{HEADER}'\n[ -e {stand_ins.folder}/signalled ] || echo '{RUNS.format(id=7)}'")
+    stand_ins.add("scancel", f'[[ "$*" == 7 ]] && touch {stand_ins.folder}/signalled; exit 0')
     synthetic.run(runs / "a", job="7")
     ran(capfd, "a")
     assert stand_ins.calls("scancel") == ["--signal=TERM 7", "7"]
@@ -96,7 +96,7 @@ def test_without_slurms_confirmation_nothing_is_written(
 ) -> None:
     queue(stand_ins, WAITS.format(id=7), after="never", on="never")
     run = synthetic.run(runs / "a", "QUEUED", job="7")
-    assert ran(capfd, "a", code=1).endswith("a has not ended yet: `status a` shows whether it does\n")
+    assert ran(capfd, "a", code=1).endswith("a has not ended yet: check `status a`\n")
     assert state(run) == "QUEUED"
 
 
@@ -115,7 +115,9 @@ def test_one_that_slurm_does_not_cancel_is_no_reason_to_leave_the_others(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     queue(stand_ins, WAITS.format(id=7), WAITS.format(id=8), after=WAITS.format(id=7))
-    stand_ins.add("scancel", f'[ "$*" = 8 ] && touch {stand_ins.folder}/told || {{ echo "Access denied"; exit 1; }}')
+    stand_ins.add(
+        "scancel", f'[ "$*" = 8 ] && touch {stand_ins.folder}/signalled || {{ echo "Access denied"; exit 1; }}'
+    )
     for number in (7, 8):
         synthetic.run(runs / f"run{number}", "QUEUED", job=str(number))
     said = ran(capfd, "run7", "run8", code=1)
@@ -129,7 +131,7 @@ def test_a_run_that_finishes_first_stays_finished(
     run = synthetic.run(runs / "a", job="7")
     queue(stand_ins, RUNS.format(id=7), after="")
     done = json.dumps({"state": "DONE"})
-    stand_ins.add("scancel", f"touch {stand_ins.folder}/told\necho '{done}' > {run.absolute()}/status.json")
+    stand_ins.add("scancel", f"touch {stand_ins.folder}/signalled\necho '{done}' > {run.absolute()}/status.json")
     assert "a: DONE before it was cancelled" in ran(capfd, "a")
     assert state(run) == "DONE"
 
@@ -173,7 +175,7 @@ def test_a_local_run_is_ended_by_its_process(
     monkeypatch.setattr(cancel, "SAVE_SECONDS", 50.0)
     with process() as (started, who):
         run = synthetic.local_job(synthetic.run(runs / "a"), **who)
-        assert f"a: saves and stops (process {started.pid})\na: CANCELLED" in ran(capfd, "a")
+        assert f"a: saving a checkpoint, then stopping (process {started.pid})\na: CANCELLED" in ran(capfd, "a")
         assert (state(run), started.wait(5)) == ("CANCELLED", 0)
 
 
@@ -191,25 +193,25 @@ def test_another_process_of_that_id_is_left_alone(
 def test_a_docker_run_is_ended_by_its_container(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told = stand_ins.folder / "told"
-    stand_ins.add("docker", f'[ "$1" = kill ] && touch {told}\n[ -e {told} ] || echo 0123abcd')
+    signalled = stand_ins.folder / "signalled"
+    stand_ins.add("docker", f'[ "$1" = kill ] && touch {signalled}\n[ -e {signalled} ] || echo 0123abcd')
     values = {"launcher": "docker", "host": socket.gethostname(), "container": "muster-a"}
     run = synthetic.local_job(synthetic.run(runs / "a"), **values)
-    assert "a: saves and stops (container muster-a)\na: CANCELLED" in ran(capfd, "a")
+    assert "a: saving a checkpoint, then stopping (container muster-a)\na: CANCELLED" in ran(capfd, "a")
     assert "kill --signal=TERM muster-a" in stand_ins.calls("docker")
     assert state(run) == "CANCELLED"
     synthetic.write(run / "status.json", {"state": "RUNNING", "heartbeat": synthetic.moment(1)})
-    assert "a has no container muster-a on" in ran(capfd, "a", code=2)
+    assert "a: container muster-a on" in ran(capfd, "a", code=2)
 
 
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ("", "name the runs to cancel, or --queued for all that wait"),
-        ("a --queued", "--queued means all runs that wait"),
+        ("", "name the runs to cancel, or use --queued for all queued ones"),
+        ("a --queued", "--queued cancels all queued runs"),
         ("b", "b was not started by this launcher"),
         ("c", "no run c"),
-        ("a -- --seed 1", "`cancel` takes no flags of the job"),
+        ("a -- --seed 1", "`cancel` takes no job flags"),
     ],
 )
 def test_refused(argv: str, said: str, runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:

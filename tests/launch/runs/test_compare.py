@@ -22,7 +22,7 @@ ROWS = 300
 
 
 def noisy(rng: np.random.Generator, labels: np.ndarray, classes: int, share: float) -> np.ndarray:
-    """`labels`, of which a share is drawn anew."""
+    """`labels`, with a share of them redrawn."""
     return np.where(rng.random(len(labels)) < share, rng.integers(0, classes, len(labels)), labels)
 
 
@@ -146,9 +146,9 @@ def test_two_runs_and_the_rows_that_changed_with_their_text(
     assert lines[1] == "B        runs/B  accuracy 0.5000"
     assert lines[2] == "rows     4 of the validation set, the same in both"
     assert lines[3].startswith("B - A    -0.2500, 95 % interval -0.7500 to +0.0000")
-    assert lines[4] == "McNemar  p = 1 (exact): right in A only: 1 rows, in B only: 0"
+    assert lines[4] == "McNemar  p = 1 (exact); rows correct only in A: 1, only in B: 0"
     assert lines[6:] == [
-        "rows with another prediction: 1",
+        "rows with a different prediction: 1",
         "row  label  A    B   text",
         "  0  yes    yes  no  the a film",
     ]
@@ -169,7 +169,7 @@ def test_f1_is_about_the_positive_label(pair: tuple[Path, Path], capfd: pytest.C
         (run / "config.yaml").write_text(config.to_yaml(config.from_dict({"positive_label": name}, base=settings)))
 
     label(pair[0], "no")
-    assert "--by f1: the runs have other positive labels" in printed(capfd, "A", "B", "--by", "f1", code=2)
+    assert "--by f1: the runs have different positive labels" in printed(capfd, "A", "B", "--by", "f1", code=2)
     label(pair[1], "no")
     found = json.loads(printed(capfd, "A", "B", "--by", "f1", "--json"))
     assert found["value_b"] == metrics.f1_score([1, 0, 1, 0], [0, 0, 1, 1], pos_label=0)
@@ -184,7 +184,7 @@ def test_what_got_worse_comes_first(pair: tuple[Path, Path]) -> None:
 
 def test_text_that_is_gone_is_said(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
     Path("data/validation.jsonl").unlink()
-    assert "without their texts: file not found: " in printed(capfd, "A", "B")
+    assert "texts not available: file not found: " in printed(capfd, "A", "B")
 
 
 def test_other_text_under_the_same_numbers_is_refused(
@@ -195,19 +195,19 @@ def test_other_text_under_the_same_numbers_is_refused(
     settings = config.load_recipe(str(pair[1] / "config.yaml"))
     changed = config.to_yaml(config.from_dict({"validation_file": str(other)}, base=settings))
     (pair[1] / "config.yaml").write_text(changed)
-    assert "A and B read other texts under the same row numbers" in printed(capfd, "A", "B", code=2)
+    assert "A and B read different texts under the same row numbers" in printed(capfd, "A", "B", code=2)
 
 
 REFUSED = {
     "other rows": (
         lambda b: predicted(b, ["yes", "no"], ["no", "no"], [0, 7]),
-        "4 and 2, 1 of them with the same number",
+        "different rows (4 and 2, 1 in common)",
     ),
-    "other labels": (lambda b: predicted(b, ["no"] * 4, ["no"] * 4), "evaluated with other labels"),
-    "numbers": (lambda b: predicted(b, [1.5] * 4, [2.0] * 4), "evaluated with other labels"),
+    "other labels": (lambda b: predicted(b, ["no"] * 4, ["no"] * 4), "evaluated with different labels"),
+    "numbers": (lambda b: predicted(b, [1.5] * 4, [2.0] * 4), "evaluated with different labels"),
     "no predictions": (lambda b: (b / "predictions.parquet").unlink(), "has no predictions to compare"),
     "no parquet": (lambda b: (b / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet cannot be read"),
-    "no labels": (lambda b: predicted(b, ["yes", None], ["no", "no"]), "has predictions without labels"),
+    "no labels": (lambda b: predicted(b, ["yes", None], ["no", "no"]), "was predicted on data without labels"),
 }
 
 
@@ -224,7 +224,7 @@ def test_another_number_and_a_missing_environment_are_refused(
     pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = printed(capfd, "A", "B", "--by", "rmse", code=2)
-    assert said == ("error: --by rmse: these runs can be compared by accuracy, f1_macro, f1_weighted, "
+    assert said == ("error: --by rmse is not available for these runs: choose one of accuracy, f1_macro, f1_weighted, "
                     "matthews_correlation, f1\n")  # fmt: skip
     monkeypatch.setattr(compare, "NEEDED", ("numpy", "no_such_package"))
     assert "compare needs no_such_package: run it in the training environment" in printed(capfd, "A", "B", code=2)

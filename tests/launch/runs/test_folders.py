@@ -1,4 +1,4 @@
-"""Reading run folders: whatever they hold, and finding the one that is meant."""
+"""Reading run folders with any content, and finding the requested one."""
 
 import os
 from pathlib import Path

@@ -54,7 +54,7 @@ def test_a_local_run_has_one_log(runs: Path, capfd: pytest.CaptureFixture[str]) 
     (path / "jobs" / "box-7-20270115" / "log.txt").write_text("step 1\n")
     (runs / "latest").symlink_to("a")
     assert printed(capfd)[0] == ["step 1"]
-    assert "holds all ranks together" in printed(capfd, "a", "--rank", "0", code=2)[1]
+    assert "has a single log for all ranks" in printed(capfd, "a", "--rank", "0", code=2)[1]
 
 
 def test_a_job_id_means_that_job_and_a_name_the_newest(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +70,7 @@ def test_a_job_id_means_that_job_and_a_name_the_newest(runs: Path, capfd: pytest
 def test_without_a_log_the_state_is_said(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
     stand_ins.squeue("7|PENDING|0:00|1:00:00||Priority")
     synthetic.run(runs / "a", "QUEUED", job="7")
-    assert printed(capfd, "a") == ([], "no log yet: a is QUEUED, waits behind jobs of higher priority\n")
+    assert printed(capfd, "a") == ([], "no log yet: a is QUEUED, waits for jobs with higher priority\n")
     synthetic.run(runs / "b")
     assert "was not started by this launcher" in printed(capfd, "b", code=2)[1]
 
@@ -116,7 +116,7 @@ def test_following_survives_a_requeue_and_ends_with_the_run(
     assert (err, events) == ("a: DONE\n", [])
 
 
-def test_following_goes_on_with_the_next_job_of_the_run_and_new_ranks(
+def test_following_continues_with_the_next_job_of_the_run_and_new_ranks(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = synthetic.run(runs / "a", "QUEUED", job="7")

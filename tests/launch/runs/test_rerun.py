@@ -58,7 +58,7 @@ def test_the_same_settings_and_flags_in_the_same_folder(
     parsed = config.parse([own[1], *job])
     assert parsed.run.output_dir == str(run)
     assert (parsed.training.learning_rate, parsed.run.overwrite_output_dir) == (2e-5, False)
-    assert capfd.readouterr().err == f"{run} again, with the same settings\n"
+    assert capfd.readouterr().err == f"starting {run} again with the same settings\n"
 
 
 def test_a_flag_given_now_beats_the_one_before(runs: Path, stand_ins: StandIns, launched: list[list[str]]) -> None:
@@ -80,7 +80,7 @@ def test_a_change_of_the_result_is_another_run_and_said(
     assert made.parent == run.parent
     assert re.fullmatch(r"mrpc-\d{8}-\d{6}", made.name) and made != run
     assert (parsed.training.learning_rate, parsed.run.save_steps) == (3e-5, 9)
-    assert capfd.readouterr().err == f"another learning_rate changes the result: a new run in {made}\n"
+    assert capfd.readouterr().err == f"changing learning_rate changes the result: starting a new run in {made}\n"
 
 
 def test_a_change_that_leaves_the_result_stays_in_the_folder(
@@ -106,15 +106,15 @@ def test_by_the_launcher_that_started_it(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("rerun done", "done is DONE: change a setting after `--`, or repeat it with -- --overwrite_output_dir"),
-        ("rerun waits", "waits is QUEUED (job 8): `cancel waits` comes first"),
-        ("rerun bare", "bare was not started by this launcher: accelerate launch job/train.py "),
-        ("rerun lost", "lost has no config.yaml: its job never began"),
-        ("rerun done -- --output_dir x", "rerun chooses the folder itself: leave out --output_dir"),
+        ("rerun done", "done is DONE: change a setting after `--`, or start over with -- --overwrite_output_dir"),
+        ("rerun waits", "waits is QUEUED (job 8): `cancel waits` first"),
+        ("rerun bare", "bare was not started by this launcher: resume it with accelerate launch job/train.py "),
+        ("rerun lost", "lost has no config.yaml, because its job never started"),
+        ("rerun done -- --output_dir x", "rerun chooses the run folder itself: remove --output_dir"),
         ("rerun done -- --lerning_rate 1", "unknown flag --lerning_rate; did you mean --learning_rate?"),
         ("rerun none", "no run none"),
         ("rerun", "the following arguments are required: RUN"),
-        ("rerun done --learning_rate 1", "--learning_rate is a flag of the job: it goes after `--`"),
+        ("rerun done --learning_rate 1", "--learning_rate is a job flag: put it after `--`"),
     ],
 )
 def test_refused(
@@ -143,9 +143,9 @@ def test_a_done_run_is_repeated_on_request(runs: Path, stand_ins: StandIns, laun
 
 
 def test_folders_of_one_second_differ(runs: Path) -> None:
-    first = rerun._beside(runs / "a")
+    first = rerun._new_folder(runs / "a")
     first.mkdir()
-    assert rerun._beside(runs / "a") not in (first, runs / "a")
+    assert rerun._new_folder(runs / "a") not in (first, runs / "a")
 
 
 def test_the_plan_of_a_local_run_is_printed(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:

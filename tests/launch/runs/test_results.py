@@ -19,7 +19,7 @@ def printed(capfd: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> tup
 
 
 def sweep(runs: Path) -> None:
-    """Two learning rates, three seeds of one of them; and a run that goes on."""
+    """Two learning rates, three seeds of one of them; and an unfinished run."""
     for name, seed, rate, accuracy in (
         ("a1", 1, 1e-5, 0.80),
         ("a2", 2, 1e-5, 0.84),
@@ -66,7 +66,7 @@ def test_csv_and_json_are_not_rounded(runs: Path, capfd: pytest.CaptureFixture[s
     assert found[1]["settings"]["learning_rate"] == 1e-5 and "seed" not in found[1]["settings"]
 
 
-def test_a_seed_given_twice_or_other_data_is_told_apart(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_seed_given_twice_or_other_data_is_distinguished(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for number, data in enumerate(("one", "one", "two")):
         path = synthetic.finished(runs / f"a{number}", {"accuracy": 0.8 + number / 100})
         synthetic.write(path / "manifest.json", {"dataset_fingerprint": data})
@@ -87,16 +87,16 @@ def test_without_the_number_a_run_is_named_and_left_out(runs: Path, capfd: pytes
     (runs / "broken" / "results.json").write_text("{")
     out, err = printed(capfd, "--by", "accuracy")
     assert [line.split()[0] for line in out.splitlines()] == ["run", "a"]
-    assert err == "without accuracy: b\n"
+    assert err == "runs without accuracy: b\n"
 
 
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ("--by f1", "--by f1: the runs have loss, accuracy, rmse"),
-        ("", "the runs go by accuracy and rmse: choose one with --by"),
+        ("--by f1", "--by f1 is not among the scores: choose one of loss, accuracy, rmse"),
+        ("", "the runs have different deciding metrics (accuracy, rmse): choose one with --by"),
         ("nowhere", "nowhere cannot be read"),
-        ("empty", "no finished run in empty/"),
+        ("empty", "no finished runs in empty/"),
         ("--csv --json", "--json: not allowed with argument --csv"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from launch.runs import folders, processes, states, words
+from launch.runs import explanations, folders, processes, states
 from launch.runs.slurm import Answer, SlurmJob
 from tests.launch.runs import synthetic
 from tests.launch.runs.synthetic import NOW
@@ -19,8 +19,8 @@ def says(state: str, **more: str) -> Answer:
 
 
 CASES: dict[str, tuple[dict[str, Any], Answer, str, str]] = {
-    "pending": ({"state": "QUEUED"}, says("PENDING", reason="Priority"), "QUEUED", "waits behind jobs of higher prio"),
-    "pending for ever": (
+    "pending": ({"state": "QUEUED"}, says("PENDING", reason="Priority"), "QUEUED", "waits for jobs with higher prio"),
+    "pending forever": (
         {"state": "QUEUED"},
         says("PENDING", reason="PartitionTimeLimit"),
         "QUEUED",
@@ -32,7 +32,7 @@ CASES: dict[str, tuple[dict[str, Any], Answer, str, str]] = {
         {"state": "RUNNING", "ago": 900},
         says("RUNNING", nodes="n1"),
         "RUNNING",
-        "on n1; no sign of life for 15 min",
+        "on n1; no heartbeat for 15 min",
     ),
     "requeued": ({"state": "STOPPED"}, says("PENDING", reason="BeginTime"), "QUEUED", "waits for its begin time"),
     "requeued by a lost node": ({"state": "RUNNING"}, says("PENDING", reason="Resources"), "QUEUED", "waits for free"),
@@ -56,16 +56,16 @@ CASES: dict[str, tuple[dict[str, Any], Answer, str, str]] = {
     "timed out": ({"state": "RUNNING"}, says("TIMEOUT"), "FAILED", "time limit reached"),
     "rejected on the node": ({"state": "QUEUED"}, says("FAILED", exit_code="2:0"), "FAILED", "rejected"),
     "cancelled": ({"state": "QUEUED"}, says("CANCELLED"), "CANCELLED", ""),
-    "vanished from the queue": ({"state": "QUEUED"}, UNKNOWN, "LOST", "cancelled, or forgotten by Slurm"),
-    "vanished while running": ({"state": "RUNNING", "ago": 900}, UNKNOWN, "LOST", "no sign of life for 15 min"),
-    "alive, forgotten by Slurm": ({"state": "RUNNING"}, UNKNOWN, "RUNNING", ""),
+    "vanished from the queue": ({"state": "QUEUED"}, UNKNOWN, "LOST", "unknown to Slurm: cancelled, or purged"),
+    "vanished while running": ({"state": "RUNNING", "ago": 900}, UNKNOWN, "LOST", "no heartbeat for 15 min"),
+    "alive, unknown to Slurm": ({"state": "RUNNING"}, UNKNOWN, "RUNNING", ""),
     "queued, no answer": ({"state": "QUEUED"}, NO_ANSWER, "QUEUED", "Slurm did not answer"),
     "running, no answer": ({"state": "RUNNING"}, NO_ANSWER, "RUNNING", "Slurm did not answer"),
     "silent, no answer": (
         {"state": "RUNNING", "ago": 7200 + 1200},
         NO_ANSWER,
         "LOST",
-        "no sign of life for 2 h 20 min; Slurm did not answer",
+        "no heartbeat for 2 h 20 min; Slurm did not answer",
     ),
     "ended without a result": ({"state": "QUEUED"}, says("COMPLETED"), "LOST", "its job ended without a result"),
     "no status at all": ({"state": ""}, says("PENDING", reason="Resources"), "QUEUED", "waits for free resources"),
@@ -121,7 +121,7 @@ def test_the_time_left_is_that_of_the_last_record(runs: Path) -> None:
     ],
 )
 def test_whether_a_pending_job_ever_starts(reason: str, never: bool) -> None:
-    assert words.pending(reason).never_starts == never
+    assert explanations.pending(reason).never_starts == never
 
 
 def test_the_first_error_is_the_cause_and_not_the_consequence(runs: Path) -> None:

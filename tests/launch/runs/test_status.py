@@ -22,7 +22,7 @@ _counted: Counter[str] | None = None
 SCORE = {"loss": 0.4, "accuracy": 0.9, "correct": 90}
 TABLE = """\
 run     job  state       step   left  score            learning_rate  note
-waits   8    QUEUED         -      -  -                               waits for free resources, first in line
+waits   8    QUEUED         -      -  -                               waits for free resources, next in line
 trains  9    RUNNING   30/100  2 min  accuracy 0.9000  2e-05          on n1
 failed  -    FAILED         3      -  -                5e-05          ValueError: no
 done    -    DONE     100/100      -  accuracy 0.9000  5e-05
@@ -208,13 +208,13 @@ def test_a_pipe_gets_whole_plain_lines_and_may_close(runs: Path, stand_ins: Stan
 
 
 def test_an_empty_folder_and_none(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert printed(capfd) == "no runs in runs/: train or submit makes them\n"
+    assert printed(capfd) == "no runs in runs/: start one with `make train` or `make submit`\n"
     runs.rmdir()
-    assert printed(capfd) == "no runs in runs/: train or submit makes them\n"
+    assert printed(capfd) == "no runs in runs/: start one with `make train` or `make submit`\n"
 
 
 def test_make_names_the_run(capfd: pytest.CaptureFixture[str]) -> None:
     assert make.status_argv({"RUN": "'a b'"}) == ["status", "a b"]
     assert make.status_argv({}) == ["status"]
     assert make.main({"RUN": "--watch"}, "status") == 2
-    assert "RUN names runs, not '--watch'" in capfd.readouterr().err
+    assert "RUN must name runs, not flags such as '--watch'" in capfd.readouterr().err

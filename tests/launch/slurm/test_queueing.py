@@ -105,7 +105,7 @@ def test_a_setup_that_is_no_shell_is_rejected(setup: str) -> None:
 def test_a_misspelt_setting_is_rejected_with_the_nearest() -> None:
     with pytest.raises(Refused, match=r"^MUSTER_PARTITON, in the environment or \.env, .*mean MUSTER_PARTITION\?"):
         sites.read({}, {"MUSTER_PARTITON": "gpu"})
-    with pytest.raises(Refused, match=r"MUSTER_XYZZY, .* there are MUSTER_PARTITION, "):
+    with pytest.raises(Refused, match=r"MUSTER_XYZZY, .* choose one of MUSTER_PARTITION,  "):
         sites.read({}, {"MUSTER_XYZZY": "1"})
     shared = {"MUSTER_OWNER": "slurm:1", "MUSTER_THREADS": "1", "MUSTER_PARTITION": "gpu"}
     assert sites.read({}, shared).partition == "gpu"
@@ -135,7 +135,7 @@ def test_offline_what_is_not_in_the_cache_is_rejected(tmp_path: Path) -> None:
     offline.check(asked, {"HF_HOME": "/nowhere"})
 
 
-def test_folders_of_one_machine_are_told_from_shared_ones(tmp_path: Path) -> None:
+def test_local_folders_are_distinguished_from_shared_ones(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     lines = ["/dev/sda / ext4 rw 0 0", "shm /dev/shm tmpfs rw 0 0", "server:/x /scratch nfs4 rw 0 0"]
     mounts.write_text("\n".join([*lines, "server:/t /tmp lustre rw 0 0", "tmpfs /in\\040memory tmpfs rw 0 0"]) + "\n")
@@ -175,7 +175,7 @@ def test_links_are_followed_and_patterns_expanded(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# With an sbatch that answers as told
+# With an sbatch that gives prepared answers
 
 
 SBATCH = """#!/bin/bash
@@ -186,7 +186,8 @@ case "$1" in --test-only) exit 0 ;; esac
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Puts an sbatch with this body on PATH, beside a squeue that knows no job; returns the folder to work in."""
+    """Puts an sbatch with this body on PATH, together with a squeue that knows no job; returns the folder to work
+    in."""
 
     def make(body: str) -> Path:
         tools = {"sbatch": SBATCH % body, "srun": "#!/bin/sh\n", "squeue": "#!/bin/sh\n", "sleep": "#!/bin/sh\n"}
@@ -222,7 +223,7 @@ def test_an_answer_that_nobody_can_read_is_shown_and_everything_kept(
     assert json.loads((here / "run" / "status.json").read_text("utf-8"))["state"] == "QUEUED"
 
 
-def test_a_full_disk_is_told_of_the_run_folder_and_leaves_what_was_there(site: Callable[[str], Path]) -> None:
+def test_a_full_disk_is_reported_and_leaves_existing_files(site: Callable[[str], Path]) -> None:
     """The limit on the size of a file stands in for the disk's."""
     here = site("echo 7")
     (here / "run" / "jobs" / "6").mkdir(parents=True)

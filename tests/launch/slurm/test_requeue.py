@@ -62,7 +62,7 @@ def test_without_a_marker_the_exit_code_is_srun_s(rc: int, tmp_path: Path) -> No
         ("another rank", RUNNING),
     ],
 )
-def test_what_slurm_stopped_goes_on(stopped_by: str, job: str, tmp_path: Path) -> None:
+def test_what_slurm_stopped_resumes(stopped_by: str, job: str, tmp_path: Path) -> None:
     code, said, requeued = after_srun(tmp_path, rc=143, stopped_by=stopped_by, job=job)
     assert (code, requeued) == (0, True)
     assert f"stopped by {stopped_by}: requeued" in said

@@ -46,7 +46,7 @@ def test_tracked_files_as_they_are_now(checkout: Path, tmp_path: Path) -> None:
     assert found.untracked == ("pkg/new.py",)
 
 
-def test_the_commit_and_the_edits_are_told_without_secrets(checkout: Path, tmp_path: Path) -> None:
+def test_the_commit_and_the_edits_are_recorded_without_secrets(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "now").mkdir()
     snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
     state = json.loads((tmp_path / "now" / "code" / SNAPSHOT_STATE).read_text(encoding="utf-8"))
@@ -92,7 +92,7 @@ def test_a_checkout_that_git_cannot_read_is_refused(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Whatever git is configured to do, and wherever it is told to look
+# With any git configuration
 
 SETTINGS = ["diff.external=/bin/true", "diff.noprefix=true", "diff.mnemonicPrefix=true", "color.ui=always",
             "color.diff=always", "diff.context=0", "diff.relative=true", "diff.renames=copies"]  # fmt: skip
@@ -125,7 +125,7 @@ def test_a_repository_of_the_environment_or_around_a_copy_is_not_taken_for_the_c
     assert (found.commit, found.files) == (None, ("job/train.py",))
 
 
-def test_what_git_says_against_somebody_else_s_checkout_is_told_whole(
+def test_gits_objection_to_somebody_elses_checkout_is_shown_whole(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")

@@ -103,7 +103,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters
 @given(TEXT, TEXT)
 @settings(max_examples=50)
 def test_names_of_folders_stay_names(run: str, image: str) -> None:
-    """Whatever a folder is called: the script has the same lines, and its words come back as they were."""
+    """With any folder name the script has the same lines, and its arguments survive quoting."""
     path = Path("/", run)
     if path.name in ("", "..", "."):
         return
@@ -124,18 +124,18 @@ def test_names_of_folders_stay_names(run: str, image: str) -> None:
 REFUSED = {
     "no nodes": (replace(DEMO, nodes=0), Site(), "--nodes must be above 0"),
     "no tasks": (replace(DEMO, gpus=0, tasks=0), Site(), "--tasks must be above 0"),
-    "tasks of GPUs": (replace(DEMO, tasks=2), Site(), "--tasks is for the CPU"),
+    "tasks of GPUs": (replace(DEMO, tasks=2), Site(), "--tasks applies to the CPU only"),
     "no time": (DEMO, Site(time="0"), "--time takes 30"),
     "no image": (DEMO, Site(container="apptainer"), "--container apptainer needs an image"),
     "an image that is a flag": (DEMO, replace(APPTAINER, image="--writable"), "needs an image"),
     "no container": (DEMO, Site(image="a.sif"), "add --container"),
     "a bare sqsh": (DEMO, replace(PYXIS, image="a.sqsh"), r"as \./a\.sqsh"),
-    "a percent sign": (replace(DEMO, run=Path("/100%")), Site(), "Slurm takes no %"),
+    "a percent sign": (replace(DEMO, run=Path("/100%")), Site(), "Slurm does not allow %"),
     "a line break": (replace(DEMO, run=Path("/a\ntouch X")), Site(), "control character"),
     "a colon to mount": (replace(DEMO, run=Path("/a:b")), PYXIS, "comma or colon"),
     "no requeue": (DEMO, Site(sbatch="--no-requeue"), "--sbatch --no-requeue: the launcher"),
     "a word": (DEMO, Site(sbatch="rm"), "flags of the form --name=value, not 'rm'"),
-    "half a quote": (DEMO, Site(sbatch="--comment='a"), "cannot be cut into words"),
+    "half a quote": (DEMO, Site(sbatch="--comment='a"), "cannot be split into flags"),
 }
 
 

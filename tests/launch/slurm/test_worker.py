@@ -37,13 +37,13 @@ def test_three_fruitless_restarts_are_the_end() -> None:
     assert restarts([50, *[50] * 10]) == 3
 
 
-def test_progress_starts_the_count_anew() -> None:
+def test_progress_starts_the_count_again() -> None:
     assert restarts([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]) == 12
     assert restarts([0, 0, 0, 1, 1, 1, 1, 2]) == 6
 
 
 @given(st.lists(st.integers(0, 5), max_size=40))
-def test_a_job_is_never_restarted_more_than_thrice_in_vain(steps: list[int]) -> None:
+def test_a_job_is_never_restarted_more_than_thrice_without_progress(steps: list[int]) -> None:
     done = steps[: restarts(steps)]
     best, vain = -1, 0
     for step in done:

@@ -51,7 +51,7 @@ def test_rows_of_several_chunks_are_numbered_alike() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("kind", [None, REGRESSION, SINGLE_LABEL])
 def test_a_label_that_is_no_finite_number_is_refused_by_its_row(value: float, kind: Kind | None) -> None:
-    assert refusal(source([1.5, value]), kind).startswith(f"{SPLIT}, row 2: label {value}: ")
+    assert refusal(source([1.5, value]), kind).startswith(f"{SPLIT}, row 2: label {value} is not a finite number")
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def test_a_label_that_is_no_finite_number_is_refused_by_its_row(value: float, ki
     [
         (
             from_json(["a", "d"], "eval.csv"),
-            "eval.csv, row 2: label 'd' is not among the 3 classes (a, b, c): "
+            "eval.csv, row 2: label 'd' is not one of the 3 classes (a, b, c): "
             "remove these rows, or train on data that has them",
         ),
         (
             source([0, 1], ClassLabel(names=["a", "x"]), "hub (test)", to_predict=True),
-            "hub (test), row 2: label 'x' is not among the 3 classes (a, b, c): "
+            "hub (test), row 2: label 'x' is not one of the 3 classes (a, b, c): "
             "remove these rows, or add --no_label if label is not the label",
         ),
         (from_csv(["a", ""], "eval.csv"), "eval.csv, row 2: no label in column label: add it or remove the row"),
@@ -81,10 +81,10 @@ def test_a_label_that_is_no_finite_number_is_refused_by_its_row(value: float, ki
         ),
         (
             from_json([1.5]),
-            "train.csv, row 1: label '1.5' is not among the 3 classes (a, b, c): "
+            "train.csv, row 1: label '1.5' is not one of the 3 classes (a, b, c): "
             "remove these rows, or train on data that has them",
         ),
-        (from_json([["a"]]), "train.csv, row 1: label ['a']: a class is a whole number or a text"),
+        (from_json([["a"]]), "train.csv, row 1: label ['a']: a class is an integer or text"),
     ],
 )
 def test_a_row_whose_label_is_no_class_is_refused(evaluation: Source, message: str) -> None:
@@ -112,12 +112,12 @@ def test_default_names_of_a_models_classes_are_understood_by_their_numbers_too(v
 
 
 def test_numbers_are_no_names_of_classes_that_have_some() -> None:
-    assert "label '1' is not among the 2 classes (no, yes)" in refusal_of(source([1, 0]), classes("no", "yes"))
-    assert "label '2' is not among the 2 classes (LABEL_0, LABEL_1)" in refusal_of(
+    assert "label '1' is not one of the 2 classes (no, yes)" in refusal_of(source([1, 0]), classes("no", "yes"))
+    assert "label '2' is not one of the 2 classes (LABEL_0, LABEL_1)" in refusal_of(
         source([2]), classes("LABEL_0", "LABEL_1")
     )
     three = source([1, 0], ClassLabel(names=["a", "b", "c"]))
-    assert "is not among the 2 classes (LABEL_0, LABEL_1)" in refusal_of(three, classes("LABEL_0", "LABEL_1"))
+    assert "is not one of the 2 classes (LABEL_0, LABEL_1)" in refusal_of(three, classes("LABEL_0", "LABEL_1"))
 
 
 def test_default_names_in_lists_are_understood_by_their_numbers_too() -> None:

@@ -47,8 +47,8 @@ def test_lists_of_0_and_1_of_one_length_are_indicator_vectors(train: Source, nam
     assert (reading.task, reading.indicators) == (several(*names), True)
     assert encoding.encode(train, reading).tolist() == VECTORS
     assert reading.notes == (
-        f"the labels are lists of 3 numbers, read as a 0 or 1 for each of the classes {', '.join(names)}; "
-        "lists of the classes that apply are read where they are written as text",
+        f"the labels are lists of 3 numbers, read as 0 or 1 for each of the classes {', '.join(names)}; "
+        "to list the classes that apply instead, write them as text",
     )
 
 
@@ -72,5 +72,5 @@ def test_a_split_is_read_as_the_training_data_was() -> None:
     vectors = recognition.read_task(from_json([[0, 1], [0, 0]]))
     assert encoding.encode(from_json([[0, 1], [1, 0]]), vectors).tolist() == [[0, 1], [1, 0]]
     assert refusal_of(from_json([[0, 1], [1]]), several("0", "1"), indicators=True) == (
-        "train.csv, row 2: label [1]: each label is a list of 2 numbers, 0 or 1 for each class"
+        "train.csv, row 2: label [1] must be a list of 2 numbers, 0 or 1 for each class"
     )

@@ -28,16 +28,16 @@ def test_a_model_with_other_names_does_not_matter(of_model: tuple[str, ...]) -> 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["a", "a"], "train.csv: column label has only one class (a): two are needed"),
+        (["a", "a"], "train.csv: column label has only one class (a): at least two are needed"),
         (["a", ""], "train.csv, row 2: no label in column label: add it or remove the row"),
         ([1.0, None], "train.csv, row 2: no label in column label: add it or remove the row"),
         (
             [["a"], "b"],
-            "train.csv, row 2: label 'b' is not a list: for several labels a row, each label is a list "
+            "train.csv, row 2: label 'b' is not a list: for several labels per row, write each label as a list "
             "(in jsonl, json or parquet)",
         ),
-        ([["a", None]], "train.csv, row 1: label None: a class is a whole number or a text"),
-        ([{"a": 1}, {"b": 1}], "train.csv, row 1: label {'a': 1}: a class is a whole number or a text"),
+        ([["a", None]], "train.csv, row 1: label None: a class is an integer or text"),
+        ([{"a": 1}, {"b": 1}], "train.csv, row 1: label {'a': 1}: a class is an integer or text"),
     ],
 )
 def test_training_data_that_does_not_define_a_task_is_refused(values: list[Any], message: str) -> None:
@@ -50,24 +50,24 @@ def test_training_data_that_does_not_define_a_task_is_refused(values: list[Any],
         (
             from_csv(["a|b", "a"]),
             MULTI_LABEL,
-            "train.csv, row 1: label 'a|b' is not a list: for several labels a row, each label is a list "
+            "train.csv, row 1: label 'a|b' is not a list: for several labels per row, write each label as a list "
             "(in jsonl, json or parquet)",
         ),
         (
             from_json([["a"], ["b"]]),
             SINGLE_LABEL,
-            "train.csv: column label holds lists: --problem_type single_label_classification needs one label a row, "
-            "lists are multi_label_classification",
+            "train.csv: column label contains lists, but --problem_type single_label_classification needs one label "
+            "per row: use multi_label_classification",
         ),
         (
             from_csv(["1.5", "a"]),
             REGRESSION,
-            "train.csv, row 2: label 'a': the task is regression, where each label is a finite number",
+            "train.csv, row 2: label 'a' is not a finite number, as regression needs: correct it or remove the row",
         ),
         (
             from_csv(["1.5", "2,5"]),
             REGRESSION,
-            "train.csv, row 2: label '2,5': the task is regression, where each label is a finite number",
+            "train.csv, row 2: label '2,5' is not a finite number, as regression needs: correct it or remove the row",
         ),
     ],
 )

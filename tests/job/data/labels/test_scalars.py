@@ -10,9 +10,9 @@ from job.data.labels import encoding, recognition
 from job.data.sources import Source
 from tests.support.labels import SPLIT, classes, encoded, from_csv, from_json, refusal, source, task_of
 
-MISTAKE = "is not a number and nearly all others are: correct it or remove the row"
+MISTAKE = "is not a number, but nearly all others are: correct it or remove the row"
 
-OTHER_FORM = "is a number only without its unit or decimal comma: write it so that it is one"
+OTHER_FORM = "has a unit or a decimal comma: write it as a plain number"
 
 
 @pytest.mark.parametrize("values", [["3.1", "3.10", "2.7"], ["1.0", "2.5"], ["+1", "1"]])
@@ -51,7 +51,7 @@ def test_decimal_numbers_of_a_csv_are_regression_which_is_noted(values: list[str
 def test_one_number_in_two_spellings_is_decided_by_the_flag(values: list[str], one: str, other: str) -> None:
     train = from_csv(values)
     assert refusal(train) == (
-        f"{SPLIT}: labels {one!r} and {other!r} are one number or two classes: "
+        f"{SPLIT}: labels {one!r} and {other!r} could be the same number or two classes: "
         "decide with --problem_type regression or --problem_type single_label_classification"
     )
     assert task_of(train, kind=SINGLE_LABEL).names == tuple(sorted(values))
@@ -120,9 +120,9 @@ def test_texts_with_digits_are_classes(values: list[str]) -> None:
     assert task_of(from_csv(values)).names == tuple(sorted(values))
 
 
-def test_a_typed_number_is_no_class_beside_text() -> None:
+def test_a_float_among_text_labels_is_rejected() -> None:
     assert refusal(from_json([1.5, "a"])) == (
-        f"{SPLIT}, row 1: label 1.5 is a number and others are not: a class is a whole number or a text; "
+        f"{SPLIT}, row 1: label 1.5 is a float, but others are not numbers: a class is an integer or text; "
         "if each is a class, add --problem_type single_label_classification"
     )
     assert refusal(from_json([*[0, 1] * 9, "NA"])).startswith(f"{SPLIT}, row 19: label 'NA' is not a number")
