@@ -135,8 +135,8 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "no revision": ({"dataset_revision": "v9"}, "the data set acme/reviews has no branch, tag or commit v9"),
     "gated": ({"model_name_or_path": "acme/gated", "model_revision": "main"},
               "the model acme/gated is gated: accept its terms at"),
-    "no split": ({"validation_split_name": "dev"}, "acme/reviews has no split dev: it has train"),
-    "no such metric": ({"metrics": "acme/none"}, "no metric acme/none"),
+    "no split": ({"validation_split_name": "dev"}, "acme/reviews has no split dev; its splits: train"),
+    "no such metric": ({"metrics": "acme/none"}, "--metrics acme/none cannot be loaded"),
 }  # fmt: skip
 
 

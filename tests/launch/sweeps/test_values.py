@@ -59,7 +59,7 @@ SEARCHES = {
     "learning_rate=1..1": "goes from the lower number to the higher one",
     "weight_decay=0..1:log": "a logarithmic range begins above 0",
     "seed=3": "--search seed=3 is one value",
-    "seed=1..x": "--search seed=x: --seed takes a whole number, not 'x'",
+    "seed=1..x": "--search seed=x: --seed takes an integer, not 'x'",
     "mixed_precision=no,bf16": "--search mixed_precision: every trial has the same",
     "lr_scheduler_type=a..b": "--lr_scheduler_type takes one of",
 }
