@@ -102,7 +102,7 @@ cancel: setup ## stop runs after saving a checkpoint: RUN="name ..."
 rerun: setup ## start a run again with the same settings: RUN=name TIME=8h ARGS="changed job flags"
 	@$(VENV)/bin/python -m launch.make rerun
 
-results: setup ## list list the finished runs, best first: RUN=folder BY=f1_macro
+results: setup ## list the finished runs, best first: RUN=folder BY=f1_macro
 	@$(VENV)/bin/python -m launch.make results
 
 compare: setup ## compare two runs row by row: RUN="a b" BY=f1_macro
@@ -156,10 +156,11 @@ bench: setup ## compare with the tutorial, the Trainer and an Accelerate loop on
 bench-gpu: setup ## compare with the Trainer on one CUDA GPU: at most six minutes
 	@$(VENV)/bin/python -m tests.bench.gpu --output tests/bench
 
-check: setup ## lint, format, spelling, import order and types, without changing anything
+check: setup ## lint, format, spelling, wording, import order and types, without changing anything
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/codespell
+	@$(VENV)/bin/python -m tests.wording
 	@$(VENV)/bin/lint-imports --cache-dir .import_linter_cache
 	@$(VENV)/bin/mypy
 

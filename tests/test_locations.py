@@ -1,4 +1,4 @@
-"""Wherever the code is, what belongs to it is found, from a folder of the user's: a checkout, a snapshot, a wheel."""
+"""The code finds its own files from any working directory, in a checkout, a snapshot or a wheel."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: Pytest) -> Place:
     return PLACES[request.param](tmp_path_factory.mktemp(request.param))
 
 
-def test_recipes_plans_scripts_and_metrics_are_those_beside_the_code(place: Place, tmp_path: Path) -> None:
+def test_recipes_plans_scripts_and_metrics_are_those_of_the_code(place: Place, tmp_path: Path) -> None:
     recipes = place.muster("recipes", cwd=tmp_path)
     assert recipes.returncode == 0, recipes.stderr
     assert {line.split()[0] for line in recipes.stdout.splitlines()} == names("recipes/*.yaml")

@@ -3,8 +3,9 @@
 The paths of the modules tell it, so no family is named here. The layers are the modules of the outermost lists of the
 base model, numbered from the input; those of a decoder follow those of its encoder. Lists of the same length in one
 module are parts of the same layers (XLM keeps attention and feed-forward apart), and a list of lists is one list
-(Funnel). Outside the lists, embeddings are at depth 0 wherever they are registered; so is all that comes before the
-first list. A norm between two lists belongs to the layer before it, and what comes after the last list to the head.
+(Funnel). Outside the lists, embeddings are at depth 0 regardless of where they are registered; so is all that comes
+before the first list. A norm between two lists belongs to the layer before it, and what comes after the last list to
+the head.
 """
 
 from __future__ import annotations

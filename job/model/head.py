@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def own_task(pretrained: PreTrainedConfig, required: bool = False) -> Task | None:
     """What a fine-tuned model predicts; None for one that was not fine-tuned to classify texts.
 
-    One output is a number, whatever its name. Default names (LABEL_0, LABEL_1, ...) are kept where the architecture
+    A single output is a number, regardless of its name. Default names (LABEL_0, LABEL_1, ...) are kept where the
+    architecture
     says that there is a head: without training, they are the answers that the pipeline gives too.
 
     Args:
@@ -24,7 +25,7 @@ def own_task(pretrained: PreTrainedConfig, required: bool = False) -> Task | Non
             replaced by one for the training data.
 
     Raises:
-        Refused: where `required`, the head gives several numbers or its class names are of no use.
+        Refused: where `required`, the head gives several numbers or its class names are invalid.
     """
     try:
         return _task(pretrained)

@@ -1,6 +1,6 @@
 """The pretrained model and its tokenizer, from a folder, the installation or the hub; and the model as it is saved.
 
-Weights are read from safetensors only, in fp32 whatever the checkpoint holds: AdamW on bf16 weights loses small
+Weights are read from safetensors only, in fp32 regardless of the checkpoint's type: AdamW on bf16 weights loses small
 updates, and autocast gives the speed without that. Code that a repository brings runs only when asked for.
 """
 
@@ -78,7 +78,7 @@ def load_config(model: config.Model) -> PreTrainedConfig:
 
 
 def _refuse_adapter(model: config.Model) -> None:
-    """Transformers would load the base model that an adapter names, from wherever it is."""
+    """Transformers would load the base model that an adapter names, from any place."""
     if has_file(model, model.model_name_or_path, checks.ADAPTER_CONFIG):
         raise checks.not_a_model(model.model_name_or_path)
 

@@ -1,4 +1,5 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) by peft: two small matrices are trained beside each frozen linear layer.
+"""Low-rank adapters (LoRA, arXiv 2106.09685) by peft: two small matrices are trained in addition to each frozen linear
+layer.
 
 The adapters are put into the Transformers model itself, so packing, evaluation and saving see the model that they know.
 Trained in full are the weights that the checkpoint lacked, and no others: peft's own task type would guess them by name
@@ -84,7 +85,8 @@ def attach(asked: config.Model, model: PreTrainedModel, new: Collection[str]) ->
         new: names of the weights that the checkpoint did not hold.
 
     Raises:
-        Refused: there is nothing to adapt, the rank is too high, or the new weights cannot be told from others.
+        Refused: there is nothing to adapt, the rank is too high, or the new weights cannot be distinguished from
+            others.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -152,8 +154,8 @@ def _modules_of(model: PreTrainedModel, new: Collection[str]) -> list[str]:
     for name in found:
         taken = next((other for other in body if not name or other.startswith(f"{name}.")), None)
         if taken is not None:
-            raise Refused(f"--lora_rank: the new weights of {type(model).__name__} cannot be told from {taken}: train "
-                          "it without --lora_rank")  # fmt: skip
+            raise Refused(f"--lora_rank: the new weights of {type(model).__name__} cannot be distinguished from "
+                          f"{taken}: train it without --lora_rank")  # fmt: skip
     return sorted(found)
 
 

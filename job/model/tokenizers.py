@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SEGMENTS = "token_type_ids"
 WHOLE = ("tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model")
-"""Files that hold a whole tokenizer, whatever its class."""
+"""Files that contain a whole tokenizer, for any class."""
 READ_AT_END_TOKEN = frozenset({"bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"})
 """Model types whose head reads the last end token, and requires as many of them in each row of a batch."""
 SEGMENTS_OF_ANY_NUMBER = frozenset({"funnel", "xlnet"})

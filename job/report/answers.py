@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """What is said of each row: columns by name, each of n values, beside the numbers of the rows.
+    """Predictions for each row: columns by name, each of n values, and the numbers of the rows.
 
     Attributes:
         rows: int64[n], ascending, the row of the input (0-based).

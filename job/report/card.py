@@ -212,6 +212,6 @@ def _table(what: str, rows: Mapping[str, object]) -> Iterator[str]:
 
 
 def _classes(names: Sequence[str]) -> str:
-    """Class names as code, whatever they hold: they come from the data."""
+    """Class names as code with any content: they come from the data."""
     shown = (" ".join(name.replace("`", "'").split())[:LONGEST_NAME] for name in names[:LISTED_CLASSES])
     return ", ".join(f"`{name}`" for name in shown) + (", ..." if len(names) > LISTED_CLASSES else "")

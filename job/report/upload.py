@@ -60,7 +60,7 @@ def prepare(config: Config, folder: RunFolder) -> Target:
     """Make the repository and the branch if they are not there.
 
     Raises:
-        Refused: the hub is not in reach, does not accept the token, or lets it not write there; or the repository is
+        Refused: the hub is not reachable, does not accept the token, or denies writing with it; or the repository is
             public and a private one is asked for.
     """
     name, revision = config.hub.hub_model_id or folder.path.name, config.hub.hub_revision or MAIN_BRANCH

@@ -4,7 +4,7 @@
     checkpoints/quarantine/       those that did not verify
 
 A checkpoint is written aside, flushed to the disk, given a manifest of sizes and checksums, renamed, and only then are
-older ones removed: whatever moment a kill or a full disk chooses, the one before is still there. What is loaded is the
+older ones removed: at any moment of a kill or a full disk, the previous one still exists. What is loaded is the
 newest that verifies, so no pointer to it can be wrong. Tensors are safetensors and the rest is JSON: nothing in a
 checkpoint can run code. Alternative considered: Accelerate's save_state, which removes old states first, pickles
 the random states and is silent when they cannot be read.
@@ -93,7 +93,7 @@ def step_of(folder: Path) -> int:
 
 
 def _fill(folder: Path, snapshot: Snapshot) -> int:
-    """Every file, then the manifest that vouches for them, all of it on the disk; returns the bytes."""
+    """Write every file, then the manifest with their checksums, all flushed to disk; returns the bytes."""
     for file, tensors in snapshot.tensors.items():
         save_file(dict(tensors), folder / f"{file}.safetensors")
     (folder / STATE).write_text(json.dumps(snapshot.state), encoding="utf-8")
@@ -148,7 +148,7 @@ class Writer:
     """Writes snapshots in the background, one at a time; a failure is logged and does not end the run.
 
     A snapshot of the best evaluation that could not be written is retried: the weights of that step exist nowhere else,
-    so it is written before any later one, which without it would be of no use.
+    so it is written before any later one, which would be useless without it.
     """
 
     def __init__(self, parent: Path, keep: int) -> None:
@@ -238,7 +238,7 @@ def newest(parent: Path) -> Path | None:
         log.warning(f"checkpoint {name(step)} {fault}; moved to {parent / QUARANTINE}, the one before it is used")
     if found or _quarantined(parent):
         raise NeedsHuman(f"none of the checkpoints of {parent.parent} can be used, see {parent / QUARANTINE}: restore "
-                         "one from a backup, or begin anew with --overwrite_output_dir")  # fmt: skip
+                         "one from a backup, or start over with --overwrite_output_dir")  # fmt: skip
     return None
 
 
@@ -284,7 +284,7 @@ def begin_attempt(folder: Path) -> None:
 
 
 def end_attempt(folder: Path) -> None:
-    """It was loaded: whatever happens next is not its fault."""
+    """It was loaded, so later errors do not count against it."""
     files.remove(folder.parent / ATTEMPTS)
 
 
@@ -340,7 +340,7 @@ def _quarantined(parent: Path) -> bool:
 
 
 def _clear_debris(parent: Path) -> None:
-    """Remove what killed saves left; put back a checkpoint that was about to be replaced by one that never came."""
+    """Remove the remains of killed saves; restore a checkpoint whose replacement was never completed."""
     for path in list(parent.iterdir()) if parent.is_dir() else ():
         if path.name.startswith(TRASH_PREFIX) and _unlike_manifest(path) is None:
             original = parent / path.name.removeprefix(TRASH_PREFIX).rpartition("-")[0]

@@ -1,8 +1,8 @@
-"""A trial of a search: a run whose settings Optuna chooses when it first starts, and whose score it is told.
+"""A trial of a search: a run whose settings Optuna chooses at its first start, and whose score is reported to Optuna.
 
 The trials of a search share a journal in the sweep's folder, which needs no server and no lock of the kernel's. Each
 run's own `trial.json` says which trial it is, so a restart has the same settings. Optuna is imported where it is used:
-login nodes do not have it. The objective is always minimised: a score of which more is better changes its sign.
+login nodes do not have it. The objective is always minimised: the sign of a score that is better if greater is changed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ FILE = contract.TRIAL
 JOURNAL = "study.journal"
 STUDY = "sweep"
 WHOLE_RUN = 1000
-"""Steps of a trial in Optuna's sense: evaluations are compared at the same share of the run, whatever its steps."""
+"""Steps of a trial in Optuna's sense: evaluations are compared at the same share of the run, for any number of
+steps."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,9 @@ def _study(run: Path, seed: int = 0) -> Study:
     number = int(run.name) if run.name.isdigit() else 0
     sampler = optuna.samplers.TPESampler(seed=seed + number)
     pruner = optuna.pruners.MedianPruner()
-    with contextlib.suppress(KeyError):  # made already, which is asked first: two that make it at once are told apart
+    with contextlib.suppress(
+        KeyError
+    ):  # made already, which is asked first: two that create it at once are distinguished
         return optuna.load_study(study_name=STUDY, storage=storage, sampler=sampler, pruner=pruner)
     return optuna.create_study(
         study_name=STUDY, storage=storage, sampler=sampler, pruner=pruner, direction="minimize", load_if_exists=True

@@ -43,7 +43,7 @@ class Request:
     wait: int
     """Seconds that the job may wait for its start."""
     folder: Path
-    """The doctor's own, beside the folders of runs."""
+    """The doctor's own folder, next to the folders of runs."""
     directory: Path
 
     @property
@@ -75,7 +75,7 @@ def plan(request: Request, at: Site, environ: Mapping[str, str]) -> Examination:
         gpus=request.gpus > 0,
     )
     run, log = shlex.quote(str(folder)), shlex.quote(str(folder / "batch.log"))
-    told = {
+    variables = {
         contract.THREADS: at.cpus_per_task,
         contract.MASTER_ADDR: at.master_addr,
         "SUBMITIT_FOLDER": str(folder),
@@ -89,7 +89,7 @@ def plan(request: Request, at: Site, environ: Mapping[str, str]) -> Examination:
         "setup": [
             f": > {log} || exit {outcome.NO_FOLDER}",
             f"exec >> {log} 2>&1",
-            *script.setup(at, run=run, directory=request.directory, token=token, python="", variables=told),
+            *script.setup(at, run=run, directory=request.directory, token=token, python="", variables=variables),
             *container.setup,
             *_probe(request, at, token),
         ],
@@ -136,7 +136,7 @@ def queue(examination: Examination) -> str:
         try:
             return executor.queue(["sbatch", "--parsable", str(path)], examination.token).id
         except JobError as error:
-            raise Problem(str(error), "mend what sbatch names") from None
+            raise Problem(str(error), "fix what sbatch reports") from None
 
 
 def wait(job: str, seconds: int, tell: Callable[[str], object], limit: float = 60.0 * (MINUTES + 1)) -> str:
@@ -145,7 +145,7 @@ def wait(job: str, seconds: int, tell: Callable[[str], object], limit: float = 6
     Args:
         job: its id.
         seconds: that it may wait for its start.
-        tell: is told why it waits.
+        tell: called with the reason why it waits.
         limit: seconds that it may run.
 
     Raises:

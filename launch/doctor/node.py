@@ -85,10 +85,10 @@ class Rank:
 
     def note(self, check: Check, state: str, detail: str, remedy: str = "") -> None:
         self.findings.append({"check": check.name, "state": state, "detail": detail, "remedy": remedy})
-        told = {"rank": self.number, "host": self.host, "time": time.time(), "findings": self.findings}
+        report = {"rank": self.number, "host": self.host, "time": time.time(), "findings": self.findings}
         path = self.folder / f"rank-{self.number}.json"
         aside = path.with_suffix(".part")
-        aside.write_text(json.dumps(told), encoding="utf-8")
+        aside.write_text(json.dumps(report), encoding="utf-8")
         aside.replace(path)
 
 
@@ -115,7 +115,7 @@ def _rank(folder: Path, gpus: int) -> Rank:
 
 
 def environment(rank: Rank) -> str:
-    """The packages that the job imports, of which torch is imported."""
+    """The packages that the job imports; torch itself is imported."""
     from job.runtime import environment as variables
 
     try:
@@ -245,7 +245,7 @@ def join(rank: Rank) -> str:
 
 
 def all_reduce(rank: Rank) -> str:
-    """A sum over all ranks of which every number is known, and its speed: the best round, on the slowest rank."""
+    """A sum over all ranks with known numbers, and its speed: the best round, on the slowest rank."""
     import torch
 
     device = f"cuda:{rank.local}" if rank.gpus else "cpu"

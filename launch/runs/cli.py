@@ -103,8 +103,8 @@ def _rerun_sweep(sweep: Path, arguments: argparse.Namespace) -> int:
 
     if arguments.job:
         raise Refused(f"{sweep} is a sweep, and its settings are fixed: name one of its runs, as {sweep}/0")
-    told = folders.read_json(sweep / folders.SWEEP).get("flags", [])
-    before, _ = verbs.VERBS["sweep"].parser().parse_known_args(told)
+    recorded = folders.read_json(sweep / folders.SWEEP).get("flags", [])
+    before, _ = verbs.VERBS["sweep"].parser().parse_known_args(recorded)
     flags = merged(vars(before), vars(arguments))
     return cli.main(["sweep", str(sweep / "config.yaml"), *flags, "--", "--output_dir", str(sweep)])
 

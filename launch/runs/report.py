@@ -1,4 +1,4 @@
-"""`report RUN`: write report.html again from what is in the run folder, also while the run goes on.
+"""`report RUN`: write report.html again from what is in the run folder, also while the run trains.
 
 The page is made by the job's own code in a process of its own: the launcher imports neither it nor what it needs.
 """

@@ -18,7 +18,7 @@ FEWEST_ROWS = 4
 
 
 def importances(rows: Sequence[Row]) -> dict[str, float]:
-    """Name of a setting -> its share, largest first; empty where it cannot be told.
+    """Name of a setting -> its share, largest first; empty if it cannot be computed.
 
     Runs that differ in their seed alone count as one, with the mean of their scores.
     """

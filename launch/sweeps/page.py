@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NAME = "report.html"
 MOST_LABELS = 12
-"""Of more values that are no numbers, only so many are written below the axis."""
+"""Maximum number of non-numeric values that are written below the axis."""
 SPREAD = 10
 """Ratio of largest to smallest value from which on an axis is logarithmic."""
 

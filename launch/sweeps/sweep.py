@@ -119,7 +119,7 @@ def trials(base: Config, name: str, space: Space, number: int) -> Sweep:
 
 
 def write(sweep: Sweep, flags: Sequence[str]) -> None:
-    """Make the folder and its table; a search's trials are told where they ask for their settings.
+    """Make the folder and its table; a search's trials get the path of the study that chooses their settings.
 
     Raises:
         Refused: another sweep's folder, or one that cannot be written.

@@ -84,21 +84,21 @@ def schedule(
         raise Refused(f"--{'parallel' if parallel == 0 else 'tasks'} must be above 0, not 0")
     each = local.gpus(min(1, machine.gpus) if gpus is None else gpus, machine.gpus)
     if each and tasks is not None:
-        raise Refused("--tasks is for the CPU, GPUs have one process each: leave it out, or add --gpus 0")
+        raise Refused("--tasks applies to the CPU only, GPUs have one process each: remove it, or add --gpus 0")
     names = list(devices)[: machine.gpus] if devices is not None else list(map(str, range(machine.gpus)))
     groups = [",".join(names[at : at + each]) for at in range(0, len(names) - each + 1, each)] if each else []
     slots: list[str | None] = [*groups] if each else [None] * (parallel or 1)
     slots = slots[: min(parallel or len(slots), len(elements) or 1)]
     threads = machine.cores // (len(slots) * (each or tasks or 1))
-    told = () if machine.omp_num_threads or len(slots) == 1 else (("OMP_NUM_THREADS", str(max(1, threads))),)
+    variables = () if machine.omp_num_threads or len(slots) == 1 else (("OMP_NUM_THREADS", str(max(1, threads))),)
     flags = [f"--gpus={each}", *([f"--tasks={tasks}"] if tasks is not None else [])]
-    starts = tuple(Start(element, _plan(sweep, element, flags, told)) for element in elements)
+    starts = tuple(Start(element, _plan(sweep, element, flags, variables)) for element in elements)
     return Schedule(sweep, starts, tuple(slots))
 
 
-def _plan(sweep: Sweep, element: Element, flags: Sequence[str], told: tuple[tuple[str, str], ...]) -> Plan:
+def _plan(sweep: Sweep, element: Element, flags: Sequence[str], variables: tuple[tuple[str, str], ...]) -> Plan:
     words = ("local", str(_file(sweep, element)), *flags, "--", "--output_dir", str(element.run))
-    return Plan((sys.executable, "-m", "launch", *words), told, Path.cwd())
+    return Plan((sys.executable, "-m", "launch", *words), variables, Path.cwd())
 
 
 def run(planned: Schedule) -> int:

@@ -85,7 +85,7 @@ def test_two_nodes_in_order(cluster: Cluster, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_each_of_several_failures_of_a_node_is_told(cluster: Cluster, tmp_path: Path) -> None:
+def test_each_of_several_failures_of_a_node_is_reported(cluster: Cluster, tmp_path: Path) -> None:
     """The first node's name does not resolve; the second node has little shared memory and a full disk for HF_HOME."""
     with (
         mounted(cluster, "mount -t tmpfs -o size=64m none", Path("/dev/shm")),

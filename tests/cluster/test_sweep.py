@@ -1,4 +1,4 @@
-"""A sweep on a real Slurm: one array, of which each element is a run that ends, fails and goes on alone."""
+"""A sweep on a real Slurm: one array, whose elements are runs that end, fail and resume independently."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_sweep_of_six_with_a_failure_and_a_kill_is_continued_by_the_same_comma
     cluster.wait(f"{array}_1", lambda: is_training(folder / "1"))
     os.kill(cluster.ranks(cluster.show(f"{array}_1")["JobId"])[0], signal.SIGKILL)
     ends = [cluster.end(f"{array}_{number}") for number in range(6)]
-    assert ends == ["COMPLETED", "FAILED", "COMPLETED", "FAILED", "COMPLETED", "COMPLETED"], cluster.told(array)
+    assert ends == ["COMPLETED", "FAILED", "COMPLETED", "FAILED", "COMPLETED", "COMPLETED"], cluster.report(array)
     assert states(cluster, work, folder) == ["DONE", "FAILED", "DONE", "FAILED", "DONE", "DONE"]
     assert str(data[3]) in shown(cluster, work, folder)[3]["note"]
 
@@ -75,7 +75,7 @@ def test_a_sweep_of_six_with_a_failure_and_a_kill_is_continued_by_the_same_comma
     again = submitted(printed)
     assert f"submitted {again}: 2 runs: 1, 3\n" in printed and "there     4 DONE\n" in printed
     assert "nothing to start" in sweep(cluster, work, folder, ONE, grid, steps), "both wait or run"
-    assert [cluster.end(f"{again}_{number}") for number in (1, 3)] == ["COMPLETED"] * 2, cluster.told(again)
+    assert [cluster.end(f"{again}_{number}") for number in (1, 3)] == ["COMPLETED"] * 2, cluster.report(again)
     assert states(cluster, work, folder) == ["DONE"] * 6
     outcomes = [jobs.outcome(folder / str(number)) for number in range(6)]
     assert all(outcome == outcomes[0] for outcome in outcomes), "all have the same data, interrupted or not"
@@ -98,7 +98,7 @@ def test_the_element_whose_job_id_is_the_arrays_is_preempted_and_resumes_while_t
     cluster.wait(f"{array}_{named}", lambda: cluster.restarts(f"{array}_{named}") == 1)
     assert cluster.ranks(found[other]["JobId"]) == before != []
     assert cluster.end(urgent) == "COMPLETED"
-    assert [cluster.end(f"{array}_{number}") for number in (0, 1)] == ["COMPLETED"] * 2, cluster.told(array)
+    assert [cluster.end(f"{array}_{number}") for number in (0, 1)] == ["COMPLETED"] * 2, cluster.report(array)
     assert cluster.restarts(f"{array}_{other}") == 0
     for number in (0, 1):
         assert jobs.steps(folder / str(number)) == list(range(10, STEPS + 1, 10))

@@ -153,7 +153,7 @@ def test_the_tables_hold_the_merged_model_and_the_records_hold_both(reference: P
     assert merged["loss"] != best["loss"], "merging rounds"
 
 
-def test_the_published_model_is_a_plain_one_and_the_adapter_lies_beside_it(reference: Path) -> None:
+def test_the_published_model_is_a_plain_one_and_the_adapter_is_kept_too(reference: Path) -> None:
     names = set(load_file(reference / "model" / "model.safetensors"))
     assert "bert.encoder.layer.0.attention.self.query.weight" in names and "classifier.weight" in names
     assert not any("lora" in name or "base_layer" in name or "modules_to_save" in name for name in names)

@@ -1,4 +1,4 @@
-"""Runs that are trials of a search: settings from the study, evaluations told to it, and an end that is final."""
+"""Runs that are trials of a search: settings from the study, evaluations reported to it, and a final end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def prepared(sweep: Path, number: int, space: Space = SPACE) -> Path:
     return run
 
 
-def told(run: Path) -> list[tuple[str, float | None]]:
+def trials_of(run: Path) -> list[tuple[str, float | None]]:
     return [(one.state.name, one.value) for one in trial._study(run).trials]
 
 
@@ -44,13 +44,13 @@ def test_a_trial_that_is_interrupted_keeps_its_settings_and_tells_its_best_evalu
     run = prepared(tmp_path, 0)
     world.run(run, faults="0:step:7:SIGTERM").expect(75)
     chosen = trial.settings(run)
-    assert set(chosen) == set(SPACE) and told(run) == [("RUNNING", None)]
+    assert set(chosen) == set(SPACE) and trials_of(run) == [("RUNNING", None)]
     written = config.as_dict(config.load_recipe(str(run / "config.yaml")))
     assert {name: written[name] for name in chosen} == chosen
     world.run(run).expect(0)
     assert trial.settings(run) == chosen
     accuracies = [record["accuracy"] for record in metrics(run) if record["split"] == "eval"]
-    assert told(run) == [("COMPLETE", -max(accuracies))]
+    assert trials_of(run) == [("COMPLETE", -max(accuracies))]
     assert json.loads((run / "results.json").read_text())["eval"]["accuracy"] == max(accuracies)
     assert "nothing to do" in world.run(run).expect(0).stderr
 
@@ -64,22 +64,22 @@ def test_a_trial_that_does_worse_is_done_as_pruned_and_never_starts_again(
     said = world.run(run, processes=processes).expect(0).stderr
     assert "pruned at step 5/15: accuracy " in said and "error" not in said
     assert (status(run)["state"], status(run)["reason"], status(run)["step"]) == ("DONE", "pruned", 5)
-    assert told(run)[-1][0] == "PRUNED"
+    assert trials_of(run)[-1][0] == "PRUNED"
     assert not (run / "results.json").exists() and not (run / "checkpoints").exists()
     before = status(run)
     assert "nothing to do: the trial in " in world.run(run, processes=processes).expect(0).stderr
-    assert (status(run), len(told(run))) == (before, 6)
+    assert (status(run), len(trials_of(run))) == (before, 6)
 
 
 def test_a_trial_that_does_better_is_not_pruned(world: World, tmp_path: Path) -> None:
     others(tmp_path, score=-1.0)
     run = prepared(tmp_path, 0)
     world.run(run).expect(0)
-    assert told(run)[-1][0] == "COMPLETE" and status(run)["reason"] == ""
+    assert trials_of(run)[-1][0] == "COMPLETE" and status(run)["reason"] == ""
 
 
 def test_a_loss_that_is_not_finite_is_the_trials_result(world: World, tmp_path: Path) -> None:
     run = prepared(tmp_path, 0, {"learning_rate": Choices((1e37, 2e37))})
     said = world.run(run, max_grad_norm=0).expect(0).stderr
     assert "pruned: the loss" in said
-    assert (status(run)["state"], status(run)["reason"], told(run)[0][0]) == ("DONE", "pruned", "PRUNED")
+    assert (status(run)["state"], status(run)["reason"], trials_of(run)[0][0]) == ("DONE", "pruned", "PRUNED")

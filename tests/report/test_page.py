@@ -24,7 +24,7 @@ from tests.support.reports import Made
 SCRIPT = "<script>window.ran = 1</script>"
 IMAGE = '"><img src=x onerror="window.ran=1">'
 TEXT = f"</td></table>{SCRIPT}{IMAGE}<svg onload=window.ran=1> {{{{ 7 * 7 }}}} \u202egnihtemos \u4e2d\u6587 {'w' * 900}"
-NAMES = (SCRIPT, IMAGE, "</text></svg>" + SCRIPT, "$\\frac{", "a name that goes on " * 30)
+NAMES = (SCRIPT, IMAGE, "</text></svg>" + SCRIPT, "$\\frac{", "a name that is long " * 30)
 HOSTILE = Made(
     names=NAMES, text=TEXT, columns=(IMAGE, SCRIPT), restarts=(30,), settings={"train_file": f"{SCRIPT}.csv", "seed": 7}
 )
@@ -227,7 +227,7 @@ def luminance(color: str) -> float:
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
 @pytest.mark.parametrize("vision", ["deuteranopia", "protanopia", "tritanopia"])
-def test_colors_are_told_apart_without_seeing_all_colors(palette: Palette, vision: str) -> None:
+def test_colors_are_distinguishable_without_seeing_all_colors(palette: Palette, vision: str) -> None:
     """Simulated after Machado, Oliveira and Fernandes (2009), full severity; the distance is that of CIELAB."""
     colors = (palette.first, palette.second, palette.third)
     for one, other in itertools.combinations(colors, 2):

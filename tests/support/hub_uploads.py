@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.support.hub import Hub
 
 LARGE = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".h5")
-"""Kept by LFS whatever their size, as the .gitattributes of a new repository says."""
+"""Stored in LFS regardless of size, as the .gitattributes of a new repository says."""
 LARGE_BYTES = 10_000_000
 FIRST_COMMIT = {".gitattributes": "".join(f"*{end} filter=lfs diff=lfs merge=lfs -text\n" for end in LARGE).encode()}
 _PART = r"\w(?:[\w.-]{0,94}\w)?"
@@ -40,7 +40,7 @@ LANGUAGE = re.compile(r"[a-z]{2,3}|multilingual|code")
 
 
 def metadata(card: str) -> Any:
-    """What stands between the lines `---` at the head of a card; None where there is nothing."""
+    """The text between the lines `---` at the start of a card; None if there is none."""
     block = re.match(r"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
     return yaml.safe_load(block[1]) if block else None
 

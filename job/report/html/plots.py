@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 SHADES = 10
 """Levels of opacity of a table of cells; each is one path of the drawing, however many cells it has."""
 ANNOTATED_CLASSES = 12
-"""Up to so many classes, each cell of a confusion matrix has its number of rows written in it."""
+"""Up to this many classes,  each cell of a confusion matrix has its number of rows written in it."""
 NUMBERED_PAIRS = 30
 """Of more classes, only the most confused pairs."""
 LEVEL_CLASSES = 3
-"""Up to so many classes, their names below the matrix are level."""
+"""Up to this many classes,  their names below the matrix are level."""
 MOST_DOTS = 1500
 SPREAD = 100
 """Ratio of largest to smallest value from which on an axis is logarithmic."""

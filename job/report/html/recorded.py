@@ -1,6 +1,6 @@
 """What the job writes into report/ because only it knows: the data before training, the texts of the rows shown.
 
-Two small files, whatever the size of the data. data.json is written at the start: task, classes, what
+Two small files, for data of any size. data.json is written at the start: task, classes, what
 job.data.statistics found, lengths. rows.json is written with the predictions: the texts of the rows that the report
 shows (a few dozen), cut to a length for reading, and the score by length.
 """

@@ -33,7 +33,7 @@ HEADS = {
     "t5": {"classification_head.dense", "classification_head.out_proj"},
     "gemma3": {"score"},
 }
-"""Modules of which a model that was not fine-tuned lacks the weights."""
+"""Modules whose weights a model lacks that was not fine-tuned."""
 
 
 def adapted(folder: Path, **asked: Any) -> tuple[Any, Adapter]:
@@ -215,7 +215,7 @@ def test_a_rank_that_saves_nothing_is_rejected_with_the_highest_that_does(tmp_pa
         adapted(tmp_path, lora_rank=10)
 
 
-def test_new_weights_that_cannot_be_told_from_pretrained_ones_are_rejected(tmp_path: Path) -> None:
+def test_new_weights_that_cannot_be_distinguished_from_pretrained_ones_are_rejected(tmp_path: Path) -> None:
     families.make("bert", tmp_path)
     model = families.network("bert", head=True)
     for new in ("bert.encoder.layer.0.output.LayerNorm.weight", "scale"):

@@ -189,7 +189,7 @@ def test_what_a_class_and_its_configuration_tell_against_packing(
 
 
 def with_padding_inside(pad_token_id: int) -> Split:
-    """Two rows, in the first of which a text holds the padding token."""
+    """Two rows; the text of the first one contains the padding token."""
     rows = [[2, 7, pad_token_id, 9, 3], [2, 8, 3]]
     dataset = Dataset.from_dict({"input_ids": rows}).with_format("numpy")
     return Split(dataset, np.array([5, 3], dtype=np.int32), np.array([0, 1]), np.arange(2))

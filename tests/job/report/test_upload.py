@@ -153,7 +153,7 @@ def test_no_other_weights_and_no_hidden_files_are_uploaded(served: Hub, folder: 
     assert len(warned) == 4
 
 
-def test_weights_of_an_older_model_do_not_stay_beside_the_new_ones(served: Hub, folder: RunFolder) -> None:
+def test_weights_of_an_older_model_are_removed(served: Hub, folder: RunFolder) -> None:
     (folder.model / "notes.txt").write_text("kept")
     pushed(folder)
     (folder.model / "model.safetensors").rename(folder.model / "model-00001-of-00001.safetensors")

@@ -98,12 +98,12 @@ def test_the_study_holds_the_best_evaluation_and_each_only_once(tmp_path: Path) 
         found.report(score, greater=True, progress=progress)
     found.end()
     found.end()
-    [told] = trial._study(found.run).trials
-    assert (told.state.name, told.value) == ("COMPLETE", -0.8)
-    assert list(told.intermediate_values) == [250, 500, 750, 1000]
+    [recorded] = trial._study(found.run).trials
+    assert (recorded.state.name, recorded.value) == ("COMPLETE", -0.8)
+    assert list(recorded.intermediate_values) == [250, 500, 750, 1000]
 
 
-def test_a_trial_without_any_number_is_told_as_pruned(tmp_path: Path) -> None:
+def test_a_trial_without_any_number_is_recorded_as_pruned(tmp_path: Path) -> None:
     found, _ = asked(tmp_path, 0)
     found.report(float("nan"), greater=True, progress=1)
     found.end()
@@ -152,4 +152,4 @@ def test_trials_that_ask_at_the_same_moment_are_different_ones(
     known = [json.loads((tmp_path / str(n) / "trial.json").read_text()) for n in range(number)]
     assert sorted(one["number"] for one in known) == list(range(number))
     assert len({json.dumps(one["settings"]) for one in known}) == number
-    assert [told.state.name for told in trial._study(tmp_path / "0").trials] == ["COMPLETE"] * number
+    assert [recorded.state.name for recorded in trial._study(tmp_path / "0").trials] == ["COMPLETE"] * number

@@ -20,7 +20,7 @@ def test_a_check_is_ok_only_if_every_process_said_so() -> None:
     assert lines[SHM.name].detail == "1 of 2 processes did not answer"
 
 
-def test_what_comes_after_a_failure_and_was_not_reached_is_not_checked_but_other_failures_are_told() -> None:
+def test_what_comes_after_a_failure_and_was_not_reached_is_not_checked_but_other_failures_are_reported() -> None:
     found = [Finding(check.name, OK, "well") for check in CLUSTER[:5]]
     found += [Finding(NAMES.name, FAILED, "no n1", "set it", "n2"), Finding(SHM.name, FAILED, "full", "more", "n1")]
     lines = {line.check.name: line for line in checks.lines(CLUSTER, found, {})}

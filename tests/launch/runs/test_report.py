@@ -15,7 +15,7 @@ from tests.support.launch import ROOT
 from tests.support.reports import Made
 
 
-def test_a_run_that_goes_on_is_reported_by_name_and_again(
+def test_an_unfinished_run_is_reported_by_name_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -49,7 +49,7 @@ def test_the_setting_that_decides_has_the_larger_share(six: Path) -> None:
     assert found == importances(rows(six)), "the same each time"
 
 
-def test_where_nothing_can_be_told_there_is_no_share(tmp_path: Path) -> None:
+def test_without_variation_there_is_no_share(tmp_path: Path) -> None:
     few = sweep(tmp_path / "few", {(rate, "x", 1): rate for rate in (0.1, 0.2, 0.3)})
     assert importances(rows(few)) == {}, "one setting"
     same = sweep(tmp_path / "same", {(rate, label, 1): 0.5 for rate in (0.1, 0.2, 0.3) for label in ("x", "y")})

@@ -1,4 +1,4 @@
-"""A sweep as a value: its elements, its folder, and what it is told apart by."""
+"""A sweep as a value: its elements, its folder, and what identifies it."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ DRAWN_CLASSES = 100
 """Of more, only those with the most errors are drawn."""
 DRAWN_OF_MORE = 60
 TABLED_CLASSES = 20
-"""Up to so many classes, the matrix is also there as a table."""
+"""Up to this many classes,  the matrix is also there as a table."""
 GROUPED_FROM = 13
-"""From so many classes on, classes that are mixed up are drawn side by side."""
+"""From this many classes on,  classes that are mixed up are drawn side by side."""
 PAIRS = 20
 
 

@@ -10,7 +10,7 @@ from job.report.html.calibration import BINS
 
 
 def test_the_expected_calibration_error_is_that_computed_by_hand() -> None:
-    """Bins of a fifteenth. (0.6, 0.6667]: 0.62, 0.64, 0.66, of which one is right; (0.9333, 1]: 0.95 and 1, both right.
+    """Bins of a fifteenth. (0.6, 0.6667]: 0.62, 0.64, 0.66, one of them right; (0.9333, 1]: 0.95 and 1, both right.
 
     |1/3 - 0.64| * 3/5 + |1 - 0.975| * 2/5 = 0.184 + 0.01
     """

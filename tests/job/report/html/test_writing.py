@@ -110,7 +110,7 @@ def test_predictions_without_labels(tmp_path: Path) -> None:
     assert "400 rows of the test set were predicted. Without labels there is nothing to score." in words(page)
 
 
-def test_a_run_that_goes_on(tmp_path: Path) -> None:
+def test_an_unfinished_run(tmp_path: Path) -> None:
     """No prediction yet, and a last record that is half-written."""
     folder = reports.begun(tmp_path / "run", Made())
     with folder.metrics.open("a") as file:
