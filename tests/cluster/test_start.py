@@ -60,7 +60,7 @@ def test_a_first_node_whose_name_does_not_resolve_is_named_and_one_node_needs_no
 def test_a_first_node_that_cannot_be_reached_is_named(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     """To a broadcast address no system opens a connection."""
     job = work.submit(cluster, TWO, work.flags(tmp_path / "run", 3), MUSTER_MASTER_ADDR="255.255.255.255")
-    assert cluster.end(job, 120) == "FAILED", cluster.told(job)
+    assert cluster.end(job, 120) == "FAILED", cluster.report(job)
     said = jobs.log(tmp_path / "run", job, rank=1)
     assert "error: rank 0 listens at 255.255.255.255, port " in said
     assert "set MUSTER_MASTER_ADDR (--master_addr) to an address of the first node that the other nodes reach" in said
