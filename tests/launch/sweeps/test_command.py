@@ -167,7 +167,7 @@ REJECTED = {
     "sweep demo --grid seed=1": "say how many GPUs a node has",
     "sweep demo --gpus=1 --grid seed=1 -- --train_file no.csv": "--dataset_name cannot be combined with --train_file",
     "sweep demo --local --time 4h --grid seed=1": "--time is for Slurm, and this sweep runs on this machine",
-    "sweep demo --local --gpus 1 --grid seed=1": "--gpus 1 is more than the 0 that can be seen here",
+    "sweep demo --local --gpus 1 --grid seed=1": "--gpus 1: only 0 are visible",
 }
 
 

@@ -41,7 +41,7 @@ def test_a_search_has_ranges_and_choices() -> None:
 GRIDS = {
     "": "--grid names no setting",
     "lerning_rate=1": "--grid: unknown setting lerning_rate; did you mean learning_rate?",
-    "batch_size=1": "--grid: unknown setting batch_size: here --train_batch_size, the global batch",
+    "batch_size=1": "--grid: unknown setting batch_size: use --train_batch_size, the global batch",
     "output_dir=a,b": "--grid output_dir: it does not change the result",
     "max_tokens_per_device=1,2": "--grid max_tokens_per_device: it does not change the result",
     "metrics=f1": "--grid metrics: a list cannot vary",

@@ -60,8 +60,8 @@ def test_on_a_cpu_there_is_one_at_a_time_unless_more_are_asked_for(four: Sweep) 
 @pytest.mark.parametrize(
     ("there", "asked", "said"),
     [
-        (1, {"gpus": 2}, "--gpus 2 is more than the 1 that can be seen here"),
-        (1, {"tasks": 2}, "--tasks is for the CPU"),
+        (1, {"gpus": 2}, "--gpus 2: only 1 are visible"),
+        (1, {"tasks": 2}, "--tasks applies to the CPU only"),
         (0, {"parallel": 0}, "--parallel must be above 0, not 0"),
         (0, {"tasks": 0}, "--tasks must be above 0, not 0"),
     ],
