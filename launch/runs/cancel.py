@@ -83,9 +83,17 @@ def _chosen(runs: Sequence[str], queued: bool) -> list[View]:
 
 
 def _find(run: str) -> list[Path]:
-    """The run folder that is meant; of a sweep all."""
+    """The run folder that is meant; of a sweep all, of an array those whose newest job is in it."""
     if sweep := folders.find_sweep(run):
-        return folders.elements(sweep)
+        found = folders.elements(sweep)
+        if not run.isdigit() or folders.is_sweep(Path(run)) or folders.is_sweep(folders.RUNS / run):
+            return found
+        mine = [path for path in found if (job := folders.newest_job(path)) and job.id.partition("_")[0] == run]
+        if not mine:
+            raise Refused(
+                f"the runs of array {run} were submitted again since: name the sweep, {sweep}, or a newer array"
+            )
+        return mine
     return [folders.newest_submission() if run == folders.LATEST else folders.find(run)]
 
 

@@ -68,6 +68,35 @@ def test_a_running_job_is_asked_to_save_and_its_checkpoint_is_named(
     assert (state(run), json.loads((run / "status.json").read_text())["step"]) == ("CANCELLED", 30)
 
 
+def again_as(run: Path, job: str) -> None:
+    """Record that `run` was submitted again, as this job."""
+    record = next(run.glob("jobs/*/job.json"))
+    os.utime(record, (0, 0))
+    synthetic.write(run / "jobs" / job / "job.json", {**json.loads(record.read_text()), "id": job})
+
+
+def test_the_id_of_an_array_means_the_runs_that_are_in_it_now(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    queue(stand_ins, WAITS.format(id="7_0"), WAITS.format(id="8_1"), after=GONE.format(id="8_1"))
+    synthetic.write(runs / "lr" / "sweep.json", {"elements": []})
+    first, again = (synthetic.run(runs / "lr" / name, "QUEUED", job=f"7_{name}") for name in ("0", "1"))
+    again_as(again, "8_1")
+    ran(capfd, "8")
+    assert stand_ins.calls("scancel") == ["8_1"]
+    assert (state(first), state(again)) == ("QUEUED", "CANCELLED")
+
+
+def test_an_array_whose_runs_were_all_submitted_again_is_not_cancelled_in_their_place(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    queue(stand_ins, WAITS.format(id="8_0"), after="")
+    synthetic.write(runs / "lr" / "sweep.json", {"elements": []})
+    again_as(synthetic.run(runs / "lr" / "0", "QUEUED", job="7_0"), "8_0")
+    assert "the runs of array 7 were submitted again since: name the sweep, runs/lr" in ran(capfd, "7", code=2)
+    assert not stand_ins.calls("scancel")
+
+
 def test_a_job_requeued_meanwhile_is_cancelled_in_the_queue(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
