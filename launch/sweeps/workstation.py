@@ -113,8 +113,12 @@ def run(planned: Schedule) -> int:
         files.write_text(_file(planned.sweep, start.element), config.to_yaml(start.element.config))
     with tempfile.TemporaryDirectory(prefix="muster-") as folder, received() as signals:
         found = _Runs(planned, Path(folder), signals)
-        while found.step():
-            time.sleep(POLL_SECONDS)
+        try:
+            while found.step():
+                time.sleep(POLL_SECONDS)
+        except BaseException:  # as where nobody reads the output any more
+            found.end_all()
+            raise
     if found.stopped:
         print("stopped on request: the same command continues", file=sys.stderr, flush=True)
         return Stopped.exit_code
@@ -161,6 +165,13 @@ class _Runs:
             self._start(self.waiting.popleft(), self.free.popleft())
         return bool(self.active)
 
+    def end_all(self) -> None:
+        """Let the active runs save and stop, and wait for it."""
+        for child in self.active:
+            child.process.terminate()
+        for child in self.active:
+            child.process.wait()
+
     def _start(self, start: Start, slot: str | None) -> None:
         element, plan = start.element, start.plan
         visible = {} if slot is None else {"CUDA_VISIBLE_DEVICES": slot}
@@ -180,6 +191,7 @@ class _Runs:
     def _ended(self, child: _Child) -> None:
         code = child.process.returncode
         self.failed |= code not in (0, Stopped.exit_code)
+        self.stopped |= code == Stopped.exit_code  # by a signal from here, or by `cancel` of this run alone
         child.output.seek(0)
         lines = child.output.read().decode(errors="replace").splitlines()
         child.output.close()

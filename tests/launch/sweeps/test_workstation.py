@@ -81,12 +81,14 @@ number, visible = sys.argv[1], os.environ.get("CUDA_VISIBLE_DEVICES", "")
 busy = Path("busy-" + visible)
 busy.mkdir()  # fails where another run has this GPU
 ended = []
-signal.signal(signal.SIGINT, lambda *_: ended.append(75))
+for signum in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(signum, lambda *_: ended.append(75))
+Path("pid-" + number).write_text(str(os.getpid()))
 Path("started-" + number).write_text(visible)
 while not ended and not Path("go-" + number).exists():
     time.sleep(0.02)
 busy.rmdir()
-if number == "1":
+if number == "1" and not ended:
     sys.exit("error: the planted failure")
 sys.exit(ended[0] if ended else 0)
 """
@@ -152,3 +154,25 @@ def test_ctrl_c_reaches_the_runs_that_are_active_and_starts_no_other(started: su
     assert started.returncode == 75, err
     assert out.count("STOPPED") == 2 and not is_there("started-3")
     assert err.endswith("stopped on request: the same command continues\n")
+
+
+def test_a_run_that_is_cancelled_alone_leaves_the_sweep_unfinished(started: subprocess.Popen[str]) -> None:
+    wait_until(lambda: is_there("started-0", "started-1"))
+    os.kill(int(Path("pid-0").read_text()), signal.SIGTERM)
+    wait_until(lambda: is_there("started-2"))
+    Path("go-2").touch()
+    wait_until(lambda: is_there("started-3"))
+    os.kill(int(Path("pid-1").read_text()), signal.SIGTERM)
+    Path("go-3").touch()
+    out, err = started.communicate(timeout=60)
+    assert "0 STOPPED" in out and "3 started" in out, "the others go on"
+    assert started.returncode == 75, err
+
+
+def test_where_nobody_reads_the_output_the_active_runs_are_stopped(started: subprocess.Popen[str]) -> None:
+    wait_until(lambda: is_there("started-0", "started-1"))
+    assert started.stdout is not None
+    started.stdout.close()
+    Path("go-1").touch()
+    assert started.wait(60) not in (0, 75)
+    assert not list(Path().glob("busy-*")) and not is_there("started-3")
