@@ -34,6 +34,7 @@ def _others(sweep: Path) -> str:
     runs = [folders.read(path) for path in folders.elements(sweep) if not (path / "results.json").exists()]
     counts = Counter(run.reason if run.reason == "pruned" else run.state for run in runs)
     table = folders.read_json(sweep / folders.SWEEP).get("elements")
-    if isinstance(table, list) and (missing := len(table) - len(folders.elements(sweep))):
-        counts["not started"] = missing
+    names = [str(one.get("run")) for one in table] if isinstance(table, list) else []
+    if missing := [name for name in names if not folders.is_run(sweep / name)]:
+        counts["not started"] = len(missing)
     return ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))

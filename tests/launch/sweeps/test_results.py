@@ -56,6 +56,12 @@ def test_without_variation_there_is_no_share(tmp_path: Path) -> None:
     assert importances(rows(same)) == {}, "all scores are the same"
 
 
+def test_fewer_trials_than_before_make_no_count_negative(six: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    synthetic.write(six / "sweep.json", {"elements": [{"run": "0", "settings": {}}]})
+    assert cli.main(["results", "six"]) == 0
+    assert "not started" not in capfd.readouterr().out
+
+
 def test_results_of_a_sweep_add_what_the_table_does_not_say(six: Path, capfd: pytest.CaptureFixture[str]) -> None:
     synthetic.run(six / "12", "DONE", reason="pruned")
     assert cli.main(["results", "six"]) == 0
