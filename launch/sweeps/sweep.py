@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ NOT_FOR_SWEEPS = {
     "overwrite_output_dir": "a sweep continues where it was: delete its folder to start over",
     "resume_from_checkpoint": "each run resumes from its own newest checkpoint",
     "output_file": "each run would write the same file",
+    "push_to_hub": "each run would upload its model: upload one that has finished, with `python -m launch local "
+    "RUN/config.yaml -- --output_dir RUN --push_to_hub --hub_model_id NAME`",
 }
 """Settings that the runs of a sweep cannot be given, and why."""
 
@@ -96,6 +99,7 @@ def grid(base: Config, name: str, varied: Mapping[str, Sequence[Any]]) -> Sweep:
     Raises:
         Refused: an element that the job would reject.
     """
+    _refuse_too_many(math.prod(map(len, varied.values())))
     combinations = [dict(zip(varied, chosen, strict=True)) for chosen in itertools.product(*varied.values())]
     made = _made(base, name, varied, {}, combinations)
     for element in made.elements:
@@ -109,6 +113,7 @@ def trials(base: Config, name: str, space: Space, number: int) -> Sweep:
         raise Refused("a search needs runs that train and are evaluated: leave out --no_do_train and --no_do_eval")
     if number < 1:
         raise Refused(f"--trials must be above 0, not {number}")
+    _refuse_too_many(number)
     made = _made(base, name, {}, space, [{}] * number)
     first = {name: one.low if isinstance(one, Range) else one.values[0] for name, one in space.items()}
     for name, one in space.items():
@@ -153,6 +158,9 @@ def refuse_others(sweep: Sweep) -> None:
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         raise Refused(f"{sweep.folder} holds a sweep with another {', '.join(names)}: choose another folder with "
                       "-- --output_dir")  # fmt: skip
+    if sweep.grid and (order := [*table["grid"]]) != [*sweep.grid]:  # the runs would have other numbers
+        raise Refused(f"{sweep.folder} has the settings of --grid in another order: give them as {', '.join(order)}, "
+                      "or choose another folder with -- --output_dir")  # fmt: skip
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -181,11 +189,14 @@ def base(words: Sequence[str], varied: Sequence[str]) -> Config:
     return config.settled(found)
 
 
+def _refuse_too_many(number: int) -> None:
+    if number > MOST_ELEMENTS:
+        raise Refused(f"{number} runs are too many for one sweep: {MOST_ELEMENTS} at most")
+
+
 def _made(
     base: Config, name: str, grid: Mapping[str, Sequence[Any]], space: Space, settings: Sequence[Mapping[str, Any]]
 ) -> Sweep:
-    if len(settings) > MOST_ELEMENTS:
-        raise Refused(f"{len(settings)} runs are too many for one sweep: {MOST_ELEMENTS} at most")
     chosen = base.run.output_dir
     base = config.from_dict({"output_dir": None}, base=base)
     named = Sweep(Path(), base, grid, space, ())

@@ -59,6 +59,14 @@ def test_a_folder_is_this_sweeps_alone() -> None:
         sweeps.write(sweeps.grid(config.from_dict({"output_dir": "other"}, base=DEMO), "demo", GRID), [])
 
 
+def test_a_grid_in_another_order_would_number_its_runs_anew_and_is_rejected() -> None:
+    sweeps.write(sweeps.grid(DEMO, "demo", GRID), [])
+    turned = sweeps.grid(DEMO, "demo", dict(reversed(GRID.items())))
+    assert turned.elements[1].settings != sweeps.grid(DEMO, "demo", GRID).elements[1].settings
+    with pytest.raises(Refused, match="in another order: give them as learning_rate, seed, or"):
+        sweeps.refuse_others(turned)
+
+
 def test_the_table_of_elements_is_in_the_folder() -> None:
     made = sweeps.grid(DEMO, "demo", {"seed": (1, 2)})
     sweeps.write(made, ["demo", "--grid", "seed=1,2"])
@@ -88,6 +96,9 @@ REJECTED = {
     "no trials": lambda: sweeps.trials(DEMO, "demo", SPACE, 0),
     "no training": lambda: sweeps.trials(config.from_dict({"do_train": False}, base=DEMO), "demo", SPACE, 3),
     "too many": lambda: sweeps.grid(DEMO, "demo", {"seed": tuple(range(200)), "max_steps": tuple(range(1, 200))}),
+    "too many to be listed": lambda: sweeps.grid(
+        DEMO, "demo", {name: tuple(range(10**4)) for name in ("seed", "max_steps", "lora_rank")}
+    ),
 }
 SAID = {
     "a value out of bounds": "--grid learning_rate=-1.0 seed=1: --learning_rate must be above 0, not -1.0",
@@ -96,6 +107,7 @@ SAID = {
     "no trials": "--trials must be above 0, not 0",
     "no training": "a search needs runs that train",
     "too many": "39800 runs are too many for one sweep: 10000 at most",
+    "too many to be listed": "1000000000000 runs are too many for one sweep: 10000 at most",
 }
 
 
@@ -110,6 +122,7 @@ def test_what_no_run_can_be_given_is_rejected(case: str) -> None:
     ("words", "said"),
     [
         (["demo", "--overwrite_output_dir"], "--overwrite_output_dir is not for a sweep: a sweep continues"),
+        (["demo", "--push_to_hub"], "--push_to_hub is not for a sweep: each run would upload its model"),
         (["demo", "--seed", "3"], "--seed is given and varies"),
         (["demo", "--seed=3"], "--seed is given and varies"),
     ],
