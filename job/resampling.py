@@ -19,6 +19,7 @@ MOST_DRAWS = 5_000_000
 """Distinct rows times resamples: beyond that, resamples become fewer. 25,000 different rows get the fewest."""
 SEED = 42
 LEVEL = 0.95
+MERGED_COLUMNS = 8
 CELLS_AT_ONCE = 10_000_000
 """Weights held in memory at a time."""
 
@@ -105,11 +106,11 @@ def resampled_totals(parts: Array, counts: Array) -> Array:
 
 
 def _merged(parts: Array, counts: Array) -> tuple[Array, Array]:
-    """Rows that contribute the same single number as one: there are two kinds for accuracy, for any classes."""
-    if parts.shape[1] > 1:
+    """Rows that contribute the same few numbers as one: there are two kinds for accuracy, for any classes."""
+    if parts.shape[1] > MERGED_COLUMNS:
         return parts, counts
-    values, place = np.unique(parts[:, 0], return_inverse=True)
-    return values[:, None], np.bincount(place, weights=counts).astype(np.int64)
+    values, place = np.unique(parts, axis=0, return_inverse=True)
+    return values, np.bincount(place.ravel(), weights=counts).astype(np.int64)
 
 
 def distinct(one: Answers, *others: Answers) -> tuple[Array, Array]:
@@ -176,8 +177,14 @@ def _f1_weighted(totals: Array, rows: int) -> Array:
     return (_f1(*_split(totals)) * labelled).sum(axis=1) / labelled.sum(axis=1)
 
 
+def _pooled(answers: Answers) -> Array:
+    """Over all classes of a row: true positives, predictions, labels."""
+    labels, predictions = answers.labels, answers.predictions
+    return np.stack([(labels & predictions).sum(axis=1), predictions.sum(axis=1), labels.sum(axis=1)], 1).astype(float)
+
+
 def _f1_micro(totals: Array, rows: int) -> Array:
-    return _f1(*(part.sum(axis=1) for part in _split(totals)))
+    return _f1(*totals.T)
 
 
 def _f1_of_second(totals: Array, rows: int) -> Array:
@@ -212,7 +219,7 @@ METRICS: dict[str, tuple[Callable[[Answers], Array], Callable[[Array, int], Arra
     "f1_macro": (_counts, _f1_macro),
     "f1_macro_of_all": (_counts, _f1_macro_of_all),
     "f1_weighted": (_counts, _f1_weighted),
-    "f1_micro": (_counts, _f1_micro),
+    "f1_micro": (_pooled, _f1_micro),
     "f1": (_counts, _f1_of_second),
     "matthews_correlation": (_counts, _matthews),
     "rmse": (_squared_error, lambda totals, rows: np.sqrt(totals[:, 0] / rows)),

@@ -53,6 +53,8 @@ SETTINGS: dict[Any, Any] = {
 }
 REM_PER_INCH = 6.6
 """Largest size on the page: 9 points of the drawing are then about 13 pixels."""
+SMALLEST = 0.7
+"""To what part of that a picture with names is scaled down in a narrow window, which scrolls it then."""
 NUMBERS = re.compile(r"(-?\d+\.\d\d)\d+")
 
 Draw = Callable[["Axes", Palette], None]
@@ -68,13 +70,16 @@ def settings() -> Iterator[None]:
         yield
 
 
-def figure(draw: Draw, palette: Palette, width: float, height: float, names: bool = False) -> Figure:
-    """A figure of one picture, sizes in inches; `names`: its axes have texts of any length."""
+def figure(draw: Draw, palette: Palette, width: float, height: float, names: float = 0.0) -> Figure:
+    """A figure of one picture, sizes in inches; `names`: what the names along its axes need.
+
+    The margins are set rather than fitted to the text, which would take as long as drawing.
+    """
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width, height), layout="constrained" if names else None)
-    if not names:  # fixed margins, in inches: fitting them to the text takes as long as drawing
-        made.subplots_adjust(0.72 / width, 0.48 / height, 1 - 0.12 / width, 1 - 0.16 / height)
+    made = Figure(figsize=(width, height))
+    left, bottom = (0.3 + names, 0.3 + names) if names else (0.72, 0.48)
+    made.subplots_adjust(left / width, bottom / height, 1 - 0.12 / width, 1 - 0.16 / height)
     add(made.add_subplot(), draw, palette)
     return made
 
@@ -108,13 +113,14 @@ def make_logarithmic(axes: Axes, axis: Literal["x", "y"]) -> None:
     made.set_minor_formatter(NullFormatter())
 
 
-def svg(name: str, draw: Draw, width: float = 4.8, height: float = 2.9, names: bool = False) -> Markup:
+def svg(name: str, draw: Draw, width: float = 4.8, height: float = 2.9, names: float = 0.0) -> Markup:
     """A picture for the page; `name` makes its ids unique there, the rest as in `figure`."""
     written = io.StringIO()
     with settings():
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure(draw, PLACEHOLDERS, width, height, names).savefig(written, format="svg", metadata=metadata)
-    return Markup(_themed(written.getvalue(), name, width))  # matplotlib has escaped the text
+    least = SMALLEST * width if names else 0.0
+    return Markup(_themed(written.getvalue(), name, width, least))  # matplotlib has escaped the text
 
 
 def png(figure: Figure, path: Path) -> None:
@@ -122,7 +128,7 @@ def png(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png", dpi=120, facecolor=figure.get_facecolor())
 
 
-def _themed(text: str, name: str, width: float) -> str:
+def _themed(text: str, name: str, width: float, least: float) -> str:
     """The SVG element alone, with the page's colours and font, and ids that are its own."""
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box is not None
@@ -136,7 +142,8 @@ def _themed(text: str, name: str, width: float) -> str:
     inner = re.sub(r' style="[^"]*"', lambda m: _style(m[0]), inner)
     inner = inner.replace("xlink:href", "href")
     return (
-        f'<svg viewBox="{box[1]}" style="max-width: {width * REM_PER_INCH:.1f}rem" role="img" '
+        f'<svg viewBox="{box[1]}" role="img" '
+        f'style="max-width: {width * REM_PER_INCH:.1f}rem; min-width: {least * REM_PER_INCH:.1f}rem" '
         f'aria-labelledby="{escape(name)}-title">{inner}</svg>'
     )
 

@@ -74,7 +74,8 @@ def shaded(shares: np.ndarray, axes: Axes, color: str) -> None:
         corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5)])
         vertices = (np.stack([columns, rows], axis=1)[:, None, :] + corners).reshape(-1, 2)
         codes = np.tile([Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY], len(rows))
-        axes.add_patch(PathPatch(Path(vertices, codes), facecolor=color, alpha=level / SHADES, linewidth=0))
+        cells = PathPatch(Path(vertices, codes), facecolor=color, alpha=level / SHADES, linewidth=0)
+        axes.add_artist(cells)  # add_patch would look for the limits of each curve
 
 
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> Draw:
@@ -85,13 +86,12 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Draw:
     def draw(axes: Axes, palette: Palette) -> None:
         shaded(shares, axes, palette.first)
         axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), xlabel="predicted", ylabel="label")
-        size = 9 if classes <= ANNOTATED_CLASSES else max(3.5, 8 - classes / 18)
-        shown = [short(name, 22) for name in names]
-        axes.set_xticks(range(classes), shown, fontsize=size)
+        size, labels = name_size(classes), [shown(name) for name in names]
+        axes.set_xticks(range(classes), labels, fontsize=size)
         if classes > LEVEL_CLASSES:
             for text in axes.get_xticklabels():
                 text.set(rotation=90, rotation_mode="anchor", ha="right", va="center")
-        axes.set_yticks(range(classes), shown, fontsize=size)
+        axes.set_yticks(range(classes), labels, fontsize=size)
         axes.tick_params(length=0)
         axes.grid(False)
         numbered = matrix if classes <= ANNOTATED_CLASSES else _largest(matrix, NUMBERED_PAIRS)
@@ -100,6 +100,16 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Draw:
             axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", fontsize=size, color=color)
 
     return draw
+
+
+def shown(name: str) -> str:
+    """A class's name along an axis."""
+    return short(name, 22)
+
+
+def name_size(classes: int) -> float:
+    """Its size in points."""
+    return 9 if classes <= ANNOTATED_CLASSES else 7
 
 
 def _largest(matrix: np.ndarray, most: int) -> np.ndarray:

@@ -12,7 +12,6 @@ from job.run.folder import RunFolder
 from job.runtime import files
 from job.runtime.console import log
 
-CONFUSION = "confusion_matrix"
 COLUMNS = 3
 """Of the picture of all learning curves."""
 
@@ -36,9 +35,9 @@ def write(folder: RunFolder) -> None:
     files.write_text(folder.report, page.render(run))
     folder.report_files.mkdir(exist_ok=True)
     _write_curves(run)
-    for name, (draw, width, height) in _pictures(run).items():
+    for name, (draw, *size) in _pictures(run).items():
         with drawing.settings():
-            made = drawing.figure(draw, LIGHT, width, height, names=name == CONFUSION)
+            made = drawing.figure(draw, LIGHT, *size)
             files.publish(folder.report_files / f"{name}.png", functools.partial(drawing.png, made))
 
 
@@ -51,7 +50,8 @@ def _write_curves(run: RunFiles) -> None:
         return
     with drawing.settings():
         lines = -(-len(shown) // COLUMNS)
-        figure = Figure(figsize=(3.6 * min(COLUMNS, len(shown)), 2.6 * lines), layout="constrained")
+        figure = Figure(figsize=(3.6 * min(COLUMNS, len(shown)), 2.6 * lines))
+        figure.subplots_adjust(0.07, 0.23 / lines, 0.99, 1 - 0.12 / lines, wspace=0.3, hspace=0.45)
         for number, (title, _, draw) in enumerate(shown.values()):
             axes = figure.add_subplot(lines, min(COLUMNS, len(shown)), number + 1)
             axes.set_title(title, fontsize=10)
@@ -59,17 +59,17 @@ def _write_curves(run: RunFiles) -> None:
         files.publish(run.folder.report_files / "learning_curves.png", functools.partial(drawing.png, figure))
 
 
-def _pictures(run: RunFiles) -> dict[str, tuple[Draw, float, float]]:
-    """File name -> drawing, width and height of what is drawn of the predictions."""
+def _pictures(run: RunFiles) -> dict[str, tuple[Draw, *tuple[float, ...]]]:
+    """File name -> drawing and sizes of what is drawn of the predictions."""
     predicted = run.labelled
     if predicted is None or predicted.labels is None:
         return {}
-    found: dict[str, tuple[Draw, float, float]] = {}
+    found: dict[str, tuple[Draw, *tuple[float, ...]]] = {}
     if predicted.kind.one_label:
         matrix = run.confusion_matrix
         drawn = classes.drawn_classes(matrix)
         part, names = matrix[drawn][:, drawn], [predicted.names[number] for number in drawn]
-        found[CONFUSION] = (plots.confusion(part, names), *classes.size(len(drawn)))
+        found["confusion_matrix"] = (plots.confusion(part, names), *classes.size(names))
     if predicted.kind.has_classes:
         found["reliability"] = (plots.reliability(run.reliability), 4.8, 3.2)
     else:

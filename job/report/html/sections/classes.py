@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from unicodedata import east_asian_width
+
 import numpy as np
 
 from job.report.html import drawing, mistakes, plots
@@ -18,6 +21,8 @@ TABLED_CLASSES = 20
 GROUPED_FROM = 13
 """From this many classes on,  classes that are mixed up are drawn side by side."""
 PAIRS = 20
+LETTER_WIDTH = 0.66
+"""Of the letters of a name, in parts of their size; those of wide scripts take twice as much."""
 
 
 def confusion(run: RunFiles) -> Section | None:
@@ -34,7 +39,7 @@ def confusion(run: RunFiles) -> Section | None:
         "confusion",
         "Confusion matrix" + ("" if len(drawn) == len(matrix) else f", the {len(drawn)} classes with the most errors"),
         _described(matrix, pairs, predicted),
-        drawing.svg("confusion", plots.confusion(part, names), *size(len(drawn)), names=True),
+        drawing.svg("confusion", plots.confusion(part, names), *size(names)),
         wide=len(drawn) > plots.ANNOTATED_CLASSES // 2,
     )
     return Section("confusion", "Confusion", [picture, *_pairs(pairs, predicted), *_matrix(matrix, predicted)])
@@ -59,11 +64,12 @@ def _grouped(matrix: np.ndarray) -> np.ndarray:
     return leaves_list(linkage(1 - together[above] / max(together[above].max(), 1e-9), "average"))
 
 
-def size(classes: int) -> tuple[float, float]:
-    """Width and height of the picture, in inches."""
-    if classes <= plots.ANNOTATED_CLASSES:
-        return 2.6 + 0.62 * classes, 1.7 + 0.5 * classes
-    return 1.9 + 0.14 * classes, 1.9 + 0.14 * classes
+def size(names: Sequence[str]) -> tuple[float, float, float]:
+    """Width and height of the picture, and what the names take of both, in inches."""
+    widest = max(sum(2 if east_asian_width(letter) in "WF" else 1 for letter in plots.shown(name)) for name in names)
+    margin = widest * plots.name_size(len(names)) * LETTER_WIDTH / 72
+    side = (0.6 if len(names) <= plots.ANNOTATED_CLASSES else 0.14) * len(names)
+    return side * 1.1 + margin + 0.5, side * 0.85 + margin + 0.5, margin
 
 
 def _described(matrix: np.ndarray, pairs: list[Pair], predicted: Predicted) -> str:

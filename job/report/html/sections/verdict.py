@@ -22,8 +22,7 @@ def section(run: RunFiles) -> Section:
         found = scoring.baseline(run, run.labelled)
         sentences = [_score(run, run.labelled), *_against(run, found), *_trust(run, run.labelled)]
         if run.labelled.kind.has_classes and run.label_errors and _is_better(run, found):
-            number = len(run.label_errors)
-            sentences.append(f"{count(number, 'label')} {'is' if number == 1 else 'are'} probably wrong.")
+            sentences.append(f"It contradicts {count(len(run.label_errors), 'label')}: see the probable label errors.")
     elif run.predicted is not None:
         predicted = count(len(run.predicted), "row")
         sentences = [f"{predicted} of the {run.split} set were predicted. Without labels there is nothing to score."]

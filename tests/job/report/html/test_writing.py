@@ -51,6 +51,7 @@ def test_two_classes(tmp_path: Path) -> None:
     assert "The run was restarted from the checkpoint of step 30, 60" in said
     assert "The best evaluation is that at step 60" in said
     assert "400 of these rows have a text of the training data: the score is optimistic." in said
+    assert re.search(r"It contradicts \d+ labels: see the probable label errors.", said)
     matrix = results["eval"]["confusion_matrix"]
     assert f"Most often “no” is taken for “yes”: {matrix[0][1]} rows" in said
     for name, of in results["eval"]["per_class"].items():
@@ -69,7 +70,7 @@ def test_a_model_that_learned_nothing_is_not_taken_for_a_judge_of_labels(
     monkeypatch.setattr(reports, "drawn", lambda _: (labels, np.roll(logits, 1, axis=0) - [0, 9]))
     said = words(written(reports.finished(tmp_path / "run", Made())))
     assert "the model is no better than that" in said
-    assert "probably wrong" not in said
+    assert "see the probable label errors" not in said
 
 
 def test_seventy_seven_classes(tmp_path: Path) -> None:
