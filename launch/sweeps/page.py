@@ -84,7 +84,9 @@ def _picture(number: int, setting: str, rows: Sequence[Row]) -> Picture:
 
     best = rows[0].runs[0]
     described = f"{count(len(dots), 'run')}; the best has {_shown(best.settings.get(setting))}."
-    return Picture(f"setting{number}", setting, described, drawing.svg(f"setting{number}", draw, names=not numeric))
+    return Picture(
+        f"setting{number}", setting, described, drawing.svg(f"setting{number}", draw, names=0.0 if numeric else 1.0)
+    )
 
 
 def _shown(value: Any) -> str:
