@@ -109,10 +109,9 @@ class StepEnd:
         self._flush_records()
         if self._accelerator.is_main_process and not self._selection.has_best:
             log.warning(f"{self._selection.metric} was NaN in every evaluation: keeping the newest model")
-        model = self._accelerator.unwrap_model(self._training.model, keep_fp32_wrapper=False)
         best_step = self._selection.best_step
         if best_step != self._tracker.step or self._best is None:
-            self._restore_best(model, best_step)
+            self._restore_best(self._accelerator.unwrap_model(self._training.model), best_step)
         assert self._best is not None
         try:
             if self._training.adapter is not None:
@@ -122,6 +121,8 @@ class StepEnd:
             self._require_saved(stop)
             stop.progress = f"after the last step, checkpoint saved; {self._how_to_resume()}"
             raise
+        # Last, as it takes autocast off the model: what is evaluated after it would not be computed in mixed precision.
+        model = self._accelerator.unwrap_model(self._training.model, keep_fp32_wrapper=False)
         return Outcome(model, self._best, test, best_step, adapter=self._training.adapter)
 
     def _evaluate_test(self, test: Split) -> tuple[Predictions, dict[str, float]]:

@@ -198,6 +198,20 @@ def test_predict_pipeline_adapter_and_tables_agree(family: str, tmp_path: Path, 
     np.testing.assert_allclose(answers(classify, names, texts), found, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+def test_in_mixed_precision_both_tables_and_predict_agree(rank: int, tmp_path: Path, world: World) -> None:
+    """The same rows as evaluation and as test data. Without autocast the test set would be computed in fp32."""
+    rows, out = world.folder / "eval.csv", tmp_path / "run"
+    world.run(out, log=tmp_path / "log", lora_rank=rank, lora_dropout=0, layer_lr_decay=1, mixed_precision="bf16",
+              test_file=rows, max_steps=10).expect(0)  # fmt: skip
+    words = ["--model_name_or_path", str(out / "model"), "--test_file", str(rows), "--mixed_precision", "bf16",
+             "--eval_max_tokens_per_device", "64", "--output_dir", "again"]  # fmt: skip
+    alone(PREDICT, *words, env=environment(tmp_path / "home"), cwd=tmp_path).expect(0)
+    found = probabilities(out / "predictions.parquet").tobytes()
+    assert probabilities(out / "test_predictions.parquet").tobytes() == found
+    assert probabilities(tmp_path / "again" / "test_predictions.parquet").tobytes() == found
+
+
 def answers(classify: Any, names: list[str], texts: list[str]) -> np.ndarray:
     """Probabilities by the pipeline, a column for each of the names."""
     rows = [{answer["label"]: answer["score"] for answer in row} for row in classify(texts)]
