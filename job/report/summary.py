@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import os
 import shlex
 import shutil
@@ -112,7 +111,7 @@ def publish(
 ) -> dict[str, Any]:
     """Write predictions, model and results.json, then the report; log the summary. Returns what results.json holds."""
     names, begun = data.task.names, time.monotonic()
-    results = finite(
+    results = files.finite(
         {
             "best_step": outcome.best_step,
             **({"eval": _scored(*outcome.evaluated, names)} if outcome.evaluated else {}),
@@ -145,15 +144,6 @@ def publish(
 def _scored(predictions: Predictions, scores: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
     per_class = {} if predictions.labels is None else metrics.per_class(predictions, names)
     return {**scores, "examples": len(predictions.row_ids), **per_class}
-
-
-def finite(value: Any) -> Any:
-    """`value` with NaN and infinity as None, which JSON can hold: a correlation of constants is no number."""
-    if isinstance(value, Mapping):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, folder: Path) -> None:

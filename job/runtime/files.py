@@ -6,6 +6,7 @@ import datetime
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -22,6 +23,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write `value` as JSON, atomically; NaN and infinity, which JSON does not have, raise ValueError."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """`value` with NaN and infinity as None, which JSON can hold: a correlation of constants is no number."""
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def publish(path: Path, write: Callable[[Path], Any]) -> None:

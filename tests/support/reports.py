@@ -126,7 +126,7 @@ def finished(path: Path, made: Made) -> RunFolder:
     table = folder.predictions if made.labelled else folder.test_predictions
     files.publish(table, functools.partial(summary.write_predictions, predictions, made.task.names))
     recorded.write_rows(folder, cast(Any, data(made)))
-    files.write_json(folder.results, summary.finite(_results(made, predictions)))
+    files.write_json(folder.results, files.finite(_results(made, predictions)))
     return folder
 
 

@@ -16,6 +16,7 @@ from job.report.html import label_errors, lengths, mistakes, predictions
 from job.report.html.predictions import Predicted
 from job.run.folder import RunFolder
 from job.runtime import files
+from job.runtime.console import log
 
 if TYPE_CHECKING:
     from job.data.dataset import Data, Split
@@ -41,8 +42,7 @@ def write_data(folder: RunFolder, data: Data) -> None:
         (int(split.lengths.max()) for split in splits.values() if split is not None and len(split)), default=1
     )
     folder.report_files.mkdir(exist_ok=True)
-    files.write_json(
-        data_file(folder),
+    known = files.finite(
         {
             "problem_type": data.task.kind.problem_type,
             "classes": list(data.task.names),
@@ -54,12 +54,29 @@ def write_data(folder: RunFolder, data: Data) -> None:
             "lengths": {
                 name: lengths.histogram(split.lengths, longest) for name, split in splits.items() if split is not None
             },
-        },
+        }
     )
+    files.write_json(data_file(folder), known)
 
 
 def write_rows(folder: RunFolder, data: Data) -> None:
-    """Write what the report shows of single rows; the tables of predictions must be there."""
+    """Write what the report shows of single rows; the tables of predictions must be there.
+
+    A failure loses these rows of the report only, and is one line of the log.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    try:
+        _write_rows(folder, data)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  the model has been trained and is not lost for this
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        log.warning(f"the rows that report.html shows could not be recorded ({reason}); the run goes on without them")
+
+
+def _write_rows(folder: RunFolder, data: Data) -> None:
     splits = {"validation": (data.evaluation, folder.predictions), "test": (data.test, folder.test_predictions)}
     for name, (split, path) in splits.items():
         if split is None or not path.is_file():
@@ -67,7 +84,7 @@ def write_rows(folder: RunFolder, data: Data) -> None:
         predicted = predictions.read(path)
         if predicted.labels is not None:
             folder.report_files.mkdir(exist_ok=True)
-            files.write_json(rows_file(folder), {"split": name, **_of_rows(predicted, split)})
+            files.write_json(rows_file(folder), files.finite({"split": name, **_of_rows(predicted, split)}))
             return
 
 

@@ -67,7 +67,8 @@ def _lengths(run: RunFiles, splits: Mapping[str, Any]) -> list[Picture | Table]:
 
 
 def _score_by_length(run: RunFiles) -> list[Picture | Table]:
-    groups = run.rows.get("score_by_length", ()) if run.rows.get("split") == run.split else ()
+    found = run.rows.get("score_by_length", ()) if run.rows.get("split") == run.split else ()
+    groups = [group for group in found if group["score"] is not None]
     if not groups:
         return []
     classes = run.task is None or run.task.kind.has_classes

@@ -12,7 +12,7 @@ import pytest
 
 from job.config.tasks import MULTI_LABEL, REGRESSION, Kind
 from job.report.html import __main__ as script
-from job.report.html import drawing, predictions, writing
+from job.report.html import drawing, predictions, recorded, writing
 from job.run.folder import RunFolder
 from job.runtime import files
 from tests.support import reports
@@ -105,6 +105,19 @@ def test_regression(tmp_path: Path) -> None:
     assert (folder.report_files / "predicted_against_label.png").is_file()
 
 
+def test_labels_whose_squares_overflow_leave_a_report_without_these_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, logits = reports.drawn(Made(REGRESSION))
+    monkeypatch.setattr(reports, "drawn", lambda _: (np.append(labels[:-1], 1e200), logits))
+    with np.errstate(over="ignore", invalid="ignore"):
+        folder = reports.finished(tmp_path / "run", Made(REGRESSION))
+        page = written(folder)
+    groups = json.loads((folder.report_files / "rows.json").read_text())["score_by_length"]
+    assert [group["score"] for group in groups].count(None) == 1
+    assert "mistakes" in headings(page) and "rmse no value" in words(page)
+
+
 def test_predictions_without_labels(tmp_path: Path) -> None:
     page = written(reports.finished(tmp_path / "run", Made(labelled=False)))
     assert headings(page) == ["verdict", "predicted", "data", "time", "provenance", "settings"]
@@ -189,6 +202,18 @@ def test_a_failure_to_draw_is_one_line_and_loses_nothing(
     assert line.endswith("the run is complete: `muster report` tries again")
     assert "\n" not in line
     assert not folder.report.exists()
+
+
+def test_a_failure_to_record_the_rows_is_one_line_and_the_report_goes_without_their_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(recorded, "SHOWN_CHARACTERS", None)
+        folder = reports.finished(tmp_path / "run", Made())
+    [line] = logged
+    assert line.startswith("WARNING the rows that report.html shows could not be recorded (TypeError: ")
+    page = written(folder)
+    assert "(the text was not recorded)" in words(page) and "the text of row" not in words(page)
 
 
 @pytest.mark.parametrize("kind", [MULTI_LABEL, REGRESSION, Made().kind])
