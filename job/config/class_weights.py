@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from job.errors import Refused
 BALANCED = "balanced"
 ClassWeights = str | Mapping[str, float]
 LISTED = 5
+SMALLEST, LARGEST = 1e-9, 1e9
+"""Of a factor above 0: the loss and its sums are computed in float32, where extreme ones overflow or vanish."""
 
 
 def read(asked: ClassWeights) -> ClassWeights:
@@ -57,8 +58,9 @@ def check(asked: ClassWeights | None, problem_type: str | None) -> None:
         read(asked)
         return
     for name, factor in asked.items():
-        if not (math.isfinite(factor) and factor >= 0):
-            raise Refused(f"--class_weights: the factor of {name} must be a finite number and at least 0, not {factor}")
+        if factor != 0 and not SMALLEST <= factor <= LARGEST:
+            raise Refused(f"--class_weights: the factor of {name} must be 0, or from {SMALLEST:g} to {LARGEST:g}, not "
+                          f"{factor}")  # fmt: skip
     if not any(asked.values()):
         raise Refused("--class_weights must hold a factor above 0: with all at 0 no loss is left")
 

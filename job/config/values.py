@@ -59,5 +59,5 @@ def type_in_words(wanted: Any) -> str:
     if typing.get_origin(wanted) is tuple:
         return "a list of names"
     if typing.get_origin(wanted) is Mapping:
-        return "numbers by name"
+        return "pairs of a name and a number"
     return words.get(wanted, str(wanted))
