@@ -65,10 +65,11 @@ def _drops_layers(model: PreTrainedModel) -> bool:
 
 def _leaves_out_alternatives(model: PreTrainedModel, unused: frozenset[str]) -> bool:
     """Whether a list of modules has used and unused ones: experts, and other rows may be sent to other ones."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.ModuleList | torch.nn.ModuleDict):
             own = ({f"{name}.{key}.{p}" for p, _ in one.named_parameters()} for key, one in module.named_children())
-            if len({names <= unused for names in own if names}) > 1:
+            if len({names & trained <= unused for names in own if names & trained}) > 1:
                 return True
     return False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -95,6 +95,16 @@ def test_experts_are_not_frozen_where_all_rows_seen_went_to_the_same_one(
     model: Any = Gated(torch.nn.ModuleList(pair().values()))
     names, varies = unused.find(model, rows())
     assert names == {"experts.1.weight", "experts.1.bias"}
+    assert varies
+
+
+def test_experts_whose_own_weights_are_frozen_beside_adapters_are_not_taken_for_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Gated, "__module__", "transformers.models.gated")
+    adapted = [torch.nn.Sequential(torch.nn.Linear(4, 4).requires_grad_(False), torch.nn.Linear(4, 2)) for _ in "ab"]
+    names, varies = unused.find(cast(Any, Gated(torch.nn.ModuleList(adapted))), rows())
+    assert names == {"experts.1.1.weight", "experts.1.1.bias"}
     assert varies
 
 
