@@ -35,6 +35,7 @@ from job.runtime.console import log
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from job.data.dataset import Data
     from job.model.lora import Adapter
@@ -180,7 +181,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
 
     from job import distributed
     from job.data import dataset
-    from job.model import head, limits, loading, lora, readable, tokenizers
+    from job.model import head, limits, loading, tokenizers
     from job.report import summary, upload
     from job.run import folder as run_folder
     from job.run import manifest, tracking
@@ -200,8 +201,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
         length = limits.max_length(config.data.max_seq_length, pretrained, tokenizer, trained)
         tokenizer.model_max_length = length  # saved with the model, so that others truncate texts the same way
         signals.raise_if_stopping()
-    main = accelerator.is_main_process
-    with manifest.timed(folder, "data", main):
+    with manifest.timed(folder, "data", accelerator.is_main_process):
         with console.notice("reading and tokenizing the data"):
             read = distributed.main_process_first(
                 accelerator, signals.interruptible(lambda: dataset.prepare(config, tokenizer, task, length))
@@ -210,16 +210,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
         summary.begin(context, read, task, resumed)
 
     set_seed(config.training.seed)
-    with (
-        manifest.timed(folder, "model", main),
-        distributed.raise_on_all(accelerator),
-        console.notice("loading the model"),
-    ):
-        readable.check_rows(read, tokenizer, pretrained)
-        network, new = loading.load_naming_new(config.model, pretrained, read.task, tokenizer.pad_token_id, trained)
-        weights = sum(parameter.nbytes for parameter in network.parameters())
-        adapter = lora.attach(config.model, network, new) if config.model.lora_rank else None
-        signals.raise_if_stopping()
+    network, adapter, weights = _load_model(context, pretrained, tokenizer, read)
     if config.training.do_train:
         updated = sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)
         distributed.broadcast_from_main(accelerator, lambda: run_folder.require_space(folder, weights, updated))
@@ -236,6 +227,30 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     if target is not None:
         distributed.broadcast_from_main(accelerator, lambda: upload.push(config, folder, target))
     return results
+
+
+def _load_model(
+    context: RunContext, pretrained: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, read: Data
+) -> tuple[PreTrainedModel, Adapter | None, int]:
+    """The model, its adapters if it has any, and the bytes of its weights without them."""
+    from job import distributed
+    from job.model import loading, lora, readable
+    from job.run import manifest
+
+    config, accelerator = context.config, context.accelerator
+    with (
+        manifest.timed(context.folder, "model", accelerator.is_main_process),
+        distributed.raise_on_all(accelerator),
+        console.notice("loading the model"),
+    ):
+        readable.check_rows(read, tokenizer, pretrained)
+        network, new = loading.load_naming_new(
+            config.model, pretrained, read.task, tokenizer.pad_token_id, trained=not config.training.do_train
+        )
+        weights = sum(parameter.nbytes for parameter in network.parameters())
+        adapter = lora.attach(config.model, network, new) if config.model.lora_rank else None
+        signals.raise_if_stopping()
+    return network, adapter, weights
 
 
 def refuse_other_data(resumed: Path | None, read: Data) -> None:
