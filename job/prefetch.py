@@ -256,8 +256,10 @@ def _content(*folders: Path) -> dict[Path, int]:
     for folder in folders:
         for at, _, names in os.walk(folder):
             if ".locks" not in at:
-                files = (Path(at, name) for name in names if not name.endswith(".lock"))
-                found |= {path: path.stat().st_size for path in files if not path.is_symlink()}
+                for path in (Path(at, name) for name in names if not name.endswith(".lock")):
+                    with contextlib.suppress(FileNotFoundError):  # another process may rename what it has fetched
+                        if not path.is_symlink():
+                            found[path] = path.stat().st_size
     return found
 
 

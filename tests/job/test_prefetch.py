@@ -5,6 +5,7 @@ Each command is started as a user does: what the libraries read at their import 
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from job import prefetch
 from tests.support import namespaces
 from tests.support.hub import Hub, hub
 from tests.support.launch import ROOT, TRAIN, Finished, environment, run
@@ -221,6 +223,17 @@ def test_the_cache_gets_the_files_that_an_online_job_reads_and_no_others(site: S
     ).expect()
     assert snapshots(site.folder / "home") == snapshots(site.folder / "online")
     assert not [name for name in snapshots(site.folder / "home") if name.endswith((".bin", ".md"))]
+
+
+def test_a_file_that_another_process_renames_meanwhile_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").write_bytes(bytes(7))
+    (tmp_path / "part.incomplete").touch()
+    listed = list(os.walk(tmp_path))
+    (tmp_path / "part.incomplete").unlink()
+    monkeypatch.setattr(os, "walk", lambda _: listed)
+    assert prefetch._content(tmp_path) == {tmp_path / "weights": 7}
 
 
 def snapshots(home: Path) -> set[str]:
