@@ -13,6 +13,7 @@ from launch.plan import Plan
 from launch.slurm import client, filesystems, queueing
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
+SINFO_SECONDS = 30.0
 
 
 def tools() -> str:
@@ -30,7 +31,8 @@ def tools() -> str:
 
 def request(plan: Plan, partition: str) -> str:
     """What Slurm says of the job, which asks for the nodes and GPUs that a real one would ask for."""
-    objection, missing = queueing.objection_to(plan, partition)
+    with queueing.outside_any_job():
+        objection, missing = queueing.objection_to(plan, partition)
     if objection and not missing:
         raise Problem(objection, f"change --partition, --nodes, --gpus, --gres or --time; there are {partitions()}")
     place = f"partition {partition}" if partition else "the default partition"
@@ -39,9 +41,11 @@ def request(plan: Plan, partition: str) -> str:
 
 def partitions() -> str:
     """The cluster's partitions: nodes, GPUs of a node, longest time."""
-    done = subprocess.run(
-        ["sinfo", "--noheader", "--format=%R (%D nodes, %G, %l)"], capture_output=True, text=True, errors="replace"
-    )
+    command = ["sinfo", "--noheader", "--format=%R (%D nodes, %G, %l)"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SINFO_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"partitions that sinfo did not list within {SINFO_SECONDS:.0f} s"
     return "; ".join(dict.fromkeys(line.strip() for line in done.stdout.splitlines())) or "none"
 
 
