@@ -236,7 +236,7 @@ def test_a_cancelled_job_leaves_nothing_running_and_resumes_when_submitted_again
     finished = work.submit(cluster, TWO, work.flags(run, STEPS))
     before = (run / "results.json").stat().st_mtime_ns
     assert cluster.end(finished) == "COMPLETED"
-    assert "finished: nothing to do" in jobs.log(run, finished)
+    assert "has already finished" in jobs.log(run, finished)
     assert (run / "results.json").stat().st_mtime_ns == before
 
 

@@ -153,7 +153,7 @@ def test_config_yaml_repeats_the_run_exactly(world: World, finished: Path) -> No
 def test_a_finished_run_started_again_says_so_and_changes_nothing(world: World, finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     done = train(world, finished).expect(0)
-    assert "finished: nothing to do" in done.stderr
+    assert "has already finished" in done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
