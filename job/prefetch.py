@@ -1,4 +1,4 @@
-"""Fetch what a job loads from the hub, so that it then runs without a network: model, tokenizer, data set, metrics.
+"""Fetch what a job loads from the hub, so that it then runs without a network: model, tokenizer, dataset, metrics.
 
     python -m launch prefetch mrpc -- --model_revision v2
 
@@ -44,7 +44,7 @@ class Asset:
     """Something that the job loads by name."""
 
     what: str
-    """model, tokenizer, data set or metric."""
+    """model, tokenizer, dataset or metric."""
     name: str
     revision: str | None = None
     here: str = ""
@@ -52,7 +52,7 @@ class Asset:
 
     @property
     def kind(self) -> hub.Kind:
-        return "dataset" if self.what == "data set" else "model"
+        return "dataset" if self.what == "dataset" else "model"
 
     def __str__(self) -> str:
         return f"{self.what:<10} {self.name}{f' at {self.revision}' if self.revision else ''}"
@@ -79,7 +79,7 @@ def assets(config: Config) -> tuple[Asset, ...]:
     if data.dataset_name:
         made = "made from installed packages" if data.dataset_name == configuration.BUILT_IN_DATASET else ""
         here = made or ("a folder" if Path(data.dataset_name).is_dir() else "")
-        found.append(Asset("data set", data.dataset_name, None if here else data.dataset_revision, here))
+        found.append(Asset("dataset", data.dataset_name, None if here else data.dataset_revision, here))
     for name in config.evaluation.metrics:
         here = "part of Muster" if name in metrics.METRICS else "a path" if Path(name).exists() else ""
         found.append(Asset("metric", name, here=here))
@@ -92,7 +92,7 @@ def _model(what: str, name: str, place: str, revision: str | None) -> Asset:
 
 
 def look_up(asset: Asset) -> Remote:
-    """What the hub has of a model or data set.
+    """What the hub has of a model or dataset.
 
     Raises:
         Refused: no such repository or revision, no access, or no answer.
@@ -130,7 +130,7 @@ def fetch(config: Config, asset: Asset) -> None:
     """
     if asset.what == "model":
         _fetch_model(config)
-    elif asset.what == "data set":
+    elif asset.what == "dataset":
         from job.data import dataset
 
         dataset.fetch(config)
@@ -195,7 +195,7 @@ def _prefetch(config: Config, only_look: bool) -> None:
     for asset in needed:
         print(f"{asset}: {asset.here or _described(asset, remote.get(asset))}", flush=True)
     if only_look:
-        print(f"to fetch   {_size(missing)} into {home}")
+        print(f"to fetch   {_size(missing)} of weights and data into {home}")
         return
     before = _content(home, cache)
     with _room_needed(cache):

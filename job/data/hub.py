@@ -65,13 +65,13 @@ def network_errors() -> Iterator[None]:
 
 
 def in_words(error: BaseException, what: str, name: str, revision: str | None) -> str:
-    """Why the hub does not give `what` (model, data set, ...), and the remedy."""
+    """Why the hub does not give `what` (model, dataset, ...), and the remedy."""
     from huggingface_hub import constants, errors, get_token
 
-    address = f"{constants.ENDPOINT}/{'datasets/' if what == 'data set' else ''}{name}"
+    address = f"{constants.ENDPOINT}/{'datasets/' if what == 'dataset' else ''}{name}"
     if isinstance(error, errors.GatedRepoError):
-        remedy = "set HF_TOKEN to a token of an account that has access" if get_token() is None else "then try again"
-        return f"the {what} {name} is gated: accept its terms at {address}, {remedy}"
+        remedy = "set HF_TOKEN to a token of your account" if get_token() is None else "try again"
+        return f"the {what} {name} is gated: accept its terms at {address}, then {remedy}"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"the {what} {name} has no branch, tag or commit {revision}: {address}/tree/main lists them"
     if isinstance(error, errors.RepositoryNotFoundError):

@@ -107,7 +107,7 @@ def read(data: config.Data, splits: tuple[str, ...]) -> dict[str, Source]:
 
 
 def fetch(data: config.Data, splits: tuple[str, ...]) -> None:
-    """Download the data set of --dataset_name and check that it has `splits`; reads no rows. Raises as `read` does."""
+    """Download the dataset of --dataset_name and check that it has `splits`; reads no rows. Raises as `read` does."""
     given = _data_set(data)
     for split in splits:
         _split_name(data, split, given)

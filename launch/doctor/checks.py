@@ -98,9 +98,7 @@ def lines(checks: Sequence[Check], found: Iterable[Finding], expected: Mapping[s
 def _line(check: Check, found: Sequence[Finding], expected: int, culprit: str) -> Line:
     failed = [finding for finding in found if finding.state == FAILED]
     if failed:
-        places = {finding.detail: finding for finding in failed}
-        detail = "; ".join(f"{f.place}: {f.detail}" if f.place else f.detail for f in places.values())
-        return Line(check, FAILED, detail, failed[0].remedy)
+        return Line(check, FAILED, _by_node(failed), failed[0].remedy)
     done = [finding for finding in found if finding.state == OK]
     if len(done) >= expected:
         return Line(check, OK, _together(done))
@@ -112,8 +110,16 @@ def _line(check: Check, found: Sequence[Finding], expected: int, culprit: str) -
 
 def _together(found: Sequence[Finding]) -> str:
     """What all say, or what each node says."""
-    details = list(dict.fromkeys(finding.detail for finding in found))
+    details = {finding.detail for finding in found}
     nodes = sorted({finding.place for finding in found if finding.place})
-    if len(details) == 1:
-        return f"{details[0]} (on {', '.join(nodes)})" if nodes else details[0]
-    return "; ".join(dict.fromkeys(f"{f.place}: {f.detail}" if f.place else f.detail for f in found))
+    if len(details) == 1 and nodes:
+        return f"{found[0].detail} (on {', '.join(nodes)})"
+    return _by_node(found)
+
+
+def _by_node(found: Sequence[Finding]) -> str:
+    """Each detail once, behind the nodes that told it."""
+    nodes: dict[str, set[str]] = {}
+    for finding in found:
+        nodes.setdefault(finding.detail, set()).update(filter(None, [finding.place]))
+    return "; ".join(f"{', '.join(sorted(names))}: {detail}" if names else detail for detail, names in nodes.items())

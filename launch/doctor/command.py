@@ -34,7 +34,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         found = _cluster(arguments, folder)
     if found is None:
         return 0
-    print(as_json(found) if arguments.json else text(found))
+    print(as_json(found) if arguments.json else text(found), flush=True)
     failed = sum(line.state == FAILED for line in found)
     if failed:
         logs = f"; logs are in {folder}" if folder.exists() else ""

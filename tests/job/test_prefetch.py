@@ -114,7 +114,7 @@ def test_it_says_what_was_fetched_from_where_and_how_much(site: Site, fetched: F
     size = (site.folder / "second" / "model.safetensors").stat().st_size
     assert lines[0] == f"model      acme/tiny at v2: commit {model}, {size / 1e3:.1f} kB to fetch"
     assert lines[1] == f"tokenizer  acme/words: commit {words}, with the model"
-    assert lines[2].startswith(f"data set   acme/reviews at v1: commit {data}, ")
+    assert lines[2].startswith(f"dataset    acme/reviews at v1: commit {data}, ")
     assert lines[3:5] == ["metric     accuracy: part of Muster", "metric     acme/share: on the hub"]
     assert lines[5].startswith("fetched    ")
     assert lines[5].endswith(f"into {site.folder}/home")
@@ -124,17 +124,19 @@ def test_it_says_what_was_fetched_from_where_and_how_much(site: Site, fetched: F
 def test_what_is_fetched_once_is_in_the_cache_and_a_dry_run_fetches_nothing(site: Site, fetched: Finished) -> None:
     done = site.prefetch("home", *flags(JOB), own=["--dry_run"]).expect(0)
     assert "acme/tiny at v2: commit" in done.stdout
-    assert done.stdout.splitlines()[-1] == f"to fetch   0 bytes into {site.folder}/home"
+    assert done.stdout.splitlines()[-1] == f"to fetch   0 bytes of weights and data into {site.folder}/home"
     empty = site.prefetch("empty", *flags(JOB), own=["--dry_run"]).expect(0)
     data, model = (site.folder / "old" / "train.csv", site.folder / "second" / "model.safetensors")
     size = data.stat().st_size + model.stat().st_size
-    assert empty.stdout.splitlines()[-1] == f"to fetch   {size / 1e3:.1f} kB into {site.folder}/empty"
+    assert (
+        empty.stdout.splitlines()[-1] == f"to fetch   {size / 1e3:.1f} kB of weights and data into {site.folder}/empty"
+    )
     assert not [path for path in (site.folder / "empty").rglob("*") if path.is_file()]
 
 
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "no repository": ({"model_name_or_path": "acme/nothing"}, "no model acme/nothing at http://"),
-    "no revision": ({"dataset_revision": "v9"}, "the data set acme/reviews has no branch, tag or commit v9"),
+    "no revision": ({"dataset_revision": "v9"}, "the dataset acme/reviews has no branch, tag or commit v9"),
     "gated": ({"model_name_or_path": "acme/gated", "model_revision": "main"},
               "the model acme/gated is gated: accept its terms at"),
     "no split": ({"validation_split_name": "dev"}, "acme/reviews has no split dev; its splits: train"),
@@ -153,7 +155,7 @@ def test_what_cannot_be_fetched_is_one_line(case: str, site: Site) -> None:
 
 def test_the_remedy_names_the_token(site: Site) -> None:
     gated = flags({"model_name_or_path": "acme/gated", "train_file": site.folder / "old" / "train.csv"})
-    assert "set HF_TOKEN to a token of an account that has access" in site.prefetch("refused", *gated).errors[0]
+    assert "then set HF_TOKEN to a token of your account" in site.prefetch("refused", *gated).errors[0]
     with_token = site.prefetch("refused", *gated, HF_TOKEN="canary-0123")
     assert with_token.errors[0].endswith(", then try again")
     assert "canary" not in with_token.stderr + with_token.stdout
