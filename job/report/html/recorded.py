@@ -73,7 +73,7 @@ def write_rows(folder: RunFolder, data: Data) -> None:
         raise
     except Exception as error:  # noqa: BLE001  the model has been trained and is not lost for this
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        log.warning(f"the rows that report.html shows could not be recorded ({reason}); the run goes on without them")
+        log.warning(f"the rows that report.html shows could not be recorded ({reason}); the run continues without them")
 
 
 def _write_rows(folder: RunFolder, data: Data) -> None:

@@ -98,7 +98,7 @@ def test_experts_are_not_frozen_where_all_rows_seen_went_to_the_same_one(
     assert varies
 
 
-def test_experts_whose_own_weights_are_frozen_beside_adapters_are_not_taken_for_used(
+def test_experts_whose_own_weights_are_frozen_next_to_adapters_are_not_taken_for_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Gated, "__module__", "transformers.models.gated")

@@ -59,7 +59,7 @@ def test_a_folder_is_this_sweeps_alone() -> None:
         sweeps.write(sweeps.grid(config.from_dict({"output_dir": "other"}, base=DEMO), "demo", GRID), [])
 
 
-def test_a_grid_in_another_order_would_number_its_runs_anew_and_is_rejected() -> None:
+def test_a_grid_in_another_order_would_renumber_its_runs_and_is_rejected() -> None:
     sweeps.write(sweeps.grid(DEMO, "demo", GRID), [])
     turned = sweeps.grid(DEMO, "demo", dict(reversed(GRID.items())))
     assert turned.elements[1].settings != sweeps.grid(DEMO, "demo", GRID).elements[1].settings
