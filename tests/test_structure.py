@@ -1,4 +1,4 @@
-"""The tests' own order: helpers live in tests/support, no test module is one, our deprecated calls are errors."""
+"""The tests' own order, and the size of functions: helpers live in tests/support, our deprecated calls are errors."""
 
 from __future__ import annotations
 
@@ -42,3 +42,27 @@ def test_a_deprecated_call_in_our_code_is_an_error(caller: str) -> None:
 @pytest.mark.parametrize("caller", ["joblib.parallel", "numpy", "transformers.job"])
 def test_a_deprecated_call_in_a_library_is_not(caller: str) -> None:
     exec("deprecated()", {"__name__": caller, "deprecated": deprecated})
+
+
+def test_functions_have_at_most_60_lines_and_7_parameters() -> None:
+    for function, where in functions():
+        arguments = function.args
+        parameters = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        lines = (function.end_lineno or 0) - function.lineno + 1
+        assert lines <= 60, f"{where} has {lines} lines"
+        assert sum(one.arg not in ("self", "cls") for one in parameters) <= 7, (
+            f"{where} has {len(parameters)} parameters"
+        )
+
+
+def functions() -> list[tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]]:
+    """Every function of job and launch, and where it is; job/metrics holds modules in the style of `evaluate`."""
+    found = []
+    for path in (path for room in ("job", "launch") for path in (ROOT / room).rglob("*.py")):
+        if "metrics" in path.relative_to(ROOT).parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.append((node, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"))
+    assert len(found) > 1000
+    return found
