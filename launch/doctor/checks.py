@@ -118,7 +118,7 @@ def _together(found: Sequence[Finding]) -> str:
 
 
 def _by_node(found: Sequence[Finding]) -> str:
-    """Each detail once, behind the nodes that told it."""
+    """Each detail once, after the nodes that report it."""
     nodes: dict[str, set[str]] = {}
     for finding in found:
         nodes.setdefault(finding.detail, set()).update(filter(None, [finding.place]))
