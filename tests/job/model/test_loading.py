@@ -117,7 +117,9 @@ def test_no_more_tokens_than_the_model_has_positions(architecture: str, limit: i
     positions = pretrained.max_position_embeddings - (pretrained.pad_token_id + 1 if architecture == "roberta" else 0)
     with torch.inference_mode():  # the longest that is allowed does run
         load(tmp_path).eval()(input_ids=torch.full((1, positions), 7), attention_mask=torch.ones(1, positions))
-    with pytest.raises(Refused, match=rf"--max_seq_length {positions + 1}: the model has {positions} positions"):
+    with pytest.raises(
+        Refused, match=f"--max_seq_length {positions + 1} is more than the {positions} positions of the model"
+    ):
         limits.max_length(positions + 1, pretrained, tokenizer)
 
 

@@ -105,7 +105,7 @@ def test_a_setup_that_is_no_shell_is_rejected(setup: str) -> None:
 def test_a_misspelt_setting_is_rejected_with_the_nearest() -> None:
     with pytest.raises(Refused, match=r"^MUSTER_PARTITON, in the environment or \.env, .*mean MUSTER_PARTITION\?"):
         sites.read({}, {"MUSTER_PARTITON": "gpu"})
-    with pytest.raises(Refused, match=r"MUSTER_XYZZY, .* choose one of MUSTER_PARTITION,  "):
+    with pytest.raises(Refused, match=r"MUSTER_XYZZY, .* choose one of MUSTER_PARTITION, "):
         sites.read({}, {"MUSTER_XYZZY": "1"})
     shared = {"MUSTER_OWNER": "slurm:1", "MUSTER_THREADS": "1", "MUSTER_PARTITION": "gpu"}
     assert sites.read({}, shared).partition == "gpu"
