@@ -191,7 +191,8 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     trained = not config.training.do_train
     target = None
     if config.hub.push_to_hub:
-        target = distributed.broadcast_from_main(accelerator, lambda: upload.prepare(config, folder))
+        prepare = upload.prepare if resumed is None else upload.prepare_resumed
+        target = distributed.broadcast_from_main(accelerator, lambda: prepare(config, folder))
     with distributed.raise_on_all(accelerator), console.notice("loading the model's configuration and tokenizer"):
         tracking.start_trackers(config.run.report_to, accelerator, folder)
         pretrained = loading.load_config(config.model)
@@ -224,7 +225,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
             return summary.publish(config, outcome, tokenizer, read, folder)
 
     results = distributed.broadcast_from_main(accelerator, publish)
-    if target is not None:
+    if config.hub.push_to_hub:
         distributed.broadcast_from_main(accelerator, lambda: upload.push(config, folder, target))
     return results
 

@@ -82,14 +82,31 @@ def prepare(config: Config, folder: RunFolder) -> Target:
     return Target(repository, revision)
 
 
-def push(config: Config, folder: RunFolder, target: Target) -> None:
+def prepare_resumed(config: Config, folder: RunFolder) -> Target | None:
+    """As `prepare`, for a run that is resumed: a hub that does not answer now must not keep it from training on."""
+    try:
+        return prepare(config, folder)
+    except Refused as error:
+        log.warning(f"{error}; training is resumed, and the hub is asked again at the end")
+        return None
+
+
+def push(config: Config, folder: RunFolder, target: Target | None) -> None:
     """Upload the model folder and write into the manifest where it is.
+
+    `target` is None where the hub did not answer before training: it is prepared now.
 
     Raises:
         UploadFailed: nothing was committed; the line says how to do it again.
         Stopped: by a signal meanwhile.
     """
     api = _api()
+    try:
+        target = target or prepare(config, folder)
+    except Refused as error:
+        raise UploadFailed(
+            f"{folder.model} is complete, but was not uploaded ({error}); {_again(config, folder)}"
+        ) from error
     try:
         with console.notice(f"uploading the model to {target.repository}"):
             commit = signals.interruptible(lambda: _commit(api, folder, target))()

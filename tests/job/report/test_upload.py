@@ -5,6 +5,7 @@ In this process, with the library's constants set as its import with another env
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -111,13 +112,32 @@ def test_a_public_repository_is_not_taken_for_a_private_one(served: Hub, folder:
     )
 
 
-def test_a_hub_that_does_not_answer_is_named(served: Hub, folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as closed:  # bound, so nobody else is there, but it does not listen
-        closed.bind(("127.0.0.1", 0))
+@contextlib.contextmanager
+def no_answer() -> Iterator[str]:
+    """Within, the hub's address is one where nobody listens."""
+    with socket.socket() as closed, pytest.MonkeyPatch.context() as patched:
+        closed.bind(("127.0.0.1", 0))  # bound, so nobody else is there, but it does not listen
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        patched.setattr(constants, "ENDPOINT", endpoint)
+        yield endpoint
+
+
+def test_a_hub_that_does_not_answer_is_named(served: Hub, folder: RunFolder) -> None:
+    with no_answer() as endpoint:
         said = refusal(folder, hub_model_id="ada/x")
     assert said.startswith(f"--push_to_hub: ada/x on {endpoint} cannot be written to: ")
+
+
+def test_a_resumed_run_trains_without_the_hub_and_uploads_at_its_end(
+    served: Hub, folder: RunFolder, logged: list[str]
+) -> None:
+    with no_answer():
+        assert upload.prepare_resumed(asked(), folder) is None
+        assert logged[-1].endswith("; training is resumed, and the hub is asked again at the end")
+        with pytest.raises(UploadFailed, match=f"{folder.model} is complete, but was not uploaded .*--output_dir"):
+            upload.push(asked(), folder, None)
+    upload.push(asked(), folder, None)
+    assert files(served)["model.safetensors"] == WEIGHTS
 
 
 def refusal(folder: RunFolder, **settings: object) -> str:
