@@ -13,7 +13,7 @@ import yaml
 from tests.support.interrupted import World, differences
 from tests.support.launch import TRAIN, Finished, alone, cold, cold_torchrun, environment, torchrun
 
-OWN = {"started", "ended", "command"}
+OWN = {"started", "ended", "seconds", "command"}
 """What the manifests of two runs differ in."""
 
 
