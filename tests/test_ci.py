@@ -33,7 +33,7 @@ def test_every_target_runs_and_exists(tmp_path: Path) -> None:
     assert {target for target in made if target.startswith("test")} <= named, "a target of tests that CI does not run"
 
 
-def test_after_70_minutes_no_target_is_started_and_the_run_names_them(tmp_path: Path) -> None:
+def test_after_70_minutes_the_remaining_targets_are_skipped_and_named(tmp_path: Path) -> None:
     code, said, calls = ci(tmp_path, 70 * 60)
     assert (code, calls) == (0, []), "what ran did not fail"
     assert "full pass" not in said

@@ -80,16 +80,16 @@ def undeclared(paths: list[Path], among: set[str]) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("folders", "extras"), [(("job", "launch"), ("train",)), (("tests",), ("train", "dev"))], ids=str
 )
-def test_what_is_imported_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
+def test_imported_packages_are_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     assert undeclared(files(*folders), declared(*extras)) == {}
 
 
-def test_the_launcher_needs_the_base_install_alone() -> None:
+def test_the_launcher_needs_only_the_base_install() -> None:
     paths = [path for path in files("launch") if str(path.relative_to(ROOT)) not in TRAINING]
     assert undeclared(paths, declared()) == {}
 
 
-def test_what_is_declared_is_used() -> None:
+def test_declared_packages_are_used() -> None:
     there = {name for path in files("job", "launch") for name in imported(path)}
     assert declared("train") - there <= USED_BY_TORCH | set(LIBRARIES)
 
@@ -102,7 +102,7 @@ def test_every_tool_is_used() -> None:
     assert {name for name in tools if commands.get(name, f"bin/{name}") not in pages} == set()
 
 
-def test_a_package_that_nobody_declares_would_show(tmp_path: Path) -> None:
+def test_an_undeclared_package_is_detected(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text("import os\n\n\ndef late():\n    from sklearn import metrics\n    import unheard_of.part\n")
     assert imported(module) == {"scikit-learn", "unheard-of"}

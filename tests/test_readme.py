@@ -62,7 +62,7 @@ def flags_of(verb: str) -> set[str]:
 
 
 @pytest.mark.parametrize("folder", ["job", "launch"])
-def test_the_tree_lists_every_file_and_no_other(folder: str) -> None:
+def test_the_tree_lists_exactly_the_tracked_files(folder: str) -> None:
     hidden = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
     assert listed(folder) == {path.name for path in (ROOT / folder).iterdir()} - hidden
 
@@ -72,14 +72,14 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_links_and_anchors_lead_somewhere(path: Path) -> None:
+def test_links_and_anchors_resolve(path: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", page(path)):
         file = path.parent / target if target else path
         assert file.exists(), target
         assert not anchor or anchor in anchors(page(file)), f"{target}#{anchor}"
 
 
-def test_a_wrong_anchor_would_be_noticed() -> None:
+def test_a_wrong_anchor_is_detected() -> None:
     assert anchors("# One page\n```\n# no heading\n```\n## What's `new`?\n") == {"one-page", "whats-new"}
 
 

@@ -75,7 +75,7 @@ def test_without_a_gpu_the_gpu_bench_says_so_in_one_line() -> None:
     assert done.stderr == "error: no CUDA GPU here: `make bench` measures on the CPU\n"
 
 
-def test_the_seed_gives_every_round_examples_of_the_usual_cost() -> None:
+def test_every_round_has_examples_of_typical_cost() -> None:
     costs = planner.epoch_order(4000, seed=1, epoch=0).astype(float) ** 2
     seed = prepare.typical_seed(costs, batch=8, warmup=1, turn=5, rounds=3)
     order = planner.epoch_order(4000, seed, 0)
@@ -87,7 +87,7 @@ def test_ratios_are_taken_within_rounds() -> None:
     assert report.ratios([8.0, 4.0, 9.0], [2.0, 1.0]) == [4.0, 4.0]
 
 
-def test_every_bar_is_about_rows_that_some_workload_has() -> None:
+def test_every_bar_names_existing_rows() -> None:
     wanted = plan.cpu()
     rows = {workload.name: {entry.name for entry in workload.entries} for workload in wanted.workloads}
     for bar in wanted.bars:
@@ -101,7 +101,7 @@ def never_ends(until: float) -> None:
             time.sleep(1)
 
 
-def test_a_row_of_the_gpu_bench_that_never_ends_is_ended() -> None:
+def test_a_hanging_row_of_the_gpu_bench_is_killed() -> None:
     begun = time.monotonic()
     with pytest.raises(gpu.RanOut), gpu.limited(0.2):
         never_ends(begun + 60)

@@ -25,7 +25,7 @@ def accounted_as(cluster: Cluster, job: str, state: str) -> bool:
     return True
 
 
-def test_a_preempted_job_that_gets_the_users_signal_resumes(
+def test_a_preempted_job_that_gets_sigusr2_resumes(
     accounted: Cluster, work: Work, tmp_path: Path, uninterrupted: Path
 ) -> None:
     run = tmp_path / "run"

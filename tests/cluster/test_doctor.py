@@ -74,7 +74,7 @@ def mounted(cluster: Cluster, words: str, place: Path) -> Iterator[None]:
         cluster.on_second_node("umount", "--lazy", str(place))
 
 
-def test_two_nodes_in_order(cluster: Cluster, tmp_path: Path) -> None:
+def test_two_healthy_nodes_pass_every_check(cluster: Cluster, tmp_path: Path) -> None:
     done = doctor(cluster, tmp_path, TWO)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
@@ -101,21 +101,21 @@ def test_each_of_several_failures_of_a_node_is_reported(cluster: Cluster, tmp_pa
     assert "3 of 12 checks failed; logs are in " in found.stderr
 
 
-def test_processes_that_do_not_reach_each_other(cluster: Cluster, tmp_path: Path) -> None:
+def test_unreachable_processes_are_reported(cluster: Cluster, tmp_path: Path) -> None:
     found = report(cluster, tmp_path, TWO, MUSTER_MASTER_ADDR="255.255.255.255")
     assert found.only("process group"), found.lines
     assert "rank 0 listens at 255.255.255.255" in found.failed("process group")
     assert found.lines["all-reduce"]["detail"] == "not checked, as process group failed"
 
 
-def test_gpus_that_torch_does_not_see(cluster: Cluster, tmp_path: Path) -> None:
+def test_gpus_invisible_to_torch_are_reported(cluster: Cluster, tmp_path: Path) -> None:
     """Those of the test's cluster are plain files."""
     found = report(cluster, tmp_path, "--gpus 1 --cpus_per_task 1")
     assert found.only("GPU"), found.lines
     assert "1 GPUs were asked for and torch sees 0" in found.failed("GPU")
 
 
-def test_clocks_that_are_wrong(cluster: Cluster, tmp_path: Path) -> None:
+def test_wrong_clocks_are_reported(cluster: Cluster, tmp_path: Path) -> None:
     """The second node's is faked by libfaketime for the job's processes: nodes that share a kernel share its clock."""
     assert Path(FAKED_TIME).exists(), "libfaketime is not installed (make cluster-packages)"
     for name, offset in (("right", "+0s"), ("ahead", "+90s")):
@@ -134,7 +134,7 @@ def test_clocks_that_are_wrong(cluster: Cluster, tmp_path: Path) -> None:
 # Before Python
 
 
-def test_a_folder_that_no_node_sees(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_folder_invisible_to_the_nodes_is_reported(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     own = f"{TWO} --json"
     done = doctor(cluster, tmp_path, own, before=f"mount -t tmpfs none {tmp_path}/here && cd {tmp_path}/here")
@@ -156,7 +156,7 @@ def test_a_folder_that_no_node_sees(cluster: Cluster, tmp_path: Path) -> None:
          "n2: the Python environment {python} is not on this node"),
     ],
 )  # fmt: skip
-def test_what_the_second_node_does_not_have(
+def test_files_missing_on_the_second_node_are_reported(
     mount: str, place: str, check: str, message: str, cluster: Cluster, tmp_path: Path
 ) -> None:
     names = {"folder": tmp_path, "prefix": sys.prefix, "python": sys.executable}
@@ -168,7 +168,7 @@ def test_what_the_second_node_does_not_have(
 
 
 @pytest.mark.parametrize("own", [TWO, f"{ONE} --sbatch=--nodelist=n2"])
-def test_a_folder_whose_changes_stay_on_the_node(own: str, cluster: Cluster, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_shared_is_reported(own: str, cluster: Cluster, tmp_path: Path) -> None:
     """The second node sees all that others write, and what it writes stays with it: an overlay."""
     folders = [tmp_path / name for name in ("runs", "upper", "work")]
     for folder in folders:
@@ -181,7 +181,7 @@ def test_a_folder_whose_changes_stay_on_the_node(own: str, cluster: Cluster, tmp
     assert found.failed("shared folder") == f"n2: what it writes into {runs} is not to be seen elsewhere"
 
 
-def test_containers_that_are_not_there(cluster: Cluster, tmp_path: Path) -> None:
+def test_missing_container_images_are_reported(cluster: Cluster, tmp_path: Path) -> None:
     """No runtime, no image, an image without Python."""
     path = cluster.environ["PATH"]
     own = f"{ONE} --container apptainer --image"
@@ -198,7 +198,7 @@ def test_containers_that_are_not_there(cluster: Cluster, tmp_path: Path) -> None
     assert found.failed("environment").startswith("Python did not start: ")
 
 
-def test_a_setup_that_fails_and_an_environment_that_it_breaks(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_setup_that_fails_or_breaks_the_environment_is_reported(cluster: Cluster, tmp_path: Path) -> None:
     found = report(cluster, tmp_path, ONE, setup="module load nothing && export A=1")
     assert found.only("environment"), found.lines
     assert "a command of --setup failed, exit code 127" in found.failed("environment")
@@ -242,7 +242,7 @@ def test_a_job_that_does_not_end_is_cancelled(
     assert cluster.end(number) == "CANCELLED"
 
 
-def test_a_submission_that_slurm_rejects_only_at_the_end(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_submission_rejected_by_sbatch_is_reported(cluster: Cluster, tmp_path: Path) -> None:
     """A site's limits may be checked by sbatch alone, not by --test-only."""
     site = tmp_path / "site"
     site.mkdir()
@@ -254,7 +254,7 @@ def test_a_submission_that_slurm_rejects_only_at_the_end(cluster: Cluster, tmp_p
     assert found.failed("job") == "Slurm does not take the job: QOSMaxSubmitJob"
 
 
-def test_a_request_that_slurm_does_not_take_and_the_partitions_there_are(cluster: Cluster, tmp_path: Path) -> None:
+def test_an_invalid_request_is_reported_with_the_available_partitions(cluster: Cluster, tmp_path: Path) -> None:
     found = report(cluster, tmp_path, f"{ONE} --partition nowhere")
     assert found.only("request"), found.lines
     assert "invalid partition specified: nowhere" in found.failed("request")
@@ -263,7 +263,7 @@ def test_a_request_that_slurm_does_not_take_and_the_partitions_there_are(cluster
     assert too_many.only("request"), too_many.lines
 
 
-def test_commands_that_are_missing_and_a_controller_that_does_not_answer(cluster: Cluster, tmp_path: Path) -> None:
+def test_missing_commands_and_an_unreachable_controller_are_reported(cluster: Cluster, tmp_path: Path) -> None:
     missing = report(cluster, tmp_path, ONE, PATH=str(Path(sys.executable).parent))
     assert missing.only("tools"), missing.lines
     assert missing.failed("tools").startswith("not on PATH: sbatch, srun, ")

@@ -100,7 +100,7 @@ def test_a_run_is_followed_through_the_queue_cancelled_twice_and_rerun_to_its_en
     assert jobs.steps(run) == list(range(10, STEPS + 1, 10))
 
 
-def test_a_killed_a_failed_and_a_vanished_job_are_distinguished(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+def test_killed_failed_and_vanished_jobs_are_distinguished(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     killed, failed = tmp_path / "killed", tmp_path / "failed"
     data = tmp_path / "gone.jsonl"
     data.write_bytes((work.folder / "train.jsonl").read_bytes())
@@ -129,7 +129,7 @@ def test_a_killed_a_failed_and_a_vanished_job_are_distinguished(cluster: Cluster
     assert time.monotonic() - before < runs_slurm.SECONDS + 10
 
 
-def test_accounting_knows_how_a_job_ended_that_the_controller_has_purged(
+def test_accounting_shows_how_a_job_ended_after_the_controller_purged_it(
     accounted: Cluster, work: Work, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"

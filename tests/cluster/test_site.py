@@ -81,7 +81,7 @@ def test_the_queued_job_is_identified_despite_any_output_of_a_wrapper(
     ]
 
 
-def test_an_interrupt_while_sbatch_waits_loses_no_job(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+def test_an_interrupt_while_sbatch_runs_loses_no_job(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     """Ctrl-C reaches the whole process group, sbatch too."""
     run, mark = tmp_path / "run", tmp_path / "called"
     path = wrapper(tmp_path / "site", f'touch {mark}; sleep 3; real "$@"')
@@ -125,7 +125,7 @@ def test_a_second_interrupt_ends_the_wait_and_a_job_that_was_queued_is_found(
         assert is_whole(run, out.split()[1])
 
 
-def test_submissions_of_the_same_second_get_a_folder_each(cluster: Cluster, work: Work) -> None:
+def test_submissions_in_the_same_second_get_different_folders(cluster: Cluster, work: Work) -> None:
     flags = work.flags(Path("unused"), 3)
     at = flags.index("--output_dir")
     started = [work.start_submit(cluster, HELD, flags[:at] + flags[at + 2 :]) for _ in range(3)]
@@ -139,9 +139,7 @@ def test_submissions_of_the_same_second_get_a_folder_each(cluster: Cluster, work
     assert not (work.folder / "runs" / "latest").exists(), "it moves when a job starts"
 
 
-def test_a_folder_whose_job_waits_is_not_submitted_again_until_the_job_is_gone(
-    cluster: Cluster, work: Work, tmp_path: Path
-) -> None:
+def test_a_folder_with_a_pending_job_is_not_submitted_again(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     """The first submission's reader goes away: it is queued all the same."""
     run = tmp_path / "run"
     words = shlex.join(work.command(HELD, work.flags(run, 3)))

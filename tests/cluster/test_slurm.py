@@ -85,7 +85,7 @@ def test_gpus_are_requested_and_allocated(cluster: Cluster, work: Work, tmp_path
     cluster.run("scancel", job)
 
 
-def test_a_job_submits_another(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+def test_a_job_can_submit_another_job(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     """The outer job's two tasks, its nodes and its rank variables are not inherited by the inner one."""
     words = [sys.executable, "-m", "launch", "submit", *ONE.split(), "--", *work.flags(tmp_path / "run", 3)]
     script = tmp_path / "outer.sh"
@@ -240,7 +240,7 @@ def test_a_cancelled_job_leaves_nothing_running_and_resumes_when_submitted_again
     assert (run / "results.json").stat().st_mtime_ns == before
 
 
-def test_a_bare_sigterm_that_is_no_preemption_ends_the_job(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+def test_a_sigterm_without_preemption_ends_the_job(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     run = tmp_path / "run"
     job = work.submit(cluster, ONE, work.flags(run, 10 * STEPS))
     cluster.wait(job, lambda: is_training(run))
@@ -251,7 +251,7 @@ def test_a_bare_sigterm_that_is_no_preemption_ends_the_job(cluster: Cluster, wor
     assert jobs.status(run)["state"] == "STOPPED"
 
 
-def test_a_job_stopped_in_its_first_moments_is_not_lost_and_three_fruitless_restarts_end_it(
+def test_a_job_stopped_at_startup_is_requeued_and_three_restarts_without_progress_end_it(
     cluster: Cluster, work: Work, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -288,7 +288,7 @@ def test_a_failing_job_stays_failed(cluster: Cluster, work: Work, tmp_path: Path
     assert "error: file not found" in jobs.log(tmp_path / "run", job)
 
 
-def test_a_rank_that_is_killed_takes_the_job_down(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+def test_a_killed_rank_ends_the_job(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     run = tmp_path / "run"
     job = work.submit(cluster, TWO, work.flags(run, 10 * STEPS))
     cluster.wait(job, lambda: is_training(run))

@@ -43,7 +43,7 @@ def test_a_job_stopped_while_its_ranks_join_is_requeued_and_finishes(
     assert max(jobs.steps(run)) == 30
 
 
-def test_a_first_node_whose_name_does_not_resolve_is_named_and_one_node_needs_no_name(
+def test_a_first_node_whose_name_does_not_resolve_is_reported_and_one_node_needs_no_name(
     cluster: Cluster, work: Work, tmp_path: Path
 ) -> None:
     job = work.submit(cluster, TWO, work.flags(tmp_path / "two", 3), MUSTER_MASTER_ADDR="")
@@ -57,7 +57,7 @@ def test_a_first_node_whose_name_does_not_resolve_is_named_and_one_node_needs_no
     assert cluster.end(alone) == "COMPLETED", cluster.report(alone)
 
 
-def test_a_first_node_that_cannot_be_reached_is_named(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+def test_an_unreachable_first_node_is_reported(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     """To a broadcast address no system opens a connection."""
     job = work.submit(cluster, TWO, work.flags(tmp_path / "run", 3), MUSTER_MASTER_ADDR="255.255.255.255")
     assert cluster.end(job, 120) == "FAILED", cluster.report(job)
@@ -68,7 +68,7 @@ def test_a_first_node_that_cannot_be_reached_is_named(cluster: Cluster, work: Wo
     assert jobs.status(tmp_path / "run")["state"] == "FAILED"
 
 
-def test_a_job_that_is_killed_says_so_in_its_status(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+def test_the_status_of_a_killed_job_says_so(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     run = tmp_path / "run"
     job = work.submit(cluster, TWO_OF_ONE, work.flags(run, 10000))
     cluster.wait(job, lambda: is_training(run))

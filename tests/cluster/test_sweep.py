@@ -82,7 +82,7 @@ def test_a_sweep_of_six_with_a_failure_and_a_kill_is_continued_by_the_same_comma
     assert "nothing to start" in sweep(cluster, work, folder, ONE, grid, steps)
 
 
-def test_the_element_whose_job_id_is_the_arrays_is_preempted_and_resumes_while_the_other_runs_on(
+def test_the_element_with_the_arrays_job_id_is_preempted_and_resumes_while_the_other_continues(
     cluster: Cluster, work: Work, tmp_path: Path
 ) -> None:
     folder = tmp_path / "sweep"

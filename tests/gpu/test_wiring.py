@@ -17,7 +17,7 @@ from tests.gpu.plan import CASES
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_on_the_cpu_cases_run_or_are_said_not_to(tmp_path: Path) -> None:
+def test_on_the_cpu_cases_run_or_are_reported_as_not_run(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpu", "--device", "cpu", "--output", str(tmp_path)],
         cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,

@@ -41,14 +41,14 @@ def inside(docker: Docker, script: str) -> str:
     return docker("run", *words).stdout.strip()
 
 
-def test_nothing_of_the_build_is_left(docker: Docker, built: Built) -> None:
+def test_no_build_files_remain(docker: Docker, built: Built) -> None:
     """Of pip, its cache, the wheels and the secrets, but empty mount points; Debian's Python has wheels below /usr."""
     names = ("*.whl", "pip", "install.sh", "pip.conf", "ca.pem", ".env", ".git", ".venv", "metrics.jsonl")
     wanted = " -o ".join(f"-name '{name}'" for name in names)
     assert inside(docker, f"find / -xdev -path /usr -prune -o \\( {wanted} \\) -not -empty -print") == ""
 
 
-def test_anybody_may_read_all_of_it(docker: Docker, built: Built) -> None:
+def test_any_user_can_read_every_file(docker: Docker, built: Built) -> None:
     """The checkout's files were readable by their owner alone."""
     assert inside(docker, "find /opt -not -type l -not -perm -o=r; find /opt -type d -not -perm -o=rx") == ""
 
@@ -64,7 +64,7 @@ def of_image(docker: Docker) -> list[str]:
     return json.loads(docker.inspect(IMAGE, "json .RootFS.Layers"))
 
 
-def test_an_edit_of_the_code_builds_the_code_alone(docker: Docker, built: Built, measured: list[str]) -> None:
+def test_editing_code_rebuilds_only_the_code_layer(docker: Docker, built: Built, measured: list[str]) -> None:
     before = of_image(docker)
     edited = built.tree / "job" / "errors.py"
     edited.write_text(edited.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
@@ -79,7 +79,7 @@ def test_an_edit_of_the_code_builds_the_code_alone(docker: Docker, built: Built,
     assert of_image(docker) == after
 
 
-def test_an_edit_of_pyproject_that_changes_no_dependency_installs_nothing(docker: Docker, built: Built) -> None:
+def test_editing_pyproject_without_changing_dependencies_installs_nothing(docker: Docker, built: Built) -> None:
     before = of_image(docker)
     project = built.tree / "pyproject.toml"
     project.write_text(project.read_text(encoding="utf-8").replace("line-length = 120", "line-length = 121"))
@@ -87,7 +87,7 @@ def test_an_edit_of_pyproject_that_changes_no_dependency_installs_nothing(docker
     assert of_image(docker) == before
 
 
-def test_the_bill_of_materials_is_what_is_installed(docker: Docker, built: Built) -> None:
+def test_the_bill_of_materials_lists_the_installed_packages(docker: Docker, built: Built) -> None:
     make(docker, built, "sbom")
     listed = json.loads((built.tree / "sbom.json").read_text(encoding="utf-8"))
     assert (listed["bomFormat"], listed["metadata"]["component"]["name"]) == ("CycloneDX", "muster")
@@ -100,7 +100,7 @@ def installed(docker: Docker) -> set[str]:
     return set(docker("run", "--rm", "--network=none", "--entrypoint=python", IMAGE, "-c", script).stdout.split())
 
 
-def test_versions_are_the_locked_ones(docker: Docker, built: Built) -> None:
+def test_installed_versions_equal_the_locked_ones(docker: Docker, built: Built) -> None:
     """But for torch's build tag, the model, and the setuptools that torch asks for: pip freeze leaves that out."""
     lock = (building.ROOT / "requirements.lock").read_text(encoding="utf-8")
     locked = {line.lower().replace("_", "-") for line in lock.splitlines() if "==" in line}

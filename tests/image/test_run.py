@@ -41,7 +41,7 @@ def sealed(docker: Docker, built: Built, tmp_path_factory: pytest.TempPathFactor
     return folder / "out" / "run"
 
 
-def test_a_sealed_container_predicts_what_this_environment_does(sealed: Path, tmp_path: Path) -> None:
+def test_an_isolated_container_predicts_the_same_as_this_environment(sealed: Path, tmp_path: Path) -> None:
     words = ("demo", *SHORT, "--output_dir", str(tmp_path / "run"))
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-m", "launch", "local", "--gpus=0", "--", *words], env=environ, check=True)
@@ -49,7 +49,9 @@ def test_a_sealed_container_predicts_what_this_environment_does(sealed: Path, tm
         assert (sealed / name).read_bytes() == (tmp_path / "run" / name).read_bytes(), name
 
 
-def test_its_first_word_predict_answers_as_the_job_does_outside(docker: Docker, sealed: Path, tmp_path: Path) -> None:
+def test_the_predict_command_of_the_image_answers_like_the_job_outside(
+    docker: Docker, sealed: Path, tmp_path: Path
+) -> None:
     options = (*writable(tmp_path), f"--volume={sealed / 'model'}:/model:ro")
     (tmp_path / "out" / "new.csv").write_text("text\n" + 'Return the mean of an array.\n""\n' * 9, encoding="ascii")
     words = ("predict", "--model_name_or_path", "/model", "--test_file", "/outdir/new.csv", "--output_dir")
@@ -66,7 +68,7 @@ def test_its_first_word_predict_answers_as_the_job_does_outside(docker: Docker, 
     assert results.replace("/outdir", str(tmp_path / "out")) == (expected / "results.json").read_text(encoding="utf-8")
 
 
-def test_what_it_writes_belongs_to_the_user(sealed: Path) -> None:
+def test_files_it_writes_belong_to_the_user(sealed: Path) -> None:
     assert {path.stat().st_uid for path in sealed.rglob("*")} == {12345}
 
 
@@ -76,19 +78,19 @@ def test_an_unknown_user_has_a_name_and_a_home(docker: Docker, built: Built) -> 
     assert docker("run", *words).stdout == "muster\n"
 
 
-def test_a_wrong_flag_is_refused_in_one_line(docker: Docker, built: Built) -> None:
+def test_a_wrong_flag_is_rejected_in_one_line(docker: Docker, built: Built) -> None:
     done = docker("run", *SEALED, "--tmpfs=/tmp", IMAGE, "--lerning_rate", "1", check=False)
     assert refusal(done) == "error: unknown flag --lerning_rate; did you mean --learning_rate?\n"
 
 
-def test_a_full_output_volume_is_refused_before_training(docker: Docker, built: Built) -> None:
+def test_a_full_output_volume_is_rejected_before_training(docker: Docker, built: Built) -> None:
     words = (*SEALED, "--tmpfs=/tmp", "--tmpfs=/out:size=20m,mode=1777", IMAGE, "demo", *SHORT, "--output_dir", "/out")
     done = docker("run", *words, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: the disk of /out has 21 MB free, but the run needs ")
 
 
-def test_a_folder_that_cannot_be_written_is_refused_in_one_line(docker: Docker, built: Built) -> None:
+def test_an_unwritable_folder_is_rejected_in_one_line(docker: Docker, built: Built) -> None:
     words = (*SEALED, "--tmpfs=/tmp", IMAGE, "demo", *SHORT, "--output_dir", "/opt/run")
     assert "/opt/run cannot be written: Read-only file system" in refusal(docker("run", *words, check=False))
 

@@ -104,7 +104,7 @@ def test_without_an_init_process_docker_stop_ends_the_job_after_a_checkpoint(
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
 
 
-def test_docker_stop_is_heard_before_the_job_has_begun(docker: Docker, built: Built) -> None:
+def test_docker_stop_is_handled_during_startup(docker: Docker, built: Built) -> None:
     """As process 1, which ignores what it does not handle: 137 would be docker's SIGKILL."""
     with detached(docker, IMAGE, *LONG) as container:
         wait_until(lambda: "launch.image" in docker("top", container, check=False).stdout)
@@ -133,7 +133,7 @@ def _jobs(docker: Docker, container: str) -> list[int]:
     return [int(row.split()[0]) for row in rows if "job/train.py" in row and "wrap_launcher.py" not in row]
 
 
-def test_a_second_container_for_the_same_run_is_refused_by_its_name(
+def test_a_second_container_for_the_same_run_is_rejected_by_its_name(
     docker: Docker, built: Built, tmp_path: Path
 ) -> None:
     docker("create", f"--name={launcher.container(tmp_path / 'run')}", IMAGE)

@@ -34,7 +34,7 @@ BUILT: dict[str, Any] = {"torch": "2.13.0", "cuda": "13.0"}
         ),
     ],
 )
-def test_what_is_wrong_with_the_gpus_is_one_line(facts: Devices, line: str) -> None:
+def test_gpu_problems_are_reported_in_one_line(facts: Devices, line: str) -> None:
     reason = devices.problem(facts)
     assert reason is not None and re.search(line, reason) and "\n" not in reason
 
@@ -48,7 +48,7 @@ def test_what_is_wrong_with_the_gpus_is_one_line(facts: Devices, line: str) -> N
         Devices(visible=1, present=1, driver="550.54", torch="2.13.0", cuda="13.0"),  # by a compatibility package
     ],
 )
-def test_no_gpu_at_all_and_enough_of_them_are_right(facts: Devices) -> None:
+def test_no_gpu_and_enough_gpus_are_accepted(facts: Devices) -> None:
     assert devices.problem(facts) is None
 
 

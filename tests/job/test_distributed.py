@@ -25,7 +25,7 @@ def precision_restored() -> Iterator[None]:
 
 @pytest.mark.parametrize("capability", [None, *distributed.BF16])
 @pytest.mark.parametrize("main", [True, False])
-def test_emulated_bf16_on_a_cpu_is_warned_of_once(
+def test_emulated_bf16_on_a_cpu_gives_one_warning(
     capability: str | None, main: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     has = {"avx2": True, "architecture": "x86_64", **({capability: True} if capability else {})}
@@ -37,20 +37,20 @@ def test_emulated_bf16_on_a_cpu_is_warned_of_once(
     assert all(" WARNING --mixed_precision bf16: this CPU " in line for line in said)
 
 
-def test_bf16_that_a_gpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_rejected_on_a_gpu_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     distributed._set_precision("fp16", GPU, True)
     with pytest.raises(Refused, match=r"^--mixed_precision bf16: this GPU does not support bf16; use fp16$"):
         distributed._set_precision("bf16", GPU, True)
 
 
-def test_fp16_is_refused_on_a_cpu() -> None:
+def test_fp16_is_rejected_on_a_cpu() -> None:
     with pytest.raises(Refused, match=r"^--mixed_precision fp16 needs a GPU; on a CPU use bf16 or no$"):
         distributed._set_precision("fp16", CPU, True)
 
 
 @pytest.mark.parametrize(("device", "expected"), [(CPU, "highest"), (GPU, "high")])
-def test_matrix_products_in_fp32_are_tf32_on_a_gpu_alone(device: torch.device, expected: str) -> None:
+def test_fp32_matrix_products_use_tf32_only_on_a_gpu(device: torch.device, expected: str) -> None:
     torch.set_float32_matmul_precision("highest")
     distributed._set_precision("no", device, True)
     assert torch.get_float32_matmul_precision() == expected
@@ -59,7 +59,7 @@ def test_matrix_products_in_fp32_are_tf32_on_a_gpu_alone(device: torch.device, e
 WORKER = Path(__file__).parent / "workers" / "slow_chapter.py"
 
 
-def test_processes_wait_longer_for_one_that_works_alone_than_for_a_step(tmp_path: Path) -> None:
+def test_the_timeout_is_longer_for_work_of_one_process_than_for_a_step(tmp_path: Path) -> None:
     """The limit is two seconds here; the main process takes six to tokenize."""
     tiny_model(tmp_path / "model", num_labels=None, layers=1)
     rows = "".join(f"{'good' if i % 2 else 'bad'} film {i},{'ab'[i % 2]}\n" for i in range(16))
@@ -71,7 +71,7 @@ def test_processes_wait_longer_for_one_that_works_alone_than_for_a_step(tmp_path
     assert (tmp_path / "out" / "results.json").exists()
 
 
-def test_a_process_that_does_not_come_to_a_step_ends_the_others(tmp_path: Path) -> None:
+def test_a_process_that_misses_a_step_ends_the_others(tmp_path: Path) -> None:
     done = torchrun(2, WORKER, "between-steps", env=environment(tmp_path / "home"), cwd=tmp_path)
     assert done.code != 0
     assert "Timed out waiting 2000ms" in done.stderr

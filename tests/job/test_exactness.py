@@ -58,7 +58,7 @@ def test_correct_count_equals_scikit_learn_on_the_file(predicted: dict[int, Path
         assert correct[str(size)] == expected
 
 
-def test_the_data_would_show_a_lost_or_doubled_row(predicted: dict[int, Path]) -> None:
+def test_the_comparison_detects_a_lost_or_duplicated_row(predicted: dict[int, Path]) -> None:
     table = pq.read_table(predicted[1] / "103.parquet").to_pandas()
     right = (table["label"] == table["prediction"]).sum()
     assert 0 < right < 103
@@ -75,7 +75,7 @@ def gradients(made: dict[int, Path]) -> dict[tuple[str, int, int], dict[str, np.
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("laid_out", FORMS)
-def test_gradient_of_a_global_batch_does_not_depend_on_processes_cut_or_form(
+def test_the_gradient_of_a_global_batch_does_not_depend_on_processes_micro_batches_or_packing(
     gradients: dict[tuple[str, int, int], dict[str, np.ndarray]], world: int, limit: int, laid_out: str
 ) -> None:
     whole, cut = gradients["padded", 1, 4096], gradients[laid_out, world, limit]
@@ -86,7 +86,7 @@ def test_gradient_of_a_global_batch_does_not_depend_on_processes_cut_or_form(
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("limit", LIMITS)
-def test_the_gradient_of_adapters_does_not_depend_on_processes_or_cut(
+def test_the_gradient_of_adapters_does_not_depend_on_processes_or_micro_batches(
     made: dict[int, Path], world: int, limit: int
 ) -> None:
     whole, cut = (load_file(made[w] / "adapted" / f"{tokens}.safetensors") for w, tokens in ((1, 4096), (world, limit)))
@@ -109,7 +109,7 @@ def weighted(made: dict[int, Path]) -> dict[tuple[str, str, int, int], dict[str,
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("laid_out", FORMS)
-def test_with_class_weights_the_gradient_is_that_of_torchs_weighted_mean(
+def test_with_class_weights_the_gradient_equals_that_of_torchs_weighted_mean(
     made: dict[int, Path],
     weighted: dict[tuple[str, str, int, int], dict[str, np.ndarray]],
     world: int,
@@ -134,7 +134,7 @@ def test_dividing_by_the_weights_of_each_process_gives_another_gradient(
     assert np.abs(gradients["padded", 1, 24]["classifier.weight"] - whole).max() > 1e-3, "the weights change something"
 
 
-def test_gradients_are_large_enough_for_the_comparison_to_mean_something(
+def test_gradients_are_large_enough_for_a_meaningful_comparison(
     gradients: dict[tuple[str, int, int], dict[str, np.ndarray]],
 ) -> None:
     whole = gradients["padded", 1, 4096]

@@ -106,7 +106,7 @@ def test_a_run_on_two_processes_predicts_what_its_saved_model_computes_row_by_ro
     assert np.ptp(expected[:, 0]) > 1e-4, "rows with the same answer would hide a mistake"
 
 
-def test_pairs_are_cut_alike_with_their_segments_by_whoever_loads_the_saved_model(tmp_path: Path) -> None:
+def test_anyone_who_loads_the_saved_model_truncates_pairs_like_the_run(tmp_path: Path) -> None:
     from transformers import pipeline
 
     families.make("albert", tmp_path / "m")
@@ -148,7 +148,7 @@ def gated(folder: Path) -> None:
               folder / "model.safetensors", {"format": "pt"})  # fmt: skip
 
 
-def test_experts_that_other_rows_use_still_learn_and_alike_on_two_processes(tmp_path: Path) -> None:
+def test_experts_used_by_few_rows_are_trained_the_same_on_two_processes(tmp_path: Path) -> None:
     """The rows that are looked at before the start all go to the same expert."""
     (tmp_path / "m").mkdir()
     gated(tmp_path / "m")

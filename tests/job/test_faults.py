@@ -85,7 +85,7 @@ def test_a_run_killed_while_saving_resumes_from_a_complete_checkpoint(
 
 
 @pytest.mark.parametrize("keep", [pytest.param(1, marks=slow), pytest.param(2, marks=faults)])
-def test_a_run_killed_while_a_checkpoint_replaces_itself_keeps_one_of_the_two(
+def test_a_run_killed_while_a_checkpoint_is_replaced_keeps_one_of_the_two(
     world: World, reference: Path, keep: int, record_property: Record
 ) -> None:
     """The stop in an evaluation leaves a checkpoint of a step that the next start writes again, evaluated."""
@@ -176,7 +176,7 @@ def test_a_process_that_hangs_ends_the_job_with_its_stacks_in_time(world: World,
     [*(pytest.param(s, marks=faults) for s in (0.1, 0.6, 2.0)),
      *(pytest.param(s, marks=slow) for s in (0.3, 1.0, 1.5, 3.0, 4.0, 5.0))],
 )  # fmt: skip
-def test_a_signal_in_the_first_seconds_does_not_crash(world: World, seconds: float, record_property: Record) -> None:
+def test_a_signal_during_startup_is_no_crash(world: World, seconds: float, record_property: Record) -> None:
     out = world.folder / f"early{seconds}"
     going = world.start_cold(out)
     going.until(lambda: b"train.py" in Path(f"/proc/{going.process.pid}/cmdline").read_bytes())
@@ -188,7 +188,7 @@ def test_a_signal_in_the_first_seconds_does_not_crash(world: World, seconds: flo
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=faults)])
-def test_a_signal_during_tokenization_ends_it_at_once_and_leaves_no_process(
+def test_a_signal_during_tokenization_stops_it_immediately_and_leaves_no_process(
     world: World, workers: int, record_property: Record
 ) -> None:
     """All processes hear it, as from a terminal or a scheduler."""
@@ -219,7 +219,7 @@ def has_content(folder: Path, pattern: str) -> bool:
     return False
 
 
-def test_a_run_stops_ahead_of_its_time_limit(world: World) -> None:
+def test_a_run_stops_before_its_time_limit(world: World) -> None:
     out = world.folder / "limit"
     done = world.run(out, max_minutes=0.15, num_train_epochs=100_000, early_stopping_patience=10**6).expect(75)
     assert "stopped by --max_minutes at step " in done.stderr
@@ -245,7 +245,7 @@ def test_a_launcher_that_dies_leaves_no_orphan_and_a_checkpoint(
 
 
 @faults
-def test_a_second_interrupt_ends_at_once(world: World) -> None:
+def test_a_second_interrupt_exits_immediately(world: World) -> None:
     out = world.folder / "twice"
     changes: dict[str, Any] = {"num_train_epochs": 100_000, "early_stopping_patience": 10**6}
     going = world.start(out, faults="0:begin:8:HANG", **changes).until_step(6)
@@ -348,7 +348,7 @@ def test_a_stop_on_a_full_disk_reports_that_nothing_was_saved(
 
 @needs_root
 @faults
-def test_a_disk_full_at_the_end_is_one_line_and_the_next_start_finishes(
+def test_a_disk_full_at_the_end_is_reported_in_one_line_and_the_next_start_finishes(
     world: World, reference: Path, record_property: Record
 ) -> None:
     with small_disk(world.folder / "disk3", 12) as disk:
@@ -375,7 +375,7 @@ def when_asleep(going: Going) -> None:
 
 
 @faults
-def test_a_limit_on_the_size_of_files_is_a_full_disk_too(world: World, reference: Path) -> None:
+def test_a_file_size_limit_is_handled_like_a_full_disk(world: World, reference: Path) -> None:
     """For those who are not root: the optimizer's file does not fit, smaller ones do."""
     out = world.folder / "limited"
 
@@ -391,7 +391,7 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk_too(world: World, reference
 
 
 @needs_root
-def test_a_folder_that_cannot_be_written_is_refused_in_one_line(world: World) -> None:
+def test_an_unwritable_folder_is_rejected_in_one_line(world: World) -> None:
     with small_disk(world.folder / "disk4", 12) as disk:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         done = world.run(disk / "run").expect(2)
@@ -402,7 +402,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(world: World) ->
 # Others
 
 
-def test_two_runs_in_one_folder_one_is_rejected_and_the_other_finishes(
+def test_of_two_runs_in_one_folder_one_is_rejected_and_the_other_finishes(
     world: World, reference: Path, record_property: Record
 ) -> None:
     out = world.folder / "both"
@@ -416,7 +416,7 @@ def test_two_runs_in_one_folder_one_is_rejected_and_the_other_finishes(
 
 
 @faults
-def test_a_requeued_job_does_not_overwrite_its_own_work(world: World, reference: Path) -> None:
+def test_a_requeued_job_with_overwrite_keeps_its_progress(world: World, reference: Path) -> None:
     """Its command line is the same each time; what it asks for was done by the first start."""
     out = world.folder / "requeued"
     world.run(out, seed=1, max_steps=1).expect(0)

@@ -104,7 +104,7 @@ def same_rows(made: dataset.Data, rows: list[tuple[str, Any]], tokenizer: Any) -
 @given(rows=ROWS, tab=st.booleans(), crlf=st.booleans(), quoted=st.booleans(), bom=st.booleans())
 @example(rows=[("a", str(i)) for i in range(300)], tab=False, crlf=False, quoted=False, bom=False)
 @example(rows=[("a b", "x"), ("c\r\nd", "y")], tab=False, crlf=True, quoted=False, bom=True)
-def test_csv_rows_are_taken_as_written_or_refused(
+def test_csv_rows_are_read_as_written_or_rejected(
     rows: list[tuple[str, Any]], tab: bool, crlf: bool, quoted: bool, bom: bool, tokenizer: Any
 ) -> None:
     quoting = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
@@ -118,7 +118,7 @@ def test_csv_rows_are_taken_as_written_or_refused(
 @BOUNDED
 @given(rows=ROWS, ascii_only=st.booleans())
 @example(rows=[("a", 0.0), ("b", 1)], ascii_only=True)
-def test_jsonl_rows_are_taken_as_written_or_refused(
+def test_jsonl_rows_are_read_as_written_or_rejected(
     rows: list[tuple[str, Any]], ascii_only: bool, tokenizer: Any
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -133,12 +133,12 @@ def test_jsonl_rows_are_taken_as_written_or_refused(
     name=st.sampled_from(["t.csv", "t.tsv", "t.jsonl", "t.json", "t.parquet", "t.csv.gz"]),
     start=st.sampled_from([b"", b"text,label\n", b"text\tlabel\n", b'{"text": "a", "label": 1}\n', b"\xef\xbb\xbf"]),
 )
-def test_any_bytes_are_read_or_refused(content: bytes, name: str, start: bytes, tokenizer: Any) -> None:
+def test_any_bytes_are_read_or_rejected(content: bytes, name: str, start: bytes, tokenizer: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepared(Path(folder), name, start + content, tokenizer)
 
 
-def test_the_comparison_would_see_a_changed_row(tmp_path: Path, tokenizer: Any) -> None:
+def test_the_comparison_detects_a_changed_row(tmp_path: Path, tokenizer: Any) -> None:
     rows: list[tuple[str, Any]] = [("line a", "x"), ("line b", "y"), ("break", "x")]
     made = prepared(tmp_path, "t.jsonl", as_jsonl(rows, False), tokenizer)
     assert not isinstance(made, str)
@@ -148,7 +148,7 @@ def test_the_comparison_would_see_a_changed_row(tmp_path: Path, tokenizer: Any) 
             same_rows(made, other, tokenizer)
 
 
-def test_a_whole_run_on_an_odd_table_uses_every_row(tmp_path: Path) -> None:
+def test_a_whole_run_on_an_unusual_table_uses_every_row(tmp_path: Path) -> None:
     from job import train
 
     rows = [(text, "ab"[i % 2]) for i, text in enumerate(ODD) if text.strip()]

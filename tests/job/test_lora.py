@@ -67,7 +67,7 @@ def probabilities(path: Path) -> np.ndarray:
 # Stopped and resumed
 
 
-def test_a_checkpoint_holds_what_is_trained_and_names_its_base(stopped: Path) -> None:
+def test_a_checkpoint_holds_only_trained_weights_and_identifies_its_base(stopped: Path) -> None:
     newest = stopped / "checkpoints" / f"step-{checkpoints(stopped)[-1]:08d}"
     held = load_file(newest / "model.safetensors")
     assert {name for name in held if "lora_" not in name} == {
@@ -80,7 +80,7 @@ def test_a_checkpoint_holds_what_is_trained_and_names_its_base(stopped: Path) ->
     assert len(json.loads((newest / "state.json").read_text())["base"]) == 32
 
 
-def test_a_run_stopped_in_training_and_in_its_last_evaluation_ends_as_if_it_had_not_been(
+def test_a_run_stopped_in_training_and_in_its_last_evaluation_equals_an_uninterrupted_one(
     world: World, reference: Path, stopped: Path
 ) -> None:
     out = copied(stopped, "resumed")
@@ -93,7 +93,7 @@ def test_a_run_stopped_in_training_and_in_its_last_evaluation_ends_as_if_it_had_
 
 
 @pytest.mark.long
-def test_two_processes_stopped_and_resumed_end_as_if_they_had_not_been(world: World) -> None:
+def test_two_processes_stopped_and_resumed_equal_an_uninterrupted_run(world: World) -> None:
     out, uninterrupted = world.folder / "two", world.folder / "two-reference"
     world.run(uninterrupted, processes=2).expect(0)
     world.run(out, processes=2, faults="1:step:7:SIGTERM").expect(1)
@@ -103,7 +103,7 @@ def test_two_processes_stopped_and_resumed_end_as_if_they_had_not_been(world: Wo
 
 
 @pytest.mark.long
-def test_adapters_left_out_of_a_checkpoint_are_seen_in_the_result(world: World, reference: Path, stopped: Path) -> None:
+def test_adapters_missing_from_a_checkpoint_change_the_result(world: World, reference: Path, stopped: Path) -> None:
     def without_adapters(path: Path) -> None:
         held = load_file(path)
         save_file({name: torch.zeros_like(t) if "lora_B" in name else t for name, t in held.items()}, path)
@@ -132,7 +132,7 @@ def test_a_changed_base_is_rejected_in_one_line_until_it_is_restored(world: Worl
     assert checkpoints(out) == checkpoints(stopped)
 
 
-def test_another_adapter_is_another_run(world: World, stopped: Path) -> None:
+def test_changing_the_adapter_starts_a_new_run(world: World, stopped: Path) -> None:
     changed = {"lora_rank": 3, "lora_alpha": 3, "lora_dropout": 0.2, "layer_lr_decay": 1}
     done = world.run(stopped, **changed).expect(2)
     assert f"contains a run with a different {', '.join(changed)}: " in done.errors[0]

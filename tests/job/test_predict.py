@@ -85,7 +85,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_run_and_its_model_predict_a_file_alike_on_any_number_of_processes(
+def test_a_run_and_its_model_give_the_same_predictions_on_any_number_of_processes(
     opinions: Path, trained: dict[str, Path], task: str
 ) -> None:
     expected = (trained[task] / "test_predictions.parquet").read_bytes()
@@ -154,14 +154,14 @@ def test_predictions_are_written_for_a_finished_run(opinions: Path, classifier: 
     assert [list(row) for row in rows] == [["text", "id", "prediction", "score"]] * 37
 
 
-def test_a_part_of_the_rows_keeps_their_numbers(opinions: Path, classifier: Path, backward: Path) -> None:
+def test_a_subset_of_the_rows_keeps_their_numbers(opinions: Path, classifier: Path, backward: Path) -> None:
     predict(opinions, classifier, "part", test_file="bare.jsonl", max_predict_samples=9).expect(0)
     part, whole = table(opinions / "part"), table(backward)
     assert part["prediction"].to_pylist() == whole.take(part["index"])["prediction"].to_pylist()
     assert len(part) == len(set(part["index"].to_pylist())) == 9
 
 
-def test_latest_stays_the_newest_model(opinions: Path, tmp_path: Path) -> None:
+def test_predicting_does_not_change_latest(opinions: Path, tmp_path: Path) -> None:
     """So that the same command with runs/latest/model means the same the second time."""
     env = environment(opinions / "home")
     flags = {"model_name_or_path": opinions / "model", "train_file": opinions / "train.jsonl"}
@@ -179,7 +179,7 @@ def test_latest_stays_the_newest_model(opinions: Path, tmp_path: Path) -> None:
     assert len({path.read_bytes() for path in made}) == 1
 
 
-def test_training_starts_from_the_newest_model_and_replaces_it_as_latest(opinions: Path, tmp_path: Path) -> None:
+def test_training_may_start_from_latest_and_then_replaces_it(opinions: Path, tmp_path: Path) -> None:
     env = environment(opinions / "home")
     asked = ["--train_file", str(opinions / "train.jsonl"), "--max_steps", "1", "--model_name_or_path"]
     alone(TRAIN, *asked, str(opinions / "model"), env=env, cwd=tmp_path).expect(0)
@@ -189,7 +189,7 @@ def test_training_starts_from_the_newest_model_and_replaces_it_as_latest(opinion
     assert (tmp_path / "runs" / "latest" / "model" / "model.safetensors").is_file()
 
 
-def test_a_second_start_does_nothing_and_another_file_is_rejected(
+def test_a_second_prediction_does_nothing_and_another_file_is_rejected(
     opinions: Path, classifier: Path, backward: Path
 ) -> None:
     again = predict(opinions, classifier, backward.name, test_file="bare.jsonl").expect(0)
@@ -205,7 +205,9 @@ def test_an_evaluation_of_the_same_model_is_another_run(opinions: Path, classifi
     assert "contains a run with a different validation_file, do_eval" in done.errors[0]
 
 
-def test_a_stop_leaves_nothing_half_done_and_the_same_command_predicts(opinions: Path, classifier: Path) -> None:
+def test_a_stopped_prediction_leaves_no_partial_file_and_the_same_command_finishes_it(
+    opinions: Path, classifier: Path
+) -> None:
     flags = {"model_name_or_path": classifier, "test_file": "bare.jsonl", "output_dir": "stopped",
              "eval_max_tokens_per_device": 32}  # fmt: skip
     env = environment(opinions / "home", FAULTS="0:batch:2:SIGTERM")

@@ -107,7 +107,7 @@ def test_a_job_trains_without_a_network_interface_from_what_was_prefetched(site:
     assert (site.folder / "run" / "results.json").is_file()
 
 
-def test_it_says_what_was_fetched_from_where_and_how_much(site: Site, fetched: Finished) -> None:
+def test_the_output_says_what_was_fetched_from_where_and_how_much(site: Site, fetched: Finished) -> None:
     model, words = site.hub.revision("models/acme/tiny", "v2")[:12], site.hub.revision("models/acme/words")[:12]
     data = site.hub.revision("datasets/acme/reviews", "v1")[:12]
     lines = fetched.stdout.splitlines()
@@ -121,7 +121,7 @@ def test_it_says_what_was_fetched_from_where_and_how_much(site: Site, fetched: F
     assert lines[6:] == ["verified   all of it opens with HF_HUB_OFFLINE=1"]
 
 
-def test_what_is_fetched_once_is_in_the_cache_and_a_dry_run_fetches_nothing(site: Site, fetched: Finished) -> None:
+def test_a_second_prefetch_uses_the_cache_and_a_dry_run_fetches_nothing(site: Site, fetched: Finished) -> None:
     done = site.prefetch("home", *flags(JOB), own=["--dry_run"]).expect(0)
     assert "acme/tiny at v2: commit" in done.stdout
     assert done.stdout.splitlines()[-1] == f"to fetch   0 bytes of weights and data into {site.folder}/home"
@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_fetched_is_one_line(case: str, site: Site) -> None:
+def test_a_failed_fetch_is_reported_in_one_line(case: str, site: Site) -> None:
     changes, said = REFUSED[case]
     done = site.prefetch("refused", *flags(JOB, **changes)).expect(2)
     assert len(done.errors) == 1, done.stderr
@@ -153,7 +153,7 @@ def test_what_cannot_be_fetched_is_one_line(case: str, site: Site) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_remedy_names_the_token(site: Site) -> None:
+def test_the_error_for_a_private_repository_names_the_token(site: Site) -> None:
     gated = flags({"model_name_or_path": "acme/gated", "train_file": site.folder / "old" / "train.csv"})
     assert "then set HF_TOKEN to a token of your account" in site.prefetch("refused", *gated).errors[0]
     with_token = site.prefetch("refused", *gated, HF_TOKEN="canary-0123")

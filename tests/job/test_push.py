@@ -64,7 +64,7 @@ def pushed(prepared: tuple[Hub, Path, dict[str, str]]) -> Pushed:
     return Pushed(served, folder, *cold_in_turn([*[training(folder, "out")] * 3, load], env=env, cwd=folder))
 
 
-def test_a_failed_upload_is_said_in_one_line_and_leaves_the_finished_run(pushed: Pushed) -> None:
+def test_a_failed_upload_is_reported_in_one_line_and_keeps_the_finished_run(pushed: Pushed) -> None:
     done, out = pushed.first.expect(1), pushed.folder / "out"
     assert len(done.errors) == 1 and "Traceback" not in done.stderr
     assert f"{out}/model is complete, but was not uploaded to ada/colors (" in done.errors[0]

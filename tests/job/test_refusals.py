@@ -387,7 +387,7 @@ def innermost(traceback: TracebackType | None) -> tuple[str, int]:
     return str(traceback.tb_frame.f_globals["__name__"]), traceback.tb_lineno
 
 
-def test_every_message_is_on_record(answers: list[Answer]) -> None:
+def test_every_message_matches_the_snapshot(answers: list[Answer]) -> None:
     snapshots.check("refusals.txt", "\n".join(f"{a.case}\n> {a.message}\n" for a in answers))
 
 
@@ -397,7 +397,7 @@ def test_every_message_is_one_short_line(answers: list[Answer]) -> None:
         assert len(given.message.partition(": cd ")[0]) <= 300, given  # a command to be copied has any length
 
 
-def test_no_refusal_of_these_modules_is_left_out(answers: list[Answer]) -> None:
+def test_every_rejection_in_these_modules_has_a_case(answers: list[Answer]) -> None:
     """A new message must get a case above."""
     written = set()
     for name in MODULES:
@@ -416,13 +416,13 @@ def test_no_refusal_of_these_modules_is_left_out(answers: list[Answer]) -> None:
         (f"{SOURCES} --learning_rate inf", "--learning_rate must be a finite number, not inf"),
     ],
 )
-def test_a_number_without_end_is_refused(
+def test_an_overlong_number_is_rejected(
     words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert answer(Case(words), tmp_path / "here", monkeypatch).message == message
 
 
-def test_too_many_text_columns_are_refused_before_the_hub_is_asked(
+def test_too_many_text_columns_are_rejected_before_the_hub_is_queried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = answer(Case("--dataset_name x/y --text_column_names a b c"), tmp_path / "here", monkeypatch)

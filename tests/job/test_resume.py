@@ -92,7 +92,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_and_the_result_is_the_same(
 @pytest.mark.parametrize(
     "processes", [pytest.param(1, marks=slow), pytest.param(2, marks=faults), pytest.param(3, marks=slow)]
 )
-def test_a_run_interrupted_at_every_kind_of_moment_by_any_process(
+def test_a_run_interrupted_in_every_phase_by_any_process_equals_an_uninterrupted_one(
     world: World, processes: int, record_property: Callable[[str, object], None]
 ) -> None:
     out, uninterrupted = (world.folder / f"{name}{processes}" for name in ("moments", "uninterrupted"))
@@ -120,7 +120,7 @@ def test_the_next_start_finishes_a_run_stopped_at_any_step(
 
 
 @faults
-def test_four_processes_become_two_and_train_on_the_same_batches(tmp_path: Path) -> None:
+def test_a_run_resumed_on_fewer_processes_trains_on_the_same_batches(tmp_path: Path) -> None:
     """Without dropout the curves are equal to rounding: each global batch holds the same examples."""
     world = make_world(tmp_path, dropout=0.0, learning_rate=1e-3)
     four, two = tmp_path / "four", tmp_path / "two"
@@ -133,7 +133,7 @@ def test_four_processes_become_two_and_train_on_the_same_batches(tmp_path: Path)
     assert [loss for _, loss in curves[1]] == pytest.approx([loss for _, loss in curves[0]], abs=1e-4)
 
 
-def test_hardware_may_change_between_starts_and_is_taken_from_the_new_one(world: World, stopped: Path) -> None:
+def test_hardware_settings_may_change_between_starts(world: World, stopped: Path) -> None:
     out = copied(stopped, "hardware")
     changes = {"max_tokens_per_device": 256, "eval_max_tokens_per_device": 512, "save_steps": 2, "save_total_limit": 1}
     done = world.run(out, logging_steps=1, **changes).expect(0)
@@ -235,7 +235,7 @@ def test_a_run_of_an_older_version_is_rejected_by_its_version(world: World, stop
     assert checkpoints(out) == checkpoints(stopped)
 
 
-def test_what_a_resumed_run_reads_is_on_record_with_its_format(world: World, stopped: Path) -> None:
+def test_files_that_a_resumed_run_reads_match_the_recorded_format(world: World, stopped: Path) -> None:
     """Where this differs, runs of before cannot be resumed: FORMAT of job/run/format.py is raised with it.
 
     The data's fingerprint holds the version of the reader: a run whose data is read in another way must not be reported

@@ -38,9 +38,7 @@ def others(sweep: Path, score: float) -> None:
         found.end()
 
 
-def test_a_trial_that_is_interrupted_keeps_its_settings_and_tells_its_best_evaluation(
-    world: World, tmp_path: Path
-) -> None:
+def test_an_interrupted_trial_keeps_its_settings_and_reports_its_best_evaluation(world: World, tmp_path: Path) -> None:
     run = prepared(tmp_path, 0)
     world.run(run, faults="0:step:7:SIGTERM").expect(75)
     chosen = trial.settings(run)
@@ -56,9 +54,7 @@ def test_a_trial_that_is_interrupted_keeps_its_settings_and_tells_its_best_evalu
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_trial_that_does_worse_is_done_as_pruned_and_never_starts_again(
-    world: World, tmp_path: Path, processes: int
-) -> None:
+def test_a_worse_trial_is_pruned_and_never_restarted(world: World, tmp_path: Path, processes: int) -> None:
     others(tmp_path, score=2.0)
     run = prepared(tmp_path, 0)
     said = world.run(run, processes=processes).expect(0).stderr
@@ -71,14 +67,14 @@ def test_a_trial_that_does_worse_is_done_as_pruned_and_never_starts_again(
     assert (status(run), len(trials_of(run))) == (before, 6)
 
 
-def test_a_trial_that_does_better_is_not_pruned(world: World, tmp_path: Path) -> None:
+def test_a_better_trial_is_not_pruned(world: World, tmp_path: Path) -> None:
     others(tmp_path, score=-1.0)
     run = prepared(tmp_path, 0)
     world.run(run).expect(0)
     assert trials_of(run)[-1][0] == "COMPLETE" and status(run)["reason"] == ""
 
 
-def test_a_loss_that_is_not_finite_is_the_trials_result(world: World, tmp_path: Path) -> None:
+def test_a_non_finite_loss_is_the_result_of_the_trial(world: World, tmp_path: Path) -> None:
     run = prepared(tmp_path, 0, {"learning_rate": Choices((1e37, 2e37))})
     said = world.run(run, max_grad_norm=0).expect(0).stderr
     assert "pruned: the loss" in said

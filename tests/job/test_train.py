@@ -51,7 +51,7 @@ def finished(world: World) -> Path:
     return out
 
 
-def test_a_run_folder_holds_what_the_contract_names(finished: Path) -> None:
+def test_a_run_folder_has_exactly_the_documented_files(finished: Path) -> None:
     there = {path.name for path in finished.iterdir()}
     assert there == {".lock", "config.yaml", "manifest.json", "metrics.jsonl", "results.json", "predictions.parquet",
                      "model", "status.json", "tensorboard", "report.html", "report"}  # fmt: skip
@@ -61,7 +61,7 @@ def test_a_run_folder_holds_what_the_contract_names(finished: Path) -> None:
     assert (finished / "model" / "model.safetensors").stat().st_mode & 0o077 == 0o044 & ~os.umask(0o022)
 
 
-def test_the_report_of_a_run_shows_its_score_and_its_time(finished: Path) -> None:
+def test_the_report_of_a_run_shows_score_and_time(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     results = json.loads((finished / "results.json").read_text())
     assert f"accuracy {results['eval']['accuracy']:.4f}" in page
@@ -72,11 +72,11 @@ def test_the_report_of_a_run_shows_its_score_and_its_time(finished: Path) -> Non
         assert f">{phase}</th>" in page
 
 
-def test_a_known_model_is_packed_and_the_run_says_so(finished: Path) -> None:
+def test_a_known_model_is_packed_and_the_log_says_so(finished: Path) -> None:
     assert said_of_the_form(finished) == "packed"
 
 
-def test_what_is_padded_says_why(world: World, tmp_path: Path) -> None:
+def test_the_reason_for_padding_is_logged(world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     train(world, out, "--no_packing", model_name_or_path=world.folder / "model", max_steps=1).expect(0)
     assert said_of_the_form(out) == "padded: --no_packing"
@@ -90,7 +90,7 @@ def said_of_the_form(out: Path) -> str:
 
 
 @pytest.mark.long
-def test_compiled_graphs_are_few_however_many_shapes_there_are(world: World, tmp_path: Path) -> None:
+def test_the_number_of_compiled_graphs_does_not_grow_with_the_shapes(world: World, tmp_path: Path) -> None:
     """One for training, one for evaluation, and for either another where a micro-batch has a single row."""
     asked = flags(world, output_dir=tmp_path / "out", max_tokens_per_device=64, eval_max_tokens_per_device=64)
     worker, counts = Path(__file__).parent / "workers" / "compiled.py", tmp_path / "counts.json"
@@ -127,7 +127,7 @@ def test_results_agree_with_scikit_learn_on_the_predictions(finished: Path) -> N
     assert results["train"]["examples"] == 400
 
 
-def test_the_model_gives_true_label_names_in_a_plain_pipeline(finished: Path) -> None:
+def test_the_model_returns_label_names_in_a_plain_pipeline(finished: Path) -> None:
     from transformers import pipeline
 
     classify = pipeline("text-classification", model=str(finished / "model"))
@@ -150,21 +150,23 @@ def test_config_yaml_repeats_the_run_exactly(world: World, finished: Path) -> No
     assert one | {"report_to": []} == other
 
 
-def test_a_finished_run_started_again_says_so_and_changes_nothing(world: World, finished: Path) -> None:
+def test_restarting_a_finished_run_reports_that_and_changes_nothing(world: World, finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     done = train(world, finished).expect(0)
     assert "has already finished" in done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
-def test_another_configuration_in_the_same_folder_is_refused_by_name(world: World, finished: Path) -> None:
+def test_another_configuration_in_the_same_folder_is_rejected_with_the_settings_that_differ(
+    world: World, finished: Path
+) -> None:
     done = train(world, finished, learning_rate=1e-3).expect(2)
     assert len(done.errors) == 1
     assert "learning_rate" in done.errors[0]
     assert (finished / "results.json").is_file()
 
 
-def test_class_weights_are_logged_recorded_and_part_of_what_a_run_is(world: World, tmp_path: Path) -> None:
+def test_class_weights_are_logged_recorded_and_identify_a_run(world: World, tmp_path: Path) -> None:
     out, file, weights = tmp_path / "out", tmp_path / "w.yaml", {"animal": 9.0, "color": 1.0, "food": 0.5}
     file.write_text(yaml.safe_dump(weights))
     done = train(world, out, class_weights=file, max_steps=4).expect(0)
@@ -196,7 +198,7 @@ def test_evaluation_alone_gives_the_same_predictions_on_one_two_and_three_proces
         assert not (out / "model").exists()
 
 
-def test_best_model_is_kept_and_patience_ends_the_run(world: World) -> None:
+def test_the_best_model_is_kept_and_patience_ends_the_run(world: World) -> None:
     out = world.folder / "patience"
     train(world, out, eval_strategy="steps", eval_steps=2, early_stopping_patience=2, num_train_epochs=20,
           learning_rate=2e-2, metric_for_best_model="loss").expect(0)  # fmt: skip
@@ -248,7 +250,7 @@ def test_a_mistake_ends_all_processes_with_one_line_and_no_results(
     assert not out.exists() or not {"results.json", "model"} & {path.name for path in out.iterdir()}
 
 
-def test_exit_code_of_a_refusal_is_2_also_in_the_file_the_launcher_named(world: World) -> None:
+def test_a_rejection_exits_with_2_and_writes_it_to_the_launchers_file(world: World) -> None:
     code = world.folder / "code"
     env = world.environment(MUSTER_EXIT_CODE_FILE=str(code))
     done = cold(TRAIN, *flags(world, train_file="nowhere.csv"), env=env, cwd=world.folder).expect(2)

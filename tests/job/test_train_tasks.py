@@ -50,7 +50,7 @@ def results(opinions: Path, out: str) -> dict[str, Any]:
     return json.loads((opinions / out / "results.json").read_text())
 
 
-def test_regression_on_two_processes_with_an_evaluation_set_cut_off(opinions: Path) -> None:
+def test_regression_on_two_processes_with_a_limited_evaluation_set(opinions: Path) -> None:
     done = train(opinions, "regression", processes=2, train_file="stars.csv", label_column_name="score")
     assert "a number (regression); no validation data given: a tenth of the training rows is cut off" in done.stderr
     table = pq.read_table(opinions / "regression" / "predictions.parquet").to_pandas()
@@ -62,7 +62,7 @@ def test_regression_on_two_processes_with_an_evaluation_set_cut_off(opinions: Pa
     assert found["eval"]["pearsonr"] > 0.8, "the numbers can be learnt, and were not"
 
 
-def test_several_labels_a_row_with_a_test_set_without_labels(opinions: Path) -> None:
+def test_multi_label_with_an_unlabelled_test_set(opinions: Path) -> None:
     train(opinions, "tags", train_file="tags.jsonl", validation_file="tags.jsonl", test_file="unlabelled.jsonl")
     table = pq.read_table(opinions / "tags" / "predictions.parquet").to_pandas()
     label, prediction = ([["blame" in row, "praise" in row] for row in table[name]] for name in ("label", "prediction"))
@@ -87,7 +87,7 @@ def test_the_test_set_is_predicted_by_the_best_weights_on_every_process(opinions
     np.testing.assert_allclose(tested["prediction"], predicted["prediction"], rtol=1e-6)
 
 
-def test_padding_to_the_full_length_changes_shapes_but_not_the_result(opinions: Path) -> None:
+def test_padding_to_max_length_changes_shapes_but_not_the_result(opinions: Path) -> None:
     values: dict[str, Any] = {"train_file": "stars.csv", "label_column_name": "score", "validation_file": "stars.csv",
               "max_seq_length": 32, "max_steps": 6, "logging_steps": 1}  # fmt: skip
     train(opinions, "short", **values)
@@ -115,7 +115,7 @@ class Own(evaluate.Metric):
 """
 
 
-def test_a_number_that_a_users_own_metric_does_not_give_is_refused_before_training(opinions: Path) -> None:
+def test_a_key_that_a_custom_metric_does_not_return_is_rejected_before_training(opinions: Path) -> None:
     (opinions / "own").mkdir()
     (opinions / "own" / "own.py").write_text(OWN_METRIC)
     flags: dict[str, Any] = {"train_file": "stars.csv", "label_column_name": "score", "metrics": "./own",

@@ -69,7 +69,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("line", REFUSED)
-def test_refused_in_one_line(line: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_invalid_requests_are_rejected_in_one_line(line: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert refusal(line.split(), capfd).startswith(REFUSED[line])
 
 
@@ -110,12 +110,12 @@ ATTACKS = [
 
 @pytest.mark.parametrize("flag", ["--gpus", "--tasks"])
 @pytest.mark.parametrize("value", ATTACKS)
-def test_a_number_is_a_number(flag: str, value: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_numeric_arguments_must_be_numbers(flag: str, value: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert refusal(["local", f"{flag}={value}"], capfd).startswith(f"{flag} takes an integer, not {value!r}")
 
 
 @given(st.text())
-def test_every_text_is_a_count_or_refused(text: str) -> None:
+def test_every_text_is_a_count_or_rejected(text: str) -> None:
     try:
         count = parsing.count(text)
     except parsing.argparse.ArgumentTypeError:
@@ -131,16 +131,14 @@ def planned(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
     return out
 
 
-def test_dry_run_prints_the_command_alone(capfd: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_prints_only_the_command(capfd: pytest.CaptureFixture[str]) -> None:
     text = planned(["local", "mrpc", "--gpus", "", "--tasks=2", "--dry_run", "--", "--mixed_precision", "bf16"], capfd)
     assert text.count("\n") == 1
     assert "ACCELERATE_MIXED_PRECISION=bf16" in text
     assert text.endswith(f"--nproc-per-node 2 {local.TRAIN} mrpc --mixed_precision bf16\n")
 
 
-def test_every_way_to_start_the_job_predicts_by_its_first_word(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_every_launcher_accepts_predict_as_first_argument(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text\na\n", encoding="ascii")
     asked = ["--test_file", "new.csv", "--output_dir", "out"]
     assert planned(["local", "predict", "--dry_run", "--", *asked], capfd).endswith(
@@ -156,15 +154,15 @@ def test_every_way_to_start_the_job_predicts_by_its_first_word(
     assert done.stderr.startswith("error: nothing to predict: ")
 
 
-def test_nothing_given_is_the_demo(capfd: pytest.CaptureFixture[str]) -> None:
+def test_with_no_arguments_the_demo_runs(capfd: pytest.CaptureFixture[str]) -> None:
     assert planned(["local", "--dry_run"], capfd).endswith(f"{local.TRAIN}\n")
 
 
-def test_help_of_the_job_is_one_word_away(capfd: pytest.CaptureFixture[str]) -> None:
+def test_help_of_the_job_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     assert "--learning_rate" in shown(["local", "--", "--help"], capfd)
 
 
-def test_recipes_are_listed_with_what_they_are(capfd: pytest.CaptureFixture[str]) -> None:
+def test_recipes_are_listed_with_their_description(capfd: pytest.CaptureFixture[str]) -> None:
     lines = planned(["recipes"], capfd).splitlines()
     names = (
         "cola deberta-v3 deberta-v3-lora demo modernbert mrpc multilingual predict qwen3-0.6b-lora sst2 stsb xlm-r yelp"
@@ -173,7 +171,7 @@ def test_recipes_are_listed_with_what_they_are(capfd: pytest.CaptureFixture[str]
     assert all(len(line.split()) > 3 for line in lines)
 
 
-def test_dotenv_counts(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dotenv_applies(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is restored afterwards
     monkeypatch.delenv("OMP_NUM_THREADS")
     (tmp_path / ".env").write_text("OMP_NUM_THREADS=7\nHF_TOKEN=hf_canary\n", encoding="ascii")
@@ -187,7 +185,7 @@ def test_dotenv_counts(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkey
 # `make train`: the same through environment variables
 
 
-def test_make_says_it_in_words() -> None:
+def test_make_variables_become_arguments() -> None:
     environ = {"RECIPE": "mrpc", "GPUS": "2", "TASKS": "", "ARGS": "--learning_rate 3e-5 --train_file 'a b'"}
     assert make.local_argv({**environ, "DRY_RUN": "1"}) == [
         *("local", "mrpc", "--gpus=2", "--tasks=", "--dry_run", "--"),
@@ -218,7 +216,9 @@ MAKE_REFUSED = {
 
 
 @pytest.mark.parametrize("case", MAKE_REFUSED, ids=" ".join)
-def test_make_values_are_data(case: tuple[str, str], capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_make_values_are_not_evaluated(
+    case: tuple[str, str], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert make.main({"DRY_RUN": "1", case[0]: case[1]}) == 2
     out, said = capfd.readouterr()
     assert out == ""
@@ -227,13 +227,13 @@ def test_make_values_are_data(case: tuple[str, str], capfd: pytest.CaptureFixtur
     assert not (tmp_path / "X").exists()
 
 
-def test_docker_run_says_that_tasks_are_not_for_it(capfd: pytest.CaptureFixture[str]) -> None:
+def test_docker_run_rejects_tasks(capfd: pytest.CaptureFixture[str]) -> None:
     assert make.main({"TASKS": "2"}, "docker-run") == 2
     assert capfd.readouterr().err.startswith("error: TASKS does not apply to docker-run")
 
 
 @given(st.dictionaries(st.sampled_from(["RECIPE", "GPUS", "TASKS", "ARGS"]), st.text()))
-def test_launcher_flags_come_from_their_variables_alone(environ: dict[str, str]) -> None:
+def test_launcher_flags_come_only_from_their_variables(environ: dict[str, str]) -> None:
     try:
         argv = make.local_argv(environ)
     except make.Refused:

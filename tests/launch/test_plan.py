@@ -15,7 +15,7 @@ WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 
 @given(st.lists(WORDS, min_size=1, max_size=5), WORDS)
-def test_text_is_read_back_as_the_same_words(words: list[str], value: str) -> None:
+def test_printed_commands_parse_to_the_same_arguments(words: list[str], value: str) -> None:
     plan = Plan(("run", *words), (("NAME", value),), Path("/"))
     setting, *command = shlex.split(plan.text())
     assert setting == f"NAME={value}"
@@ -24,7 +24,7 @@ def test_text_is_read_back_as_the_same_words(words: list[str], value: str) -> No
 
 @settings(max_examples=10)
 @given(WORDS, WORDS)
-def test_a_shell_runs_exactly_the_words(word: str, value: str) -> None:
+def test_a_shell_runs_exactly_the_arguments(word: str, value: str) -> None:
     show = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ['NAME']]))"
     plan = Plan((sys.executable, "-c", show, word, "$(touch x); `touch x`"), (("NAME", value),), Path("/"))
     shown = subprocess.run(["sh", "-c", str(plan)], capture_output=True, text=True, check=True).stdout

@@ -30,13 +30,13 @@ def test_times_are_minutes(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "0h", "-1", "1.5h", "30:00", "4 h", "h", "1-", "00:00:00", "1e3", "\u0664"])
-def test_other_times_are_refused(text: str) -> None:
+def test_other_times_are_rejected(text: str) -> None:
     with pytest.raises(Refused, match="--time takes 30"):
         sites.minutes(text)
 
 
 @given(st.sampled_from([known.name for known in sites.fields(sites.Site)]), st.text())
-def test_no_text_brings_a_line_of_its_own(name: str, text: str) -> None:
+def test_no_value_can_inject_a_line(name: str, text: str) -> None:
     try:
         site = sites.read({name: text}, {})
     except Refused:
@@ -45,7 +45,7 @@ def test_no_text_brings_a_line_of_its_own(name: str, text: str) -> None:
     assert not re.search(r"[\x00-\x1f\x7f]", getattr(site, name))
 
 
-def test_sbatch_flags_are_read_as_a_shell_would() -> None:
+def test_sbatch_flags_are_split_like_a_shell() -> None:
     assert sites.sbatch_flags("--mem=64G --exclusive --comment='my run'") == {
         "mem": "64G",
         "exclusive": True,
@@ -53,5 +53,5 @@ def test_sbatch_flags_are_read_as_a_shell_would() -> None:
     }
 
 
-def test_nothing_given_is_the_default() -> None:
+def test_unset_values_have_defaults() -> None:
     assert sites.read({"partition": ""}, {"MUSTER_TIME": ""}) == sites.Site()

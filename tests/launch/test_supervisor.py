@@ -88,19 +88,19 @@ def test_exit_code(reported: int | None, returncode: int, code: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "7 5", "\xff"])
-def test_a_torn_report_is_no_report(text: str, tmp_path: Path) -> None:
+def test_a_truncated_report_is_ignored(text: str, tmp_path: Path) -> None:
     (tmp_path / "exit-code").write_text(text, encoding="latin-1")
     assert supervisor._reported(tmp_path / "exit-code") is None
 
 
 @pytest.mark.parametrize("code", [0, 2, 3, 75, 1])
-def test_exit_code_that_the_job_reports(code: int, tmp_path: Path) -> None:
+def test_the_exit_code_that_the_job_reports_is_used(code: int, tmp_path: Path) -> None:
     write = f"import os, sys; open(os.environ['MUSTER_EXIT_CODE_FILE'], 'w').write('{code}'); sys.exit({min(code, 1)})"
     with supervised([sys.executable, "-c", write], tmp_path) as run:
         assert run.end() == (code, "")
 
 
-def test_a_failure_without_report_is_a_crash(tmp_path: Path) -> None:
+def test_a_failure_without_a_report_is_a_crash(tmp_path: Path) -> None:
     with supervised([sys.executable, "-c", "import sys; sys.exit(75)"], tmp_path) as run:
         assert run.end() == (1, "")
 
@@ -114,7 +114,7 @@ def test_the_report_leaves_no_file_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2])
 @pytest.mark.parametrize("session", ["no", "session"])
-def test_a_signal_reaches_the_job_once_and_its_end_is_waited_for(
+def test_a_signal_reaches_the_job_once_and_the_launcher_waits_for_it(
     number: signal.Signals, session: str, tmp_path: Path
 ) -> None:
     """The launcher dies of the signal, as accelerate's does; the session is what torch gives each rank."""
@@ -135,7 +135,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_job_once(tmp_path: Path) -> None:
     assert (tmp_path / "heard-a").read_text(encoding="ascii") == "SIGINT"
 
 
-def test_second_sigint_kills_at_once(tmp_path: Path) -> None:
+def test_a_second_sigint_kills_immediately(tmp_path: Path) -> None:
     with supervised(launcher("waits", "deaf", "session"), tmp_path) as run:
         wait_until((tmp_path / "ready-a").exists)
         run.signal(signal.SIGINT)
@@ -148,7 +148,7 @@ def test_second_sigint_kills_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - begin < 20, "not after the 30 seconds of grace"
 
 
-def test_a_job_that_ignores_sigterm_is_waited_for_until_it_is_killed(tmp_path: Path) -> None:
+def test_a_job_that_ignores_sigterm_runs_until_a_second_sigint(tmp_path: Path) -> None:
     with supervised(job("deaf"), tmp_path, grace=0.1) as run:
         wait_until((tmp_path / "ready-a").exists)
         for number in range(1, 3):
@@ -168,13 +168,13 @@ def heard(folder: Path) -> list[str]:
     return path.read_text(encoding="ascii").split() if path.exists() else []
 
 
-def test_orphans_of_a_crashed_launcher_may_finish(tmp_path: Path) -> None:
+def test_orphans_of_a_crashed_launcher_get_time_to_finish(tmp_path: Path) -> None:
     with supervised(launcher("crashes", "finishes"), tmp_path) as run:
         assert run.end()[0] == 1  # the job reported success, but not all of its launcher's work is known
     assert (tmp_path / "saved-a").exists()
 
 
-def test_orphans_of_a_crashed_launcher_are_asked_to_end(tmp_path: Path) -> None:
+def test_orphans_of_a_crashed_launcher_get_sigterm(tmp_path: Path) -> None:
     with supervised(launcher("crashes", "ends", "session"), tmp_path, grace=30) as run:
         assert run.end()[0] == 75
 
@@ -200,7 +200,7 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
     assert (tmp_path / "heard-a").read_text(encoding="ascii") == "SIGTERM"
 
 
-def test_ps_tells_the_same_as_proc() -> None:
+def test_ps_and_proc_list_the_same_processes() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         expected = (os.getpid(), os.getpgrp())

@@ -18,6 +18,6 @@ def test_the_page_has_the_table() -> None:
     assert found is not None and found[0].rstrip() == table(), f"write it with {golden.UPDATE}"
 
 
-def test_families_are_many_and_each_is_there_once() -> None:
+def test_families_are_many_and_unique() -> None:
     assert len({family.name for family in FAMILIES}) == len(FAMILIES) >= 50
     assert sum(family.stopped for family in FAMILIES) >= 12

@@ -95,7 +95,7 @@ def rgb(color: str) -> str:
     return f"rgb({', '.join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))})"
 
 
-def test_a_page_that_does_not_escape_would_be_found_out_and_still_run_nothing(
+def test_a_page_without_escaping_is_detected_and_still_runs_nothing(
     made: dict[str, Path], tmp_path: Path, browser: Browser
 ) -> None:
     """The twin without escaping: what was planted runs, unless the page's own policy is there to forbid it."""
@@ -111,7 +111,7 @@ def test_a_page_that_does_not_escape_would_be_found_out_and_still_run_nothing(
     assert any("Content Security Policy" in entry["message"] for entry in browser.log("browser"))
 
 
-def test_an_overflow_would_be_found_out(plain: Path, tmp_path: Path, browser: Browser) -> None:
+def test_an_overflow_is_detected(plain: Path, tmp_path: Path, browser: Browser) -> None:
     wide = tmp_path / "wide.html"
     wide.write_text(plain.read_text().replace("</main>", '<p style="width: 3000px; max-width: none">wide</p></main>'))
     browser.show(width=NARROW)

@@ -21,7 +21,7 @@ WORLD = {"num_train_epochs": 1}
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_cold_and_a_forked_run_give_the_same_bytes(world: World, processes: int) -> None:
+def test_a_cold_and_a_forked_run_give_identical_bytes(world: World, processes: int) -> None:
     starts: dict[str, Callable[..., Finished]] = {"cold": cold, "forked": alone}
     if processes > 1:
         starts = {"cold": partial(cold_torchrun, processes), "forked": partial(torchrun, processes)}
@@ -39,7 +39,7 @@ def test_a_cold_and_a_forked_run_give_the_same_bytes(world: World, processes: in
     assert said[0] == said[1]
 
 
-def test_settings_that_the_libraries_read_at_their_import_are_for_cold_starts(tmp_path: Path) -> None:
+def test_settings_read_at_import_are_rejected_for_forked_runs(tmp_path: Path) -> None:
     env = environment(tmp_path, HF_ENDPOINT="http://127.0.0.1:1")
     with pytest.raises(ValueError, match=r"^HF_ENDPOINT: read when the libraries are imported"):
         alone(TRAIN, env=env, cwd=tmp_path)

@@ -189,20 +189,20 @@ def private_hub(repositories: dict[str, dict[str, Path]]) -> Iterator[Hub]:
 
 
 @pytest.mark.parametrize("revision", ["main", "v2"])
-def test_revision_and_config_decide_the_content_of_a_dataset(visits: Visits, revision: str) -> None:
+def test_revision_and_config_select_the_content_of_a_dataset(visits: Visits, revision: str) -> None:
     loaded = visits.online.values[revision]
     assert loaded["books"] == [f"books of {revision}"]
     assert loaded["films"] == [f"films of {revision}"]
     assert loaded["plain"] == [f"plain {revision}"]
 
 
-def test_commit_hash_and_streaming_reach_the_same_rows(visits: Visits) -> None:
+def test_commit_hash_and_streaming_give_the_same_rows(visits: Visits) -> None:
     assert visits.online.values["pinned"] == ["plain v2"]
     assert visits.online.values["streamed"] == ["plain v2"]
     assert any(request.status == 206 for request in visits.online.requests)
 
 
-def test_revision_decides_tokenizer_and_weights_of_a_model(visits: Visits) -> None:
+def test_the_revision_selects_tokenizer_and_weights_of_a_model(visits: Visits) -> None:
     first, second = (visits.online.values[revision]["model"] for revision in ("main", "v2"))
     assert first["tokens"] == ["a", "g", "##o", "##o", "##d", "film"]
     assert second["tokens"] == ["a", "good", "film"]
@@ -246,7 +246,7 @@ def test_offline_load_dataset_ignores_the_revision(visits: Visits) -> None:
         ("model information", "RevisionNotFoundError"),
     ],
 )
-def test_what_is_missing_raises_the_clients_own_error(visits: Visits, question: str, error: str) -> None:
+def test_missing_repositories_raise_the_clients_own_error(visits: Visits, question: str, error: str) -> None:
     assert error in visits.online.values["failures"][question]
 
 
@@ -257,7 +257,7 @@ def test_what_is_missing_raises_the_clients_own_error(visits: Visits, question: 
         ("wrong", ("HfHubHTTPError", "HfHubHTTPError")),
     ],
 )
-def test_private_repository_is_refused(
+def test_private_repository_is_rejected(
     private_hub: Hub, tmp_path: Path, token: str | None, errors: tuple[str, str]
 ) -> None:
     private_hub.requests.clear()
@@ -306,7 +306,7 @@ def test_tiny_model_reads_a_full_length_pair(tmp_path: Path, architecture: str, 
     assert output.shape == ((1, 64, 8) if num_labels is None else (1, num_labels))
 
 
-def test_tiny_model_is_reproducible_and_leaves_the_random_state(tmp_path: Path) -> None:
+def test_tiny_model_is_reproducible_and_keeps_the_random_state(tmp_path: Path) -> None:
     import torch
 
     state = torch.get_rng_state()

@@ -39,7 +39,7 @@ def split(**columns: list[list[int]]) -> Split:
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("indices", [[1, 3, 0], [2], [0, 4], [0, 0], [4, 3, 2, 1, 0]], ids=str)
 @pytest.mark.parametrize("columns", [{"input_ids": ROWS}, {"input_ids": ROWS, "token_type_ids": KINDS}], ids=len)
-def test_padding_is_the_tokenizers_own(
+def test_padding_equals_that_of_the_tokenizer(
     side: str, indices: list[int], columns: dict[str, list[list[int]]], tokenizer_folder: Path
 ) -> None:
     tokenizer = load(tokenizer_folder, padding_side=side)
@@ -54,7 +54,7 @@ def test_padding_is_the_tokenizers_own(
     assert labels is not None and labels.tolist() == [LABELS[i] for i in indices]
 
 
-def test_rows_are_padded_with_the_ids_that_are_given() -> None:
+def test_rows_are_padded_with_the_given_ids() -> None:
     columns = split(input_ids=ROWS, token_type_ids=KINDS)
     inputs, _ = collate.padded(columns, Padding(token_id=4, type_id=1), np.array([0, 3]))
     assert inputs["input_ids"][0].tolist() == [2, 5, 3, 4]
@@ -63,7 +63,7 @@ def test_rows_are_padded_with_the_ids_that_are_given() -> None:
 
 @pytest.mark.parametrize("indices", [[1, 3, 0], [2], [0, 0]], ids=str)
 @pytest.mark.parametrize("round_to", [1, 8])
-def test_packed_rows_are_end_to_end_and_the_layout_says_where(indices: list[int], round_to: int) -> None:
+def test_packed_rows_are_concatenated_and_the_layout_has_their_offsets(indices: list[int], round_to: int) -> None:
     form = PackedFormat(pad_token_id=4, padding_position=None, round_to=round_to, longest=6, with_lengths=True)
     inputs, labels = collate.packed(split(input_ids=ROWS, token_type_ids=KINDS), form, np.array(indices))
     layout, rows = inputs["packed"], [ROWS[i] for i in indices]

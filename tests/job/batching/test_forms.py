@@ -62,7 +62,7 @@ def test_in_bf16_on_a_cpu_token_counts_are_rounded_up(tmp_path: Path, monkeypatc
         ({"torch_compile": True}, "--torch_compile would recompile for every batch shape on a CPU"),
     ],
 )
-def test_flags_rule_packing_out(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+def test_flags_that_disable_packing(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     form = chosen(network(tmp_path), tmp_path, **changes)
     assert form.shape == PADDED and str(form) == f"padded: {reason}"
     assert "attention_mask" in form.collate(pairs(SINGLE_LABEL))(np.arange(2))[0]
@@ -126,7 +126,7 @@ def break_attention(monkeypatch: pytest.MonkeyPatch, attend: Callable[..., torch
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("broken", [sequences_see_each_other, window_of_long_rows, wrong_gradient, "positions"])
-def test_a_wrong_packed_form_is_found_and_the_model_is_left_as_it_was(
+def test_a_wrong_packed_forward_pass_is_detected_and_the_model_restored(
     tmp_path: Path, broken: Any, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Accelerator, "mixed_precision", precision)
@@ -167,14 +167,14 @@ def test_on_a_gpu_attention_dropout_in_fp32_is_padded(
     assert packed or "--mixed_precision bf16 or --attention_dropout 0" in str(reason)
 
 
-def test_the_longest_row_of_all_splits_is_among_those_compared() -> None:
+def test_the_comparison_includes_the_longest_row_of_all_splits() -> None:
     short = pairs(SINGLE_LABEL)
     cut = Split(short.tokens.select([4, 5]), short.lengths[4:6], None, np.arange(2))
     split, rows = form_check._sample([cut, short])
     assert split is short and max(LENGTHS) in split.lengths[rows]
 
 
-def test_the_check_leaves_no_gradient_no_random_number_and_the_mode(tmp_path: Path) -> None:
+def test_the_check_leaves_gradients_random_state_and_mode_unchanged(tmp_path: Path) -> None:
     trained = network(tmp_path, dropout=0.5).train()
     before = torch.get_rng_state(), np.random.get_state(legacy=False)
     chosen(trained, tmp_path)
@@ -182,7 +182,7 @@ def test_the_check_leaves_no_gradient_no_random_number_and_the_mode(tmp_path: Pa
     assert trained.training and all(p.grad is None for p in trained.parameters())
 
 
-def test_outputs_that_are_no_numbers_are_not_compared(tmp_path: Path) -> None:
+def test_nan_outputs_are_not_compared(tmp_path: Path) -> None:
     trained = network(tmp_path)
     with torch.no_grad():
         trained.classifier.bias[0] = float("nan")
@@ -210,14 +210,14 @@ def test_a_model_that_reads_its_padding_gets_rows_of_one_length(tmp_path: Path) 
     assert form.shape == EQUAL and str(form) == said
 
 
-def test_it_takes_no_fixed_width(tmp_path: Path) -> None:
+def test_a_model_that_reads_its_padding_rejects_a_fixed_width(tmp_path: Path) -> None:
     with pytest.raises(
         Refused, match="--pad_to_max_length: padding changes the results of FNetForSequenceClassification"
     ):
         chosen(fnet(tmp_path), tmp_path, [replace(pairs(SINGLE_LABEL), pad_to=64)])
 
 
-def test_a_model_that_draws_numbers_is_rejected(tmp_path: Path) -> None:
+def test_a_nondeterministic_model_is_rejected(tmp_path: Path) -> None:
     trained = network(tmp_path)
     trained.classifier.register_forward_pre_hook(lambda module, args: args[0] + torch.rand_like(args[0]))
     with pytest.raises(
@@ -245,7 +245,7 @@ def test_random_hashing_that_differs_between_two_passes_is_rejected(tmp_path: Pa
         forms.choose(used, model, tokenizer(tmp_path), splits, Accelerator(cpu=True))
 
 
-def test_a_model_whose_code_fails_on_the_data_is_rejected_in_one_line(tmp_path: Path) -> None:
+def test_a_model_that_raises_on_the_data_is_rejected_in_one_line(tmp_path: Path) -> None:
     trained = network(tmp_path)
 
     def fails(*args: Any) -> None:
@@ -264,7 +264,7 @@ def test_a_model_whose_code_fails_on_the_data_is_rejected_in_one_line(tmp_path: 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("changes", [{}, {"packing": False}], ids=str)
-def test_the_tokenizers_padding_side_does_not_decide_and_the_one_used_is_saved(
+def test_the_tokenizers_padding_side_is_ignored_and_the_one_used_is_saved(
     tmp_path: Path, side: str, changes: dict[str, Any]
 ) -> None:
     trained, own = network(tmp_path), tokenizer(tmp_path)
@@ -300,7 +300,7 @@ def tokenizer_of(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def test_rows_of_a_table_without_segments_are_packed_too(tmp_path: Path) -> None:
+def test_rows_without_segment_ids_are_packed_too(tmp_path: Path) -> None:
     rows = Dataset.from_dict({"input_ids": [[2, 5, 3], [2, 6, 7, 3]]}).with_format("numpy")
     split = Split(rows, np.array([3, 4], dtype=np.int32), None, np.arange(2))
     assert chosen(network(tmp_path), tmp_path, [split]).packed

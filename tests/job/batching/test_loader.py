@@ -50,7 +50,7 @@ def test_a_lower_limit_gives_more_micro_batches_of_the_same_examples() -> None:
     assert np.array_equal(wide.examples, narrow.examples)
 
 
-def test_nothing_is_drawn() -> None:
+def test_loading_uses_no_random_numbers() -> None:
     before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["pos"], random.getstate()
     prepared(0, 64, Shape("packed"))
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -65,12 +65,12 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
-def test_items_come_in_order_and_to_the_last() -> None:
+def test_all_items_come_in_order() -> None:
     with one_ahead(iter(range(100))) as items:
         assert list(items) == list(range(100))
 
 
-def test_the_next_is_made_while_this_one_is_worked_on_and_no_more_than_the_next() -> None:
+def test_only_the_next_item_is_prepared_ahead() -> None:
     made = [threading.Event() for _ in range(4)]
 
     def items() -> Iterator[int]:
@@ -86,12 +86,12 @@ def test_the_next_is_made_while_this_one_is_worked_on_and_no_more_than_the_next(
         assert made[2].wait(WAIT)
 
 
-def test_it_is_made_by_another_thread() -> None:
+def test_items_are_prepared_by_another_thread() -> None:
     with one_ahead(threading.current_thread() for _ in range(3)) as items:
         assert threading.main_thread() not in set(items)
 
 
-def test_an_error_comes_in_place_of_the_item_that_it_was_raised_for() -> None:
+def test_an_error_is_raised_in_place_of_its_item() -> None:
     def items() -> Iterator[int]:
         yield 0
         yield 1

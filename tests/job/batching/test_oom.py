@@ -70,7 +70,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
         (2, "1", "forward", "", [160]),
     ],
 )
-def test_out_of_memory_gives_the_same_weights_as_starting_with_the_lower_limit(
+def test_after_out_of_memory_the_weights_equal_those_of_a_start_with_the_lower_limit(
     folder: Path, tmp_path: Path, processes: int, rank: str, where: str, message: str, halved: list[int]
 ) -> None:
     """On two processes only one runs out of memory, and both halve: else the other would hang in the all-reduce."""
@@ -144,7 +144,7 @@ def test_an_evaluation_out_of_memory_is_retried_and_keeps_the_lower_limit(
         (MemoryError(), False),
     ],
 )
-def test_words_for_a_full_memory(error: Exception, counts: bool) -> None:
+def test_messages_that_mean_out_of_memory(error: Exception, counts: bool) -> None:
     assert oom.is_out_of_memory(error) == counts
 
 

@@ -114,7 +114,7 @@ PROMISES = [
 
 
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda p: p.__name__)
-def test_any_step_keeps_the_promise(promise: Callable[[Step, Plan], None]) -> None:
+def test_any_plan_of_a_step_has_the_promised_properties(promise: Callable[[Step, Plan], None]) -> None:
     @given(steps())
     def kept(step: Step) -> None:
         promise(step, step.plan())
@@ -167,7 +167,7 @@ BROKEN = [
         (dealt_in_order_of_length, no_process_waits_longer_than_one_micro_batch, PADDED),
     ],
 )
-def test_a_broken_plan_is_noticed(
+def test_a_broken_plan_is_detected(
     broken: Callable[[Plan], Plan], promise: Callable[[Step, Plan], None], shape: Shape
 ) -> None:
     step = replace(LONG_AND_SHORT, shape=shape)
@@ -177,7 +177,7 @@ def test_a_broken_plan_is_noticed(
         promise(step, broken(plan))
 
 
-def test_micro_batches_cut_in_order_of_length_would_differ_by_more_than_an_example() -> None:
+def test_micro_batches_sliced_by_length_would_differ_by_more_than_one_example() -> None:
     step = replace(LONG_AND_SHORT, shape=PACKED, max_tokens=500)
     unequal = [[MicroBatch(np.arange(4))], [MicroBatch(np.arange(4, 10))]]
     with pytest.raises(AssertionError):
@@ -209,7 +209,7 @@ def test_packed_micro_batches_keep_the_limit_when_they_are_rounded_up(step: Step
         assert rounded_up(int(step.lengths[micro.indices].sum())) <= max(step.max_tokens, longest)
 
 
-def test_a_process_without_an_example_takes_part_with_weight_0() -> None:
+def test_a_process_without_examples_participates_with_weight_0() -> None:
     step = Step(np.arange(3), np.array([5, 4, 3], dtype=np.int32), 64, 8)
     plan = step.plan()
     weights = sorted(m.weight for m in chain(*plan))
@@ -222,7 +222,7 @@ def test_a_process_without_an_example_takes_part_with_weight_0() -> None:
 
 
 @given(steps(), st.integers(1, 9), st.integers(0, 500))
-def test_hardware_changes_the_cut_but_not_the_examples(step: Step, world: int, more: int) -> None:
+def test_hardware_changes_the_micro_batches_but_not_the_examples(step: Step, world: int, more: int) -> None:
     other = replace(step, world=world, max_tokens=step.max_tokens + more, overhead=step.overhead + more)
 
     def examples(plan: Plan) -> list[int]:
@@ -318,7 +318,7 @@ EPOCHS = {"size": st.integers(1, 200), "batch_size": st.integers(1, 50), "seed":
 
 
 @given(**EPOCHS, epoch=st.integers(0, 5))
-def test_an_epoch_is_every_example_once_in_batches_of_one_size_but_the_last(
+def test_an_epoch_has_every_example_once_in_batches_of_one_size_but_the_last(
     size: int, batch_size: int, seed: int, epoch: int
 ) -> None:
     per_epoch = planner.steps_per_epoch(size, batch_size)
@@ -330,7 +330,7 @@ def test_an_epoch_is_every_example_once_in_batches_of_one_size_but_the_last(
 
 
 @given(**EPOCHS, steps=st.integers(0, 40), start=st.integers(0, 40))
-def test_a_run_taken_up_at_any_step_sees_the_same_batches(
+def test_a_run_resumed_at_any_step_sees_the_same_batches(
     size: int, batch_size: int, seed: int, steps: int, start: int
 ) -> None:
     whole = [b.tolist() for b in planner.global_batches(size, batch_size, seed, steps)]
@@ -341,7 +341,7 @@ def test_a_run_taken_up_at_any_step_sees_the_same_batches(
     assert alone == whole
 
 
-def test_the_order_of_an_epoch_is_on_record() -> None:
+def test_the_order_of_an_epoch_matches_the_recorded_one() -> None:
     """Another order would be another run for everyone who repeats one."""
     assert planner.epoch_order(8, seed=42, epoch=0).tolist() == [3, 4, 2, 7, 6, 1, 5, 0]
     np.random.seed(1)
@@ -356,7 +356,7 @@ def test_epochs_and_seeds_are_ordered_differently(seed: int, epoch: int) -> None
     assert order != list(range(100))
 
 
-def test_a_global_batch_is_no_biased_sample_of_lengths() -> None:
+def test_a_global_batch_is_an_unbiased_sample_of_lengths() -> None:
     """Means of batches scatter as those of random draws do; sorted by length first, they would scatter 5 times more."""
     lengths = np.sort(np.random.default_rng(0).lognormal(4.5, 0.9, 3200))
     expected = lengths.std() / np.sqrt(32)
@@ -377,7 +377,7 @@ def shapes(plan: list[list[np.ndarray]]) -> list[tuple[int, ...]]:
 
 
 @given(LENGTHS, st.integers(1, 300), st.integers(1, 9), SHAPES)
-def test_evaluation_takes_each_example_once_within_memory(
+def test_evaluation_has_each_example_once_within_memory(
     lengths: np.ndarray, max_tokens: int, world: int, shape: Shape
 ) -> None:
     plan = planner.plan_evaluation(lengths, max_tokens, world, shape)
@@ -398,7 +398,7 @@ def test_evaluation_micro_batches_do_not_depend_on_the_number_of_processes(
     assert shapes(one) == shapes(planner.plan_evaluation(lengths, max_tokens, world, shape))
 
 
-def test_dealing_before_cutting_would_make_them_depend_on_it() -> None:
+def test_evaluation_sharded_before_batching_would_depend_on_the_number_of_processes() -> None:
     lengths = np.arange(40, 0, -1)
     order = np.argsort(-lengths, kind="stable")
     dealt = [
@@ -409,6 +409,6 @@ def test_dealing_before_cutting_would_make_them_depend_on_it() -> None:
 
 
 @given(LENGTHS, st.integers(1, 300), st.integers(2, 9))
-def test_evaluation_is_shared_evenly(lengths: np.ndarray, max_tokens: int, world: int) -> None:
+def test_evaluation_is_balanced_between_processes(lengths: np.ndarray, max_tokens: int, world: int) -> None:
     counts = [len(hand) for hand in planner.plan_evaluation(lengths, max_tokens, world)]
     assert max(counts) - min(counts) <= 1

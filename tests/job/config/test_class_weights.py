@@ -15,7 +15,7 @@ from job.errors import Refused
 ANSWERS = Task(SINGLE_LABEL, ("no", "yes", "1"))
 
 
-def test_every_way_to_write_them_gives_the_same_and_config_yaml_repeats_it(tmp_path: Path) -> None:
+def test_class_weights_may_be_written_in_several_ways_and_config_yaml_repeats_them(tmp_path: Path) -> None:
     expected = {"no": 1.0, "yes": 20.0, "1": 0.5}
     weights, recipe = tmp_path / "weights.yaml", tmp_path / "own.yaml"
     weights.write_text("no: 1\nyes: 2e1\n1: .5\n")
@@ -30,7 +30,7 @@ def test_every_way_to_write_them_gives_the_same_and_config_yaml_repeats_it(tmp_p
     task_settings.check(parsed, ANSWERS)
 
 
-def test_other_weights_are_another_run_but_not_another_order() -> None:
+def test_changing_class_weights_starts_a_new_run_with_the_same_data_order() -> None:
     one, same, other = (
         Config(training=Training(class_weights=weights))
         for weights in ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}, {"a": 1.0, "b": 2.5})
@@ -56,6 +56,6 @@ def test_weights_that_do_not_fit_the_task_are_rejected(weights: str | dict[str, 
     task_settings.check(Config(training=Training(class_weights=weights, do_train=False)), task)
 
 
-def test_balanced_fits_every_task_of_one_class_a_row() -> None:
+def test_balanced_fits_every_single_label_task() -> None:
     class_weights.check_task("balanced", ANSWERS)
     class_weights.check("balanced", "single_label_classification")

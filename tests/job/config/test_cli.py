@@ -27,9 +27,7 @@ def refusal(argv: list[str]) -> str:
     return str(caught.value)
 
 
-def test_help_shows_every_flag_and_says_what_it_does(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_describes_every_flag(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "90")
     with pytest.raises(SystemExit) as end:
         config.parse(["--help"])
@@ -39,13 +37,13 @@ def test_help_shows_every_flag_and_says_what_it_does(
     assert sorted(described) == sorted(config.fields())
 
 
-def test_no_words_mean_the_demo() -> None:
+def test_with_no_arguments_the_demo_runs() -> None:
     assert config.parse([]) == config.load_recipe("demo") == config.parse(["demo"])
     assert (config.run_name([]), config.run_name(["mrpc"]), config.run_name(["a/my.yaml"])) == ("demo", "mrpc", "my")
     assert config.run_name(["--seed", "1"]) == "run"
 
 
-def test_flags_beat_the_recipe_and_the_recipe_beats_the_defaults() -> None:
+def test_flags_override_the_recipe_and_the_recipe_overrides_defaults() -> None:
     parsed = config.parse(["mrpc", "--learning_rate", "3e-5", "--metrics", "f1"])
     assert (Config().training.learning_rate, parsed.training.learning_rate) == (5e-5, 3e-5)
     assert (Config().training.num_train_epochs, parsed.training.num_train_epochs) == (3.0, 5.0)
@@ -53,7 +51,7 @@ def test_flags_beat_the_recipe_and_the_recipe_beats_the_defaults() -> None:
     assert config.differing_settings(parsed, config.load_recipe("mrpc")) == ["learning_rate", "metrics"]
 
 
-def test_flags_alone_start_from_the_defaults() -> None:
+def test_flags_without_a_recipe_start_from_the_defaults() -> None:
     assert config.parse(["--seed", "7"]) == config.from_dict({"seed": 7})
 
 
@@ -63,7 +61,7 @@ def test_switches_have_an_off_form(off: str) -> None:
     assert not config.parse([off]).training.do_train
 
 
-def test_an_optional_setting_is_unset_by_the_word_none(tmp_path: Path) -> None:
+def test_an_optional_setting_is_unset_by_none(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("max_steps: 5\n")
     assert config.parse([str(tmp_path / "own.yaml"), "--max_steps", "None"]).training.max_steps is None
 
@@ -77,7 +75,7 @@ def test_the_embedded_data_set_is_not_shadowed_by_a_folder_of_its_name(
 
 
 @pytest.mark.parametrize("name", sorted(config.NOT_OURS))
-def test_flags_of_other_scripts_are_answered_with_ours(name: str) -> None:
+def test_flags_of_other_scripts_are_answered_with_our_equivalent(name: str) -> None:
     message = refusal([f"--{name}", "1"])
     assert message == f"unknown flag --{name}: use {config.NOT_OURS[name]}"
     ours = re.findall(r"--(\w+)", config.NOT_OURS[name])
@@ -85,7 +83,7 @@ def test_flags_of_other_scripts_are_answered_with_ours(name: str) -> None:
 
 
 @given(st.sampled_from(sorted(config.fields())), st.data())
-def test_a_letter_left_out_is_answered_with_the_flag(name: str, data: st.DataObject) -> None:
+def test_a_misspelt_flag_is_answered_with_the_nearest(name: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(name) - 1))
     typed = name[:at] + name[at + 1 :]
     if typed not in config.fields() and typed not in config.NOT_OURS:
@@ -134,13 +132,13 @@ def test_each_kind_of_error_of_the_parser_is_one_line(
     assert boxes[0].strip().startswith(kind)  # the parser's own, not a check before it
 
 
-def test_an_error_of_no_known_kind_shows_what_the_parser_says() -> None:
+def test_an_unknown_parser_error_is_shown_unchanged() -> None:
     assert cli._one_line(" Odd \n ---- \n It is so. \n") == "it is so; --help lists the flags"
     assert cli._one_line("Odd\n") == "odd; --help lists the flags"
     assert cli._one_line("") == "the command line cannot be read; --help lists the flags"
 
 
-def test_the_parser_is_the_version_whose_messages_are_read() -> None:
+def test_the_parser_has_the_version_whose_messages_we_parse() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (pinned,) = (name for name in project["dependencies"] if name.startswith("tyro"))
     assert pinned == f"tyro=={metadata.version('tyro')}"
@@ -161,7 +159,7 @@ def test_any_command_line_is_parsed_or_rejected_in_one_line(argv: list[str]) -> 
         assert len(str(error).splitlines()) == 1  # noqa: PT017
 
 
-def test_the_terminals_width_neither_changes_a_message_nor_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_do_not_depend_on_the_terminals_width(monkeypatch: pytest.MonkeyPatch) -> None:
     messages = []
     for width in ("20", "200"):
         monkeypatch.setenv("COLUMNS", width)
@@ -172,14 +170,14 @@ def test_the_terminals_width_neither_changes_a_message_nor_is_changed(monkeypatc
     assert "COLUMNS" not in os.environ
 
 
-def test_a_message_is_the_same_where_the_terminal_has_no_utf8() -> None:
+def test_messages_are_the_same_without_utf8() -> None:
     program = "from job import config; config.parse(['--seed', 'x'])"
     environ = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}
     shown = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True)
     assert shown.stderr.splitlines()[-1] == "job.errors.Refused: --seed takes an integer, not 'x'"
 
 
-def test_a_login_node_needs_no_library_of_training() -> None:
+def test_a_login_node_needs_no_training_library() -> None:
     modules = "job.config, job.checks, job.runtime.environment, job.data.columns, job.data.readers"
     program = f"import {modules}, json, sys; job.config.parse(['mrpc']); print(json.dumps(sorted(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -195,7 +193,7 @@ def test_a_login_node_needs_no_library_of_training() -> None:
         ("--do_eval False", False), ("--do_eval=false", False), ("--no_do_eval", False), ("--do_eval 0", False),
     ],
 )  # fmt: skip
-def test_a_switch_may_have_a_value_as_other_tools_write_it(words: str, evaluated: bool) -> None:
+def test_a_switch_may_have_an_explicit_value(words: str, evaluated: bool) -> None:
     parsed = config.parse([*words.split(), "--seed", "7"])
     assert (parsed.training.do_eval, parsed.training.seed) == (evaluated, 7)
 
@@ -208,12 +206,12 @@ def test_a_switch_may_have_a_value_as_other_tools_write_it(words: str, evaluated
         ("--no_greater_is_better", False), ("--greater_is_better None", None),
     ],
 )  # fmt: skip
-def test_so_may_one_that_may_be_unset(words: str, greater: bool | None) -> None:
+def test_an_optional_switch_may_have_an_explicit_value(words: str, greater: bool | None) -> None:
     parsed = config.parse([*words.split(), "--seed", "7"])
     assert (parsed.evaluation.greater_is_better, parsed.training.seed) == (greater, 7)
 
 
 @pytest.mark.parametrize("words", ["--do_eval maybe", "--greater_is_better maybe", "--greater_is_better=maybe"])
-def test_a_value_that_is_no_switch_is_refused(words: str) -> None:
+def test_a_value_that_is_not_boolean_is_rejected_for_a_switch(words: str) -> None:
     with pytest.raises(Refused, match="maybe"):
         config.parse(words.split())

@@ -54,14 +54,14 @@ def configs() -> st.SearchStrategy[Config]:
         ("eval_strategy: no", "eval_strategy", "no"),
     ],
 )
-def test_yaml_values_become_the_fields_type(line: str, name: str, value: object, tmp_path: Path) -> None:
+def test_yaml_values_are_converted_to_the_fields_type(line: str, name: str, value: object, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(line)
     read = config.as_dict(config.load_recipe(str(tmp_path / "own.yaml")))[name]
     assert (read, type(read)) == (value, type(value))
 
 
 @given(configs())
-def test_any_configuration_survives_config_yaml(written: Config) -> None:
+def test_any_configuration_round_trips_through_config_yaml(written: Config) -> None:
     values = yaml.safe_load(config.to_yaml(written))
     assert not {"output_dir", "resume_from_checkpoint"} & set(values)
     run = dataclasses.replace(written.run, output_dir=None, resume_from_checkpoint="auto")
@@ -70,7 +70,7 @@ def test_any_configuration_survives_config_yaml(written: Config) -> None:
 
 
 @given(configs(), configs())
-def test_differing_settings_are_those_that_change_the_result(one: Config, other: Config) -> None:
+def test_only_settings_that_change_the_result_count_as_differing(one: Config, other: Config) -> None:
     a, b = config.as_dict(one), config.as_dict(other)
     differing = config.differing_settings(one, other)
     assert {name for name in a if a[name] != b[name] and CHANGES_RESULT[name]} == set(differing)

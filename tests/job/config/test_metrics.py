@@ -17,7 +17,7 @@ def test_the_table_names_every_folder_of_metrics() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=str)
-def test_the_number_that_decides_is_among_the_defaults(kind: Kind) -> None:
+def test_the_default_metric_for_best_model_is_among_the_default_metrics(kind: Kind) -> None:
     assert kind.usual_number in metrics.numbers(metrics.defaults(kind))
     assert set(metrics.defaults(kind)) <= set(metrics.fitting(kind))
 

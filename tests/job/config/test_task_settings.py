@@ -40,9 +40,7 @@ def test_label_smoothing_needs_one_class_per_row(task: Task) -> None:
         (SCORE, "rmse", ("pearsonr",), "choose one of loss, pearsonr; add --metrics pearsonr rmse"),
     ],
 )
-def test_the_number_that_decides_must_be_computed_of_the_task(
-    task: Task, best: str, metrics: tuple[str, ...], said: str
-) -> None:
+def test_metric_for_best_model_must_fit_the_task(task: Task, best: str, metrics: tuple[str, ...], said: str) -> None:
     config = Config(evaluation=Evaluation(metrics=metrics, metric_for_best_model=best))
     assert refusal(config, task).endswith(said)
     task_settings.check(Config(config.model, config.data, Training(do_train=False), config.evaluation), task)
@@ -52,11 +50,13 @@ def test_the_number_that_decides_must_be_computed_of_the_task(
     ("task", "best", "metrics"),
     [(TWO, "f1", ()), (TWO, "eval_loss", ()), (TAGS, "eval_f1_micro", ()), (TWO, "own", ("/my/metric",))],
 )
-def test_a_number_that_is_computed_or_may_be_is_taken(task: Task, best: str, metrics: tuple[str, ...]) -> None:
+def test_known_and_custom_metrics_are_accepted_for_the_best_model(
+    task: Task, best: str, metrics: tuple[str, ...]
+) -> None:
     task_settings.check(Config(evaluation=Evaluation(metrics=metrics, metric_for_best_model=best)), task)
 
 
-def test_f1_is_about_the_second_of_two_classes_or_the_one_that_is_asked_for() -> None:
+def test_f1_is_for_the_second_class_unless_another_is_positive() -> None:
     asked = Config(evaluation=Evaluation(positive_label="hate"))
     assert task_settings.positive_class(Config(), TWO) == 1
     assert task_settings.positive_class(asked, TWO) == 0
@@ -64,7 +64,7 @@ def test_f1_is_about_the_second_of_two_classes_or_the_one_that_is_asked_for() ->
     assert task_settings.positive_class(Config(evaluation=Evaluation(metrics=("accuracy",))), TWO) is None
 
 
-def test_a_positive_label_that_is_no_class_or_does_nothing_is_refused() -> None:
+def test_an_unknown_or_unused_positive_label_is_rejected() -> None:
     asked = Config(evaluation=Evaluation(positive_label="hat"))
     assert refusal(asked, TWO) == "--positive_label hat is not a class: choose one of hate, nothate"
     for task in (THREE, TAGS, SCORE):

@@ -34,7 +34,7 @@ def test_usual_names_are_recognised_in_any_order(there: list[str], expected: Col
     assert choose(there[::-1]) == expected
 
 
-def test_names_given_beat_names_recognised() -> None:
+def test_given_names_override_recognised_ones() -> None:
     there = ["text", "label", "body", "stars"]
     assert choose(there, ("body", "text"), "stars") == Columns(("body", "text"), "stars")
 
@@ -81,7 +81,7 @@ def test_a_column_named_as_text_is_not_taken_for_the_label() -> None:
         ),
     ],
 )
-def test_doubt_is_refused_with_the_columns_there_are(
+def test_ambiguity_is_rejected_with_a_list_of_columns(
     there: list[str], text: tuple[str, ...], label: str | None, message: str
 ) -> None:
     assert refusal(there, text, label) == message
@@ -97,11 +97,11 @@ def test_a_pair_is_two_columns() -> None:
     assert "text" in refusal(["text", "label"], ("text", "text"))
 
 
-def test_a_column_there_twice_is_not_chosen_between() -> None:
+def test_a_duplicate_column_is_rejected() -> None:
     assert "text" in refusal(["text", "text", "label"], ("text",))
 
 
-def test_an_optional_label_is_left_out_only_where_none_can_be_meant() -> None:
+def test_an_optional_label_is_omitted_only_if_no_column_can_be_it() -> None:
     optional = Request(label_required=False)
     assert columns.choose(["id", "text"], optional, "a.csv") == Columns(("text",), None)
     assert columns.choose(["label", "text"], optional, "a.csv") == Columns(("text",), "label")
@@ -122,7 +122,7 @@ def test_other_splits_have_the_columns_of_the_training_data() -> None:
         assert str(caught.value) == message
 
 
-def test_a_test_set_without_the_label_of_the_training_data_is_predicted_which_is_noted() -> None:
+def test_a_test_set_without_labels_is_predicted_with_a_note() -> None:
     there = ["sentence1", "sentence2", "category"]
     asked = columns.request(config.Data(), "test", TRAINED)
     chosen = columns.choose(there, asked, "b.csv")
@@ -135,7 +135,7 @@ def test_a_test_set_without_the_label_of_the_training_data_is_predicted_which_is
         columns.choose(there, columns.request(named, "test", TRAINED), "b.csv")
 
 
-def test_the_second_text_of_a_pair_that_training_did_not_have_is_noted() -> None:
+def test_a_second_text_column_that_training_did_not_have_is_noted() -> None:
     there = ["text", "text_pair", "label"]
     asked = columns.request(config.Data(), "validation", Columns(("text",), "label"))
     chosen = columns.choose(there, asked, "b.csv")
@@ -145,7 +145,7 @@ def test_the_second_text_of_a_pair_that_training_did_not_have_is_noted() -> None
     ]
 
 
-def test_without_a_label_no_column_is_one() -> None:
+def test_without_a_label_every_column_is_text() -> None:
     data = config.Data(no_label=True)
     there = ["text", "category", "label"]
     assert columns.choose(there, columns.request(data, "test"), "b.csv") == Columns(("text",), None)

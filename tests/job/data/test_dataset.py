@@ -54,7 +54,7 @@ def ids(split: dataset.Split, column: str = "input_ids") -> list[list[int]]:
 
 
 @pytest.mark.usefixtures("datasets_cache")
-def test_tokens_are_those_of_each_text_alone(tmp_path: Path, tokenizer: Any) -> None:
+def test_tokens_equal_those_of_each_text_alone(tmp_path: Path, tokenizer: Any) -> None:
     read = prepared(write(tmp_path / "a.csv", text=TEXTS, label=LABELS), tokenizer)
     alone = [tokenizer(text, truncation=True, max_length=MAX_LENGTH)["input_ids"] for text in TEXTS]
     assert read.train is not None
@@ -68,7 +68,7 @@ def test_tokens_are_those_of_each_text_alone(tmp_path: Path, tokenizer: Any) -> 
 
 
 @pytest.mark.usefixtures("datasets_cache")
-def test_pairs_are_tokenised_together_and_say_which_is_which(tmp_path: Path, tokenizer: Any) -> None:
+def test_pairs_are_tokenised_together_with_segment_ids(tmp_path: Path, tokenizer: Any) -> None:
     other = TEXTS[::-1]
     read = prepared(write(tmp_path / "a.csv", sentence1=TEXTS, sentence2=other, label=LABELS), tokenizer)
     alone = [tokenizer([a], [b], truncation=True, max_length=MAX_LENGTH) for a, b in zip(TEXTS, other, strict=True)]
@@ -111,7 +111,7 @@ def test_text_is_tokenised_once_for_all_processes_and_runs(
 
 @pytest.mark.usefixtures("datasets_cache")
 @pytest.mark.parametrize("change", ["max_length", "one letter of the text", "tokenizer", "columns"])
-def test_what_changes_the_tokens_misses_the_cache(
+def test_settings_that_change_the_tokens_miss_the_cache(
     change: str, tmp_path: Path, tokenizer_folder: Path, tokenizer: Any, rows_tokenised: list[int]
 ) -> None:
     columns = {"text": TEXTS, "label": LABELS, "other": TEXTS[::-1]}
@@ -130,7 +130,7 @@ def test_what_changes_the_tokens_misses_the_cache(
     assert sum(rows_tokenised) == len(TEXTS)
 
 
-def test_a_tokenizer_that_keeps_the_end_of_a_text_is_another_tokenizer(tokenizer_folder: Path) -> None:
+def test_the_truncation_side_changes_the_tokenizer_digest(tokenizer_folder: Path) -> None:
     """Its tokens differ where a text is truncated, so it must not reuse the first one's cache."""
     right, left = load(tokenizer_folder), load(tokenizer_folder, truncation_side="left")
     cut = [t("good bad film", truncation=True, max_length=4)["input_ids"] for t in (right, left)]
@@ -139,7 +139,7 @@ def test_a_tokenizer_that_keeps_the_end_of_a_text_is_another_tokenizer(tokenizer
 
 
 @pytest.mark.parametrize(("size", "limit"), [(100, 10), (100, 99), (7, 1), (5, 5), (5, 9), (5, None)])
-def test_a_subset_is_the_tutorials_own(size: int, limit: int | None) -> None:
+def test_a_subset_equals_that_of_the_tutorial(size: int, limit: int | None) -> None:
     from datasets import Dataset
 
     shuffled = Dataset.from_dict({"i": range(size)}).shuffle(seed=42)["i"]
@@ -166,7 +166,7 @@ def test_the_subset_does_not_define_the_classes(tmp_path: Path, tokenizer: Any) 
 
 
 @pytest.mark.usefixtures("datasets_cache")
-def test_without_training_the_models_classes_are_taken(tmp_path: Path, tokenizer: Any) -> None:
+def test_without_training_the_models_classes_are_used(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.csv", text=["x", "y"], label=["neg", "pos"])
     given = config.from_dict({"validation_file": path, "do_train": False})
     read = dataset.prepare(given, tokenizer, Task(SINGLE_LABEL, ("pos", "neg")), MAX_LENGTH)
@@ -222,7 +222,7 @@ def test_a_training_row_without_tokens_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("datasets_cache")
-def test_what_is_only_predicted_needs_no_other_data(tmp_path: Path, tokenizer: Any) -> None:
+def test_prediction_needs_no_other_data(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.csv", text=["x", ""])
     asked = config.from_dict({"test_file": path, "train_file": "no.csv", "do_train": False, "do_eval": False})
     read = dataset.prepare(asked, tokenizer, Task(SINGLE_LABEL, ("pos", "neg")), MAX_LENGTH)
@@ -256,7 +256,7 @@ def jsonl(*rows: Any) -> bytes:
     ],
     ids=["no rows", "short row", "text is a number", "half a surrogate pair", "latin-1", "no parquet"],
 )
-def test_a_file_that_cannot_be_used_is_refused_on_one_line(
+def test_an_unusable_file_is_rejected_in_one_line(
     name: str, content: bytes, expected: Callable[[str], str | None], tmp_path: Path, tokenizer: Any
 ) -> None:
     path = tmp_path / name
@@ -280,7 +280,7 @@ def test_parquet_keeps_types_and_categories(tmp_path: Path, tokenizer: Any) -> N
 
 
 @pytest.mark.usefixtures("datasets_cache")
-def test_how_a_file_was_read_is_said(tmp_path: Path, tokenizer: Any) -> None:
+def test_the_log_says_how_a_file_was_read(tmp_path: Path, tokenizer: Any) -> None:
     (tmp_path / "a.csv").write_text('id,text,label\n1,x,a\n2,y,b\n"3\n",z,a\n4,"v\nw","b"\n5,v,a\n')
     (tmp_path / "b.tsv").write_text('text\tlabel\nx\ta\n"y"\tb\n"u v"\tb\n')
     read = dataset.prepare(
@@ -297,7 +297,7 @@ def test_how_a_file_was_read_is_said(tmp_path: Path, tokenizer: Any) -> None:
 
 
 @pytest.mark.usefixtures("datasets_cache")
-def test_a_number_has_no_best_classes(tmp_path: Path, tokenizer: Any) -> None:
+def test_regression_has_no_top_k(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.csv", text=["x", "y"], label=["1.5", "2.5"])
     with pytest.raises(Refused, match="--top_k does not apply to regression, which has no classes"):
         prepared(path, tokenizer, top_k=2)

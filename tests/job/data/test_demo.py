@@ -77,14 +77,14 @@ def rows(built: Built) -> list[Row]:
     ]
 
 
-def test_the_bytes_are_the_recorded_ones(built: Built) -> None:
+def test_the_bytes_match_the_recorded_digests(built: Built) -> None:
     installed = {library: metadata.version(library) for library in RECORDED_WITH}
     if installed != RECORDED_WITH:
         pytest.skip(f"recorded with other versions: {dict(RECORDED_WITH.items() - installed.items())}")
     assert {split: sha256(path) for split, path in built[0]["paths"].items()} == GOLDEN
 
 
-def test_two_processes_at_once_get_the_same_whole_files_and_leave_nothing_else(built: Built, cache: Path) -> None:
+def test_two_processes_at_once_get_the_same_complete_files_and_leave_nothing_else(built: Built, cache: Path) -> None:
     assert built[0]["paths"] == built[1]["paths"]
     folder = Path(built[0]["paths"]["train"]).parent
     assert list(cache.iterdir()) == [folder]
@@ -96,7 +96,7 @@ def test_no_library_is_imported(built: Built) -> None:
     assert IMPORT_NAMES.isdisjoint(built[0]["modules"])
 
 
-def test_every_library_has_about_the_rows_wanted_of_it(rows: list[Row]) -> None:
+def test_every_library_has_about_the_requested_number_of_rows(rows: list[Row]) -> None:
     for split, wanted in demo.ROWS.items():
         for library in demo.LIBRARIES:
             found = sum((row.label, row.split) == (library, split) for row in rows)
@@ -114,7 +114,7 @@ def test_no_text_names_a_library(rows: list[Row]) -> None:
         assert not {"np", "pd", "plt", "mpl", "nx", "sp"} & set(row.text.replace(".", " ").split()), row
 
 
-def test_no_text_stands_in_both_splits_or_under_two_labels_or_twice(rows: list[Row]) -> None:
+def test_no_text_is_in_both_splits_or_has_two_labels_or_occurs_twice(rows: list[Row]) -> None:
     assert len({demo.key(row.text) for row in rows}) == len(rows)
 
 
@@ -123,7 +123,7 @@ def test_no_text_is_too_short_or_has_line_breaks(rows: list[Row]) -> None:
     assert all(row.text.split() == row.text.split(" ") for row in rows)
 
 
-def test_siblings_of_one_file_stay_on_one_side() -> None:
+def test_texts_of_one_file_are_in_one_split() -> None:
     files = [[f"{'abc'[of % 3] * (of // 3 + 1)} {'x' * (i + 1)}" for i in range(40)] for of in range(60)]
     dealt = demo.deal("numpy", files)
     sides = [{row.split for row in dealt if row.text in texts} for texts in files]
@@ -132,7 +132,7 @@ def test_siblings_of_one_file_stay_on_one_side() -> None:
     assert {split: sum(row.split == split for row in dealt) for split in demo.ROWS} == demo.ROWS
 
 
-def test_no_file_is_read_that_is_not_needed() -> None:
+def test_only_needed_files_are_read() -> None:
     def endless() -> object:
         for of in range(10**9):
             yield [f"{'y' * of} {'x' * i}" for i in range(1, 40)]
@@ -140,7 +140,7 @@ def test_no_file_is_read_that_is_not_needed() -> None:
     assert len(demo.deal("numpy", endless())) == sum(demo.ROWS.values())  # type: ignore[arg-type]
 
 
-def test_a_text_of_two_labels_is_dropped_and_of_one_label_kept_once() -> None:
+def test_a_text_with_two_labels_is_dropped_and_duplicates_are_kept_once() -> None:
     shared, own = "Return the Mean of 3 axes.", "Draw it."
     numpy = demo.deal("numpy", [[shared], [own, own.upper()]])
     pandas = demo.deal("pandas", [["return the mean of 4 axes"]])
@@ -158,7 +158,7 @@ def test_a_text_of_two_labels_is_dropped_and_of_one_label_kept_once() -> None:
         ("a lone \ud800 surrogate", "a lone ? surrogate"),
     ],
 )
-def test_names_are_masked_whoever_they_belong_to(written: str, shown: str) -> None:
+def test_names_of_every_library_are_masked(written: str, shown: str) -> None:
     assert demo.masked(written) == shown
 
 
@@ -196,12 +196,12 @@ def test_docstrings_come_in_source_order_and_line_ends_do_not_matter() -> None:
     assert unix == windows == ["Module.", "Class A.", "F.", "G, \\odd.", "H."]
 
 
-def test_a_file_that_cannot_be_parsed_is_refused_not_skipped() -> None:
+def test_a_file_that_cannot_be_parsed_is_rejected_not_skipped() -> None:
     with pytest.raises(Refused, match=r"^dataset docstrings cannot read a/b\.py \(not valid Python: .*--force"):
         list(demo.docstrings("a/b.py", b"def f(:\n"))
 
 
-def test_a_missing_library_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_library_is_rejected_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "LIBRARIES", ("numpy", "no-such-library"))
     with pytest.raises(Refused) as refusal:
         demo.files(tmp_path)
@@ -220,7 +220,7 @@ def test_other_versions_get_another_folder() -> None:
     assert demo.fingerprint(RECORDED_WITH) != demo.fingerprint(newer)
 
 
-def test_who_loses_the_race_keeps_the_winners_files(tmp_path: Path) -> None:
+def test_the_second_of_two_writers_uses_the_files_of_the_first(tmp_path: Path) -> None:
     folder = tmp_path / "docstrings-0"
     demo.publish([Row("first", "numpy", "train")], folder)
     demo.publish([Row("second", "numpy", "train")], folder)
@@ -228,7 +228,7 @@ def test_who_loses_the_race_keeps_the_winners_files(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_build_that_dies_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_killed_build_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def full_disk(path: Path, rows: list[Row]) -> None:
         path.write_text("half")
         raise OSError("No space left on device")
@@ -239,7 +239,7 @@ def test_a_build_that_dies_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_cache_is_refused_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_rejected_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "corpus", list)
     demo.files(tmp_path)["train"].unlink()
     with pytest.raises(Refused, match=r"^dataset docstrings: files are missing in .*: delete this folder"):

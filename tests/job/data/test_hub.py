@@ -97,7 +97,9 @@ def online(served: tuple[Hub, Path]) -> list[Finished]:
     return train(served, MAIN, V1, PAIRS, *({**changes, "output_dir": "refused"} for changes, _ in REFUSED))
 
 
-def test_revision_decides_data_and_model_online_and_offline(served: tuple[Hub, Path], online: list[Finished]) -> None:
+def test_the_revision_selects_data_and_model_online_and_offline(
+    served: tuple[Hub, Path], online: list[Finished]
+) -> None:
     running, folder = served
     for done in online[:2]:
         done.expect(0)
@@ -137,14 +139,14 @@ def test_a_configuration_with_pairs_is_read_by_name(served: tuple[Hub, Path], on
 
 
 @pytest.mark.parametrize("number", range(len(REFUSED)), ids=lambda number: str(REFUSED[number][0]))
-def test_what_the_hub_does_not_have_is_refused_by_name(online: list[Finished], number: int) -> None:
+def test_repositories_missing_from_the_hub_are_rejected_by_name(online: list[Finished], number: int) -> None:
     done = online[3 + number].expect(2)
     assert len(done.errors) == 1
     assert REFUSED[number][1] in done.errors[0]
     assert "Traceback" not in done.stderr
 
 
-def test_endpoint_and_token_come_from_dotenv_and_the_environment_wins(tmp_path: Path) -> None:
+def test_endpoint_and_token_come_from_dotenv_unless_set_in_the_environment(tmp_path: Path) -> None:
     repositories = {"datasets/acme/reviews": {"main": data_set(tmp_path / "data", "good", "bad")}}
     tiny_model(tmp_path / "model", num_labels=None)
     arguments = ["--model_name_or_path", "model", "--dataset_name", "acme/reviews", "--dataset_config_name", "films",

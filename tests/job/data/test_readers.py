@@ -71,7 +71,7 @@ def write_csv(path: Path, names: list[str], rows: list[list[str]], how: tuple[in
     st.sampled_from(["utf-8", "utf-8-sig"]),
 )
 @example("a.csv", (["text", "label"], [["007", "NA"], ["", 'a,"b"\n\r\nc']]), (csv.QUOTE_MINIMAL, "\r\n"), "utf-8-sig")
-def test_any_csv_or_tsv_comes_back_exactly(
+def test_any_csv_or_tsv_round_trips_exactly(
     tmp_path: Path, name: str, table: tuple[list[str], list[list[str]]], how: tuple[int, str], encoding: str
 ) -> None:
     names, rows = table
@@ -110,7 +110,7 @@ def as_indented_array(rows: list[dict[str, Any]], ascii_only: bool) -> str:
     st.sampled_from(["utf-8", "utf-8-sig"]),
     st.booleans(),
 )
-def test_any_json_comes_back_exactly(
+def test_any_json_round_trips_exactly(
     tmp_path: Path,
     form: tuple[str, Callable[[list[dict[str, Any]], bool], str]],
     table: tuple[list[str], list[list[Any]]],
@@ -135,7 +135,7 @@ LETTERS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\
 @on_disk
 @given(st.sampled_from(["a.csv", "a.tsv", "a.tsv.gz"]), tables_of(LETTERS | st.sampled_from(['"', '"a', 'a"b"'])))
 @example("a.tsv", (["text", "label"], [['"i loved it .', "1"], ["bad", "0"], ['poor . "', "0"]]))
-def test_where_quotation_marks_are_letters_every_line_is_a_row(
+def test_without_quoting_every_line_is_a_row(
     tmp_path: Path, name: str, table: tuple[list[str], list[list[str]]]
 ) -> None:
     names, rows = table
@@ -147,7 +147,7 @@ def test_where_quotation_marks_are_letters_every_line_is_a_row(
     assert values(tmp_path / name, names, "none") == [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def test_a_blank_line_is_a_row_of_a_one_column_file_only(tmp_path: Path) -> None:
+def test_a_blank_line_is_a_row_only_in_a_one_column_file(tmp_path: Path) -> None:
     for name in ("a.csv", "a.tsv"):
         (tmp_path / name).write_text("a\n\n1\n\n")
         assert values(tmp_path / name, ["a"]) == [{"a": ""}, {"a": "1"}, {"a": ""}]
@@ -161,7 +161,7 @@ def test_all_columns_of_a_row_are_given(tmp_path: Path) -> None:
     assert [row.values for row in readers.rows(tmp_path / "a.csv", ["c"])] == [{"a": "1", "b": "2", "c": "3"}]
 
 
-def test_cells_of_several_lines_are_counted_in_every_column(tmp_path: Path) -> None:
+def test_multi_line_cells_are_counted_in_every_column(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('a,b\n1,2\n"x\ny","p\nq"\n\n"1",2\n"x\n\ny",3\n')
     assert [(row.where, row.spanning) for row in readers.rows(tmp_path / "a.csv")] == [
         ("line 2", 0),
@@ -176,7 +176,7 @@ ONE_COLUMN = b'text\n"i loved it .\nawful\npoor . "\nbad\n'
 
 
 @pytest.mark.parametrize("content", [TWO_COLUMNS, ONE_COLUMN, TWO_COLUMNS.replace(b"\n", b"\r\n")])
-def test_a_tsv_whose_quotation_marks_may_join_rows_is_decided_by_the_flag(
+def test_a_tsv_with_ambiguous_quotation_marks_needs_the_flag(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -189,7 +189,7 @@ def test_a_tsv_whose_quotation_marks_may_join_rows_is_decided_by_the_flag(
     assert [row["text"] for row in values("a.tsv", ["text"], "none")] == ['"i loved it .', "awful", 'poor . "', "bad"]
 
 
-def test_a_tsv_text_of_several_lines_without_tabs_is_read(tmp_path: Path) -> None:
+def test_a_multi_line_tsv_text_without_tabs_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text('text\tlabel\n"two\nlines"\t1\nplain\t0\n"said"\t1\n')
     rows = list(readers.rows(tmp_path / "a.tsv"))
     assert [row.values["text"] for row in rows] == ["two\nlines", "plain", "said"]
@@ -197,7 +197,7 @@ def test_a_tsv_text_of_several_lines_without_tabs_is_read(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\na,b\n3,4\n", "\ufeffa,b\n1,2\n\ufeffa,b\n3,4\n"])
-def test_a_header_in_the_middle_is_refused_by_its_line(content: str, tmp_path: Path) -> None:
+def test_a_repeated_header_is_rejected_with_its_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(content)
     message = refusal(lambda: list(readers.rows(tmp_path / "a.csv")))
     assert message == f"{tmp_path}/a.csv, line 3: the header is repeated: remove this line"
@@ -257,7 +257,7 @@ def refusal(act: Callable[[], Any]) -> str:
         ),
     ],
 )
-def test_a_row_that_does_not_fit_is_refused_by_its_line(
+def test_a_row_with_a_wrong_number_of_values_is_rejected_with_its_line(
     name: str, content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -265,14 +265,14 @@ def test_a_row_that_does_not_fit_is_refused_by_its_line(
     assert refusal(lambda: list(readers.rows(name, ["a", "b"]))) == message
 
 
-def test_rows_before_the_bad_one_are_still_given(tmp_path: Path) -> None:
+def test_rows_before_an_invalid_one_are_still_yielded(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,b\n1,2\n3\n")
     reader = readers.rows(tmp_path / "a.csv", ["a", "b"])
     assert next(reader).values == {"a": "1", "b": "2"}
 
 
 @pytest.mark.parametrize(("name", "newline"), [("a.csv", b"a,b\n"), ("a.jsonl", b'{"a": "x", "b": 1}\n')])
-def test_a_row_that_is_not_utf8_is_refused(name: str, newline: bytes, tmp_path: Path) -> None:
+def test_a_row_that_is_not_utf8_is_rejected(name: str, newline: bytes, tmp_path: Path) -> None:
     """Also behind the part of the file that was read for its columns."""
     row = b"gr\xfc\xdfe,1\n" if name == "a.csv" else b'{"a": "gr\xfc\xdfe", "b": 1}\n'
     (tmp_path / name).write_bytes(newline * 20_000 + row)
@@ -282,17 +282,17 @@ def test_a_row_that_is_not_utf8_is_refused(name: str, newline: bytes, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.jsonl", "a.json", "a.json.gz"])
-def test_an_empty_file_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_empty_file_is_rejected(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
     assert refusal(lambda: readers.columns(tmp_path / name)).startswith(f"{tmp_path / name} is empty: ")
 
 
-def test_a_header_whose_quote_is_never_closed_is_refused(tmp_path: Path) -> None:
+def test_a_header_whose_quote_is_never_closed_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('"text,label\n' + "some words,1\n" * 20_000)
     assert refusal(lambda: readers.columns(tmp_path / "a.csv")).startswith(f"{tmp_path / 'a.csv'}")
 
 
-def test_latin_1_behind_gzip_is_refused_by_line_and_byte(tmp_path: Path) -> None:
+def test_latin_1_inside_gzip_is_rejected_with_line_and_byte(tmp_path: Path) -> None:
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 19_999 + b"gr\xfc\xdfe,1\n"))
     message = refusal(lambda: list(readers.rows(tmp_path / "a.csv.gz", ["a"])))
     assert message.startswith(f"{tmp_path / 'a.csv.gz'}, line 20001: byte 0xfc is not UTF-8")
@@ -300,7 +300,7 @@ def test_latin_1_behind_gzip_is_refused_by_line_and_byte(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.json.gz", "a.jsonl.gz"])
 @pytest.mark.parametrize("damage", ["cut off", "no gzip", "a byte changed", "more behind it"])
-def test_a_damaged_gzip_file_is_refused(name: str, damage: str, tmp_path: Path) -> None:
+def test_a_damaged_gzip_file_is_rejected(name: str, damage: str, tmp_path: Path) -> None:
     rows = "".join(f'{{"a": "{number**9}"}}\n' for number in range(5000)).encode()
     whole = gzip.compress(rows.replace(b'"', b"") if name == "a.csv.gz" else rows)
     middle = len(whole) // 2
@@ -316,7 +316,7 @@ def test_a_damaged_gzip_file_is_refused(name: str, damage: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["a.csv", "d/a.csv", "d/**", "a?.csv", "[a].csv"])
-def test_what_means_files_is_the_same_for_paths_and_patterns(
+def test_paths_and_patterns_with_the_same_files_are_equivalent(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -330,10 +330,10 @@ def test_what_means_files_is_the_same_for_paths_and_patterns(
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.csv", ".csv"), ("a.tar.TSV.gz", ".tsv"), ("a.json", ".json"), ("a.b.parquet", ".parquet")]
 )
-def test_the_kind_of_a_file_is_in_its_name(name: str, kind: str) -> None:
+def test_the_format_of_a_file_is_known_by_its_suffix(name: str, kind: str) -> None:
     assert readers.kind(name) == kind
 
 
 @pytest.mark.parametrize("name", ["a", "a.txt", "a.parquet.gz", "a.gz", "csv"])
-def test_other_names_are_refused(name: str) -> None:
+def test_other_suffixes_are_rejected(name: str) -> None:
     assert refusal(lambda: readers.kind(name)).startswith(f"{name}: the name must end in .csv, ")

@@ -119,7 +119,7 @@ def test_every_format_gives_the_same_table(ending: str, tmp_path: Path) -> None:
     assert source.columns == Columns(("text",), "label")
 
 
-def test_a_pattern_means_its_files_in_the_order_of_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pattern_matches_files_sorted_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d" / "deep").mkdir(parents=True)
     write(Path("d/b.csv"), texts("third"))
@@ -130,7 +130,7 @@ def test_a_pattern_means_its_files_in_the_order_of_their_names(tmp_path: Path, m
     assert [text for text, _ in content(one(train_file="d/[b-z].csv"))] == ["third"]
 
 
-def test_a_file_that_is_there_is_no_pattern(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_a_pattern(tmp_path: Path) -> None:
     write(tmp_path / "a1.csv", texts("other"))
     for name in ("a[1].csv", "a[1].parquet"):
         assert content(one(train_file=write(tmp_path / name, texts("own")))) == [("own", "a")]
@@ -155,7 +155,7 @@ def test_class_numbers_with_other_names_are_not_mixed(tmp_path: Path) -> None:
     )
 
 
-def test_files_are_known_by_their_content_and_order(tmp_path: Path) -> None:
+def test_files_are_identified_by_content_and_order(tmp_path: Path) -> None:
     def known(*parts: str) -> str:
         shutil.rmtree(tmp_path / "d", ignore_errors=True)
         (tmp_path / "d").mkdir()
@@ -170,7 +170,7 @@ def test_files_are_known_by_their_content_and_order(tmp_path: Path) -> None:
     assert len({first, known("b", "a"), known("a"), known("a", "c"), known("a", "b", "b")}) == 5
 
 
-def test_the_same_bytes_in_another_format_are_other_data(tmp_path: Path) -> None:
+def test_the_same_bytes_in_another_format_are_different_data(tmp_path: Path) -> None:
     for name in ("a.csv", "a.tsv"):
         (tmp_path / name).write_bytes(b"text\na\n")
     known = {
@@ -182,7 +182,7 @@ def test_the_same_bytes_in_another_format_are_other_data(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".json.gz", ".parquet"])
 @pytest.mark.parametrize("empty", ["", " \t\n"])
-def test_a_row_without_text_is_refused_by_file_and_number(ending: str, empty: str, tmp_path: Path) -> None:
+def test_a_row_without_text_is_rejected_with_file_and_number(ending: str, empty: str, tmp_path: Path) -> None:
     write(tmp_path / f"a{ending}", texts("x", "y"))
     write(tmp_path / f"b{ending}", texts("x", empty, "y"))
     message = refusal(lambda: one(train_file=str(tmp_path / f"*{ending}")))
@@ -190,7 +190,7 @@ def test_a_row_without_text_is_refused_by_file_and_number(ending: str, empty: st
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
-def test_a_row_to_predict_may_be_empty_which_is_not_remembered_as_fit_to_train_on(ending: str, tmp_path: Path) -> None:
+def test_a_row_to_predict_may_be_empty_and_is_still_rejected_for_training(ending: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"a{ending}", texts("x", "", " "))
     read = sources.read(given(test_file=path), ("test",))["test"]
     assert [text for text, _ in content(read)] == ["x", "", " "]
@@ -198,7 +198,7 @@ def test_a_row_to_predict_may_be_empty_which_is_not_remembered_as_fit_to_train_o
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet"])
-def test_a_text_that_is_null_is_an_empty_text(ending: str, tmp_path: Path) -> None:
+def test_a_null_text_is_empty(ending: str, tmp_path: Path) -> None:
     rows = [*texts("x", "y"), {"text": None, "label": "a"}, *texts("")]
     path = write(tmp_path / f"a{ending}", rows)
     read = sources.read(given(test_file=path), ("test",))["test"]
@@ -214,7 +214,7 @@ def test_a_column_of_nulls_only_can_be_predicted(ending: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
-def test_a_pair_has_text_if_one_of_it_does(ending: str, tmp_path: Path) -> None:
+def test_a_pair_has_text_if_one_of_its_columns_has(ending: str, tmp_path: Path) -> None:
     halves = (("a", "b"), ("", "b"), ("a", None), (" ", ""))
     pairs = [{"sentence1": a, "sentence2": b, "label": "1"} for a, b in halves]
     assert len(one(train_file=write(tmp_path / f"a{ending}", pairs[:3])).table) == 3
@@ -222,7 +222,7 @@ def test_a_pair_has_text_if_one_of_it_does(ending: str, tmp_path: Path) -> None:
     assert ", row 4: sentence1 and sentence2 are empty: " in message
 
 
-def test_a_null_label_is_left_to_the_labels(tmp_path: Path) -> None:
+def test_a_null_label_is_kept(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"text": "x", "label": None}, {"text": "y", "label": 1}]
     for ending in (".jsonl", ".parquet"):
         assert content(one(train_file=write(tmp_path / f"a{ending}", rows))) == [("x", None), ("y", 1)]
@@ -231,14 +231,14 @@ def test_a_null_label_is_left_to_the_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["text", "label"])
-def test_half_a_character_is_refused_by_file_and_number(column: str, tmp_path: Path) -> None:
+def test_invalid_unicode_is_rejected_with_file_and_number(column: str, tmp_path: Path) -> None:
     rows = [*texts("x"), {"text": "y", "label": "b", column: "\ud83d"}]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     message = refusal(lambda: one(train_file=str(tmp_path / "a.json")))
     assert message.startswith(f"{tmp_path}/a.json, row 2: \\ud83d is an unpaired surrogate")
 
 
-def test_a_pattern_means_the_same_files_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pattern_matches_the_same_files_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "data [1]"
     folder.mkdir()
     for name in ("a", "b"):
@@ -326,7 +326,7 @@ def layout(path: Path, **splits: list[str]) -> Path:
     return path
 
 
-def test_a_saved_data_set_is_read_with_its_class_names(tmp_path: Path) -> None:
+def test_a_saved_dataset_is_read_with_its_class_names(tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", train=["a", "b"], dev=["c"], test=["e"])
     listed = sorted(path.name for path in folder.rglob("*"))
     read = sources.read(given(dataset_name=str(folder), test_split_name="test"), ("train", "validation", "test"))
@@ -340,7 +340,7 @@ def test_a_saved_data_set_is_read_with_its_class_names(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.rglob("*")) == listed, "what is computed from it lies elsewhere"
 
 
-def test_the_parts_of_a_saved_data_set_keep_their_order(tmp_path: Path) -> None:
+def test_the_shards_of_a_saved_dataset_keep_their_order(tmp_path: Path) -> None:
     from datasets import Dataset
 
     words = [f"word {number}" for number in range(24)]
@@ -348,7 +348,7 @@ def test_the_parts_of_a_saved_data_set_keep_their_order(tmp_path: Path) -> None:
     assert [text for text, _ in content(one(dataset_name=str(tmp_path / "d")))] == words
 
 
-def test_a_saved_data_set_without_splits_is_the_training_data(tmp_path: Path) -> None:
+def test_a_saved_dataset_without_splits_is_the_training_data(tmp_path: Path) -> None:
     from datasets import Dataset
 
     table = Dataset.from_dict({"text": ["b", "a"], "label": [1, 0]}).sort("text").with_format("numpy")
@@ -360,7 +360,7 @@ def test_a_saved_data_set_without_splits_is_the_training_data(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("make", [saved, layout])
-def test_a_folder_is_known_by_the_content_of_its_files(make: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_folder_is_identified_by_the_content_of_its_files(make: Callable[..., Path], tmp_path: Path) -> None:
     def known(folder: Path) -> str:
         return one(dataset_name=str(folder)).fingerprint
 
@@ -385,7 +385,7 @@ def test_a_folder_is_known_by_the_content_of_its_files(make: Callable[..., Path]
         (["train", "test"], None),
     ],
 )
-def test_validation_is_the_split_of_a_usual_name(
+def test_the_validation_split_is_recognised_by_name(
     make: Callable[..., Path], there: list[str], expected: str | None, tmp_path: Path
 ) -> None:
     folder = str(make(tmp_path / "d", **{name: [name] for name in there}))
@@ -394,13 +394,13 @@ def test_validation_is_the_split_of_a_usual_name(
     assert found == {"train": "train"} | ({"validation": expected} if expected else {})
 
 
-def test_the_training_data_is_not_taken_for_validation(tmp_path: Path) -> None:
+def test_the_training_data_is_not_used_for_validation(tmp_path: Path) -> None:
     data = given(dataset_name=str(saved(tmp_path / "d", validation=["a"])), train_split_name="validation")
     assert list(sources.read(data, ("train", "validation"))) == ["train"]
 
 
 @pytest.mark.parametrize("make", [saved, layout])
-def test_a_split_that_is_named_must_be_there(make: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_named_split_must_exist(make: Callable[..., Path], tmp_path: Path) -> None:
     folder = make(tmp_path / "d", train=["a"], dev=["b"])
     for split in ("validation", "test"):
         data = given(**{"dataset_name": str(folder), f"{split}_split_name": "held_out"})
@@ -408,7 +408,7 @@ def test_a_split_that_is_named_must_be_there(make: Callable[..., Path], tmp_path
         assert message == f"{folder} has no split held_out; its splits: train, dev"
 
 
-def test_a_data_set_without_labels_can_be_predicted(tmp_path: Path) -> None:
+def test_a_dataset_without_labels_can_be_predicted(tmp_path: Path) -> None:
     from datasets import Dataset
 
     Dataset.from_dict({"text": ["a"]}).save_to_disk(str(tmp_path / "d"))
@@ -416,20 +416,20 @@ def test_a_data_set_without_labels_can_be_predicted(tmp_path: Path) -> None:
     assert read["test"].columns == Columns(("text",), None)
 
 
-def test_a_row_without_text_is_refused_by_split_and_number(tmp_path: Path) -> None:
+def test_a_row_without_text_is_rejected_with_split_and_number(tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", train=["a", ""])
     message = refusal(lambda: one(dataset_name=str(folder)))
     assert message == f"{folder} (train), row 2: text is empty: add text or remove the row"
 
 
 @pytest.mark.parametrize("name", ["dataset_dict.json", "train/state.json", "train/data-00000-of-00001.arrow"])
-def test_a_saved_data_set_that_is_damaged_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_damaged_saved_dataset_is_rejected(name: str, tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", train=["a"])
     (folder / name).write_text("{")
     assert refusal(lambda: one(dataset_name=str(folder))).startswith(f"dataset {folder}")
 
 
-def test_a_saved_data_set_has_no_configurations(tmp_path: Path) -> None:
+def test_a_saved_dataset_has_no_configurations(tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", train=["a"])
     message = refusal(lambda: one(dataset_name=str(folder), dataset_config_name="x"))
     assert message == f"{folder} was written by save_to_disk and has no configurations: remove --dataset_config_name"
@@ -443,7 +443,7 @@ ODD = [{"text": t, "label": n} for t, n in zip(["NA", "007", "1e5", "null", "202
 
 
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".json", ".csv.gz", ".jsonl.gz"])
-def test_a_file_in_a_folder_is_read_as_the_file_is(ending: str, tmp_path: Path) -> None:
+def test_a_file_in_a_folder_is_read_like_the_file_alone(ending: str, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     path = write(tmp_path / "d" / f"train{ending}", ODD)
     alone, folder = one(train_file=path), one(dataset_name=str(tmp_path / "d"))
@@ -468,7 +468,7 @@ def card(folder: Path, yaml: str) -> None:
     (folder / "README.md").write_text(f"---\n{yaml}---\n")
 
 
-def test_the_types_that_a_folder_declares_are_those_of_its_labels(tmp_path: Path) -> None:
+def test_the_types_that_a_folder_declares_apply_to_its_labels(tmp_path: Path) -> None:
     declared = {
         "{class_label: {names: {'0': neg, '1': pos}}}": (["1", "0", "neg"], ["pos", "neg", "neg"], False),
         "string": (["3.1", "3.10", "3.1"], ["3.1", "3.10", "3.1"], False),
@@ -488,7 +488,7 @@ def test_the_types_that_a_folder_declares_are_those_of_its_labels(tmp_path: Path
         assert read.labels is not None and read.labels.untyped == untyped
 
 
-def test_a_csv_with_options_of_its_own_is_left_to_the_library(tmp_path: Path) -> None:
+def test_a_csv_with_custom_options_is_read_by_the_library(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()
     (folder / "train.csv").write_text("text;label\nNA;x\nc, d;y\n")
@@ -529,7 +529,7 @@ def test_parquet_files_of_different_widths_are_read_together(tmp_path: Path) -> 
         (["a"], [["a"]], "list<element: string>, but string"),
     ],
 )
-def test_parquet_files_whose_labels_have_other_types_are_refused(
+def test_parquet_files_whose_labels_have_other_types_are_rejected(
     one_type: list[Any], other: list[Any], shown: str, tmp_path: Path
 ) -> None:
     parquet(tmp_path / "a.parquet", ["a"], one_type)
@@ -546,7 +546,7 @@ def test_text_of_json_together_with_a_csv_is_not_read_as_numbers(tmp_path: Path)
     assert content(read) == [("a", "3.1"), ("b", "3.10")]
 
 
-def test_a_row_of_several_files_is_named_by_its_file(tmp_path: Path) -> None:
+def test_a_row_of_several_files_is_reported_with_its_file(tmp_path: Path) -> None:
     for name, ending in (("a", ".csv"), ("b", ".jsonl")):
         write(tmp_path / f"{name}{ending}", texts("x", "y", "z"))
     read = one(train_file=str(tmp_path / "*.*"))
@@ -572,7 +572,7 @@ def test_other_splits_have_the_columns_of_the_training_data(ending: str, tmp_pat
     assert read.notes == (f"{both}: column text_pair is ignored, because the training data has only text",)
 
 
-def test_a_category_that_is_no_label_is_left_out_on_demand(tmp_path: Path) -> None:
+def test_with_no_label_a_recognised_label_column_is_ignored(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", [{"text": "a", "category": "books"}])
     read = sources.read(given(test_file=path, no_label=True), ("test",))["test"]
     assert (read.columns.label, read.labels) == (None, None)

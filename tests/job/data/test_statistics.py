@@ -51,7 +51,7 @@ def notes(description: dict[str, Any]) -> list[str]:
 # Counting
 
 
-def test_everything_about_a_small_data_set() -> None:
+def test_all_statistics_of_a_small_dataset() -> None:
     train = part(["a", "b", "a", "c", "b", "a"], [0, 1, 0, 1, 0, 0], lengths=[3, 4, 3, 8, 4, 3], cut=3)
     validation = part(["b", "x", "b"], [1, 0, 0], lengths=[4, 6, 4])
     test = part(["c", "y"])
@@ -84,7 +84,7 @@ def test_everything_about_a_small_data_set() -> None:
     }
 
 
-def test_pairs_are_the_same_only_if_both_texts_are_in_their_places() -> None:
+def test_pairs_are_equal_only_if_both_texts_are_in_the_same_order() -> None:
     train = part([("a", "bc"), ("ab", "c"), ("bc", "a"), ("", "abc"), ("abc", ""), ("a", "a"), ("b", "b")])
     validation = part([("a", "bc"), ("c", "ab"), ("b", "b"), ("b", "b")])
     description = describe({"train": train, "validation": validation}, (), 8)
@@ -102,7 +102,7 @@ def test_the_type_and_the_slicing_of_the_column_do_not_matter(kind: Any) -> None
     assert description["overlap"] == 2
 
 
-def test_several_labels_a_row() -> None:
+def test_multi_label_statistics() -> None:
     labels = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0]], dtype=np.int8)
     for values in (labels, labels.astype(bool)):
         train = describe({"train": part(["a", "a", "b", "c"], values)}, ("x", "y", "z"), 8)["train"]
@@ -111,24 +111,24 @@ def test_several_labels_a_row() -> None:
         assert train["conflicting"] == 2
 
 
-def test_many_rows_with_several_labels_do_not_overflow_their_small_integers() -> None:
+def test_many_multi_label_rows_do_not_overflow_int8() -> None:
     labels = np.ones((300, 2), dtype=np.int8)
     assert describe({"train": part(numbered(300), labels)}, ("x", "y"), 8)["train"]["classes"] == {"x": 300, "y": 300}
 
 
-def test_numbers_as_labels() -> None:
+def test_regression_statistics() -> None:
     train = describe({"train": part(["a", "a", "b", "b"], [1.0, 1.0, 2.0, 4.0])}, (), 8)["train"]
     assert train["labels"] == {"mean": 2.0, "sd": pytest.approx(1.5**0.5), "min": 1.0, "max": 4.0}
     assert train["conflicting"] == 2
     assert "classes" not in train
 
 
-def test_a_percentile_is_a_length_that_occurs() -> None:
+def test_a_percentile_is_one_of_the_lengths() -> None:
     tokens = describe({"train": part(numbered(100), lengths=range(1, 101))}, (), 128)["train"]["tokens"]
     assert tokens == {"mean": 50.5, "p50": 50, "p90": 90, "p99": 99, "max": 100}
 
 
-def test_an_empty_split_is_described_too() -> None:
+def test_an_empty_split_has_statistics() -> None:
     for labels, names in (([], ()), (np.zeros(0, int), ("x",)), (np.zeros((0, 2), bool), ("x", "y"))):
         description = describe({"train": part([], labels), "validation": part(["a"])}, names, 8)
         assert description["train"]["rows"] == description["train"]["tokens"]["max"] == description["overlap"] == 0
@@ -136,7 +136,7 @@ def test_an_empty_split_is_described_too() -> None:
         assert notes(description)[0] == "only 0 training rows: too few to learn from"
 
 
-def test_members_of_different_size_are_refused() -> None:
+def test_members_of_different_size_are_rejected() -> None:
     whole = part(["a", "b"], [0, 1])
     for broken in (
         Part(chunked(["a"]), whole.lengths, whole.truncated, whole.labels),
@@ -167,7 +167,7 @@ def splits(draw: st.DrawFn) -> tuple[str, list[tuple[Any, Any]], list[tuple[Any,
 
 
 @given(splits())
-def test_counts_are_those_of_python_sets(drawn: tuple[str, list[Any], list[Any], int]) -> None:
+def test_counts_equal_those_of_python_sets(drawn: tuple[str, list[Any], list[Any], int]) -> None:
     kind, train, validation, chunk = drawn
     made = {
         name: part([text for text, _ in rows], np.array([label for _, label in rows], TYPES[kind]), chunk=chunk)
@@ -228,7 +228,7 @@ def test_lines_of_uneven_classes() -> None:
     """)  # noqa: E501
 
 
-def test_lines_of_data_with_all_that_can_be_noted() -> None:
+def test_lines_with_every_note() -> None:
     train = [*numbered(50), *numbered(6), "text 0"]
     parts = {
         "train": part(train, [*classes(28, 22), 0, 0, 0, 1, 1, 1, 0], cut=4),
@@ -250,7 +250,7 @@ def test_lines_of_data_with_all_that_can_be_noted() -> None:
     """)  # noqa: E501
 
 
-def test_lines_of_numbers_as_labels() -> None:
+def test_lines_of_regression_data() -> None:
     parts = {"train": part(numbered(4), [0.0, 2.5, 5.0, 5.0]), "validation": part(numbered(2, 10), [1.0, 2.0])}
     assert lines(describe(parts, (), 64)) == golden("""
         train       4 rows, tokens p50 5, p90 5, max 5, truncated 0.0 %
@@ -259,7 +259,7 @@ def test_lines_of_numbers_as_labels() -> None:
     """)
 
 
-def test_lines_of_several_labels_a_row() -> None:
+def test_lines_of_multi_label_data() -> None:
     labels = np.zeros((10, 3), dtype=np.int8)
     labels[:9, 0], labels[:4, 1], labels[:2, 2] = 1, 1, 1
     assert lines(describe({"train": part(numbered(10), labels)}, ("joy", "anger", "fear"), 64)) == golden("""
@@ -269,7 +269,7 @@ def test_lines_of_several_labels_a_row() -> None:
     """)  # noqa: E501
 
 
-def test_lines_of_an_evaluation_alone() -> None:
+def test_lines_of_evaluation_only() -> None:
     parts = {"validation": part(numbered(9), classes(8, 1))}
     assert lines(describe(parts, ("no", "yes"), 64)) == golden("""
         validation  9 rows, tokens p50 5, p90 5, max 5, truncated 0.0 %
@@ -292,12 +292,12 @@ def test_lines_of_an_evaluation_alone() -> None:
         (part(["a", "a", "b"], [0, 1, 1]), "2 training rows with a text that also has a different label"),
     ],
 )
-def test_a_note_is_made_from_its_threshold_on(train: Part, word: str | None) -> None:
+def test_a_note_appears_at_its_threshold(train: Part, word: str | None) -> None:
     said = notes(describe({"train": train, "validation": part(numbered(4, 100), classes(2, 2))}, ("x", "y"), 64))
     assert any(note.startswith(word) for note in said) if word else not said
 
 
-def test_overlap_is_noted_only_if_there_is_any() -> None:
+def test_overlap_is_noted_only_if_present() -> None:
     train = part(numbered(4), classes(2, 2))
     for validation, count in ((part(numbered(4, 4), classes(2, 2)), 0), (part(numbered(4, 3), classes(2, 2)), 1)):
         said = notes(describe({"train": train, "validation": validation}, ("x", "y"), 64))
@@ -305,7 +305,7 @@ def test_overlap_is_noted_only_if_there_is_any() -> None:
         assert all(note.startswith("1 evaluation row with a text of the training data") for note in said)
 
 
-def test_class_names_are_shortened_and_kept_on_their_line() -> None:
+def test_class_names_are_shortened_to_one_line() -> None:
     names = ["two\nlines", "n" * 60]
     said = lines(describe({"train": part(numbered(2), classes(1, 1))}, names, 64))
     assert said[1] == f"classes  two lines 1, {'n' * 37}... 1"
@@ -316,7 +316,7 @@ def test_many_classes_without_rows_are_not_all_listed() -> None:
     assert said == ["no training rows of class b, c, d, e, f and 3 more: it cannot be learned"]
 
 
-def test_rows_select_from_the_whole_column() -> None:
+def test_row_indices_select_from_the_whole_column() -> None:
     texts = pa.chunked_array([["a", "b"], ["a", "c", "b"]])
     lengths, truncated = np.array([1, 1, 1], dtype=np.int32), np.zeros(3, dtype=bool)
     chosen = Part(texts, lengths, truncated, None, rows=np.array([1, 3, 4]))

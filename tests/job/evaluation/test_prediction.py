@@ -69,7 +69,7 @@ def random_predictions(classes: int, seed: int, occurring: int | None = None, ro
 # Each example once
 
 
-def test_rows_gathered_in_any_order_are_put_in_order() -> None:
+def test_gathered_rows_are_sorted() -> None:
     index = np.array([4, -1, 0, 2, -1, 1, 3])
     rows = np.stack([index, index * 10], axis=1).astype(np.float32)
     assert prediction.in_order(index, rows, 5).tolist() == [[0, 0], [1, 10], [2, 20], [3, 30], [4, 40]]
@@ -80,13 +80,13 @@ def test_rows_gathered_in_any_order_are_put_in_order() -> None:
     [[0, 1, 3], [0, 1, 2, 2, 3], [0, 1, 2, 2], [0, 1, 2, 3, 4], [-1, -1, -1, -1], [0, 1, 2, -1]],
     ids=["lost", "doubled", "one for another", "one too many", "none", "padding for a row"],
 )
-def test_a_row_lost_or_doubled_ends_the_run(index: list[int]) -> None:
+def test_a_lost_or_duplicated_row_ends_the_run(index: list[int]) -> None:
     with pytest.raises(RuntimeError, match=r"^evaluation did not return each example once$"):
         prediction.in_order(np.array(index), np.zeros((len(index), 2)), 4)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 40, 10_000])
-def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int, tmp_path: Path) -> None:
+def test_predictions_in_batches_equal_those_of_single_examples(max_tokens: int, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tiny_model(tmp_path, num_labels=3)
@@ -113,7 +113,7 @@ def test_predictions_in_batches_are_those_of_each_example_alone(max_tokens: int,
 
 
 @pytest.mark.parametrize("scale", [1, 1000])
-def test_loss_and_probabilities_are_those_of_torch_and_scipy(scale: int) -> None:
+def test_loss_and_probabilities_equal_those_of_torch_and_scipy(scale: int) -> None:
     made = random_predictions(5, seed=0)
     made = Predictions(SINGLE_LABEL, made.row_ids, made.logits * scale, made.labels)
     expected = F.cross_entropy(torch.from_numpy(made.logits).double(), torch.from_numpy(made.labels))
@@ -122,7 +122,7 @@ def test_loss_and_probabilities_are_those_of_torch_and_scipy(scale: int) -> None
     assert made.probabilities.dtype == np.float32
 
 
-def test_of_equal_logits_the_lowest_class_is_predicted() -> None:
+def test_ties_predict_the_lowest_class() -> None:
     made = Predictions(SINGLE_LABEL, np.arange(2), np.array([[1, 3, 3], [0, 0, 0]], dtype=np.float32), np.array([0, 0]))
     assert made.answers.tolist() == [1, 0]
 
@@ -130,7 +130,7 @@ def test_of_equal_logits_the_lowest_class_is_predicted() -> None:
 @pytest.mark.usefixtures("cached_here")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("classes", "occurring"), [(2, 2), (2, 1), (5, 5), (5, 3)])
-def test_scores_are_scikit_learns(classes: int, occurring: int, seed: int, loaded: dict[str, Any]) -> None:
+def test_scores_equal_scikit_learns(classes: int, occurring: int, seed: int, loaded: dict[str, Any]) -> None:
     made = random_predictions(classes, seed, occurring)
     true, found = made.labels, made.answers
     expected = {
@@ -149,7 +149,7 @@ def test_scores_are_scikit_learns(classes: int, occurring: int, seed: int, loade
     assert isinstance(scores["correct"], int)
 
 
-def test_a_single_row_wrong_changes_every_score(loaded: dict[str, Any]) -> None:
+def test_a_single_wrong_row_changes_every_score(loaded: dict[str, Any]) -> None:
     made = random_predictions(3, seed=0)
     assert made.labels is not None
     labels = made.labels.copy()
@@ -174,7 +174,7 @@ def test_per_class_numbers_and_the_confusion_matrix_cover_absent_classes() -> No
 
 
 @pytest.mark.usefixtures("cached_here")
-def test_a_users_own_metric_is_loaded_from_its_folder(tmp_path: Path) -> None:
+def test_a_custom_metric_is_loaded_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "wrong").mkdir()
     (tmp_path / "wrong" / "wrong.py").write_text(OWN_METRIC)
     own = metrics.load([str(tmp_path / "wrong")], SINGLE_LABEL)
@@ -194,7 +194,7 @@ THREE = Task(SINGLE_LABEL, ("a", "b", "c"))
 
 @pytest.mark.usefixtures("cached_here")
 @pytest.mark.parametrize(("code", "said"), [(OF_TWO, "the target has more than two classes"), (NO_NUMBER, "")])
-def test_a_users_own_metric_that_does_not_fit_the_task_is_refused(tmp_path: Path, code: str, said: str) -> None:
+def test_a_custom_metric_that_does_not_fit_the_task_is_rejected(tmp_path: Path, code: str, said: str) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "own.py").write_text(code)
     own = metrics.load([str(tmp_path / "own")], SINGLE_LABEL)
@@ -214,7 +214,7 @@ def test_a_users_own_metric_that_does_not_fit_the_task_is_refused(tmp_path: Path
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("error")
-def test_made_up_rows_give_what_is_known_of_our_own_metrics(task: Task) -> None:
+def test_synthetic_rows_give_the_known_keys_of_our_metrics(task: Task) -> None:
     ours = metrics.load(fitting(task.kind), task.kind)
     known = {"loss", *numbers(fitting(task.kind), (task.kind,))} - ({"f1"} if task == THREE else set())
     assert set(metrics.numbers_given(ours, task)) == known
@@ -238,7 +238,7 @@ def test_an_unknown_metric_is_rejected_with_a_list_of_metrics(name: str) -> None
 
 
 @pytest.mark.usefixtures("cached_here")
-def test_regression_scores_are_scipys_and_scikit_learns() -> None:
+def test_regression_scores_equal_those_of_scipy_and_scikit_learn() -> None:
     random = np.random.default_rng(0)
     logits, labels = random.normal(size=(30, 1)).astype(np.float32), random.normal(size=30)
     made = Predictions(REGRESSION, np.arange(30), logits, labels)
@@ -257,7 +257,7 @@ def test_regression_scores_are_scipys_and_scikit_learns() -> None:
 
 
 @pytest.mark.usefixtures("cached_here")
-def test_scores_of_several_labels_a_row_are_scikit_learns() -> None:
+def test_multi_label_scores_equal_scikit_learns() -> None:
     random = np.random.default_rng(0)
     logits, labels = random.normal(size=(30, 4)).astype(np.float32), random.integers(0, 2, (30, 4)).astype(np.int8)
     made = Predictions(MULTI_LABEL, np.arange(30), logits, labels)
@@ -279,7 +279,7 @@ def test_scores_of_several_labels_a_row_are_scikit_learns() -> None:
     ).tolist()
 
 
-def test_a_metric_that_does_not_fit_the_task_is_refused() -> None:
+def test_a_metric_that_does_not_fit_the_task_is_rejected() -> None:
     with pytest.raises(Refused, match=r"^--metrics accuracy does not fit regression: use rmse, pearsonr, spearmanr$"):
         task_settings.check(Config(evaluation=Evaluation(metrics=("accuracy",))), Task(REGRESSION, ("score",)))
 
@@ -295,7 +295,7 @@ def test_every_metric_of_one_row_is_a_number_or_nan(kind: Kind) -> None:
 
 
 @pytest.mark.usefixtures("cached_here")
-def test_f1_is_that_of_the_positive_class() -> None:
+def test_f1_is_computed_for_the_positive_class() -> None:
     logits = np.array([[1, 0], [1, 0], [0, 1], [1, 0]], dtype=np.float32)
     made = Predictions(SINGLE_LABEL, np.arange(4), logits, np.array([0, 1, 1, 0]))
     f1 = {
@@ -306,7 +306,7 @@ def test_f1_is_that_of_the_positive_class() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_outputs_that_are_not_finite_end_the_run_with_their_rows(bad: float) -> None:
+def test_non_finite_outputs_end_the_run_and_their_rows_are_named(bad: float) -> None:
     logits = np.zeros((12, 2), dtype=np.float32)
     logits[[3, 7], 1] = bad
     with pytest.raises(NonFiniteOutput, match=r"not finite for 2 of 12 rows \(13, 17\): "):

@@ -53,7 +53,7 @@ def test_names_that_are_numbers_become_text() -> None:
         ({1: "a", 2: "b"}, {}, "numbers its classes 1, 2: they must be numbered from 0"),
     ],
 )
-def test_a_head_that_cannot_be_understood_is_refused_or_replaced(
+def test_a_head_that_cannot_be_understood_is_rejected_or_replaced(
     id2label: dict[int, Any], more: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(Refused, match=said):

@@ -54,7 +54,7 @@ def test_the_positions_of_a_composite_model_are_those_of_its_text_model(tmp_path
     assert limits.positions(loading.load_config(asked)) == families.POSITIONS
 
 
-def test_a_padding_token_behind_the_last_position_is_refused(tmp_path: Path) -> None:
+def test_a_padding_token_behind_the_last_position_is_rejected(tmp_path: Path) -> None:
     folder = families.make("roberta", tmp_path / "m", max_position_embeddings=2)
     asked = Model(model_name_or_path=str(folder))
     pretrained = loading.load_config(asked)

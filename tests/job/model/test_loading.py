@@ -145,7 +145,7 @@ def configured(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps(described))
 
 
-def test_a_trained_head_that_does_not_fit_its_configuration_is_refused_and_not_made_again(folder: Path) -> None:
+def test_a_trained_head_that_does_not_fit_its_configuration_is_rejected_and_not_made_again(folder: Path) -> None:
     load(folder).save_pretrained(folder)
     names = {str(i): f"class {i}" for i in range(5)}
     configured(folder, id2label=names, label2id={name: int(i) for i, name in names.items()})
@@ -168,7 +168,7 @@ def test_a_trained_head_that_does_not_fit_its_configuration_is_refused_and_not_m
         ({"model_type": "roberta"}, " is missing"),
     ],
 )
-def test_a_body_that_would_be_random_is_refused_in_training_too(
+def test_a_body_that_would_be_random_is_rejected_in_training_too(
     changes: dict[str, object], said: str, folder: Path
 ) -> None:
     load(folder).save_pretrained(folder)
@@ -209,7 +209,7 @@ def test_bigbird_computes_every_length_in_the_same_form(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "saved/config.json").read_text())["attention_type"] == "original_full"
 
 
-def test_gradient_checkpointing_is_refused_where_there_is_none(tmp_path: Path) -> None:
+def test_gradient_checkpointing_is_rejected_where_there_is_none(tmp_path: Path) -> None:
     for family, has_it in {"albert": False, "mpnet": False, "bert": True}.items():
         folder = families.make(family, tmp_path / family)
         asked = Model(model_name_or_path=str(folder), gradient_checkpointing=True)

@@ -29,7 +29,7 @@ def refusal(folder: Path, **more: Any) -> str:
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta-xl", "mpnet", "llama", "t5", "xlnet"])
-def test_a_folder_without_tokenizer_files_is_refused(family: str, tmp_path: Path) -> None:
+def test_a_folder_without_tokenizer_files_is_rejected(family: str, tmp_path: Path) -> None:
     """Where Transformers makes a vocabulary of special tokens only, every text would be the same."""
     families.make(family, tmp_path / "whole")
     (tmp_path / "bare").mkdir()
@@ -53,7 +53,7 @@ def test_a_part_of_the_tokenizer_files_is_not_enough(tmp_path: Path) -> None:
     assert "--tokenizer_name" in said
 
 
-def test_a_saved_tokenizer_without_words_is_refused(tmp_path: Path) -> None:
+def test_a_saved_tokenizer_without_words_is_rejected(tmp_path: Path) -> None:
     from transformers import BertTokenizer
 
     tiny_model(tmp_path, num_labels=None)
@@ -74,7 +74,7 @@ def test_models_of_characters_and_bytes_need_no_files(tmp_path: Path) -> None:
     assert len(load(tmp_path / "byt5")("ab")["input_ids"]) == 3
 
 
-def test_more_tokens_than_embeddings_are_refused(tmp_path: Path) -> None:
+def test_more_tokens_than_embeddings_are_rejected(tmp_path: Path) -> None:
     families.make("bert", tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     size = len(tokenizer)
@@ -148,6 +148,6 @@ def test_an_end_token_in_a_text_is_plain_text_where_the_head_reads_the_last_one(
         assert one("a </s> b")["input_ids"] == one("a < / s > b")["input_ids"]
 
 
-def test_a_tokenizer_that_does_not_end_its_texts_is_refused_where_the_head_reads_the_end(tmp_path: Path) -> None:
+def test_a_tokenizer_that_does_not_end_its_texts_is_rejected_where_the_head_reads_the_end(tmp_path: Path) -> None:
     families.make("bart", tmp_path / "bart", eos_token_id=7)
     assert "does not end a text with token 7, which the model's head reads" in refusal(tmp_path / "bart")

@@ -218,7 +218,7 @@ def test_a_number_has_no_score(tmp_path: Path, new: Inputs) -> None:
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
-def test_input_that_changed_meanwhile_is_refused(ending: str, tmp_path: Path, classes: Path) -> None:
+def test_input_that_changed_meanwhile_is_rejected(ending: str, tmp_path: Path, classes: Path) -> None:
     path = tmp_path / f"new{ending}"
 
     def write(*texts: str) -> None:
@@ -243,7 +243,7 @@ def test_rows_that_are_missing_are_a_fault_of_the_program(tmp_path: Path, new: I
         assert not (tmp_path / name).exists()
 
 
-def test_two_columns_of_one_name_are_refused(tmp_path: Path, classes: Path) -> None:
+def test_two_columns_of_one_name_are_rejected(tmp_path: Path, classes: Path) -> None:
     (tmp_path / "new.csv").write_text("text,id,id\na,1,2\nb,1,2\nc,1,2\n")
     message = refusal(
         lambda: answers.write(tmp_path / "a.csv", inputs(test_file=str(tmp_path / "new.csv")), classes, None)
@@ -251,7 +251,9 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, classes: Path) -> N
     assert message == f"{tmp_path}/new.csv has 2 columns named id: rename all but one"
 
 
-def test_a_new_folder_is_made_and_what_cannot_be_written_is_refused(tmp_path: Path, new: Inputs, classes: Path) -> None:
+def test_a_new_folder_is_made_and_what_cannot_be_written_is_rejected(
+    tmp_path: Path, new: Inputs, classes: Path
+) -> None:
     answers.write(tmp_path / "x" / "y" / "a.csv", new, classes, None)
     assert [path.name for path in (tmp_path / "x" / "y").iterdir()] == ["a.csv"]
     path = tmp_path / "x" / "y" / "a.csv" / "b.csv"

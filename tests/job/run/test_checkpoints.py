@@ -49,7 +49,7 @@ def said(logged: list[str]) -> list[str]:
 # Writing
 
 
-def test_a_checkpoint_is_read_as_it_was_written(parent: Path) -> None:
+def test_a_checkpoint_round_trips(parent: Path) -> None:
     checkpoints.write(parent, snapshot(3, best=3), keep=2)
     read = checkpoints.read(parent / "step-00000003")
     expected = snapshot(3, best=3)
@@ -77,7 +77,7 @@ def test_files_have_the_mode_of_the_umask(umask: int, parent: Path) -> None:
     assert modes == {0o666 & ~umask}
 
 
-def test_the_newest_and_the_best_of_each_are_kept(parent: Path) -> None:
+def test_the_newest_and_the_best_checkpoints_are_kept(parent: Path) -> None:
     publish(parent, snapshot(1, 1), snapshot(2, 1), snapshot(3, 1), snapshot(4, 1), keep=2)
     assert checkpoints.steps(parent) == [1, 3, 4]
     publish(parent, snapshot(5, 5), keep=2)
@@ -119,7 +119,7 @@ def killed_while_writing(parent: Path, made: Snapshot, name: str, turn: int) -> 
 
 @pytest.mark.parametrize("step", [2, 3], ids=["the_same_step", "a_new_step"])
 @pytest.mark.parametrize("name", ["mkdir", "fsync", "rename", "rmdir"])
-def test_a_save_killed_at_any_call_leaves_a_whole_checkpoint_and_debris_that_the_next_start_clears(
+def test_a_save_killed_at_any_call_leaves_a_complete_checkpoint_and_the_next_start_cleans_up(
     name: str, step: int, parent: Path, said: list[str]
 ) -> None:
     for turn in range(99):
@@ -136,7 +136,7 @@ def test_a_save_killed_at_any_call_leaves_a_whole_checkpoint_and_debris_that_the
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected pos")])
-def test_a_failed_save_leaves_the_previous_checkpoint_and_no_debris(
+def test_a_failed_save_keeps_the_previous_checkpoint_and_leaves_no_temporary_files(
     error: Exception, parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(parent, snapshot(1))
@@ -174,7 +174,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(monkeypatch)
 
 
-def test_a_full_disk_is_logged_once_and_again_when_it_is_over(disk: Disk, parent: Path, said: list[str]) -> None:
+def test_a_full_disk_is_logged_once_and_so_is_its_end(disk: Disk, parent: Path, said: list[str]) -> None:
     writer = Writer(parent, 2)
     disk.refused = {2, 3}
     for step in (1, 2, 3, 4):
@@ -270,7 +270,7 @@ def test_a_damaged_checkpoint_is_quarantined_and_the_previous_one_is_used(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_without_a_complete_checkpoint_every_start_needs_a_human(
+def test_without_a_complete_checkpoint_every_start_is_rejected(
     damage: Callable[[Path], None], parent: Path, said: list[str]
 ) -> None:
     publish(parent, snapshot(1), snapshot(2))
@@ -309,14 +309,14 @@ def test_no_checkpoint_is_not_an_error(parent: Path, said: list[str]) -> None:
     assert (said, list(parent.iterdir())) == ([], [])
 
 
-def test_foreign_files_in_the_folder_are_no_checkpoints(parent: Path, said: list[str]) -> None:
+def test_foreign_files_in_the_folder_are_ignored(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1))
     for name in ("step-latest", "step-2", ".nfs0001", "notes.txt"):
         (parent / name).write_text("")
     assert checkpoints.newest(parent) == parent / "step-00000001"
 
 
-def test_a_checkpoint_that_ends_the_run_twice_is_not_tried_again(parent: Path, said: list[str]) -> None:
+def test_a_checkpoint_that_crashes_the_run_twice_is_not_retried(parent: Path, said: list[str]) -> None:
     publish(parent, snapshot(1), snapshot(2))
     for _ in range(2):
         found = checkpoints.newest(parent)

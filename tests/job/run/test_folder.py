@@ -61,18 +61,18 @@ def test_a_new_folder_gets_the_configuration(folder: RunFolder) -> None:
     assert list(contents(folder.path)) == ["config.yaml"]
 
 
-def test_an_unfinished_run_of_the_same_configuration_begins_again(unfinished: RunFolder) -> None:
+def test_an_unfinished_run_of_the_same_configuration_restarts(unfinished: RunFolder) -> None:
     assert not run_folder.claim(unfinished, configured(unfinished.path, seed=1))
     assert list(contents(unfinished.path)) == ["config.yaml"]
 
 
-def test_a_run_that_ended_before_its_first_record_gives_way_to_another(folder: RunFolder) -> None:
+def test_a_run_without_any_record_may_be_replaced_by_another(folder: RunFolder) -> None:
     run_folder.claim(folder, configured(folder.path, seed=1))
     run_folder.claim(folder, configured(folder.path, seed=2))
     assert config.load_recipe(str(folder.config)).training.seed == 2
 
 
-def test_a_finished_run_of_the_same_configuration_is_left_as_it_is(finished: RunFolder) -> None:
+def test_a_finished_run_of_the_same_configuration_is_unchanged(finished: RunFolder) -> None:
     before = contents(finished.path)
     assert run_folder.claim(finished, configured(finished.path, seed=1, logging_steps=3))
     assert contents(finished.path) == before
@@ -84,7 +84,9 @@ def test_hardware_may_change_between_starts(unfinished: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("state", ["unfinished", "finished"])
-def test_another_configuration_is_refused_by_its_fields(state: str, request: pytest.FixtureRequest) -> None:
+def test_another_configuration_is_rejected_with_the_fields_that_differ(
+    state: str, request: pytest.FixtureRequest
+) -> None:
     held: RunFolder = request.getfixturevalue(state)
     before = contents(held.path)
     assert refusal(held, configured(held.path, seed=2, learning_rate=1.0)) == (
@@ -96,7 +98,7 @@ def test_another_configuration_is_refused_by_its_fields(state: str, request: pyt
 
 @pytest.mark.parametrize("state", ["unfinished", "finished"])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_overwriting_begins_again_and_spares_what_the_launcher_wrote(
+def test_overwriting_restarts_and_keeps_the_launchers_files(
     state: str, seed: int, request: pytest.FixtureRequest
 ) -> None:
     held: RunFolder = request.getfixturevalue(state)
@@ -109,7 +111,7 @@ def test_overwriting_begins_again_and_spares_what_the_launcher_wrote(
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", ["thesis.txt", "model/weights", "results.json", "metrics.jsonl"])
-def test_files_that_are_no_runs_are_refused_and_kept(overwrite: bool, name: str, folder: RunFolder) -> None:
+def test_a_folder_with_other_files_is_rejected_and_kept(overwrite: bool, name: str, folder: RunFolder) -> None:
     """Regardless of their names: without our config.yaml nothing shows that they belong to a run."""
     stranger = folder.path / name
     stranger.parent.mkdir(parents=True)
@@ -122,9 +124,7 @@ def test_files_that_are_no_runs_are_refused_and_kept(overwrite: bool, name: str,
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("others", [[], ["model/weights"], ["thesis.txt"]], ids=str)
-def test_a_config_yaml_that_is_not_ours_is_refused_and_kept(
-    overwrite: bool, others: list[str], folder: RunFolder
-) -> None:
+def test_a_foreign_config_yaml_is_rejected_and_kept(overwrite: bool, others: list[str], folder: RunFolder) -> None:
     for name in others:
         (folder.path / name).parent.mkdir(parents=True)
         (folder.path / name).write_text("years of work")
@@ -135,31 +135,33 @@ def test_a_config_yaml_that_is_not_ours_is_refused_and_kept(
     assert contents(folder.path) == before
 
 
-def test_a_start_killed_before_its_first_file_was_complete_does_not_block_the_next(folder: RunFolder) -> None:
+def test_a_start_killed_while_writing_its_first_file_does_not_block_the_next(folder: RunFolder) -> None:
     folder.path.mkdir(parents=True)
     (folder.path / ".config.yaml.4711").write_text("model_na")
     run_folder.claim(folder, configured(folder.path))
     assert folder.config.is_file()
 
 
-def test_a_folder_that_holds_only_the_launchers_files_is_free(folder: RunFolder) -> None:
+def test_a_folder_with_only_the_launchers_files_counts_as_empty(folder: RunFolder) -> None:
     (folder.path / "jobs").mkdir(parents=True)
     run_folder.claim(folder, configured(folder.path))
     assert folder.config.is_file()
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_as_output_dir_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert refusal(RunFolder(tmp_path / "file"), Config()) == f"--output_dir {tmp_path / 'file'} is a file"
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "run"
     assert refusal(RunFolder(path), Config()) == f"--output_dir {path} cannot be written: Not a directory"
 
 
-def test_runs_named_by_us_never_collide_and_latest_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generated_run_names_are_unique_and_latest_is_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     made = []
     for _ in range(3):
@@ -173,7 +175,9 @@ def test_runs_named_by_us_never_collide_and_latest_is_the_last(tmp_path: Path, m
 
 @pytest.mark.parametrize("named_by_user", [True, False])
 @pytest.mark.parametrize("works", [True, False])
-def test_only_an_empty_folder_named_by_us_is_discarded(named_by_user: bool, works: bool, folder: RunFolder) -> None:
+def test_only_an_empty_folder_with_a_generated_name_is_removed(
+    named_by_user: bool, works: bool, folder: RunFolder
+) -> None:
     asked = configured(folder.path if named_by_user else None)
     run_folder.claim(folder, asked)
     folder.metrics.write_text("{}\n" if works else "")

@@ -69,13 +69,13 @@ def test_a_run_of_another_version_may_be_overwritten(unfinished: RunFolder) -> N
     assert not unfinished.holds_checkpoints()
 
 
-def test_one_without_a_checkpoint_starts_from_its_beginning(unfinished: RunFolder) -> None:
+def test_a_run_of_another_version_without_a_checkpoint_restarts(unfinished: RunFolder) -> None:
     write(unfinished, {})
     (unfinished.checkpoints / "step-00000003").rmdir()
     assert not run_folder.claim(unfinished, asked(unfinished))
 
 
-def test_one_that_has_finished_is_left_as_it_is(unfinished: RunFolder) -> None:
+def test_a_finished_run_of_another_version_is_unchanged(unfinished: RunFolder) -> None:
     write(unfinished, {})
     unfinished.results.write_text("{}")
     assert run_folder.claim(unfinished, asked(unfinished))
@@ -90,7 +90,7 @@ def test_settings_of_another_version_need_not_be_known(unfinished: RunFolder) ->
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "two"}'])
-def test_a_manifest_that_does_not_say_is_no_reason(text: str, unfinished: RunFolder) -> None:
+def test_a_manifest_without_a_version_is_accepted(text: str, unfinished: RunFolder) -> None:
     """Checkpoints contain their own checksums."""
     unfinished.manifest.write_text(text)
     assert not run_folder.claim(unfinished, asked(unfinished))

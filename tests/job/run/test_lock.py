@@ -88,7 +88,7 @@ def repeatedly(act: Callable[[int], None]) -> Iterator[None]:
         thread.join()
 
 
-def test_a_second_run_is_refused_while_the_first_lives(folder: Path) -> None:
+def test_a_second_run_is_rejected_while_the_first_is_active(folder: Path) -> None:
     write_status(folder, "node7:4711")
     with holder(folder), pytest.raises(Refused) as caught:
         lock.acquire(folder)
@@ -120,14 +120,12 @@ def test_a_child_that_outlives_its_run_does_not_hold_the_lock(folder: Path) -> N
     process.stdout.close()
 
 
-def test_whoever_holds_it_may_take_it_again(folder: Path) -> None:
+def test_the_holder_may_acquire_the_lock_again(folder: Path) -> None:
     lock.acquire(folder)
     lock.acquire(folder)
 
 
-def test_the_next_start_of_the_same_job_waits_for_the_end_of_the_one_before(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restarted_job_waits_for_the_end_of_its_previous_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "REQUEUE_SECONDS", 60.0)
     monkeypatch.setenv("MUSTER_OWNER", "slurm:17")
     write_status(folder, "slurm:17")
@@ -136,7 +134,7 @@ def test_the_next_start_of_the_same_job_waits_for_the_end_of_the_one_before(
         assert process.wait() == 0
 
 
-def test_it_waits_only_for_its_own_previous_start_and_not_forever(
+def test_a_job_waits_only_for_its_own_previous_start_and_not_forever(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSTER_OWNER", "slurm:17")
@@ -165,7 +163,7 @@ def test_a_run_of_another_host_with_a_heartbeat_is_rejected_regardless_of_its_cl
         assert other.poll() is None, "who was refused holds nothing"
 
 
-def test_a_run_of_another_host_that_ends_while_it_is_watched_is_followed(folder: Path) -> None:
+def test_a_run_of_another_host_that_ends_meanwhile_is_taken_over(folder: Path) -> None:
     write_status(folder, "node7:4711")
     ending = threading.Timer(0.3, write_status, (folder, "node7:4711", "STOPPED", "2026-01-01T00:00:09Z"))
     ending.start()
@@ -174,7 +172,7 @@ def test_a_run_of_another_host_that_ends_while_it_is_watched_is_followed(folder:
 
 
 @pytest.mark.parametrize("state", ["DONE", "STOPPED", "FAILED"])
-def test_a_run_of_another_host_that_ended_is_not_watched(
+def test_the_heartbeat_of_an_ended_run_of_another_host_is_not_awaited(
     state: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "is_active", lambda _: pytest.fail("watched"))
@@ -183,7 +181,7 @@ def test_a_run_of_another_host_that_ended_is_not_watched(
 
 
 @pytest.mark.parametrize("owner", ["slurm:17", f"{socket.gethostname()}:4711"])
-def test_the_own_job_and_the_dead_of_this_host_are_not_watched(
+def test_the_heartbeat_of_our_job_or_a_dead_run_of_this_host_is_not_awaited(
     owner: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each second of waiting would be lost in every requeue."""
@@ -193,7 +191,7 @@ def test_the_own_job_and_the_dead_of_this_host_are_not_watched(
     lock.acquire(folder)
 
 
-def test_where_there_are_no_locks_the_heartbeat_decides_on_the_same_host_too(
+def test_without_file_locks_the_heartbeat_decides_on_the_same_host_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(*_: object) -> None:
@@ -209,12 +207,12 @@ def test_where_there_are_no_locks_the_heartbeat_decides_on_the_same_host_too(
     lock.acquire(folder)
 
 
-def test_a_status_that_cannot_be_read_stops_nobody(folder: Path) -> None:
+def test_an_unreadable_status_blocks_no_run(folder: Path) -> None:
     (folder / "status.json").write_text("{half")
     lock.acquire(folder)
 
 
-def test_an_owner_is_what_the_launcher_says_or_host_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_owner_is_set_by_the_launcher_or_is_host_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lock.owner() == f"{socket.gethostname()}:{os.getpid()}"
     monkeypatch.setenv("MUSTER_OWNER", "slurm:17")
     assert lock.owner() == "slurm:17"

@@ -31,7 +31,7 @@ def test_status_is_running_then_done(folder: RunFolder) -> None:
     assert held(folder).items() >= {"state": "DONE", "step": 7, "steps": 9, "reason": ""}.items()
 
 
-def test_the_heart_beats_while_a_step_takes_long(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heartbeat_continues_during_a_long_step(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.02)
     status = Status(folder, main=True)
     with status.running():
@@ -56,7 +56,7 @@ def test_the_heart_beats_while_a_step_takes_long(folder: RunFolder, monkeypatch:
         (KeyboardInterrupt(), "FAILED", "KeyboardInterrupt: "),
     ],
 )
-def test_status_says_in_one_line_what_ended_a_run(
+def test_status_says_in_one_line_why_a_run_ended(
     error: BaseException, state: str, reason: str, folder: RunFolder
 ) -> None:
     with pytest.raises(type(error)), Status(folder, main=True).running():
@@ -64,7 +64,7 @@ def test_status_says_in_one_line_what_ended_a_run(
     assert (held(folder)["state"], held(folder)["reason"]) == (state, reason)
 
 
-def test_a_long_reason_is_cut(folder: RunFolder) -> None:
+def test_a_long_reason_is_truncated(folder: RunFolder) -> None:
     with pytest.raises(RuntimeError), Status(folder, main=True).running():
         raise RuntimeError("x" * 1000)
     assert len(held(folder)["reason"]) == 500
@@ -77,7 +77,7 @@ def test_only_the_main_process_writes_the_status(folder: RunFolder, monkeypatch:
     assert list(folder.path.iterdir()) == []
 
 
-def test_a_status_that_cannot_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+def test_a_failed_status_write_keeps_the_old_status(tmp_path: Path) -> None:
     """A full disk must not end a run for the sake of its heartbeat."""
     folder = RunFolder(tmp_path / "gone")
     with Status(folder, main=True).running():

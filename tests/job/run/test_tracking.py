@@ -37,9 +37,7 @@ def take_steps(tracked: Tracker, norms: list[float]) -> None:
 
 
 @pytest.mark.parametrize(("scaler", "expected"), [(object(), {"skipped_steps": 3}), (None, {})])
-def test_steps_with_gradients_that_overflowed_are_counted_over_a_resume(
-    tmp_path: Path, scaler: object, expected: dict[str, int]
-) -> None:
+def test_overflowed_steps_are_counted_across_a_resume(tmp_path: Path, scaler: object, expected: dict[str, int]) -> None:
     first = tracker(tmp_path, scaler)
     take_steps(first, [float("inf"), 1.0])
     kept = first.state()

@@ -53,7 +53,7 @@ def test_a_trial_gets_settings_of_the_right_kind_within_the_space(tmp_path: Path
         assert trial.settings(found.run) == dict(found.settings)
 
 
-def test_a_restart_has_the_settings_of_the_first_start(tmp_path: Path) -> None:
+def test_a_restarted_trial_keeps_its_settings(tmp_path: Path) -> None:
     first, settings = asked(tmp_path, 0)
     asked(tmp_path, 1)
     trial.prepare(first.run, SPACE, tmp_path)
@@ -62,7 +62,7 @@ def test_a_restart_has_the_settings_of_the_first_start(tmp_path: Path) -> None:
     assert (again, same) == (first, settings)
 
 
-def test_a_run_that_is_no_trial_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_run_that_is_not_a_trial_is_unchanged(tmp_path: Path) -> None:
     assert trial.ask(tmp_path, Config()) == (None, Config())
     assert (trial.settings(tmp_path), trial.was_pruned(tmp_path)) == ({}, False)
 
@@ -76,7 +76,7 @@ def test_a_trial_whose_file_is_damaged_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("greater", [True, False])
-def test_what_is_worse_than_half_of_the_others_is_pruned(tmp_path: Path, greater: bool) -> None:
+def test_a_trial_below_the_median_is_pruned(tmp_path: Path, greater: bool) -> None:
     sign = 1 if greater else -1
     for number in range(6):
         found, _ = asked(tmp_path, number)
@@ -92,7 +92,7 @@ def test_what_is_worse_than_half_of_the_others_is_pruned(tmp_path: Path, greater
     assert trial.was_pruned(bad.run) and not trial.was_pruned(good.run)
 
 
-def test_the_study_holds_the_best_evaluation_and_each_only_once(tmp_path: Path) -> None:
+def test_the_study_has_each_evaluation_once_and_the_best_one(tmp_path: Path) -> None:
     found, _ = asked(tmp_path, 0)
     for progress, score in ((0.25, 0.5), (0.5, 0.8), (0.5, 0.1), (0.75, float("nan")), (1, 0.7)):
         found.report(score, greater=True, progress=progress)
@@ -114,7 +114,7 @@ def test_a_trial_without_any_number_is_recorded_as_pruned(tmp_path: Path) -> Non
 # The journal's lock
 
 
-def test_a_file_system_without_links_gets_a_lock_by_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_links_gets_a_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared(tmp_path, 0)
 
     def fail(*_: Any) -> None:
@@ -137,9 +137,7 @@ def _ask_and_tell(sweep: Path, number: int, barrier: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["symlink", "open"])
-def test_trials_that_ask_at_the_same_moment_are_different_ones(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_trials_get_different_settings(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "_usable_lock", lambda _: kind)
     context, number = multiprocessing.get_context("fork"), 6
     barrier = context.Barrier(number)

@@ -19,7 +19,7 @@ TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
 
 @pytest.mark.parametrize(("rank", "shown"), [("0", "WARNING"), ("3", "WARNING rank 3")])
-def test_every_line_has_time_and_level_and_the_rank_where_it_is_not_0(
+def test_every_line_has_time_and_level_and_any_rank_but_0(
     rank: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", rank)
@@ -27,7 +27,7 @@ def test_every_line_has_time_and_level_and_the_rank_where_it_is_not_0(
     assert re.fullmatch(rf"{TIME} {shown} one\n{TIME} {shown} two\n", capsys.readouterr().err)
 
 
-def test_a_log_on_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_on_a_full_disk_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
     stream = io.TextIOWrapper(full, write_through=True)
     with pytest.raises(OSError, match="No space left"):
@@ -38,14 +38,14 @@ def test_a_log_on_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     full.close()
 
 
-def test_what_takes_long_says_that_it_has_begun(logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_work_is_announced(logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "NOTICE_SECONDS", 0.1)
     with console.notice("reading the data"):
         wait_until(lambda: logged != [])
     assert logged == ["INFO reading the data ..."]
 
 
-def test_what_is_done_soon_says_nothing_even_later(logged: list[str]) -> None:
+def test_fast_work_is_not_announced(logged: list[str]) -> None:
     before = set(threading.enumerate())
     with console.notice("reading the data"):
         [timer] = set(threading.enumerate()) - before
@@ -54,7 +54,7 @@ def test_what_is_done_soon_says_nothing_even_later(logged: list[str]) -> None:
 
 
 @pytest.mark.parametrize("asked", ["", "1"])
-def test_the_traceback_of_a_rejection_is_shown_where_it_is_asked_for(asked: str) -> None:
+def test_the_traceback_of_a_rejection_is_shown_on_request(asked: str) -> None:
     environ = {**os.environ, "MUSTER_TRACEBACK": asked}
     done = subprocess.run(
         [sys.executable, str(TRAIN), "--seed", "x"], env=environ, cwd=ROOT, capture_output=True, text=True

@@ -54,7 +54,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ("# A=no\nA=b", "b"),
     ],
 )
-def test_a_line_of_dotenv_means_what_it_says(line: str, value: str, bare: dict[str, str]) -> None:
+def test_lines_of_dotenv_are_parsed(line: str, value: str, bare: dict[str, str]) -> None:
     Path(".env").write_text(f"{line}\n", encoding="utf-8")
     environment.load_dotenv()
     assert bare == {"A": value}
@@ -62,7 +62,7 @@ def test_a_line_of_dotenv_means_what_it_says(line: str, value: str, bare: dict[s
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "BOM"])
-def test_dotenv_may_come_from_any_editor(newline: str, mark: str, bare: dict[str, str]) -> None:
+def test_dotenv_may_have_a_bom_and_any_line_endings(newline: str, mark: str, bare: dict[str, str]) -> None:
     lines = ["# a remark", "A=b # another", 'B="c d"', "C=", "D=e"]
     Path(".env").write_bytes((mark + newline.join(lines)).encode())
     environment.load_dotenv()
@@ -75,14 +75,14 @@ def test_a_name_without_a_value_sets_nothing(bare: dict[str, str]) -> None:
     assert bare == {}
 
 
-def test_the_real_environment_wins_even_where_it_is_empty(bare: dict[str, str]) -> None:
+def test_environment_variables_take_precedence_even_if_empty(bare: dict[str, str]) -> None:
     Path(".env").write_text("A=file\nB=file\nC=file\n")
     bare.update(A="real", B="")
     environment.load_dotenv()
     assert bare == {"A": "real", "B": "", "C": "file"}
 
 
-def test_dotenv_of_this_folder_comes_before_the_checkouts(bare: dict[str, str]) -> None:
+def test_dotenv_of_the_working_folder_takes_precedence_over_the_checkouts(bare: dict[str, str]) -> None:
     (environment.ROOT / ".env").write_text("A=checkout\nB=checkout\n")
     environment.load_dotenv()
     assert bare == {"A": "checkout", "B": "checkout"}
@@ -92,7 +92,7 @@ def test_dotenv_of_this_folder_comes_before_the_checkouts(bare: dict[str, str]) 
     assert bare == {"A": "here"}
 
 
-def test_dotenv_that_is_not_utf8_is_refused(bare: dict[str, str]) -> None:
+def test_dotenv_that_is_not_utf8_is_rejected(bare: dict[str, str]) -> None:
     Path(".env").write_bytes("A=grüße\n".encode("latin-1"))
     with pytest.raises(Refused) as caught:
         environment.load_dotenv()
@@ -104,26 +104,26 @@ def test_dotenv_that_is_not_utf8_is_refused(bare: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("name", environment.OFFLINE)
 @pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
-def test_one_offline_switch_is_all_of_them(name: str, value: str, bare: dict[str, str]) -> None:
+def test_one_offline_variable_sets_all_of_them(name: str, value: str, bare: dict[str, str]) -> None:
     bare[name] = value
     environment.prepare()
     assert {switch: bare[switch] for switch in environment.OFFLINE} == dict.fromkeys(environment.OFFLINE, "1")
 
 
 @pytest.mark.parametrize("value", ["0", "", "false"])
-def test_a_switch_that_is_off_switches_nothing(value: str, bare: dict[str, str]) -> None:
+def test_an_offline_variable_that_is_off_sets_nothing(value: str, bare: dict[str, str]) -> None:
     bare["HF_HUB_OFFLINE"] = value
     environment.prepare()
     assert bare["HF_HUB_OFFLINE"] == value and "TRANSFORMERS_OFFLINE" not in bare
 
 
-def test_an_offline_switch_in_dotenv_counts(bare: dict[str, str]) -> None:
+def test_an_offline_variable_in_dotenv_applies(bare: dict[str, str]) -> None:
     Path(".env").write_text("HF_HUB_OFFLINE=1\n")
     environment.prepare()
     assert bare["HF_DATASETS_OFFLINE"] == "1"
 
 
-def test_preparing_twice_is_preparing_once(bare: dict[str, str]) -> None:
+def test_preparing_is_idempotent(bare: dict[str, str]) -> None:
     environment.prepare()
     once = dict(bare)
     environment.prepare()
@@ -178,7 +178,7 @@ def test_cores_are_the_affinity_or_the_containers_quota(
 
 
 @pytest.mark.parametrize(("variable", "plan"), environment.PLANNED_ELSEWHERE.items())
-def test_a_launcher_plan_for_another_kind_of_training_is_refused(variable: str, plan: str) -> None:
+def test_a_launcher_plan_for_another_kind_of_training_is_rejected(variable: str, plan: str) -> None:
     environment.refuse_launcher_plans({variable: "false"})
     with pytest.raises(Refused) as caught:
         environment.refuse_launcher_plans({variable: "true"})
@@ -197,7 +197,7 @@ def test_a_launcher_plan_for_another_kind_of_training_is_refused(variable: str, 
         {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1"},
     ],
 )
-def test_ordinary_launches_are_let_through(environ: dict[str, str]) -> None:
+def test_ordinary_launches_are_accepted(environ: dict[str, str]) -> None:
     environment.refuse_launcher_plans(environ)
 
 
@@ -224,7 +224,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 @pytest.mark.skipif(not shutil.which(ACCELERATE) or environment.cores() == 1, reason="needs accelerate and two cores")
 @pytest.mark.parametrize(("users", "expected"), [("nothing", environment.cores()), ("1", 1), ("1 in .env", 1)])
-def test_accelerate_launch_leaves_the_cores_that_the_user_did_not_limit(
+def test_accelerate_launch_uses_all_cores_unless_the_user_limits_them(
     users: str, expected: int, launched: dict[str, list[str]]
 ) -> None:
     assert launched[users] == ["1", str(expected)]  # the first: accelerate did set 1, so that there is a thing to undo
@@ -232,7 +232,7 @@ def test_accelerate_launch_leaves_the_cores_that_the_user_did_not_limit(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 @pytest.mark.parametrize("kept", [True, False])
-def test_the_allocator_keeps_freed_memory_without_starting_the_process_again(kept: bool, tmp_path: Path) -> None:
+def test_the_allocator_keeps_freed_memory_without_restarting_the_process(kept: bool, tmp_path: Path) -> None:
     """A block of 16 MB is freed: with the defaults of glibc it goes back to the kernel at once."""
     script = tmp_path / "script.py"
     script.write_text(
@@ -249,7 +249,7 @@ def test_the_allocator_keeps_freed_memory_without_starting_the_process_again(kep
 
 
 @pytest.mark.parametrize("users", [{}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, {"PYTORCH_ALLOC_CONF": ""}])
-def test_gpu_memory_is_in_expandable_segments_unless_the_user_says_how(
+def test_gpu_memory_uses_expandable_segments_unless_configured_otherwise(
     bare: dict[str, str], users: dict[str, str]
 ) -> None:
     bare |= {"HOME": "/", **users}
@@ -263,7 +263,7 @@ def test_gpu_memory_is_in_expandable_segments_unless_the_user_says_how(
 
 
 @pytest.mark.parametrize("home", ["", "/nonexistent"])
-def test_without_a_usable_home_there_is_one_in_tmpdir(
+def test_an_unusable_home_is_replaced_by_one_in_tmpdir(
     home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOME", home)
@@ -274,7 +274,7 @@ def test_without_a_usable_home_there_is_one_in_tmpdir(
     assert f"using {tmp_path}/muster-home-{os.getuid()}" in capfd.readouterr().err
 
 
-def test_a_home_that_can_be_used_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_usable_home_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     environment.provide_home()
     assert os.environ["HOME"] == str(tmp_path)

@@ -36,7 +36,7 @@ def failing(write: Callable[[Path], None]) -> Callable[[Path], None]:
 
 @pytest.mark.parametrize("write", [write_file, write_folder])
 @pytest.mark.parametrize("there_before", [True, False])
-def test_what_is_published_replaces_what_was_there(
+def test_publishing_replaces_an_existing_file(
     write: Callable[[Path], None], there_before: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "made"
@@ -51,7 +51,7 @@ def test_what_is_published_replaces_what_was_there(
 
 @pytest.mark.parametrize("write", [write_file, write_folder])
 @pytest.mark.parametrize("there_before", [True, False])
-def test_a_writer_that_fails_leaves_the_old_and_no_debris(
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_files(
     write: Callable[[Path], None], there_before: bool, tmp_path: Path
 ) -> None:
     if there_before:
@@ -63,7 +63,7 @@ def test_a_writer_that_fails_leaves_the_old_and_no_debris(
     assert {p.name for p in tmp_path.iterdir()} <= {"made"}
 
 
-def test_the_old_is_there_until_the_new_is_complete(tmp_path: Path) -> None:
+def test_the_old_file_exists_until_the_new_one_is_complete(tmp_path: Path) -> None:
     (tmp_path / "made").write_text("old")
     seen = []
 
@@ -85,7 +85,7 @@ def test_json_holds_numbers_only(value: float, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
-def test_private_files_get_the_mode_of_new_ones_without_touching_the_umask(
+def test_private_files_get_the_default_mode_without_changing_the_umask(
     umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     private = tmp_path / "weights"

@@ -53,7 +53,7 @@ def test_a_signal_is_recorded_and_the_process_continues(name: str) -> None:
     assert (said(process), process.returncode) == (f"{name}\n", 0)
 
 
-def test_a_second_interrupt_ends_at_once() -> None:
+def test_a_second_interrupt_exits_immediately() -> None:
     process = running(WAITS + "time.sleep(600)")
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None and process.stdout.readline() == "SIGINT\n"
@@ -62,7 +62,7 @@ def test_a_second_interrupt_ends_at_once() -> None:
     assert process.returncode == -signal.SIGINT
 
 
-def test_repeated_requests_to_terminate_do_not_cut_the_checkpoint_short() -> None:
+def test_repeated_sigterms_do_not_interrupt_the_checkpoint() -> None:
     """Slurm sends SIGTERM more than once before it kills."""
     process = running(WAITS + "sys.stdin.readline()\nprint(interrupt.reason())")
     process.send_signal(signal.SIGTERM)
@@ -72,7 +72,7 @@ def test_repeated_requests_to_terminate_do_not_cut_the_checkpoint_short() -> Non
     assert (said(process), process.returncode) == (f"{signal.SIGTERM.value}\n", 0)
 
 
-def test_a_forked_child_leaves_the_signals_to_its_parent_and_is_ended_by_sigterm() -> None:
+def test_a_forked_child_does_not_handle_signals_and_is_ended_by_sigterm() -> None:
     process = running("""
         import multiprocessing
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
@@ -90,7 +90,7 @@ def test_a_forked_child_leaves_the_signals_to_its_parent_and_is_ended_by_sigterm
     assert said(process) in ("True SIGUSR2\n-15\n", "True SIGINT\n-15\n")
 
 
-def test_a_launcher_that_is_gone_counts_as_a_signal() -> None:
+def test_a_launcher_that_has_died_counts_as_a_signal() -> None:
     code = HEAD + WAITS
     launcher = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {code!r}]); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", launcher], env={**os.environ, "LOCAL_RANK": "0"},
@@ -102,7 +102,7 @@ def test_a_launcher_that_is_gone_counts_as_a_signal() -> None:
     process.stdout.close()
 
 
-def test_a_shell_that_ends_does_not_end_what_it_left_running(tmp_path: Path) -> None:
+def test_a_shell_that_exits_does_not_stop_its_background_jobs(tmp_path: Path) -> None:
     code = HEAD + "print('ready', flush=True)\ntime.sleep(1)\nprint(interrupt.reason(), flush=True)"
     shell = subprocess.Popen(["sh", "-c", '"$0" -c "$1" & read _', sys.executable, code],
                              env={k: v for k, v in os.environ.items() if k != "LOCAL_RANK"},
@@ -113,7 +113,7 @@ def test_a_shell_that_ends_does_not_end_what_it_left_running(tmp_path: Path) -> 
     shell.communicate()
 
 
-def test_long_work_that_holds_nothing_is_ended_where_the_signal_finds_it() -> None:
+def test_interruptible_work_is_interrupted_by_a_signal() -> None:
     process = running("""
         def work():
             print("ready", flush=True)
@@ -125,7 +125,7 @@ def test_long_work_that_holds_nothing_is_ended_where_the_signal_finds_it() -> No
     assert said(process) == "stopped by SIGTERM before the first step; run the same command to start again\n"
 
 
-def test_a_stop_that_a_library_makes_its_own_error_of_is_a_stop_all_the_same() -> None:
+def test_a_stop_that_a_library_wraps_in_its_own_error_is_still_a_stop() -> None:
     process = running("""
         def work():
             print("ready", flush=True)
@@ -138,7 +138,7 @@ def test_a_stop_that_a_library_makes_its_own_error_of_is_a_stop_all_the_same() -
     assert said(process) == "stopped\n"
 
 
-def test_a_signal_before_long_work_is_handled_and_one_after_it_kept() -> None:
+def test_interruptible_work_does_not_start_after_a_signal() -> None:
     process = running("""
         interrupt.interruptible(lambda: None)()
         print("ready", flush=True)
@@ -185,7 +185,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.parametrize("by", ["signal", "launcher"])
-def test_a_process_that_waits_for_others_to_come_is_stopped(tmp_path: Path, by: str) -> None:
+def test_a_process_that_waits_for_its_peers_is_stopped(tmp_path: Path, by: str) -> None:
     """It waits in a library's C code, where Python's handlers do not run, for a rank that never starts."""
     script = f"""
 import os, subprocess, sys, time

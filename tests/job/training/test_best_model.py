@@ -27,7 +27,7 @@ def taken(chosen: Selection, values: list[float]) -> list[bool]:
         (False, [math.nan, 0.5, math.nan], [True, True, False], 2),
     ],
 )
-def test_of_equals_the_first_and_of_numbers_the_best(
+def test_the_best_score_wins_and_the_first_of_equal_scores(
     greater: bool, values: list[float], best: list[bool], best_step: int
 ) -> None:
     chosen = Selection("x", greater, None)
@@ -55,14 +55,14 @@ def test_patience_counts_evaluations_in_a_row_without_a_new_best() -> None:
         ("accuracy", False, False),
     ],
 )
-def test_direction_is_as_given_else_down_for_losses(metric: str, given: bool | None, greater: bool) -> None:
+def test_the_direction_is_as_given_or_lower_for_losses(metric: str, given: bool | None, greater: bool) -> None:
     made = selection(
         Evaluation(metric_for_best_model=metric, greater_is_better=given, early_stopping_patience=3), SINGLE_LABEL
     )
     assert made == Selection(metric, greater, 3)
 
 
-def test_a_number_that_no_metric_gives_is_refused_with_those_they_give() -> None:
+def test_an_unknown_metric_for_best_model_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(Refused) as caught:
         Selection("f2", True, None).take({"loss": 1.0, "accuracy": 0.5}, 1)
     assert str(caught.value) == "--metric_for_best_model f2 is not computed: choose one of loss, accuracy"
@@ -80,25 +80,25 @@ def test_a_number_that_no_metric_gives_is_refused_with_those_they_give() -> None
         (("/some/folder",), SINGLE_LABEL, "loss"),
     ],
 )
-def test_the_number_that_decides_is_one_that_is_computed(metrics: tuple[str, ...], kind: Kind, chosen: str) -> None:
+def test_metric_for_best_model_is_one_that_is_computed(metrics: tuple[str, ...], kind: Kind, chosen: str) -> None:
     assert selection(Evaluation(metrics=metrics), kind).metric == chosen
 
 
-def test_what_is_no_number_is_never_the_best_and_the_newest_is_kept_until_there_is_one() -> None:
+def test_nan_is_never_best_and_the_newest_is_kept_until_there_is_a_score() -> None:
     chosen, seen = Selection("x", True, 3), []
     for step, value in enumerate([math.nan, math.nan, 0.1, math.nan, 0.2], 1):
         seen.append((chosen.take({"x": value}, step), chosen.has_best, chosen.best_step))
     assert seen == [(True, False, 1), (True, False, 2), (True, True, 3), (False, True, 3), (True, True, 5)]
 
 
-def test_what_is_no_number_counts_as_no_new_best() -> None:
+def test_nan_counts_as_no_new_best() -> None:
     chosen = Selection("x", False, 2)
     for step in (1, 2):
         chosen.take({"x": math.nan}, step)
     assert chosen.should_stop
 
 
-def test_a_number_may_have_the_prefix_that_transformers_gives_it() -> None:
+def test_a_metric_may_have_the_prefix_of_transformers() -> None:
     assert selection(Evaluation(metric_for_best_model="eval_accuracy"), SINGLE_LABEL) == Selection(
         "accuracy", True, None
     )

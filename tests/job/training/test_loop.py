@@ -58,7 +58,7 @@ def test_no_step_waits_for_the_device(tmp_path: Path, architecture: str, packed:
     assert {total.device, norm.device, *(losses.device for _, losses in seen)} == {NOWHERE}
 
 
-def test_a_wait_is_noticed() -> None:
+def test_a_wait_is_detected() -> None:
     with pytest.raises(RuntimeError, match="meta"):
         torch.isfinite(torch.zeros((), device=NOWHERE)).item()
 

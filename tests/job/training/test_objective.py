@@ -20,7 +20,7 @@ COLORS = Task(SINGLE_LABEL, NAMES)
 CPU = torch.device("cpu")
 
 
-def test_balanced_is_scikit_learns() -> None:
+def test_balanced_equals_scikit_learns() -> None:
     labels = np.repeat([0, 1, 2], [10, 70, 3])
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     np.testing.assert_allclose(objective.of_classes("balanced", NAMES, labels), expected, rtol=1e-7)
@@ -40,7 +40,7 @@ def test_factors_are_taken_by_name() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weights", ["balanced", {"red": 0.0, "green": 2.0, "blue": 0.5}, None], ids=str)
-def test_the_loss_is_torchs_mean_of_the_global_batch(smoothing: float, weights: dict[str, float] | None) -> None:
+def test_the_loss_equals_torchs_mean_over_the_global_batch(smoothing: float, weights: dict[str, float] | None) -> None:
     split = split_of(20, classes=3, seed=0)
     assert split.labels is not None
     wanted = objective.objective(COLORS, Training(class_weights=weights, label_smoothing_factor=smoothing), split, CPU)
@@ -57,7 +57,7 @@ def test_without_weights_a_batch_counts_its_rows() -> None:
     assert (wanted.divisor(np.array([0, 3])), wanted.describe(NAMES)) == (2, {})
 
 
-def test_a_batch_of_rows_that_do_not_count_is_rejected_before_training() -> None:
+def test_a_batch_whose_weights_are_all_0_is_rejected_before_training() -> None:
     split = split_of(40, classes=3, seed=0)
     assert split.labels is not None
     ignoring = Training(class_weights={"red": 0.0, "green": 0.0, "blue": 1.0})
@@ -73,7 +73,7 @@ def test_a_batch_of_rows_that_do_not_count_is_rejected_before_training() -> None
     objective.reject_weightless(wanted, planner.global_batches(40, 40, 0, 3), NAMES)
 
 
-def test_many_classes_are_logged_by_their_extremes() -> None:
+def test_of_many_classes_only_extreme_weights_are_logged() -> None:
     assert objective.in_words({"b": 2.0, "a": 0.5}) == "a 0.5, b 2"
     many = {f"class {i}": float(i) for i in range(77)}
     assert objective.in_words(many) == "class 0 0, class 1 1, ... class 75 75, class 76 76"

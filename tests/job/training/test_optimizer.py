@@ -47,7 +47,7 @@ def test_matrices_decay_biases_and_norms_do_not(tmp_path: Path) -> None:
     assert len(made.param_groups) == 2, "as in checkpoints that were made before there were layer-wise rates"
 
 
-def test_each_layer_learns_slower_than_the_one_behind_it_by_the_factor() -> None:
+def test_each_layer_has_the_rate_of_the_next_times_the_factor() -> None:
     model = families.network("bert", head=True)
     training = Training(weight_decay=0.3, learning_rate=0.8, layer_lr_decay=0.5)
     made = optim.optimizer(model, training)
@@ -63,11 +63,11 @@ def test_each_layer_learns_slower_than_the_one_behind_it_by_the_factor() -> None
     assert float(optim.schedule(made, training, 10).optimizer.param_groups[0]["initial_lr"]) == 0.8, "what is logged"
 
 
-def test_one_rate_for_all_is_not_worth_a_line() -> None:
+def test_a_single_rate_is_not_logged() -> None:
     assert optim.describe_rates(families.network("bert", head=True), Training()) is None
 
 
-def test_the_rate_of_shared_layers_is_said_to_be_one() -> None:
+def test_the_log_says_that_shared_layers_have_one_rate() -> None:
     training = Training(learning_rate=1.0, layer_lr_decay=0.5)
     said = optim.describe_rates(families.network("albert", head=True), training)
     assert said == "embeddings 0.25, the weights shared by 2 layers 0.5, head 1"
@@ -75,7 +75,7 @@ def test_the_rate_of_shared_layers_is_said_to_be_one() -> None:
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 @pytest.mark.parametrize("family", sorted(families.FAMILIES))
-def test_every_trained_parameter_is_in_one_group(family: str, weight_decay: float) -> None:
+def test_every_trained_parameter_is_in_exactly_one_group(family: str, weight_decay: float) -> None:
     with torch.device("meta"):
         model = families.network(family, head=True)
     model.get_input_embeddings().requires_grad_(False)
@@ -84,7 +84,7 @@ def test_every_trained_parameter_is_in_one_group(family: str, weight_decay: floa
     assert grouped == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
 
-def test_the_schedule_keeps_the_proportion_of_the_rates() -> None:
+def test_the_schedule_keeps_the_ratio_of_the_rates() -> None:
     training = Training(learning_rate=1.0, layer_lr_decay=0.5, warmup_ratio=0.0)
     made = optim.optimizer(families.network("bert", head=True), training)
     schedule = optim.schedule(made, training, 4)
@@ -127,7 +127,7 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_the_end() -> None:
 
 
 @pytest.mark.parametrize(("ratio", "steps", "warmup"), [(0.1, 10, 1), (0.1, 11, 2), (0.07, 100, 7)])
-def test_a_share_of_the_steps_rounds_up_and_only_then(ratio: float, steps: int, warmup: int) -> None:
+def test_a_fraction_of_the_steps_is_rounded_up(ratio: float, steps: int, warmup: int) -> None:
     assert rates(steps, warmup_ratio=ratio).index(1.0) == warmup
 
 

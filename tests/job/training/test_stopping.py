@@ -47,7 +47,7 @@ def test_a_checkpoint_is_due_when_its_minutes_have_passed_since_the_last(clock: 
     assert pass_at(found, clock, 62, 120, 122) == [False, False, True]
 
 
-def test_a_time_limit_leaves_twice_the_longest_step_and_save(clock: list[float]) -> None:
+def test_a_time_limit_reserves_twice_the_longest_step_and_save(clock: list[float]) -> None:
     found = alone(max_minutes=1, save_minutes=None)
     found.saved(3.0)
     pass_at(found, clock, 10, 20, 30)
@@ -55,20 +55,20 @@ def test_a_time_limit_leaves_twice_the_longest_step_and_save(clock: list[float])
         pass_at(found, clock, 35)
 
 
-def test_short_steps_may_use_the_time_almost_to_its_end(clock: list[float]) -> None:
+def test_short_steps_use_almost_all_of_the_time_limit(clock: list[float]) -> None:
     found = alone(max_minutes=1, save_minutes=None)
     assert not any(pass_at(found, clock, *range(1, 59)))
     with pytest.raises(Stopped):
         pass_at(found, clock, 59)
 
 
-def test_a_signal_is_named_even_where_the_time_is_over(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_is_named_even_after_the_time_limit(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "reason", lambda: signal.SIGTERM.value)
     with pytest.raises(Stopped, match=r"^stopped by SIGTERM "):
         pass_at(alone(max_minutes=1), clock, 3600)
 
 
-def test_a_process_that_never_comes_back_is_ended_with_its_stack_and_one_that_is_done_is_not() -> None:
+def test_the_watchdog_ends_only_a_process_that_hangs_and_dumps_its_stack() -> None:
     code = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})

@@ -25,7 +25,7 @@ MODEL: Any = None
     [(BASE, 140, True, MOST), (BASE, 80, True, MOST), (BASE, 24, True, 22528), (BASE, 16, True, 13312),
      (BASE, 16, False, 6144), (LARGE, 24, True, 5120), (LARGE, 80, True, 28672), (BILLION, 24, True, LEAST)],
 )  # fmt: skip
-def test_what_fits(size: Size, memory: int, half: bool, expected: int) -> None:
+def test_token_limit_by_memory(size: Size, memory: int, half: bool, expected: int) -> None:
     assert fitting(size, memory * GIB, half, checkpointing=False) == expected
 
 
@@ -35,7 +35,7 @@ def test_frozen_weights_leave_more_room() -> None:
     assert fitting(frozen, 80 * GIB, True, checkpointing=False) == 14336
 
 
-def test_checkpointing_makes_room() -> None:
+def test_gradient_checkpointing_leaves_more_room() -> None:
     assert fitting(LARGE, 24 * GIB, True, checkpointing=True) > 4 * fitting(LARGE, 24 * GIB, True, checkpointing=False)
 
 

@@ -59,7 +59,7 @@ PLANS = {
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_plan_is_the_golden_one(name: str) -> None:
+def test_the_plan_equals_the_golden_file(name: str) -> None:
     request, machine = PLANS[name]
     plan = docker.plan(request, machine, HERE)
     assert shlex.split(plan.text()) == [*(f"{name}={value}" for name, value in plan.environment), *plan.argv]
@@ -71,7 +71,7 @@ def test_every_golden_file_has_its_plan() -> None:
     assert {path.stem for path in GOLDEN.iterdir()} == set(PLANS)
 
 
-def test_more_gpus_than_there_are_is_refused() -> None:
+def test_more_gpus_than_available_are_rejected() -> None:
     with pytest.raises(Refused, match="--gpus 1: only 0 are visible"):
         docker.plan(replace(DEMO, gpus=1), LAPTOP, HERE)
 
@@ -88,7 +88,7 @@ NAMES = st.text(st.characters(exclude_characters="\0/\n\r", exclude_categories=[
 
 
 @given(st.lists(NAMES, max_size=4), NAMES)
-def test_any_path_is_mounted_as_itself(names: list[str], run: str) -> None:
+def test_any_path_is_mounted_unchanged(names: list[str], run: str) -> None:
     reads = tuple(Path("/data", name) for name in names)
     argv = docker.plan(replace(DEMO, reads=reads, run=HERE / run), LAPTOP, HERE).argv
     found = mounts(argv)
@@ -98,12 +98,12 @@ def test_any_path_is_mounted_as_itself(names: list[str], run: str) -> None:
 
 
 @given(NAMES)
-def test_a_container_has_a_name_that_docker_takes(name: str) -> None:
+def test_the_container_name_is_valid_for_docker(name: str) -> None:
     named = docker.container(Path("/runs", name))
     assert named is not None and re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", named)
 
 
-def test_runs_of_the_same_name_in_two_folders_are_two_containers() -> None:
+def test_runs_of_the_same_name_in_two_folders_get_different_containers() -> None:
     assert docker.container(Path("/a/run")) != docker.container(Path("/b/run"))
 
 
@@ -111,7 +111,7 @@ def test_runs_of_the_same_name_in_two_folders_are_two_containers() -> None:
 # What is read off this machine and the job's flags
 
 
-def test_what_the_flags_name_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_in_flags_are_mounted_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     for name in ("mine.yaml", "a-1.csv", "a-2.csv", "b.csv", ".env"):
@@ -123,7 +123,7 @@ def test_what_the_flags_name_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert request.run is None
 
 
-def test_the_folder_of_the_answers_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_predict_output_is_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "answers.csv").touch()
@@ -133,7 +133,7 @@ def test_the_folder_of_the_answers_can_be_written(tmp_path: Path, monkeypatch: p
     assert tmp_path / "out" / "answers.csv" not in request.reads
 
 
-def test_the_run_folder_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_folder_belongs_to_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("demo", "--output_dir", "out")
     request = docker.request(words, config.parse(words), None, "muster", tmp_path)
@@ -161,7 +161,7 @@ ENVIRONMENT = {
 }
 
 
-def test_variables_that_reach_the_job() -> None:
+def test_variables_are_passed_to_the_job() -> None:
     machine = docker.look(ENVIRONMENT, ["TRACKER_KEY", "MUSTER_PARTITION", "CUDA_VISIBLE_DEVICES"])
     libraries = ("CUDA_LAUNCH_BLOCKING", "GLOO_SOCKET_IFNAME", "PYTORCH_ALLOC_CONF", "TRITON_CACHE_DIR", "UCX_TLS")
     others = ("HF_HUB_OFFLINE", "HF_TOKEN", "TRACKER_KEY", "WANDB_API_KEY", "https_proxy")
@@ -179,7 +179,7 @@ def test_variables_that_reach_the_job() -> None:
         ({"HF_HOME": "/hf", "HF_DATASETS_CACHE": "/data", "HF_HUB_CACHE": ""}, ["/hf", "/data"]),
     ],
 )
-def test_caches_are_where_the_libraries_look(environ: dict[str, str], caches: list[str]) -> None:
+def test_caches_are_mounted_where_the_libraries_expect_them(environ: dict[str, str], caches: list[str]) -> None:
     assert docker.look(environ, []).caches == tuple(Path(cache).expanduser() for cache in caches)
 
 
@@ -222,7 +222,7 @@ def started(folder: Path, *words: str, path: str | None = None) -> subprocess.Co
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
 
 
-def test_dotenv_travels_by_name_with_the_value_that_the_job_reads_elsewhere(stand_in: Path) -> None:
+def test_dotenv_variables_are_passed_by_name_with_the_same_values_as_elsewhere(stand_in: Path) -> None:
     done = started(stand_in, "demo")
     assert done.returncode == 75
     assert '"hf_canary #1", "sha256:1234"' in done.stdout
@@ -230,7 +230,7 @@ def test_dotenv_travels_by_name_with_the_value_that_the_job_reads_elsewhere(stan
     assert done.stderr == "no GPU found: training on the CPU\n"
 
 
-def test_dry_run_prints_no_value_and_makes_no_folder(stand_in: Path) -> None:
+def test_dry_run_prints_no_value_and_creates_no_folder(stand_in: Path) -> None:
     done = started(stand_in, "demo", "--dry_run")
     assert done.returncode == 0
     assert shlex.split(done.stdout)[-2:] == ["muster", "demo"]
@@ -238,7 +238,7 @@ def test_dry_run_prints_no_value_and_makes_no_folder(stand_in: Path) -> None:
     assert sorted(path.name for path in stand_in.iterdir()) == [".env", "bin"]
 
 
-def test_the_folders_that_docker_would_make_are_the_users(stand_in: Path) -> None:
+def test_folders_that_docker_would_create_belong_to_the_user(stand_in: Path) -> None:
     started(stand_in, "demo", "--", "--output_dir", "out/new")
     assert (stand_in / "out" / "new").is_dir() and (stand_in / "hf").is_dir()
 
@@ -254,7 +254,7 @@ def test_the_folders_that_docker_would_make_are_the_users(stand_in: Path) -> Non
         (["--tasks", "2"], "unknown flag --tasks"),
     ],
 )
-def test_refused_in_one_line(words: list[str], line: str, stand_in: Path) -> None:
+def test_invalid_requests_are_rejected_in_one_line(words: list[str], line: str, stand_in: Path) -> None:
     done = started(stand_in, *words)
     said = done.stderr.removeprefix("no GPU found: training on the CPU\n")
     assert done.returncode == 2 and done.stdout == ""
@@ -262,13 +262,13 @@ def test_refused_in_one_line(words: list[str], line: str, stand_in: Path) -> Non
     assert line in said
 
 
-def test_without_docker_it_says_so(tmp_path: Path) -> None:
+def test_missing_docker_is_reported(tmp_path: Path) -> None:
     done = started(tmp_path, path=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.endswith("error: docker is not installed: use `make train`, which trains without it\n")
 
 
-def test_the_image_has_a_name_also_where_make_gives_none() -> None:
+def test_the_image_has_a_default_name() -> None:
     assert docker_cli.image("") == docker.IMAGE
 
 
@@ -295,19 +295,19 @@ def docker_call(folder: Path, target: str, **variables: str) -> list[str]:
     return json.loads((folder / "calls").read_text(encoding="ascii").splitlines()[-1])
 
 
-def test_make_image_gives_values_as_they_are(tmp_path: Path) -> None:
+def test_make_image_does_not_evaluate_values(tmp_path: Path) -> None:
     words = docker_call(tmp_path, "image", IMAGE=ATTACK, PIP_CERT=ATTACK, PIP_CONFIG_FILE=ATTACK, BASE_IMAGE=ATTACK)
     assert words[:5] == ["build", "--file", "docker/Dockerfile", "--build-arg", "BASE_IMAGE"]
     assert words[5:9] == ["--secret", f"id=pip.conf,src={ATTACK}", "--secret", f"id=ca.pem,src={ATTACK}"]
     assert words[9:11] == ["--tag", ATTACK] and words[-1] == "."
 
 
-def test_make_image_cuts_build_flags_into_words_only(tmp_path: Path) -> None:
+def test_make_image_only_splits_build_flags(tmp_path: Path) -> None:
     words = docker_call(tmp_path, "image", BUILD_FLAGS="--network host $(touch X)")
     assert words[3:7] == ["--network", "host", "$(touch", "X)"]
 
 
-def test_make_sif_reads_the_image_of_the_daemon(tmp_path: Path) -> None:
+def test_make_sif_converts_the_image_of_the_daemon(tmp_path: Path) -> None:
     assert docker_call(tmp_path, "sif", IMAGE=ATTACK) == ["build", "--force", "muster.sif", "docker-daemon:"]
 
 

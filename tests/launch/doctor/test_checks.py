@@ -10,7 +10,7 @@ def states(found: list[Finding], expected: dict[str, int]) -> dict[str, str]:
     return {line.check.name: line.state for line in checks.lines(CLUSTER, found, expected)}
 
 
-def test_a_check_is_ok_only_if_every_process_said_so() -> None:
+def test_a_check_is_ok_only_if_every_process_reported_ok() -> None:
     two = [Finding(check.name, OK, "well", place=node) for check in CLUSTER for node in ("n1", "n2")]
     expected = dict.fromkeys((check.name for check in CLUSTER), 2)
     assert set(states(two, expected).values()) == {OK}
@@ -20,7 +20,7 @@ def test_a_check_is_ok_only_if_every_process_said_so() -> None:
     assert lines[SHM.name].detail == "1 of 2 processes did not answer"
 
 
-def test_what_comes_after_a_failure_and_was_not_reached_is_not_checked_but_other_failures_are_reported() -> None:
+def test_checks_after_a_failure_are_not_checked_but_other_failures_are_reported() -> None:
     found = [Finding(check.name, OK, "well") for check in CLUSTER[:5]]
     found += [Finding(NAMES.name, FAILED, "no n1", "set it", "n2"), Finding(SHM.name, FAILED, "full", "more", "n1")]
     lines = {line.check.name: line for line in checks.lines(CLUSTER, found, {})}
@@ -33,7 +33,7 @@ def test_what_comes_after_a_failure_and_was_not_reached_is_not_checked_but_other
     assert lines[SHM.name].state == FAILED
 
 
-def test_nodes_that_say_the_same_are_named_together() -> None:
+def test_nodes_with_the_same_result_are_grouped() -> None:
     alike = [Finding(SHM.name, OK, "24.0 GB free", place=node) for node in ("n1", "n2")]
     assert checks.lines((SHM,), alike, {SHM.name: 2})[0].detail == "24.0 GB free (on n1, n2)"
     alike[1] = Finding(SHM.name, OK, "2.0 GB free", place="n2")

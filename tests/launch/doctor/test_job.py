@@ -26,7 +26,7 @@ PLANS = {
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_plan_is_the_golden_one(name: str) -> None:
+def test_the_plan_equals_the_golden_file(name: str) -> None:
     planned = job.plan(REQUEST, PLANS[name], {"HF_HOME": "/cache"})
     text = f"{planned.plan}\n".replace(sys.executable, "<python>")
     text = re.sub("muster-doctor:[0-9a-f]{16}", "muster-doctor:<token>", text)
@@ -38,6 +38,6 @@ def test_every_golden_file_has_its_plan() -> None:
     assert {path.stem for path in GOLDEN.iterdir()} == set(PLANS)
 
 
-def test_numbers_that_make_no_job_are_rejected() -> None:
+def test_impossible_numbers_are_rejected() -> None:
     with pytest.raises(Refused, match="--nodes must be above 0"):
         job.plan(job.Request(1, None, 0, 600, Path("/runs/x"), Path("/runs")), Site(), {})

@@ -26,7 +26,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     return Plan(("sbatch",), (), tmp_path, "#!/bin/bash\n")
 
 
-def test_the_job_is_tested_without_variables_that_a_submission_hides_too(
+def test_the_job_is_tested_without_variables_that_a_submission_also_removes(
     tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(tmp_path, "sbatch", '[ -z "$SBATCH_PARTITION" ] || { echo "invalid partition" >&2; exit 1; }')
@@ -35,7 +35,7 @@ def test_the_job_is_tested_without_variables_that_a_submission_hides_too(
     assert os.environ["SBATCH_PARTITION"] == "gone"
 
 
-def test_a_partition_that_is_rejected_is_answered_with_those_that_there_are(tmp_path: Path, plan: Plan) -> None:
+def test_a_rejected_partition_is_answered_with_the_available_ones(tmp_path: Path, plan: Plan) -> None:
     program(tmp_path, "sbatch", 'echo "sbatch: error: invalid partition specified: gone" >&2; exit 1')
     program(tmp_path, "sinfo", "echo 'main (2 nodes, gpu:4, 1-00:00:00)'")
     with pytest.raises(Problem, match="invalid partition specified: gone") as problem:
@@ -43,7 +43,7 @@ def test_a_partition_that_is_rejected_is_answered_with_those_that_there_are(tmp_
     assert problem.value.remedy.endswith("there are main (2 nodes, gpu:4, 1-00:00:00)")
 
 
-def test_a_sinfo_that_hangs_does_not_hold_the_doctor_up(
+def test_a_sinfo_that_hangs_does_not_block_the_doctor(
     tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(tmp_path, "sbatch", 'echo "sbatch: error: invalid partition specified: gone" >&2; exit 1')

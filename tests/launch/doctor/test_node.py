@@ -41,7 +41,7 @@ def no_group_stays() -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def test_a_right_sum_is_ok_and_a_wrong_one_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_sum_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broken twin of the collective adds to the last of 16 million numbers alone."""
     import torch
 
@@ -53,21 +53,21 @@ def test_a_right_sum_is_ok_and_a_wrong_one_is_found(tmp_path: Path, monkeypatch:
         node.all_reduce(rank)
 
 
-def test_a_process_that_never_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_never_joins_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node, "JOIN_SECONDS", 1.0)
     with pytest.raises(Problem, match="the processes do not find each other: ") as caught:
         node.join(node.Rank(tmp_path, gpus=0, world=2))
     assert "GLOO_SOCKET_IFNAME" in caught.value.remedy
 
 
-def test_a_process_that_is_lost_while_numbers_are_added(tmp_path: Path) -> None:
+def test_a_process_lost_during_the_all_reduce_is_reported(tmp_path: Path) -> None:
     words = [sys.executable, "-c", ONE_DIES, str(tmp_path)]
     done = run(words, environment(tmp_path, PYTHONPATH=str(ROOT)), tmp_path, 120).expect(0)
     assert done.stdout.startswith("it fails: "), done.stdout
     assert "NCCL_DEBUG=INFO" in done.stdout
 
 
-def test_gpus_that_are_not_there_or_do_not_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_and_broken_gpus_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(Problem, match="2 GPUs were asked for and torch sees 0") as caught:
         node.gpu(node.Rank(tmp_path, gpus=2, host="n7"))
@@ -81,7 +81,7 @@ def test_gpus_that_are_not_there_or_do_not_compute(tmp_path: Path, monkeypatch: 
         node.gpu(node.Rank(tmp_path, gpus=1))
 
 
-def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_cache_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(Problem, match=r"HF_HOME \(.*/file/home\) cannot be written: Not a directory") as caught:

@@ -29,7 +29,7 @@ def states(done: Finished) -> dict[str, str]:
     return {line["check"]: line["state"] for line in json.loads(done.stdout)}
 
 
-def test_a_machine_in_order_gets_a_line_for_each_check_and_nothing_stays(tmp_path: Path) -> None:
+def test_a_healthy_machine_gets_a_line_for_each_check_and_no_files_remain(tmp_path: Path) -> None:
     done = doctor(tmp_path, "--tasks", "2").expect(0)
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["ok"] * len(checks.LOCAL), done.stdout
@@ -40,7 +40,7 @@ def test_a_machine_in_order_gets_a_line_for_each_check_and_nothing_stays(tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
-def test_small_shared_memory_and_a_full_disk_are_named_with_the_remedy(tmp_path: Path) -> None:
+def test_small_shared_memory_and_a_full_disk_are_reported_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     mount = f"mount -t tmpfs -o size=64m none /dev/shm && mount -t tmpfs -o size=9m none {tmp_path}/small"
     done = doctor(tmp_path, "--json", mount=mount, TMPDIR=f"{tmp_path}/small").expect(2)
@@ -53,7 +53,7 @@ def test_small_shared_memory_and_a_full_disk_are_named_with_the_remedy(tmp_path:
     assert done.stderr.splitlines()[-1].startswith("2 of 7 checks failed; logs are in ")
 
 
-def test_an_environment_that_cannot_import_torch_and_what_shadows_it(tmp_path: Path) -> None:
+def test_a_broken_torch_import_is_reported_with_what_shadows_it(tmp_path: Path) -> None:
     (tmp_path / "shadow" / "torch").mkdir(parents=True)
     (tmp_path / "shadow" / "torch" / "__init__.py").write_text("raise ImportError('libcudart.so.13 is missing')")
     done = doctor(tmp_path, PYTHONPATH=f"{ROOT}:{tmp_path}/shadow").expect(2)
@@ -62,13 +62,13 @@ def test_an_environment_that_cannot_import_torch_and_what_shadows_it(tmp_path: P
     assert "-       process group  not checked, as environment failed" in done.stdout
 
 
-def test_a_folder_that_cannot_be_written_is_the_first_failure(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_the_first_failure(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("", encoding="utf-8")
     done = doctor(tmp_path, "--json").expect(2)
     assert states(done) == {"folder": FAILED} | dict.fromkeys((check.name for check in checks.LOCAL[1:]), SKIPPED)
 
 
-def test_a_process_that_hangs_does_not_hold_the_doctor_up(tmp_path: Path) -> None:
+def test_a_process_that_hangs_does_not_block_the_doctor(tmp_path: Path) -> None:
     """One of two processes stops at its start; the other may not have come far within the bound."""
     (tmp_path / "site").mkdir()
     stop = f"import os\nif os.environ.get('RANK') == '1':\n    os.kill(os.getpid(), {int(signal.SIGSTOP)})\n"
@@ -82,7 +82,7 @@ def test_a_process_that_hangs_does_not_hold_the_doctor_up(tmp_path: Path) -> Non
     assert {line.state for line in lines.values()} <= {OK, FAILED, SKIPPED}
 
 
-def test_without_slurm_the_local_checks_are_made_and_that_is_said(tmp_path: Path) -> None:
+def test_without_slurm_the_local_checks_run_and_the_output_says_so(tmp_path: Path) -> None:
     words = [word for word in DOCTOR if word != "--local"]
     env = environment(tmp_path / "home", PYTHONPATH=str(ROOT)) | {"PATH": str(tmp_path)}
     done = run([*words, "--dry_run"], env, tmp_path, 60).expect(0)
@@ -90,7 +90,7 @@ def test_without_slurm_the_local_checks_are_made_and_that_is_said(tmp_path: Path
     assert len(done.stdout.splitlines()) == len(checks.LOCAL) + 1
 
 
-def test_ranks_whose_clock_is_another_are_named(tmp_path: Path) -> None:
+def test_ranks_with_another_clock_are_named(tmp_path: Path) -> None:
     """Times that the ranks wrote, against this machine's between submission and now."""
     rank = {"rank": 0, "host": "n1", "time": 1000.0, "findings": []}
     (tmp_path / "rank-0.json").write_text(json.dumps(rank), encoding="utf-8")

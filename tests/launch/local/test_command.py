@@ -38,7 +38,7 @@ PLANS = {
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_plan_is_the_golden_one(name: str) -> None:
+def test_the_plan_equals_the_golden_file(name: str) -> None:
     request, machine = PLANS[name]
     text = local.plan(request, machine, Path("/somewhere")).text() + "\n"
     text = text.replace(sys.executable, "<python>").replace(str(ROOT), "<root>")
@@ -49,7 +49,7 @@ def test_every_golden_file_has_its_plan() -> None:
     assert {path.stem for path in GOLDEN.glob("*.txt")} == set(PLANS)
 
 
-def test_the_directory_is_the_users() -> None:
+def test_the_working_directory_is_the_users() -> None:
     assert local.plan(DEMO, LAPTOP, Path("/somewhere")).directory == Path("/somewhere")
 
 
@@ -62,7 +62,7 @@ def test_the_directory_is_the_users() -> None:
         (replace(DEMO, tasks=2), GPU_BOX, "add --gpus 0"),
     ],
 )
-def test_what_the_machine_cannot_do_is_refused(request_: Request, machine: Machine, said: str) -> None:
+def test_requests_beyond_the_machine_are_rejected(request_: Request, machine: Machine, said: str) -> None:
     with pytest.raises(Refused, match=said):
         local.plan(request_, machine, Path("/"))
 
@@ -189,7 +189,7 @@ def test_users_accelerate_configuration_changes_nothing_for_two_gpus(tmp_path: P
     assert _launched(plan.argv, tmp_path) == [EXPECTED | {"WORLD_SIZE": "2"}] * 2
 
 
-def test_control_without_our_file_the_users_one_decides(tmp_path: Path) -> None:
+def test_without_our_accelerate_configuration_the_users_would_apply(tmp_path: Path) -> None:
     words = list(local.plan(replace(DEMO, gpus=1), GPU_BOX, tmp_path).argv)
     at = words.index("--config_file")
     environment = _launched(tuple(words[:at] + words[at + 2 :]), tmp_path)

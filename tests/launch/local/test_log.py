@@ -41,14 +41,14 @@ def environ() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def test_what_the_job_writes_is_on_its_streams_and_in_the_log(tmp_path: Path) -> None:
+def test_output_of_the_job_is_on_its_streams_and_in_the_log(tmp_path: Path) -> None:
     done = subprocess.run(command(tmp_path / "log"), env=environ(), capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (1, "False False\n")
     assert done.stderr.split() == ["step", "0", "step", "1", "step", "2", "done"]
     assert sorted((tmp_path / "log").read_text().splitlines()) == ["False False", "done", "step 2"]
 
 
-def test_on_a_terminal_the_job_has_one_too(tmp_path: Path) -> None:
+def test_on_a_terminal_the_job_has_a_terminal_too(tmp_path: Path) -> None:
     here, there = pty.openpty()
     started = subprocess.Popen(command(tmp_path / "log"), env=environ(), stdout=there, stderr=there)
     os.close(there)
@@ -64,7 +64,7 @@ def test_on_a_terminal_the_job_has_one_too(tmp_path: Path) -> None:
     assert "True True" in (tmp_path / "log").read_text().splitlines()
 
 
-def test_a_reader_that_goes_away_ends_neither_job_nor_log(tmp_path: Path) -> None:
+def test_a_closed_output_pipe_ends_neither_job_nor_log(tmp_path: Path) -> None:
     started = subprocess.Popen(command(tmp_path / "log"), env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert started.stdout is not None and started.stderr is not None
     started.stdout.close()
@@ -73,7 +73,7 @@ def test_a_reader_that_goes_away_ends_neither_job_nor_log(tmp_path: Path) -> Non
     assert "done" in (tmp_path / "log").read_text()
 
 
-def test_a_line_that_was_rewritten_is_there_once_however_it_arrives(tmp_path: Path) -> None:
+def test_a_rewritten_line_is_logged_once_regardless_of_chunks(tmp_path: Path) -> None:
     text = b"a\r\nbar 1\rbar 2\rbar 3\nlast\rend"
     for size in (1, 2, 3, 7, 100):
         with (tmp_path / str(size)).open("wb") as file:
@@ -84,7 +84,7 @@ def test_a_line_that_was_rewritten_is_there_once_however_it_arrives(tmp_path: Pa
         assert (tmp_path / str(size)).read_bytes() == b"a\nbar 3\nend\n", size
 
 
-def test_a_job_here_is_on_record(tmp_path: Path) -> None:
+def test_a_local_job_is_recorded(tmp_path: Path) -> None:
     settings = from_dict({"output_dir": str(tmp_path / "run"), "seed": 3})
     begun = jobs.begin(settings, "demo", ["demo", "--tasks", "2"], 2, {})
     folder = tmp_path / "run" / "jobs" / begun.record.id
@@ -99,7 +99,7 @@ def test_a_job_here_is_on_record(tmp_path: Path) -> None:
     assert folder.exists(), "the user's folder"
 
 
-def test_in_a_container_the_record_says_so(tmp_path: Path) -> None:
+def test_a_job_in_a_container_is_recorded_as_such(tmp_path: Path) -> None:
     settings = from_dict({"output_dir": str(tmp_path / "run")})
     begun = jobs.begin(settings, "demo", [], 1, {"MUSTER_OWNER": "docker:box:muster-run-1"})
     kept = json.loads((tmp_path / "run" / begun.record.folder / "job.json").read_text("utf-8"))

@@ -67,7 +67,7 @@ def outcome(processes: int, todo: str, folder: Path) -> tuple[int, str]:
     ("processes", "code"),
     [(1, 2), (2, 75), *(pytest.param(*case, marks=long) for case in [(1, 0), (1, 3), (1, 75), (2, 0), (2, 2), (2, 3)])],
 )
-def test_the_jobs_code_and_its_one_line_come_through(processes: int, code: int, tmp_path: Path) -> None:
+def test_the_jobs_exit_code_and_one_line_error_are_passed_on(processes: int, code: int, tmp_path: Path) -> None:
     said = f"error: the reason of {code}\n" if code else ""
     assert outcome(processes, str(code), tmp_path) == (code, said)
 
@@ -108,7 +108,7 @@ def test_a_signal_reaches_each_rank_once_and_all_are_waited_for(
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=long)])
-def test_a_signal_before_the_job_is_there_ends_the_launcher(processes: int, tmp_path: Path) -> None:
+def test_a_signal_before_the_job_starts_ends_the_launcher(processes: int, tmp_path: Path) -> None:
     with supervised(command(processes, "waits", tmp_path), tmp_path) as run:
         wait_until(lambda: any(b"wrap_launcher.py" in command_line(pid) for pid in marked(run.mark)))
         time.sleep(0.3)  # in the middle of importing torch
@@ -118,7 +118,7 @@ def test_a_signal_before_the_job_is_there_ends_the_launcher(processes: int, tmp_
     assert not list(tmp_path.glob("ready-*"))
 
 
-def test_what_the_launcher_does_wrong_itself_keeps_its_traceback(tmp_path: Path) -> None:
+def test_an_error_of_the_launcher_keeps_its_traceback(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text("raise KeyError('of the launcher')", encoding="ascii")
     argv = [sys.executable, str(Path(local.__file__).with_name("wrap_launcher.py")), "odd"]
     done = subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)

@@ -49,14 +49,16 @@ def queue(stand_ins: StandIns, *jobs: str, after: str, on: str = "") -> None:
     stand_ins.add("scancel", f'[[ "$*" == *"{on}"* ]] && touch {stand_ins.folder}/signalled; exit 0')
 
 
-def test_a_waiting_job_leaves_the_queue(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_pending_job_is_removed_from_the_queue(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
     queue(stand_ins, WAITS.format(id=7), after=GONE.format(id=7))
     run = synthetic.run(runs / "a", "QUEUED", job="7")
     assert ran(capfd, "a") == "a: cancelled (job 7)\na: CANCELLED\n"
     assert (stand_ins.calls("scancel"), state(run)) == (["7"], "CANCELLED")
 
 
-def test_a_running_job_is_asked_to_save_and_its_checkpoint_is_named(
+def test_a_running_job_saves_and_its_checkpoint_is_reported(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     queue(stand_ins, RUNS.format(id=7), after="", on="--signal=TERM")
@@ -75,7 +77,7 @@ def again_as(run: Path, job: str) -> None:
     synthetic.write(run / "jobs" / job / "job.json", {**json.loads(record.read_text()), "id": job})
 
 
-def test_the_id_of_an_array_means_the_runs_that_are_in_it_now(
+def test_the_id_of_an_array_selects_its_current_runs(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     queue(stand_ins, WAITS.format(id="7_0"), WAITS.format(id="8_1"), after=GONE.format(id="8_1"))
@@ -87,7 +89,7 @@ def test_the_id_of_an_array_means_the_runs_that_are_in_it_now(
     assert (state(first), state(again)) == ("QUEUED", "CANCELLED")
 
 
-def test_an_array_whose_runs_were_all_submitted_again_is_not_cancelled_in_their_place(
+def test_an_old_array_whose_runs_were_resubmitted_is_not_cancelled(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     queue(stand_ins, WAITS.format(id="8_0"), after="")
@@ -110,7 +112,7 @@ def test_a_job_requeued_meanwhile_is_cancelled_in_the_queue(
     assert state(runs / "a") == "CANCELLED"
 
 
-def test_a_job_that_does_not_save_in_time_is_cancelled_without(
+def test_a_job_that_does_not_save_in_time_is_cancelled_without_a_checkpoint(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stand_ins.add("squeue", f"echo '{HEADER}'\n[ -e {stand_ins.folder}/signalled ] || echo '{RUNS.format(id=7)}'")
@@ -129,7 +131,7 @@ def test_without_slurms_confirmation_nothing_is_written(
     assert state(run) == "QUEUED"
 
 
-def test_where_slurm_does_not_answer_nothing_is_sent(
+def test_without_an_answer_of_slurm_no_signal_is_sent(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     queue(stand_ins, after="")
@@ -140,7 +142,7 @@ def test_where_slurm_does_not_answer_nothing_is_sent(
     assert (stand_ins.calls("scancel"), state(run)) == ([], "QUEUED")
 
 
-def test_one_that_slurm_does_not_cancel_is_no_reason_to_leave_the_others(
+def test_a_failed_cancellation_does_not_stop_the_others(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     queue(stand_ins, WAITS.format(id=7), WAITS.format(id=8), after=WAITS.format(id=7))
@@ -165,7 +167,9 @@ def test_a_run_that_finishes_first_stays_finished(
     assert state(run) == "DONE"
 
 
-def test_all_that_wait_and_nothing_else(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+def test_cancelling_pending_jobs_leaves_others_running(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
     queue(stand_ins, *(WAITS.format(id=n) for n in (7, 8)), RUNS.format(id=9), after="", on="8")
     for number, name in ((7, "QUEUED"), (8, "QUEUED"), (9, "RUNNING")):
         synthetic.run(runs / f"run{number}", name, job=str(number))
@@ -198,7 +202,7 @@ def process() -> Iterator[tuple[subprocess.Popen[bytes], dict[str, object]]]:
             started.kill()
 
 
-def test_a_local_run_is_ended_by_its_process(
+def test_a_local_run_is_cancelled_by_its_process(
     runs: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cancel, "SAVE_SECONDS", 50.0)
@@ -209,7 +213,7 @@ def test_a_local_run_is_ended_by_its_process(
 
 
 @pytest.mark.parametrize("wrong", [{"process_start": "an earlier one"}, {"host": "elsewhere"}])
-def test_another_process_of_that_id_is_left_alone(
+def test_another_process_with_the_same_id_is_not_killed(
     wrong: dict[str, str], runs: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with process() as (started, who):
@@ -219,7 +223,7 @@ def test_another_process_of_that_id_is_left_alone(
         os.kill(started.pid, signal.SIGKILL)
 
 
-def test_a_docker_run_is_ended_by_its_container(
+def test_a_docker_run_is_cancelled_by_its_container(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     signalled = stand_ins.folder / "signalled"
@@ -243,13 +247,15 @@ def test_a_docker_run_is_ended_by_its_container(
         ("a -- --seed 1", "`cancel` takes no job flags"),
     ],
 )
-def test_refused(argv: str, said: str, runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+def test_invalid_requests_are_rejected(
+    argv: str, said: str, runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
     synthetic.run(runs / "a", "DONE", job="7")
     synthetic.run(runs / "b")
     assert ran(capfd, *argv.split(), code=2).startswith(f"error: {said}")
 
 
-def test_what_has_ended_is_left_as_it_is(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ended_runs_are_unchanged(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = synthetic.finished(runs / "a", {"accuracy": 0.9}, job="7")
     assert ran(capfd, "a") == "a is DONE: nothing to cancel\n"
     assert cli.main(["cancel", "a", "--json"]) == 0
@@ -257,5 +263,5 @@ def test_what_has_ended_is_left_as_it_is(runs: Path, capfd: pytest.CaptureFixtur
     assert state(run) == "DONE"
 
 
-def test_make_names_several() -> None:
+def test_make_accepts_several_runs() -> None:
     assert make.cancel_argv({"RUN": "a b"}) == ["cancel", "a", "b"]

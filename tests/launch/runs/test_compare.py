@@ -47,7 +47,7 @@ SKLEARN = {
 
 
 @pytest.mark.parametrize("name", SKLEARN)
-def test_the_numbers_are_scikit_learns(name: str, drawn: Any) -> None:
+def test_the_scores_equal_scikit_learns(name: str, drawn: Any) -> None:
     labels, a, b = drawn
     one, other = Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b))
     found = paired.difference(one, other, resampling.ONE_LABEL[name])
@@ -55,7 +55,7 @@ def test_the_numbers_are_scikit_learns(name: str, drawn: Any) -> None:
     assert found.low < found.b - found.a < found.high
 
 
-def test_the_interval_is_that_of_resampled_rows(drawn: Any) -> None:
+def test_the_interval_equals_that_of_resampled_rows(drawn: Any) -> None:
     labels, a, b = drawn
     found = paired.difference(Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b)), "accuracy")
     rows = np.random.default_rng(1).integers(0, ROWS, (4000, ROWS))
@@ -64,7 +64,7 @@ def test_the_interval_is_that_of_resampled_rows(drawn: Any) -> None:
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * (high - low))
 
 
-def test_pairing_counts(drawn: Any) -> None:
+def test_pairing_narrows_the_interval(drawn: Any) -> None:
     """A twin that resamples the two models independently has a wider interval."""
     labels, a, _ = drawn
     nearly = a.copy()
@@ -77,7 +77,7 @@ def test_pairing_counts(drawn: Any) -> None:
     assert found.high - found.low < 0.3 * np.ptp(np.quantile(twin, [0.025, 0.975]))
 
 
-def test_several_labels_and_numbers_too() -> None:
+def test_multi_label_and_regression() -> None:
     rng = np.random.default_rng(0)
     labels, a = rng.random((2, ROWS, 3)) < 0.3
     labels[:, 2] = a[:, 2] = False
@@ -95,7 +95,7 @@ def test_several_labels_and_numbers_too() -> None:
     assert paired.difference(two, two, "f1").a == metrics.f1_score([0, 1, 1], [1, 1, 0])
 
 
-def test_mcnemar_is_exact(drawn: Any) -> None:
+def test_mcnemars_test_is_exact(drawn: Any) -> None:
     labels, a, b = drawn
     found = paired.mcnemar(Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b)))
     only_a, only_b = ((a == labels) & (b != labels)).sum(), ((b == labels) & (a != labels)).sum()
@@ -163,7 +163,7 @@ def test_json_has_every_row(pair: tuple[Path, Path], capfd: pytest.CaptureFixtur
     assert found["changed"] == [{"row": 0, "label": "yes", "a": "yes", "b": "no", "text": "the a film"}]
 
 
-def test_f1_is_about_the_positive_label(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+def test_f1_uses_the_positive_label(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
     def label(run: Path, name: str) -> None:
         settings = config.load_recipe(str(run / "config.yaml"))
         (run / "config.yaml").write_text(config.to_yaml(config.from_dict({"positive_label": name}, base=settings)))
@@ -175,19 +175,19 @@ def test_f1_is_about_the_positive_label(pair: tuple[Path, Path], capfd: pytest.C
     assert found["value_b"] == metrics.f1_score([1, 0, 1, 0], [0, 0, 1, 1], pos_label=0)
 
 
-def test_what_got_worse_comes_first(pair: tuple[Path, Path]) -> None:
+def test_rows_that_got_worse_come_first(pair: tuple[Path, Path]) -> None:
     a, b = pair
     predicted(a, ["yes", "no", "yes", "no"], ["no", "no", "yes", "no"])
     predicted(b, ["yes", "no", "yes", "no"], ["yes", "no", "no", "no"])
     assert [row.row for row in compare.compare(a, b, None).changed] == [2, 0]
 
 
-def test_text_that_is_gone_is_said(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+def test_missing_text_is_reported(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
     Path("data/validation.jsonl").unlink()
     assert "texts not available: file not found: " in printed(capfd, "A", "B")
 
 
-def test_other_text_under_the_same_numbers_is_refused(
+def test_different_text_under_the_same_row_numbers_is_rejected(
     pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     other = Path("data/other.jsonl").absolute()
@@ -212,15 +212,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_compared_is_refused(
-    case: str, pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_incomparable_runs_are_rejected(case: str, pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
     damage, said = REFUSED[case]
     damage(pair[1])
     assert said in printed(capfd, "A", "B", code=2)
 
 
-def test_another_number_and_a_missing_environment_are_refused(
+def test_an_unknown_metric_and_a_missing_environment_are_rejected(
     pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = printed(capfd, "A", "B", "--by", "rmse", code=2)
@@ -230,6 +228,6 @@ def test_another_number_and_a_missing_environment_are_refused(
     assert "compare needs no_such_package: run it in the training environment" in printed(capfd, "A", "B", code=2)
 
 
-def test_make_names_two() -> None:
+def test_make_passes_two_runs() -> None:
     assert make.compare_argv({"RUN": "a b", "BY": "f1"}) == ["compare", "a", "b", "--by=f1"]
     assert make.main({"RUN": "a"}, "compare") == 2

@@ -20,7 +20,7 @@ RUBBISH = {
 }
 
 
-def test_a_run_is_read_as_the_job_wrote_it(runs: Path) -> None:
+def test_a_run_folder_is_read_as_written_by_the_job(runs: Path) -> None:
     score = {"loss": 0.4, "accuracy": 0.9, "correct": 90, "f1_macro": 0.8}
     path = synthetic.run(runs / "a", job="7", step=30, steps=100, settings={"train_batch_size": 32}, scores=[score])
     found = folders.read(path)
@@ -33,7 +33,7 @@ def test_a_run_is_read_as_the_job_wrote_it(runs: Path) -> None:
     assert found.started == synthetic.NOW - 600
 
 
-def test_the_score_so_far_is_the_best_evaluation_and_the_metric_that_decides(runs: Path) -> None:
+def test_the_score_so_far_is_the_best_evaluation_of_the_deciding_metric(runs: Path) -> None:
     better = {"loss": 0.4, "accuracy": 0.8, "f1_macro": 0.9}
     worse = {"loss": 0.3, "accuracy": 0.9, "f1_macro": 0.7, "best": False}
     path = synthetic.run(runs / "a", settings={"metric_for_best_model": "f1_macro"}, scores=[better, worse])
@@ -42,7 +42,7 @@ def test_the_score_so_far_is_the_best_evaluation_and_the_metric_that_decides(run
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("rubbish", RUBBISH)
-def test_a_damaged_file_costs_what_it_says_and_no_more(name: str, rubbish: str, runs: Path) -> None:
+def test_a_damaged_file_hides_only_its_own_content(name: str, rubbish: str, runs: Path) -> None:
     path = synthetic.finished(runs / "a", {"accuracy": 0.9}, job="7", step=30)
     (path / name).write_bytes(RUBBISH[rubbish])
     found = folders.read(path)
@@ -52,14 +52,14 @@ def test_a_damaged_file_costs_what_it_says_and_no_more(name: str, rubbish: str, 
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_folder_in_place_of_a_file_is_no_error(name: str, runs: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_ignored(name: str, runs: Path) -> None:
     path = synthetic.run(runs / "a", job="7")
     (path / name).unlink(missing_ok=True)
     (path / name).mkdir()
     folders.read(path)
 
 
-def test_a_long_record_is_read_from_its_end(runs: Path) -> None:
+def test_long_metrics_are_read_from_the_end(runs: Path) -> None:
     path = synthetic.run(runs / "a", scores=[{"loss": 1.0, "accuracy": 0.5}])
     line = '{"step": 9, "split": "train", "examples_per_second": 8.0, "loss": 1.0}\n'
     last = '{"step": 99, "split": "eval", "loss": 0.1, "accuracy": 0.75, "best": true}\n'
@@ -98,7 +98,7 @@ def test_latest_is_the_newest_start_and_the_newest_submission(runs: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["c", "9", "runs/c", "", "*", "jobs"])
-def test_what_is_no_run_is_refused(name: str, runs: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_rejected(name: str, runs: Path) -> None:
     synthetic.run(runs / "a", job="7")
     with pytest.raises(Refused, match="no run"):
         folders.find(name)

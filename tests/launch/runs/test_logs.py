@@ -18,7 +18,7 @@ def printed(capfd: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> tup
     return out.splitlines(), err
 
 
-def test_all_ranks_with_their_numbers_or_one(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_logs_of_all_ranks_or_of_one(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = synthetic.run(runs / "a", "DONE", job="7")
     for rank in (0, 2, 10):
         synthetic.log(path, "7", rank, f"started {rank}\n", "out")
@@ -43,7 +43,7 @@ def test_ranks_are_merged_by_the_times_of_their_lines(runs: Path, capfd: pytest.
     ]
 
 
-def test_one_rank_alone_needs_no_number(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_single_rank_has_no_prefix(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = synthetic.run(runs / "a", "DONE", job="7")
     synthetic.log(path, "7", 0, "step 1\n")
     assert printed(capfd, "a")[0] == ["step 1"]
@@ -57,7 +57,7 @@ def test_a_local_run_has_one_log(runs: Path, capfd: pytest.CaptureFixture[str]) 
     assert "has a single log for all ranks" in printed(capfd, "a", "--rank", "0", code=2)[1]
 
 
-def test_a_job_id_means_that_job_and_a_name_the_newest(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_job_id_selects_that_job_and_a_name_the_newest(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = synthetic.run(runs / "a", "DONE", job="7")
     synthetic.log(path, "7", 0, "first\n")
     synthetic.write(path / "jobs" / "8" / "job.json", {"id": "8"})
@@ -67,7 +67,7 @@ def test_a_job_id_means_that_job_and_a_name_the_newest(runs: Path, capfd: pytest
         assert printed(capfd, name)[0] == ["second"], name
 
 
-def test_without_a_log_the_state_is_said(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_a_log_the_state_is_printed(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
     stand_ins.squeue("7|PENDING|0:00|1:00:00||Priority")
     synthetic.run(runs / "a", "QUEUED", job="7")
     assert printed(capfd, "a") == ([], "no log yet: a is QUEUED, waits for jobs with higher priority\n")
@@ -135,6 +135,6 @@ def test_following_continues_with_the_next_job_of_the_run_and_new_ranks(
     assert (out.splitlines(), err) == (["0: step 0", "1: step 1"], "a: FAILED, ValueError: x\n")
 
 
-def test_make_names_run_and_follow() -> None:
+def test_make_passes_run_and_follow() -> None:
     assert make.logs_argv({"RUN": "a", "FOLLOW": "1"}) == ["logs", "a", "--follow"]
     assert make.logs_argv({}) == ["logs"]

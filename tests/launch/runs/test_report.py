@@ -15,7 +15,7 @@ from tests.support.launch import ROOT
 from tests.support.reports import Made
 
 
-def test_an_unfinished_run_is_reported_by_name_and_again(
+def test_an_unfinished_run_can_be_reported_repeatedly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -37,7 +37,7 @@ def test_latest_is_the_default(runs: Path, capfd: pytest.CaptureFixture[str]) ->
     assert not (runs / "old" / "report.html").exists()
 
 
-def test_a_queued_run_and_damaged_predictions_are_one_line(
+def test_a_queued_run_and_damaged_predictions_are_rejected_in_one_line(
     runs: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     synthetic.run(runs / "waits", "QUEUED", job="7")
@@ -51,7 +51,7 @@ def test_a_queued_run_and_damaged_predictions_are_one_line(
     assert said.startswith(f"error: {folder.predictions} cannot be read: ") and said.count("\n") == 1
 
 
-def test_what_is_missing_is_named(
+def test_missing_files_are_named(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     synthetic.run(runs / "mine")

@@ -61,14 +61,14 @@ def test_the_same_settings_and_flags_in_the_same_folder(
     assert capfd.readouterr().err == f"starting {run} again with the same settings\n"
 
 
-def test_a_flag_given_now_beats_the_one_before(runs: Path, stand_ins: StandIns, launched: list[list[str]]) -> None:
+def test_a_new_flag_overrides_the_old_one(runs: Path, stand_ins: StandIns, launched: list[list[str]]) -> None:
     stand_ins.squeue()
     stopped(runs / "a", "--gpus", "4", "--time", "4h")
     cli.main(["rerun", "a", "--time", "8h", "--gpus", "0", "--tasks", "2", "--dry_run"])
     assert words(launched[0])[0][2:] == ["--gpus=0", "--time=8h", "--tasks=2", "--dry_run"]
 
 
-def test_a_change_of_the_result_is_another_run_and_said(
+def test_a_setting_that_changes_the_result_starts_a_new_run_and_is_reported(
     runs: Path, stand_ins: StandIns, launched: list[list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     stand_ins.squeue()
@@ -83,7 +83,7 @@ def test_a_change_of_the_result_is_another_run_and_said(
     assert capfd.readouterr().err == f"changing learning_rate changes the result: starting a new run in {made}\n"
 
 
-def test_a_change_that_leaves_the_result_stays_in_the_folder(
+def test_a_setting_that_keeps_the_result_stays_in_the_folder(
     runs: Path, stand_ins: StandIns, launched: list[list[str]]
 ) -> None:
     stand_ins.squeue()
@@ -94,7 +94,7 @@ def test_a_change_that_leaves_the_result_stays_in_the_folder(
 
 
 @pytest.mark.parametrize(("launcher", "verb"), [("local", "local"), ("docker", "docker"), ("slurm", "submit")])
-def test_by_the_launcher_that_started_it(
+def test_a_run_is_rerun_by_the_launcher_that_started_it(
     launcher: str, verb: str, runs: Path, stand_ins: StandIns, launched: list[list[str]]
 ) -> None:
     stand_ins.squeue()
@@ -117,7 +117,7 @@ def test_by_the_launcher_that_started_it(
         ("rerun done --learning_rate 1", "--learning_rate is a job flag: put it after `--`"),
     ],
 )
-def test_refused(
+def test_invalid_requests_are_rejected(
     line: str,
     said: str,
     runs: Path,
@@ -142,7 +142,7 @@ def test_a_done_run_is_repeated_on_request(runs: Path, stand_ins: StandIns, laun
     assert (parsed.run.output_dir, parsed.run.overwrite_output_dir) == (str(run), True)
 
 
-def test_folders_of_one_second_differ(runs: Path) -> None:
+def test_folders_created_in_one_second_differ(runs: Path) -> None:
     first = rerun._new_folder(runs / "a")
     first.mkdir()
     assert rerun._new_folder(runs / "a") not in (first, runs / "a")
@@ -161,7 +161,7 @@ def test_the_plan_of_a_local_run_is_printed(runs: Path, capfd: pytest.CaptureFix
     assert f"{run}/jobs/submitted/config.yaml" in out and f"--output_dir {run}" in out
 
 
-def test_make_names_run_flags_and_changes() -> None:
+def test_make_passes_run_flags_and_changes() -> None:
     given = {"RUN": "a", "TIME": "8h", "ARGS": "--seed 3", "DRY_RUN": "1"}
     flags = ["--gpus=", "--nodes=", "--tasks=", "--time=8h", "--partition="]
     assert make.rerun_argv(given) == ["rerun", "a", *flags, "--dry_run", "--", "--seed", "3"]

@@ -41,7 +41,7 @@ def test_seeds_are_one_row_with_mean_and_deviation(runs: Path, capfd: pytest.Cap
     )
 
 
-def test_by_another_number_and_its_direction(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_sorted_by_another_metric_and_its_direction(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     sweep(runs)
     names = [line.split()[0] for line in printed(capfd, "--by", "f1_macro")[0].splitlines()[1:]]
     assert names == ["a1", "b1"]
@@ -53,7 +53,7 @@ def test_by_another_number_and_its_direction(runs: Path, capfd: pytest.CaptureFi
     assert [row.split(",")[0] for row in rows[1:]] == ["a2", "b1"], "less is better"
 
 
-def test_csv_and_json_are_not_rounded(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_csv_and_json_have_full_precision(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     sweep(runs)
     rows = list(csv.DictReader(printed(capfd, "--csv")[0].splitlines()))
     assert [row["run"] for row in rows] == ["b1", "a2"]
@@ -66,7 +66,7 @@ def test_csv_and_json_are_not_rounded(runs: Path, capfd: pytest.CaptureFixture[s
     assert found[1]["settings"]["learning_rate"] == 1e-5 and "seed" not in found[1]["settings"]
 
 
-def test_a_seed_given_twice_or_other_data_is_distinguished(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_seeds_and_other_data_are_distinguished(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for number, data in enumerate(("one", "one", "two")):
         path = synthetic.finished(runs / f"a{number}", {"accuracy": 0.8 + number / 100})
         synthetic.write(path / "manifest.json", {"dataset_fingerprint": data})
@@ -74,13 +74,13 @@ def test_a_seed_given_twice_or_other_data_is_distinguished(runs: Path, capfd: py
     assert [(row["run"], row["runs"], row["data"]) for row in rows] == [("a2", "1", "two"), ("a1", "2", "one")]
 
 
-def test_runs_without_settings_are_not_taken_for_the_same(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_runs_without_settings_are_not_grouped(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
         (synthetic.finished(runs / name, {"accuracy": 0.8}) / "config.yaml").unlink()
     assert len(printed(capfd)[0].splitlines()) == 3
 
 
-def test_without_the_number_a_run_is_named_and_left_out(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_the_metric_is_named_and_left_out(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     synthetic.finished(runs / "a", {"accuracy": 0.8})
     synthetic.finished(runs / "b", {"accuracy": None})
     synthetic.finished(runs / "broken", {"accuracy": 0.9})
@@ -100,7 +100,7 @@ def test_without_the_number_a_run_is_named_and_left_out(runs: Path, capfd: pytes
         ("--csv --json", "--json: not allowed with argument --csv"),
     ],
 )
-def test_refused(argv: str, said: str, runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_invalid_requests_are_rejected(argv: str, said: str, runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     synthetic.finished(runs / "a", {"accuracy": 0.8})
     synthetic.finished(runs / "b", {"rmse": 0.8})
     Path("empty").mkdir()
@@ -108,5 +108,5 @@ def test_refused(argv: str, said: str, runs: Path, capfd: pytest.CaptureFixture[
     assert err.startswith("error: ") and said.removeprefix("--json: ") in err
 
 
-def test_make_names_folder_and_number() -> None:
+def test_make_passes_folder_and_metric() -> None:
     assert make.results_argv({"RUN": "sweeps/a", "BY": "f1_macro"}) == ["results", "sweeps/a", "--by=f1_macro"]

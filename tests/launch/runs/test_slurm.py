@@ -21,7 +21,7 @@ PRINTED = {
 
 
 @pytest.mark.parametrize("printed", PRINTED)
-def test_squeue_is_read(printed: str) -> None:
+def test_squeue_output_is_parsed(printed: str) -> None:
     assert slurm.parse_squeue(0, PRINTED[printed], "") == Answer({"7": JOB})
 
 
@@ -32,12 +32,12 @@ def test_an_element_of_an_array_is_a_job_of_its_own() -> None:
     assert set(slurm.parse_sacct(0, ended, "").jobs) == {"12_3"}
 
 
-def test_a_reason_may_hold_anything() -> None:
+def test_a_reason_may_contain_any_text() -> None:
     row = "7|PENDING|0:00|1:00:00||(Nodes required | for job are DOWN, DRAINED)"
     assert slurm.parse_squeue(0, f"{HEADER}\n{row}\n", "").jobs["7"].reason.startswith("(Nodes required | for")
 
 
-def test_no_job_is_an_answer_and_rubbish_is_none() -> None:
+def test_an_empty_answer_is_valid_and_garbage_is_not() -> None:
     assert slurm.parse_squeue(0, f"{HEADER}\n", "") == Answer()
     assert slurm.parse_squeue(1, "", "slurm_load_jobs error: Invalid job id specified\n") == Answer()
     assert slurm.parse_squeue(0, "welcome\n", "") == Answer(problem="squeue says 'welcome'")
@@ -48,7 +48,7 @@ def test_no_job_is_an_answer_and_rubbish_is_none() -> None:
     )
 
 
-def test_sacct_is_read() -> None:
+def test_sacct_output_is_parsed() -> None:
     printed = f"{slurm.SACCT_HEADER}\n7|CANCELLED by 1000|0:15|n1\n8|FAILED|137:0|n[1-2]\n9||0:0|\n"
     found = slurm.parse_sacct(0, printed, "").jobs
     assert (found["7"].state, found["8"].state, found["8"].exit_code) == ("CANCELLED", "FAILED", "137:0")
@@ -57,7 +57,7 @@ def test_sacct_is_read() -> None:
     assert slurm.parse_sacct(1, "", disabled) == Answer(problem="sacct says 'Slurm accounting storage is disabled'")
 
 
-def test_one_squeue_for_all_jobs(stand_ins: StandIns) -> None:
+def test_one_squeue_call_for_all_jobs(stand_ins: StandIns) -> None:
     stand_ins.squeue(ROW, "8|PENDING|0:00|1:00:00||Priority")
     found = slurm.squeue(["7", "8", "9"], "one")
     assert set(found.jobs) == {"7", "8"} and not found.problem
@@ -66,13 +66,11 @@ def test_one_squeue_for_all_jobs(stand_ins: StandIns) -> None:
     ]
 
 
-def test_nothing_is_asked_about_nothing(stand_ins: StandIns) -> None:
+def test_without_jobs_slurm_is_not_queried(stand_ins: StandIns) -> None:
     assert slurm.squeue([]) == slurm.sacct([]) == Answer()
 
 
-def test_a_slow_squeue_is_given_up_with_all_that_it_started(
-    stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_squeue_is_killed_with_its_children(stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "SECONDS", 0.5)
     stand_ins.add("squeue", f"sleep 3\ntouch {stand_ins.folder}/survived")
     before = time.monotonic()
@@ -90,10 +88,10 @@ def test_a_slow_squeue_is_given_up_with_all_that_it_started(
         (r"printf '\377\376\n'; exit 3", "squeue says '\ufffd\ufffd'"),
     ],
 )
-def test_a_failing_or_babbling_squeue_is_quoted(script: str, problem: str, stand_ins: StandIns) -> None:
+def test_output_of_a_failing_squeue_is_quoted(script: str, problem: str, stand_ins: StandIns) -> None:
     stand_ins.add("squeue", script)
     assert slurm.squeue(["7"]) == Answer(problem=problem)
 
 
-def test_where_slurm_is_not_installed_that_is_said(stand_ins: StandIns) -> None:
+def test_missing_slurm_is_reported(stand_ins: StandIns) -> None:
     assert slurm.squeue(["7"]).problem == "squeue is not installed here"

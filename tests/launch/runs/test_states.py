@@ -73,7 +73,7 @@ CASES: dict[str, tuple[dict[str, Any], Answer, str, str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_of_a_slurm_job(case: str, runs: Path) -> None:
+def test_the_state_of_a_slurm_job(case: str, runs: Path) -> None:
     values, answer, state, note = CASES[case]
     run = folders.read(synthetic.run(runs / "a", job="7", **values))
     found = states.view(run, answer, NOW)
@@ -88,7 +88,7 @@ def test_a_finished_run_submitted_again_is_done(runs: Path) -> None:
     assert states.view(folders.read(path), says("COMPLETED"), NOW).state == "DONE"
 
 
-def test_a_local_run_is_lost_when_neither_heart_nor_process_moves(runs: Path) -> None:
+def test_a_local_run_is_lost_without_heartbeat_and_process(runs: Path) -> None:
     path = synthetic.run(runs / "a", ago=900)
     assert states.view(folders.read(path), UNKNOWN, NOW).state == "LOST", "started by accelerate launch"
     import os
@@ -103,7 +103,7 @@ def test_a_local_run_is_lost_when_neither_heart_nor_process_moves(runs: Path) ->
     assert states.view(folders.read(path), UNKNOWN, NOW).state == "LOST"
 
 
-def test_the_time_left_is_that_of_the_last_record(runs: Path) -> None:
+def test_the_time_left_comes_from_the_last_record(runs: Path) -> None:
     run = folders.read(synthetic.run(runs / "a", step=40, steps=100, settings={"train_batch_size": 32}))
     assert states.view(run, UNKNOWN, NOW).seconds_left == 60 * 2.0
 
@@ -120,11 +120,11 @@ def test_the_time_left_is_that_of_the_last_record(runs: Path) -> None:
         ("SomethingNew", False),
     ],
 )
-def test_whether_a_pending_job_ever_starts(reason: str, never: bool) -> None:
+def test_pending_jobs_that_can_never_start_are_recognised(reason: str, never: bool) -> None:
     assert explanations.pending(reason).never_starts == never
 
 
-def test_the_first_error_is_the_cause_and_not_the_consequence(runs: Path) -> None:
+def test_the_first_error_is_the_cause_not_a_consequence(runs: Path) -> None:
     from launch.runs import failures
 
     path = synthetic.run(runs / "a", "FAILED", job="7")

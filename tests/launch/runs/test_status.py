@@ -57,7 +57,7 @@ def printed(capfd: pytest.CaptureFixture[str], *argv: str) -> str:
     return out
 
 
-def test_the_runs_of_a_folder(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_table_of_runs(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
     stand_ins.squeue("8|PENDING|0:00|1:00:00||Resources", "9|RUNNING|1:00|59:00|n1|None")
     synthetic.run(runs / "waits", "QUEUED", job="8", submitted=10)
     more: dict[str, Any] = {"step": 30, "steps": 100, "scores": [SCORE], "submitted": 20}
@@ -68,7 +68,7 @@ def test_the_runs_of_a_folder(runs: Path, stand_ins: StandIns, capfd: pytest.Cap
     assert printed(capfd) == TABLE
 
 
-def test_a_sweep_is_a_row_below_the_runs_and_a_table_by_its_name_or_its_arrays_id(
+def test_a_sweep_is_one_row_and_its_name_or_array_id_shows_its_table(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stand_ins.squeue("12_2|PENDING|0:00|1:00:00||Resources")
@@ -108,7 +108,7 @@ def test_one_run_in_full(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureF
     assert "`rerun a -- --max_tokens_per_device 4096`" in facts["try"]
 
 
-def test_a_failed_upload_is_made_again_not_the_training(
+def test_after_a_failed_upload_only_the_upload_is_suggested(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reason = "UploadFailed: model is complete, but was not uploaded to ada/a (the hub answered 400: rejected)"
@@ -128,7 +128,7 @@ def test_an_exit_code_alone_is_explained_by_the_log(
     assert "`rerun a -- --flag value`" in printed(capfd, "a")
 
 
-def test_json_holds_what_the_table_shows(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_content_of_the_table(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
     stand_ins.squeue("9|RUNNING|1:00|59:00|n1|None")
     synthetic.run(runs / "a", job="9", step=30, steps=100, scores=[SCORE])
     one = json.loads(printed(capfd, "a", "--json"))
@@ -137,7 +137,7 @@ def test_json_holds_what_the_table_shows(runs: Path, stand_ins: StandIns, capfd:
     assert json.loads(printed(capfd, "--json")) == [one]
 
 
-def test_a_silent_slurm_is_named_once_below_the_table(
+def test_an_unreachable_slurm_is_reported_once_below_the_table(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stand_ins.add("squeue", "echo 'squeue: error: no controller' >&2; exit 1")
@@ -149,7 +149,7 @@ def test_a_silent_slurm_is_named_once_below_the_table(
     assert len(stand_ins.calls("squeue")) == 1
 
 
-def test_accounting_is_asked_only_about_what_squeue_does_not_know(
+def test_accounting_is_queried_only_for_jobs_unknown_to_squeue(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stand_ins.squeue("9|RUNNING|1:00|59:00|n1|None")
@@ -163,7 +163,7 @@ def test_accounting_is_asked_only_about_what_squeue_does_not_know(
     assert [call.split("--jobs=")[1] for call in stand_ins.calls("squeue")] == ["7,9"]
 
 
-def test_two_hundred_runs_cost_six_files_each_and_two_processes(
+def test_two_hundred_runs_read_six_files_each_and_start_two_processes(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stand_ins.squeue("1000|RUNNING|1:00|59:00|n1|None")
@@ -178,7 +178,7 @@ def test_two_hundred_runs_cost_six_files_each_and_two_processes(
     assert counted["open"] <= 6 * 200
 
 
-def test_watching_looks_again_until_ctrl_c(
+def test_watching_refreshes_until_ctrl_c(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = synthetic.run(runs / "a", step=1)
@@ -194,7 +194,7 @@ def test_watching_looks_again_until_ctrl_c(
     assert [line.split()[2] for line in out.splitlines() if line.startswith("a ")] == ["RUNNING", "DONE"]
 
 
-def test_a_pipe_gets_whole_plain_lines_and_may_close(runs: Path, stand_ins: StandIns) -> None:
+def test_a_pipe_gets_full_plain_lines_and_may_be_closed(runs: Path, stand_ins: StandIns) -> None:
     for number in range(200):
         synthetic.run(runs / f"run-{number}", "FAILED", reason="x" * 200)
     command = f"{sys.executable} -m launch status | {shutil.which('cat', path='/usr/bin:/bin')}"
@@ -207,13 +207,13 @@ def test_a_pipe_gets_whole_plain_lines_and_may_close(runs: Path, stand_ins: Stan
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_an_empty_folder_and_none(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_and_a_missing_folder(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert printed(capfd) == "no runs in runs/: start one with `make train` or `make submit`\n"
     runs.rmdir()
     assert printed(capfd) == "no runs in runs/: start one with `make train` or `make submit`\n"
 
 
-def test_make_names_the_run(capfd: pytest.CaptureFixture[str]) -> None:
+def test_make_passes_the_run(capfd: pytest.CaptureFixture[str]) -> None:
     assert make.status_argv({"RUN": "'a b'"}) == ["status", "a b"]
     assert make.status_argv({}) == ["status"]
     assert make.main({"RUN": "--watch"}, "status") == 2

@@ -37,7 +37,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("text", ANSWERS)
-def test_an_answer_has_the_form_of_sbatch_or_is_none(text: str) -> None:
+def test_only_a_valid_sbatch_output_is_accepted(text: str) -> None:
     assert client.read_answer(text) == ANSWERS[text]
 
 
@@ -81,7 +81,7 @@ def test_a_flag_of_sbatch_that_is_the_launchers_is_rejected_with_it(flag: str) -
         script.site_flags(Site(sbatch=flag), "muster:1")
 
 
-def test_other_flags_and_a_comment_pass() -> None:
+def test_other_flags_and_a_comment_are_passed_on() -> None:
     given = "--mem=64G --exclusive --gres=lscratch:50 --comment=mine --propagate=MEMLOCK"
     assert script.site_flags(Site(sbatch=given), "muster:1") == {
         **{"mem": "64G", "exclusive": True, "gres": "lscratch:50"},
@@ -96,7 +96,7 @@ def test_a_time_limit_within_the_signals_delay_is_rejected() -> None:
 
 
 @pytest.mark.parametrize("setup", ["if true", "echo 'a", "a; )"])
-def test_a_setup_that_is_no_shell_is_rejected(setup: str) -> None:
+def test_a_setup_that_is_invalid_shell_is_rejected(setup: str) -> None:
     with pytest.raises(Refused, match="is no shell command: "):
         script.check_setup(setup)
     script.check_setup("module load cuda && source /x; export A=1 # comment")
@@ -111,14 +111,14 @@ def test_a_misspelt_setting_is_rejected_with_the_nearest() -> None:
     assert sites.read({}, shared).partition == "gpu"
 
 
-def test_the_wckey_is_none_may_be_set_and_emptied() -> None:
+def test_no_wckey_is_sent_by_default_and_it_may_be_set_or_emptied() -> None:
     assert sites.read({}, {}).wckey == ""
     assert sites.read({}, {"MUSTER_WCKEY": "mine"}).wckey == "mine"
     assert sites.read({"wckey": ""}, {"MUSTER_WCKEY": "mine"}).wckey == ""
     assert sites.read({"partition": ""}, {"MUSTER_PARTITION": "gpu"}).partition == "gpu"
 
 
-def test_offline_what_is_not_in_the_cache_is_rejected(tmp_path: Path) -> None:
+def test_offline_missing_cache_entries_are_rejected(tmp_path: Path) -> None:
     asked = config.from_dict({"model_name_or_path": "org/model", "dataset_name": "org/data"})
     environ = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     with pytest.raises(Refused, match="--model_name_or_path org/model is not in the cache"):
@@ -202,7 +202,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
     return make
 
 
-def test_once_sbatch_was_started_nothing_is_removed(
+def test_after_sbatch_started_nothing_is_removed(
     site: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     here = site("echo 'sbatch: error: Invalid qos specification' >&2; exit 1")
@@ -213,7 +213,7 @@ def test_once_sbatch_was_started_nothing_is_removed(
     assert list((here / "run" / "jobs").glob("*.pkl"))
 
 
-def test_an_answer_that_nobody_can_read_is_shown_and_everything_kept(
+def test_an_unreadable_sbatch_output_is_shown_and_all_files_are_kept(
     site: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     here = site("echo Hello")
@@ -245,7 +245,7 @@ def test_a_full_disk_is_reported_and_leaves_existing_files(site: Callable[[str],
     assert [path.name for path in (here / "run" / "jobs").iterdir()] == ["6"]
 
 
-def test_a_run_folder_of_other_settings_is_rejected_before_the_queue(
+def test_a_run_folder_with_other_settings_is_rejected_before_submission(
     site: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     here = site("echo 7")

@@ -49,7 +49,7 @@ def after_srun(
 
 
 @pytest.mark.parametrize("rc", [0, 1, 2, 137, 143])
-def test_without_a_marker_the_exit_code_is_srun_s(rc: int, tmp_path: Path) -> None:
+def test_without_a_marker_the_exit_code_is_that_of_srun(rc: int, tmp_path: Path) -> None:
     assert after_srun(tmp_path, rc=rc, stopped_by=None, job=PREEMPTED) == (rc, "", False)
 
 
@@ -62,7 +62,7 @@ def test_without_a_marker_the_exit_code_is_srun_s(rc: int, tmp_path: Path) -> No
         ("another rank", RUNNING),
     ],
 )
-def test_what_slurm_stopped_resumes(stopped_by: str, job: str, tmp_path: Path) -> None:
+def test_a_job_stopped_by_slurm_is_requeued(stopped_by: str, job: str, tmp_path: Path) -> None:
     code, said, requeued = after_srun(tmp_path, rc=143, stopped_by=stopped_by, job=job)
     assert (code, requeued) == (0, True)
     assert f"stopped by {stopped_by}: requeued" in said
@@ -71,18 +71,18 @@ def test_what_slurm_stopped_resumes(stopped_by: str, job: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("stopped_by", "job"), [("SIGTERM", RUNNING), ("SIGTERM", CANCELLED), ("SIGUSR2", CANCELLED), ("SIGINT", CANCELLED)]
 )
-def test_what_somebody_ended_stays_ended(stopped_by: str, job: str, tmp_path: Path) -> None:
+def test_a_job_not_stopped_by_slurm_is_not_requeued(stopped_by: str, job: str, tmp_path: Path) -> None:
     code, said, requeued = after_srun(tmp_path, rc=0, stopped_by=stopped_by, job=job)
     assert (code, requeued) == (75, False)
     assert f"stopped by {stopped_by}, not by Slurm" in said
 
 
-def test_a_controller_that_restarts_is_asked_again(tmp_path: Path) -> None:
+def test_requeueing_is_retried_while_the_controller_restarts(tmp_path: Path) -> None:
     code, _, requeued = after_srun(tmp_path, rc=0, stopped_by="SIGUSR2", job=RUNNING, failures=3)
     assert (code, requeued) == (0, True)
 
 
-def test_a_controller_that_stays_away_is_named(tmp_path: Path) -> None:
+def test_an_unreachable_controller_is_reported(tmp_path: Path) -> None:
     code, said, _ = after_srun(tmp_path, rc=0, stopped_by="SIGUSR2", job=RUNNING, failures=99)
     assert code == 75
     assert "Slurm does not answer" in said
@@ -115,7 +115,7 @@ def status_after(folder: Path, *, rc: int, state: str, owner: str, **variables: 
     ],
 )
 @pytest.mark.parametrize(("state", "owner"), [("RUNNING", "slurm:7"), ("QUEUED", "muster:1")])
-def test_a_killed_job_is_failed_with_its_exit_code_in_words(
+def test_the_status_of_a_killed_job_is_failed_and_explains_the_exit_code(
     rc: int, reason: str, state: str, owner: str, tmp_path: Path
 ) -> None:
     after = status_after(tmp_path, rc=rc, state=state, owner=owner)
@@ -133,14 +133,12 @@ def test_a_killed_job_is_failed_with_its_exit_code_in_words(
         (75, "STOPPED", "slurm:7"),
     ],
 )
-def test_a_status_that_the_job_wrote_or_that_is_not_its_own_stays(
-    rc: int, state: str, owner: str, tmp_path: Path
-) -> None:
+def test_a_status_written_by_the_job_or_by_another_is_kept(rc: int, state: str, owner: str, tmp_path: Path) -> None:
     assert status_after(tmp_path, rc=rc, state=state, owner=owner)["state"] == state
 
 
 @pytest.mark.parametrize(
     ("owner", "state"), [("slurm:12_3", "FAILED"), ("slurm:12", "RUNNING"), ("slurm:12_4", "RUNNING")]
 )
-def test_a_killed_element_is_failed_and_no_other(owner: str, state: str, tmp_path: Path) -> None:
+def test_only_the_status_of_a_killed_element_is_failed(owner: str, state: str, tmp_path: Path) -> None:
     assert status_after(tmp_path, rc=137, state="RUNNING", owner=owner, **ELEMENT)["state"] == state

@@ -37,7 +37,7 @@ def git(root: Path, *words: str) -> str:
     return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_tracked_files_as_they_are_now(checkout: Path, tmp_path: Path) -> None:
+def test_a_snapshot_has_the_tracked_files_with_their_edits(checkout: Path, tmp_path: Path) -> None:
     found, code = snapshot.look(checkout), tmp_path / "now" / "code"
     snapshot.take(found, code)
     copied = {str(path.relative_to(code)) for path in code.rglob("*") if path.is_file()}
@@ -56,7 +56,7 @@ def test_the_commit_and_the_edits_are_recorded_without_secrets(checkout: Path, t
     assert "canary" not in diff.read_text(encoding="utf-8")
 
 
-def test_the_edits_lead_from_the_commit_to_the_copy(checkout: Path, tmp_path: Path) -> None:
+def test_the_diff_applied_to_the_commit_gives_the_copy(checkout: Path, tmp_path: Path) -> None:
     snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
     again = tmp_path / "again"
     subprocess.run(["git", "clone", "-q", str(checkout), str(again)], check=True)
@@ -73,7 +73,7 @@ def test_an_unedited_checkout_has_no_diff(checkout: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "now" / "local.diff").exists()
 
 
-def test_a_snapshot_of_a_snapshot_is_one_too(checkout: Path, tmp_path: Path) -> None:
+def test_a_snapshot_can_be_made_of_a_snapshot(checkout: Path, tmp_path: Path) -> None:
     """As where a job submits another: there is no git in a snapshot, and its commit is still known."""
     (checkout / "job").mkdir()
     (checkout / "job" / "x.py").write_text("", encoding="utf-8")
@@ -85,7 +85,7 @@ def test_a_snapshot_of_a_snapshot_is_one_too(checkout: Path, tmp_path: Path) -> 
     assert "+edited" in second.diff
 
 
-def test_a_checkout_that_git_cannot_read_is_refused(tmp_path: Path) -> None:
+def test_a_checkout_that_git_cannot_read_is_rejected(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     with pytest.raises(Refused, match="cannot be read by git: fatal: "):
         snapshot.look(tmp_path)
@@ -99,7 +99,7 @@ SETTINGS = ["diff.external=/bin/true", "diff.noprefix=true", "diff.mnemonicPrefi
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_the_edits_are_a_patch_that_git_applies(setting: str, checkout: Path, tmp_path: Path) -> None:
+def test_the_diff_can_be_applied_regardless_of_git_settings(setting: str, checkout: Path, tmp_path: Path) -> None:
     git(checkout, "config", *setting.split("=", 1))
     snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
     patch, again = tmp_path / "now" / "local.diff", tmp_path / "again"
@@ -108,7 +108,7 @@ def test_the_edits_are_a_patch_that_git_applies(setting: str, checkout: Path, tm
     assert (again / "pkg" / "a.py").read_text("utf-8") == "edited\n"
 
 
-def test_a_repository_of_the_environment_or_around_a_copy_is_not_taken_for_the_code_s(
+def test_a_repository_from_the_environment_or_around_a_copy_is_ignored(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other"
@@ -125,7 +125,7 @@ def test_a_repository_of_the_environment_or_around_a_copy_is_not_taken_for_the_c
     assert (found.commit, found.files) == (None, ("job/train.py",))
 
 
-def test_gits_objection_to_somebody_elses_checkout_is_shown_whole(
+def test_gits_error_about_another_users_checkout_is_shown_in_full(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")

@@ -74,12 +74,12 @@ def plan(request: Request, at: Site, environ: dict[str, str] | None = None) -> s
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_plan_is_the_golden_one(name: str) -> None:
+def test_the_plan_equals_the_golden_file(name: str) -> None:
     text = f"{plan(*PLANS[name])}\n".replace(sys.executable, "<python>")
     golden.check(GOLDEN / f"{name}.sh", text)
 
 
-def test_the_elements_of_an_array_are_named_by_their_numbers() -> None:
+def test_the_files_of_an_array_are_numbered_by_element() -> None:
     assert str(ARRAY) == "0-2,7%3"
     assert str(Array({5: Config()}, parallel=9)) == "5%1"
     members = plan(*PLANS["array"]).members
@@ -93,7 +93,7 @@ def test_every_golden_file_has_its_plan() -> None:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_the_script_is_one_that_bash_reads(name: str) -> None:
+def test_bash_can_parse_the_script(name: str) -> None:
     subprocess.run(["bash", "-n"], input=plan(*PLANS[name]).plan.script, text=True, check=True)
 
 
@@ -102,7 +102,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters
 
 @given(TEXT, TEXT)
 @settings(max_examples=50)
-def test_names_of_folders_stay_names(run: str, image: str) -> None:
+def test_folder_names_are_quoted(run: str, image: str) -> None:
     """With any folder name the script has the same lines, and its arguments survive quoting."""
     path = Path("/", run)
     if path.name in ("", "..", "."):
@@ -140,7 +140,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_makes_no_job_is_refused(case: str) -> None:
+def test_invalid_requests_are_rejected(case: str) -> None:
     request, at, said = REFUSED[case]
     with pytest.raises(Refused, match=said):
         plan(request, at)
@@ -206,7 +206,7 @@ MAKE_ATTACKS = [
     ("name", "value"),
     [pytest.param(name, value, marks=() if "$(shell" in value else pytest.mark.long) for name, value in MAKE_ATTACKS],
 )
-def test_make_takes_values_as_data(name: str, value: str, tmp_path: Path) -> None:
+def test_make_does_not_evaluate_values(name: str, value: str, tmp_path: Path) -> None:
     """The real make, with sbatch and srun on PATH that would tell if they were run."""
     for tool in ("sbatch", "srun"):
         (tmp_path / tool).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n", encoding="ascii")
@@ -229,7 +229,7 @@ def test_make_takes_values_as_data(name: str, value: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("flag", [known.name for known in fields(Site)])
 @pytest.mark.parametrize("way", ["flag", "environment"])
-def test_no_setting_smuggles_a_line(
+def test_no_setting_can_inject_a_line(
     flag: str, way: str, no_slurm: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = "a\ntouch X"
@@ -243,11 +243,13 @@ def test_no_setting_smuggles_a_line(
 
 @pytest.mark.parametrize("flag", [k.name for k in fields(Site) if k.name not in ("setup", "image", "sbatch")])
 @pytest.mark.parametrize("value", ["a;touch X", "$(touch X)", "`touch X`", "a b", "--wrap=x", "'a'"])
-def test_names_are_plain(flag: str, value: str, no_slurm: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_job_names_with_special_characters_are_rejected(
+    flag: str, value: str, no_slurm: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert repr(value) in refusal(["submit", "--gpus=1", f"--{flag}={value}"], capfd)
 
 
-def test_flags_beat_the_environment_which_beats_dotenv(
+def test_flags_override_the_environment_which_overrides_dotenv(
     no_slurm: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("PARTITION", "ACCOUNT", "QOS")
@@ -275,7 +277,7 @@ def test_a_dry_run_shows_no_secret(
     assert "canary" not in "".join(capfd.readouterr())
 
 
-def test_make_says_it_in_words() -> None:
+def test_make_variables_become_arguments() -> None:
     environ = {"RECIPE": "mrpc", "GPUS": "4", "NODES": "2", "TIME": "4h", "ARGS": "--learning_rate 3e-5"}
     assert make.submit_argv(environ) == [
         *("submit", "mrpc", "--gpus=4", "--nodes=2", "--tasks=", "--time=4h", "--partition=", "--"),
@@ -283,7 +285,7 @@ def test_make_says_it_in_words() -> None:
     ]
 
 
-def test_help_imports_nothing_that_takes_long() -> None:
+def test_help_imports_nothing_slow() -> None:
     code = (
         "import sys; from launch import cli\n"
         "try: cli.main(['--help'])\n"
@@ -335,7 +337,7 @@ def fake_slurm(folder: Path, test: str, queue: str) -> None:
         (folder / name).chmod(0o755)
 
 
-def test_what_is_queued_is_what_the_dry_run_prints(submitted: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_submitted_script_equals_that_of_the_dry_run(submitted: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = submitted / "a run; it's $(mine)"
     own, job = ["submit", "demo", "--gpus=2", "--nodes=2", "--setup=true"], ["--", "--output_dir", str(run)]
     assert cli.main([*own, "--dry_run", *job]) == 0
@@ -363,7 +365,7 @@ def test_the_settings_are_those_of_the_submission(submitted: Path) -> None:
         ("echo 'sbatch: error: invalid partition specified: x' >&2; exit 1", "exit 9"),
     ],
 )
-def test_what_slurm_refuses_leaves_nothing_behind(
+def test_a_job_rejected_by_slurm_leaves_no_files(
     test: str, queue: str, submitted: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fake_slurm(submitted, test, queue)
@@ -372,7 +374,7 @@ def test_what_slurm_refuses_leaves_nothing_behind(
     assert not (submitted / "run").exists()
 
 
-def test_a_refused_job_leaves_a_run_of_before_alone(submitted: Path) -> None:
+def test_a_rejected_job_leaves_an_existing_run_unchanged(submitted: Path) -> None:
     fake_slurm(submitted, "exit 0", "exit 1")
     (submitted / "run").mkdir()
     (submitted / "run" / "config.yaml").write_text("kept", encoding="ascii")
@@ -399,5 +401,5 @@ def test_only_our_snapshot_of_the_code_is_pickled(submitted: Path) -> None:
     assert str(ROOT).encode() not in pickled
 
 
-def test_the_checkout_is_looked_at_as_it_is(no_slurm: Path) -> None:
+def test_a_snapshot_of_this_checkout_includes_the_launcher(no_slurm: Path) -> None:
     assert "launch/slurm/worker.py" in snapshot.look(ROOT).files

@@ -32,18 +32,18 @@ def restarts(steps: list[int]) -> int:
     return len(steps)
 
 
-def test_three_fruitless_restarts_are_the_end() -> None:
+def test_three_restarts_without_progress_end_the_job() -> None:
     assert restarts([0] * 10) == MAX_IDLE_RESTARTS == 3
     assert restarts([50, *[50] * 10]) == 3
 
 
-def test_progress_starts_the_count_again() -> None:
+def test_progress_resets_the_count_of_restarts() -> None:
     assert restarts([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]) == 12
     assert restarts([0, 0, 0, 1, 1, 1, 1, 2]) == 6
 
 
 @given(st.lists(st.integers(0, 5), max_size=40))
-def test_a_job_is_never_restarted_more_than_thrice_without_progress(steps: list[int]) -> None:
+def test_a_job_is_never_restarted_more_than_three_times_without_progress(steps: list[int]) -> None:
     done = steps[: restarts(steps)]
     best, vain = -1, 0
     for step in done:
@@ -51,14 +51,14 @@ def test_a_job_is_never_restarted_more_than_thrice_without_progress(steps: list[
         assert vain < 3
 
 
-def test_starts_of_slurm_s_own_count_too() -> None:
+def test_restarts_by_slurm_count_too() -> None:
     """A start that was killed, its node lost, leaves no stop; it made no progress either."""
     assert next_record(Stop(5, 1), Stop(5, 4)) is None
     assert next_record(Stop(5, 1), Stop(6, 4)) == Stop(6, 4)
 
 
 @pytest.mark.parametrize("reasons", [("SIGTERM", None), (None, "SIGTERM")])
-def test_the_marker_names_the_signal_whichever_rank_leaves_it_last(
+def test_the_marker_names_the_signal_regardless_of_which_rank_writes_last(
     reasons: tuple[str | None, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bare SIGTERM is requeued only after a preemption: the batch script must know that it was one."""
@@ -71,7 +71,7 @@ def test_the_marker_names_the_signal_whichever_rank_leaves_it_last(
     assert (folder / contract.REQUEUE).read_text(encoding="utf-8") == "SIGTERM\n"
 
 
-def test_the_worker_becomes_the_module_with_signals_held_back(tmp_path: Path) -> None:
+def test_the_worker_runs_the_module_with_signals_blocked(tmp_path: Path) -> None:
     (tmp_path / "show.py").write_text(SHOW, encoding="ascii")
     words = [sys.executable, "-P", str(ROOT / "launch" / "slurm" / "worker.py"), "-u", "-m", "show", "folder"]
     environ = {"PYTHONPATH": str(tmp_path)}

@@ -36,14 +36,14 @@ def started_here(made: Sweep, gpus: int) -> str:
 
 
 @pytest.mark.parametrize("name", ["grid", "search"])
-def test_the_plan_is_the_golden_one(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_plan_equals_the_golden_file(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     made = sweeps.grid(DEMO, "demo", GRID) if name == "grid" else sweeps.trials(DEMO, "demo", SPACE, 3)
     text = f"{made}\n{started_here(made, 4 if name == 'grid' else 0)}\n".replace(sys.executable, "<python>")
     golden.check(GOLDEN / f"{name}.txt", text)
 
 
-def test_make_says_it_in_words() -> None:
+def test_make_variables_become_arguments() -> None:
     environ = {"RECIPE": "mrpc", "GRID": "learning_rate=2e-5,5e-5 seed=1,2", "PARALLEL": "4", "GPUS": "1", "LOCAL": "1"}
     assert make.sweep_argv({**environ, "ARGS": "--max_steps 9"}) == [
         *("sweep", "--local", "mrpc", "--grid=learning_rate=2e-5,5e-5 seed=1,2", "--search=", "--trials="),
@@ -107,7 +107,7 @@ def test_one_array_is_queued_with_a_run_folder_for_each_element(
     assert not list((cluster / "mine").glob("*.pkl"))
 
 
-def test_only_what_is_missing_or_failed_is_queued_again(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_only_missing_or_failed_runs_are_submitted_again(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*SWEEP, *MINE]) == 0
     rows = [f"12_{number}|{state}|0:00|1:00:00||None" for number, state in enumerate(("PENDING", "RUNNING", "FAILED"))]
     slurm(cluster, squeue="\n".join(f"echo '{row}'" for row in (HEADER, *rows)), queue="echo 13")
@@ -125,7 +125,9 @@ def test_only_what_is_missing_or_failed_is_queued_again(cluster: Path, capfd: py
     assert (cluster / "asked").read_text() == "once\nonce\n"
 
 
-def test_where_slurm_does_not_answer_nothing_is_queued_twice(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_an_answer_of_slurm_nothing_is_submitted_twice(
+    cluster: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main([*SWEEP, *MINE]) == 0
     slurm(cluster, squeue="echo 'cannot reach the controller' >&2; exit 1")
     assert cli.main([*SWEEP, *MINE]) == 2
@@ -133,9 +135,7 @@ def test_where_slurm_does_not_answer_nothing_is_queued_twice(cluster: Path, capf
     assert (cluster / "asked").read_text() == "once\n"
 
 
-def test_a_submission_that_was_cut_short_is_looked_up_by_its_comment(
-    cluster: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_submission_is_found_by_its_comment(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """As after a kill between sbatch and the records: the elements that Slurm has are left alone."""
     assert cli.main([*SWEEP, *MINE]) == 0
     for record in (cluster / "mine").glob("*/jobs/12_*/job.json"):
@@ -151,7 +151,7 @@ def test_a_submission_that_was_cut_short_is_looked_up_by_its_comment(
     assert "submitted 13: 1 run: 2\n" in capfd.readouterr().out
 
 
-def test_what_slurm_does_not_take_leaves_nothing_behind(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_rejected_by_slurm_leaves_no_files(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
     slurm(cluster, test="echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
     assert cli.main([*SWEEP, *MINE]) == 2
     assert "error: Slurm does not take the job: invalid partition specified: x\n" in capfd.readouterr().err

@@ -17,7 +17,7 @@ WORLD = {"num_train_epochs": 40, "early_stopping_patience": 999, "eval_steps": 5
 
 
 @pytest.mark.long
-def test_a_sweep_that_ctrl_c_stopped_ends_like_runs_that_were_never_stopped(world: World, tmp_path: Path) -> None:
+def test_a_sweep_stopped_by_ctrl_c_gives_the_same_results_as_uninterrupted_runs(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     flags = world.words(folder, {})
     words = [sys.executable, "-m", "launch", "sweep", "--local", "--parallel=2", "--grid", "seed=1,2", "--", *flags]

@@ -42,14 +42,14 @@ def rows(folder: Path) -> list[results.Row]:
     return results.grouped(found, "accuracy")
 
 
-def test_the_setting_that_decides_has_the_larger_share(six: Path) -> None:
+def test_the_setting_with_more_influence_has_the_larger_importance(six: Path) -> None:
     found = importances(rows(six))
     assert list(found) == ["learning_rate", "label_column_name"]
     assert found["learning_rate"] > 0.9 and sum(found.values()) == pytest.approx(1)
     assert found == importances(rows(six)), "the same each time"
 
 
-def test_without_variation_there_is_no_share(tmp_path: Path) -> None:
+def test_without_variation_there_is_no_importance(tmp_path: Path) -> None:
     few = sweep(tmp_path / "few", {(rate, "x", 1): rate for rate in (0.1, 0.2, 0.3)})
     assert importances(rows(few)) == {}, "one setting"
     same = sweep(tmp_path / "same", {(rate, label, 1): 0.5 for rate in (0.1, 0.2, 0.3) for label in ("x", "y")})
@@ -62,7 +62,7 @@ def test_fewer_trials_than_before_make_no_count_negative(six: Path, capfd: pytes
     assert "not started" not in capfd.readouterr().out
 
 
-def test_results_of_a_sweep_add_what_the_table_does_not_say(six: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_results_of_a_sweep_add_missing_runs_importance_and_page(six: Path, capfd: pytest.CaptureFixture[str]) -> None:
     synthetic.run(six / "12", "DONE", reason="pruned")
     assert cli.main(["results", "six"]) == 0
     out = capfd.readouterr().out
@@ -95,7 +95,7 @@ class Tags(HTMLParser):
         self.said += data
 
 
-def test_the_page_holds_all_it_shows_and_takes_no_name_for_markup(six: Path) -> None:
+def test_the_page_is_self_contained_and_escapes_names(six: Path) -> None:
     found = rows(six)
     read = Tags(page.render(f"six {HOSTILE}", found, importances(found)))
     assert read.tags.count("svg") == 2 and "script" not in read.tags and read.loaded == []

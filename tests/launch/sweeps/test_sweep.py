@@ -32,7 +32,7 @@ def test_a_grid_has_every_combination_once_with_all_its_settings() -> None:
         assert config.differing_settings(element.config, config.from_dict(element.settings, base=DEMO)) == []
 
 
-def test_the_same_words_mean_the_same_folder_and_other_words_another() -> None:
+def test_the_folder_depends_on_the_arguments() -> None:
     folder = sweeps.grid(DEMO, "demo", GRID).folder
     assert folder == sweeps.grid(DEMO, "demo", GRID).folder
     assert folder.parent == Path("runs").absolute() and folder.name.startswith("demo-sweep-")
@@ -45,7 +45,7 @@ def test_the_same_words_mean_the_same_folder_and_other_words_another() -> None:
     assert len({folder, *others}) == 4
 
 
-def test_a_folder_is_this_sweeps_alone() -> None:
+def test_a_folder_of_another_sweep_is_rejected() -> None:
     chosen = config.from_dict({"output_dir": "mine"}, base=DEMO)
     sweeps.write(sweeps.grid(chosen, "demo", GRID), [])
     sweeps.write(sweeps.grid(chosen, "demo", GRID), [])
@@ -112,7 +112,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("case", REJECTED)
-def test_what_no_run_can_be_given_is_rejected(case: str) -> None:
+def test_settings_that_no_run_accepts_are_rejected(case: str) -> None:
     with pytest.raises(Refused) as rejected:
         REJECTED[case]()
     assert SAID[case] in str(rejected.value)
@@ -127,6 +127,6 @@ def test_what_no_run_can_be_given_is_rejected(case: str) -> None:
         (["demo", "--seed=3"], "--seed is given and varies"),
     ],
 )
-def test_what_the_runs_cannot_have_in_common_is_rejected(words: list[str], said: str) -> None:
+def test_settings_that_runs_cannot_share_are_rejected(words: list[str], said: str) -> None:
     with pytest.raises(Refused, match=said):
         sweeps.base(words, ["seed"])

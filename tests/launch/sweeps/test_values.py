@@ -9,7 +9,7 @@ from job.run.space import Choices, Range
 from launch.sweeps import values
 
 
-def test_a_grid_is_read_by_the_types_of_its_settings_in_the_order_given() -> None:
+def test_a_grid_is_parsed_by_the_types_of_its_settings_in_the_given_order() -> None:
     found = values.grid("seed=3,1 learning_rate=2e-5,5e-5 do_train=true,no max_steps=None,5 lr_scheduler_type=linear")
     assert list(found.items()) == [
         ("seed", (3, 1)),
@@ -20,7 +20,7 @@ def test_a_grid_is_read_by_the_types_of_its_settings_in_the_order_given() -> Non
     ]
 
 
-def test_a_value_may_hold_spaces_and_dots() -> None:
+def test_a_value_may_contain_spaces_and_dots() -> None:
     assert values.grid("label_column_name='my label',x train_file=../a..b.csv") == {
         "label_column_name": ("my label", "x"),
         "train_file": ("../a..b.csv",),

@@ -40,7 +40,7 @@ def schedule(sweep: Sweep, gpus_there: int = 0, devices: tuple[str, ...] | None 
     )
 
 
-def test_there_are_as_many_side_by_side_as_gpus_each_with_its_own(four: Sweep) -> None:
+def test_as_many_runs_as_gpus_are_parallel_each_with_its_own(four: Sweep) -> None:
     assert schedule(four, 2).slots == ("0", "1")
     assert schedule(four, 8).slots == ("0", "1", "2", "3"), "no more than there are runs"
     assert schedule(four, 8, parallel=3).slots == ("0", "1", "2")
@@ -49,7 +49,7 @@ def test_there_are_as_many_side_by_side_as_gpus_each_with_its_own(four: Sweep) -
     assert schedule(four, 2, devices=("5", "GPU-abc")).slots == ("5", "GPU-abc")
 
 
-def test_on_a_cpu_there_is_one_at_a_time_unless_more_are_asked_for(four: Sweep) -> None:
+def test_on_a_cpu_one_run_at_a_time_unless_more_are_requested(four: Sweep) -> None:
     one, two = schedule(four), schedule(four, parallel=2)
     assert (one.slots, two.slots) == ((None,), (None, None))
     assert one.starts[0].plan.environment == ()
@@ -66,7 +66,7 @@ def test_on_a_cpu_there_is_one_at_a_time_unless_more_are_asked_for(four: Sweep) 
         (0, {"tasks": 0}, "--tasks must be above 0, not 0"),
     ],
 )
-def test_numbers_that_make_no_run_are_rejected(four: Sweep, there: int, asked: dict[str, int], said: str) -> None:
+def test_impossible_numbers_are_rejected(four: Sweep, there: int, asked: dict[str, int], said: str) -> None:
     with pytest.raises(Refused, match=said):
         schedule(four, there, None, **asked)
 
@@ -131,7 +131,7 @@ def is_there(*names: str) -> bool:
     return all(Path(name).exists() for name in names)
 
 
-def test_each_run_has_a_gpu_for_itself_and_one_failure_stops_no_other(started: subprocess.Popen[str]) -> None:
+def test_each_run_has_its_own_gpu_and_a_failure_stops_no_other(started: subprocess.Popen[str]) -> None:
     wait_until(lambda: is_there("started-0", "started-1"))
     assert not is_there("started-2")
     Path("go-1").touch()
@@ -145,7 +145,7 @@ def test_each_run_has_a_gpu_for_itself_and_one_failure_stops_no_other(started: s
     assert is_there("started-3") and "1 started on GPU 1: seed=2" in out
 
 
-def test_ctrl_c_reaches_the_runs_that_are_active_and_starts_no_other(started: subprocess.Popen[str]) -> None:
+def test_ctrl_c_reaches_active_runs_and_starts_no_other(started: subprocess.Popen[str]) -> None:
     wait_until(lambda: is_there("started-0", "started-1"))
     Path("go-1").touch()
     wait_until(lambda: is_there("started-2"))
@@ -156,7 +156,7 @@ def test_ctrl_c_reaches_the_runs_that_are_active_and_starts_no_other(started: su
     assert err.endswith("stopped on request: the same command continues\n")
 
 
-def test_a_run_that_is_cancelled_alone_leaves_the_sweep_unfinished(started: subprocess.Popen[str]) -> None:
+def test_cancelling_one_run_leaves_the_sweep_unfinished(started: subprocess.Popen[str]) -> None:
     wait_until(lambda: is_there("started-0", "started-1"))
     os.kill(int(Path("pid-0").read_text()), signal.SIGTERM)
     wait_until(lambda: is_there("started-2"))
@@ -169,7 +169,7 @@ def test_a_run_that_is_cancelled_alone_leaves_the_sweep_unfinished(started: subp
     assert started.returncode == 75, err
 
 
-def test_where_nobody_reads_the_output_the_active_runs_are_stopped(started: subprocess.Popen[str]) -> None:
+def test_a_closed_output_pipe_stops_the_active_runs(started: subprocess.Popen[str]) -> None:
     wait_until(lambda: is_there("started-0", "started-1"))
     assert started.stdout is not None
     started.stdout.close()

@@ -22,7 +22,7 @@ from tests.support.labels import classes, encode, from_json, source, task_of
         (["²", "3"], ("3", "²")),
     ],
 )
-def test_classes_are_ordered_by_number_else_by_text(values: list[Any], names: tuple[str, ...]) -> None:
+def test_classes_are_sorted_by_number_or_by_text(values: list[Any], names: tuple[str, ...]) -> None:
     assert task_of(from_json(values)).names == task_of(from_json(values[::-1])).names == names
 
 
@@ -33,7 +33,7 @@ def test_a_typed_table_gives_the_same_order_as_a_file(values: list[Any], names: 
     assert task_of(source(values)).names == names == task_of(from_json(values)).names
 
 
-def test_declared_classes_keep_their_order_even_where_one_has_no_row() -> None:
+def test_declared_classes_keep_their_order_even_without_rows() -> None:
     train = source([0, 2, 0], ClassLabel(names=["z", "b", "a"]))
     assert task_of(train).names == ("z", "b", "a")
     assert encode(train, classes("z", "b", "a")).tolist() == [0, 2, 0]

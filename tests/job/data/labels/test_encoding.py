@@ -27,7 +27,7 @@ from tests.support.labels import (
 
 
 @given(st.lists(st.integers(-20, 20) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=2))
-def test_every_row_gets_the_number_of_its_own_name(values: list[Any]) -> None:
+def test_every_row_gets_the_id_of_its_class(values: list[Any]) -> None:
     train = from_json(values)
     try:
         task = task_of(train)
@@ -39,7 +39,7 @@ def test_every_row_gets_the_number_of_its_own_name(values: list[Any]) -> None:
     assert task_of(from_json(values[::-1])).names == names
 
 
-def test_rows_of_several_chunks_are_numbered_alike() -> None:
+def test_rows_of_several_chunks_get_consistent_ids() -> None:
     from datasets import concatenate_datasets
 
     table = concatenate_datasets([source(["b", "a"]).table, source(["c", "a"]).table])
@@ -50,7 +50,7 @@ def test_rows_of_several_chunks_are_numbered_alike() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("kind", [None, REGRESSION, SINGLE_LABEL])
-def test_a_label_that_is_no_finite_number_is_refused_by_its_row(value: float, kind: Kind | None) -> None:
+def test_a_non_finite_label_is_rejected_with_its_row(value: float, kind: Kind | None) -> None:
     assert refusal(source([1.5, value]), kind).startswith(f"{SPLIT}, row 2: label {value}")
 
 
@@ -87,7 +87,7 @@ def test_a_label_that_is_no_finite_number_is_refused_by_its_row(value: float, ki
         (from_json([["a"]]), "train.csv, row 1: label ['a']: a class is an integer or text"),
     ],
 )
-def test_a_row_whose_label_is_no_class_is_refused(evaluation: Source, message: str) -> None:
+def test_a_row_with_an_unknown_class_is_rejected(evaluation: Source, message: str) -> None:
     assert refusal_of(evaluation, classes("a", "b", "c")) == message
 
 
@@ -107,11 +107,11 @@ def test_many_classes_are_not_all_listed() -> None:
         source([0, 1], ClassLabel(names=["LABEL_1", "LABEL_0"])),
     ],
 )
-def test_default_names_of_a_models_classes_are_understood_by_their_numbers_too(values: Source) -> None:
+def test_default_class_names_of_a_model_also_match_by_number(values: Source) -> None:
     assert encode(values, classes("LABEL_0", "LABEL_1")).tolist() == [1, 0]
 
 
-def test_numbers_are_no_names_of_classes_that_have_some() -> None:
+def test_numbers_do_not_match_classes_with_names() -> None:
     assert "label '1' is not one of the 2 classes (no, yes)" in refusal_of(source([1, 0]), classes("no", "yes"))
     assert "label '2' is not one of the 2 classes (LABEL_0, LABEL_1)" in refusal_of(
         source([2]), classes("LABEL_0", "LABEL_1")
@@ -120,6 +120,6 @@ def test_numbers_are_no_names_of_classes_that_have_some() -> None:
     assert "is not one of the 2 classes (LABEL_0, LABEL_1)" in refusal_of(three, classes("LABEL_0", "LABEL_1"))
 
 
-def test_default_names_in_lists_are_understood_by_their_numbers_too() -> None:
+def test_default_class_names_in_lists_also_match_by_number() -> None:
     task = several("LABEL_0", "LABEL_1", "LABEL_2")
     assert encode(from_json([["2", "LABEL_0"], [1]]), task).tolist() == [[1, 0, 1], [0, 1, 0]]

@@ -21,7 +21,7 @@ VECTORS = [[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]
         (source([[0, 1], [], [0]], List(ClassLabel(names=["b", "a"]))), ("b", "a")),
     ],
 )
-def test_lists_are_several_labels_a_row(train: Source, names: tuple[str, ...]) -> None:
+def test_lists_are_multi_label(train: Source, names: tuple[str, ...]) -> None:
     reading = recognition.read_task(train)
     assert (reading.task, reading.indicators) == (several(*names), False)
     first = names.index("b") if "b" in names else names.index("10")
@@ -61,12 +61,12 @@ def test_lists_of_0_and_1_of_one_length_are_indicator_vectors(train: Source, nam
         ([["0", "1"], ["1", "0"]], ("0", "1")),
     ],
 )
-def test_other_lists_name_classes(values: list[Any], names: tuple[str, ...]) -> None:
+def test_other_lists_are_class_names(values: list[Any], names: tuple[str, ...]) -> None:
     reading = recognition.read_task(from_json(values))
     assert (reading.task, reading.indicators) == (several(*names), False)
 
 
-def test_a_split_is_read_as_the_training_data_was() -> None:
+def test_a_split_is_read_like_the_training_data() -> None:
     named = recognition.read_task(from_json([[0, 1], [0]]))
     assert encoding.encode(from_json([[0, 1], [1, 0]]), named).tolist() == [[1, 1], [1, 1]]
     vectors = recognition.read_task(from_json([[0, 1], [0, 0]]))

@@ -29,7 +29,7 @@ from tests.support.labels import from_csv, from_json
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("make", [from_csv, from_json])
-def test_a_class_that_looks_like_something_else_is_noted(make: Any, values: list[str], note: str) -> None:
+def test_a_suspicious_class_name_is_noted(make: Any, values: list[str], note: str) -> None:
     reading = recognition.read_task(make(values))
     assert reading.task.names == tuple(sorted(values))
     assert reading.notes == (note,)

@@ -40,7 +40,7 @@ def test_a_model_with_other_names_does_not_matter(of_model: tuple[str, ...]) -> 
         ([{"a": 1}, {"b": 1}], "train.csv, row 1: label {'a': 1}: a class is an integer or text"),
     ],
 )
-def test_training_data_that_does_not_define_a_task_is_refused(values: list[Any], message: str) -> None:
+def test_training_data_that_does_not_define_a_task_is_rejected(values: list[Any], message: str) -> None:
     assert refusal(from_json(values)) == message
 
 
@@ -71,7 +71,7 @@ def test_training_data_that_does_not_define_a_task_is_refused(values: list[Any],
         ),
     ],
 )
-def test_labels_that_the_flag_contradicts_are_refused(train: Source, kind: Kind, message: str) -> None:
+def test_labels_that_contradict_the_flag_are_rejected(train: Source, kind: Kind, message: str) -> None:
     assert refusal(train, kind) == message
 
 
@@ -89,7 +89,7 @@ def test_a_models_classes_take_indicator_vectors_in_their_order() -> None:
     assert not recognition.read_task_of_model(several("x", "y", "z"), None).indicators
 
 
-def test_the_flag_says_what_a_model_answers_that_does_not_say_it() -> None:
+def test_problem_type_can_make_a_classifier_multi_label_and_nothing_else() -> None:
     assert recognition.read_task_of_model(classes("x", "y"), None, MULTI_LABEL).task == several("x", "y")
     for of_model, kind in ((classes("x", "y"), REGRESSION), (Task(REGRESSION, ("s",)), SINGLE_LABEL)):
         with pytest.raises(Refused, match=f"--problem_type {kind.problem_type}: the model"):

@@ -16,7 +16,7 @@ OTHER_FORM = "has a unit or a decimal comma: write it as a plain number"
 
 
 @pytest.mark.parametrize("values", [["3.1", "3.10", "2.7"], ["1.0", "2.5"], ["+1", "1"]])
-def test_text_of_a_typed_format_is_a_class_also_where_it_looks_like_a_number(values: list[str]) -> None:
+def test_text_of_a_typed_format_is_a_class_even_if_it_looks_like_a_number(values: list[str]) -> None:
     for train in (from_json(values), source(values)):
         reading = recognition.read_task(train)
         assert reading.task == classes(*sorted(values))
@@ -34,7 +34,7 @@ def test_text_of_a_typed_format_is_a_class_also_where_it_looks_like_a_number(val
         (["+1", "-1"], [1, -1]),
     ],
 )
-def test_decimal_numbers_of_a_csv_are_regression_which_is_noted(values: list[str], numbers: list[float]) -> None:
+def test_decimal_numbers_of_a_csv_are_regression_with_a_note(values: list[str], numbers: list[float]) -> None:
     train = from_csv(values)
     reading = recognition.read_task(train)
     assert reading.task == Task(REGRESSION, ("score",))
@@ -48,7 +48,7 @@ def test_decimal_numbers_of_a_csv_are_regression_which_is_noted(values: list[str
     ("values", "one", "other"),
     [(["3.1", "3.10", "2.7"], "3.1", "3.10"), (["1", "2", "+1"], "+1", "1"), (["5", "1e1", "10"], "10", "1e1")],
 )
-def test_one_number_in_two_spellings_is_decided_by_the_flag(values: list[str], one: str, other: str) -> None:
+def test_two_spellings_of_a_number_need_the_flag(values: list[str], one: str, other: str) -> None:
     train = from_csv(values)
     assert refusal(train) == (
         f"{SPLIT}: labels {one!r} and {other!r} could be the same number or two classes: "
@@ -58,7 +58,7 @@ def test_one_number_in_two_spellings_is_decided_by_the_flag(values: list[str], o
     assert encoded(train, REGRESSION) == [float(value) for value in values]
 
 
-def test_two_spellings_by_blanks_only_are_one_number() -> None:
+def test_blanks_around_a_number_are_ignored() -> None:
     assert encoded(from_csv(["1.5", " 1.5", "2"])) == [1.5, 1.5, 2]
 
 
@@ -70,7 +70,7 @@ def test_two_spellings_by_blanks_only_are_one_number() -> None:
         (["1", "2", "3"], 1),
     ],
 )
-def test_whole_numbers_are_classes_which_is_noted_from_three_on(values: list[str], notes: int) -> None:
+def test_integers_are_classes_with_a_note_from_three_classes(values: list[str], notes: int) -> None:
     names = tuple(sorted({value.strip() for value in values}))
     for train in (from_csv(values), from_json([int(value) for value in values])):
         reading = recognition.read_task(train)
@@ -95,7 +95,7 @@ def test_whole_numbers_are_classes_which_is_noted_from_three_on(values: list[str
     ],
 )
 @pytest.mark.parametrize("numbers", [["1.5", "2.25", "4"], ["1", "0", "1"]])
-def test_what_is_no_number_among_nine_in_ten_is_rejected_by_its_row(odd: str, why: str, numbers: list[str]) -> None:
+def test_text_among_90_percent_numbers_is_rejected_with_its_row(odd: str, why: str, numbers: list[str]) -> None:
     assert refusal(from_csv([*numbers * 3, odd])) == (
         f"{SPLIT}, row 10: label {odd!r} {why}; "
         "if the labels are classes, add --problem_type single_label_classification"
@@ -104,11 +104,11 @@ def test_what_is_no_number_among_nine_in_ten_is_rejected_by_its_row(odd: str, wh
 
 
 @pytest.mark.parametrize("values", [["2,2", "1,25", "0,7"], ["0.61%", "3%", "2%"], ["1.5kg", "2.25kg"]])
-def test_numbers_that_no_program_reads_are_rejected_and_no_classes(values: list[str]) -> None:
+def test_malformed_numbers_are_rejected_instead_of_made_classes(values: list[str]) -> None:
     assert refusal(from_csv(values)).startswith(f"{SPLIT}, row 1: label {values[0]!r} {OTHER_FORM}")
 
 
-def test_a_missing_value_is_named_before_a_decimal_comma() -> None:
+def test_a_missing_value_is_reported_before_a_decimal_comma() -> None:
     assert refusal(from_csv([*["2,2"] * 20, "NA"])).startswith(f"{SPLIT}, row 21: label 'NA' is not a number")
 
 
@@ -138,16 +138,14 @@ def test_a_float_among_text_labels_is_rejected() -> None:
         (source([Decimal("1.50"), Decimal("2.00")]), [1.5, 2], 0),
     ],
 )
-def test_floats_are_regression_which_is_noted_where_all_are_whole(
-    train: Source, numbers: list[float], notes: int
-) -> None:
+def test_floats_are_regression_with_a_note_if_all_are_integers(train: Source, numbers: list[float], notes: int) -> None:
     reading = recognition.read_task(train)
     assert reading.task == Task(REGRESSION, ("score",))
     made = encoding.encode(train, reading)
     assert (made.dtype.name, made.tolist(), len(reading.notes)) == ("float64", numbers, notes)
 
 
-def test_floats_are_classes_where_the_flag_says_so() -> None:
+def test_floats_are_classes_with_the_flag() -> None:
     train = source([1.0, 2.0, 10.0])
     assert task_of(train, kind=SINGLE_LABEL).names == ("1", "2", "10")
     assert encoded(train, SINGLE_LABEL) == [0, 1, 2]
