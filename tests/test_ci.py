@@ -24,9 +24,9 @@ def ci(folder: Path, started_seconds_ago: int) -> tuple[int, str, list[str]]:
 
 
 def test_every_target_runs_and_exists(tmp_path: Path) -> None:
-    code, said, calls = ci(tmp_path, 0)
+    code, output, calls = ci(tmp_path, 0)
     assert (code, calls) == (0, TARGETS)
-    assert "full pass" in said and "NOT A FULL PASS" not in said
+    assert "full pass" in output and "NOT A FULL PASS" not in output
     made = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     named = {word for target in TARGETS for word in target.split() if "=" not in word}
     assert named <= set(made)
@@ -34,10 +34,10 @@ def test_every_target_runs_and_exists(tmp_path: Path) -> None:
 
 
 def test_after_70_minutes_the_remaining_targets_are_skipped_and_named(tmp_path: Path) -> None:
-    code, said, calls = ci(tmp_path, 70 * 60)
+    code, output, calls = ci(tmp_path, 70 * 60)
     assert (code, calls) == (0, []), "what ran did not fail"
-    assert "full pass" not in said
-    assert said.splitlines()[-len(TARGETS) - 1 :] == [
+    assert "full pass" not in output
+    assert output.splitlines()[-len(TARGETS) - 1 :] == [
         "NOT A FULL PASS: 70 minutes were over, so these did not run:",
         *(f"  make {target}" for target in TARGETS),
     ]

@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[1]
 
 def imported(path: Path) -> set[str]:
     """The dotted names that a module imports."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def test_no_module_imports_a_test_module() -> None:
@@ -57,12 +57,12 @@ def test_functions_have_at_most_60_lines_and_7_parameters() -> None:
 
 def functions() -> list[tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]]:
     """Every function of job and launch, and where it is; job/metrics holds modules in the style of `evaluate`."""
-    found = []
+    functions = []
     for path in (path for room in ("job", "launch") for path in (ROOT / room).rglob("*.py")):
         if "metrics" in path.relative_to(ROOT).parts:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                found.append((node, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"))
-    assert len(found) > 1000
-    return found
+                functions.append((node, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"))
+    assert len(functions) > 1000
+    return functions

@@ -20,7 +20,7 @@ from tests import wording
     ],
 )
 def test_a_planted_word_is_found(line: str, word: str) -> None:
-    assert [found[:2] for found in wording.findings(f"fine\n{line}\n")] == [(2, word)]
+    assert [finding[:2] for finding in wording.findings(f"fine\n{line}\n")] == [(2, word)]
 
 
 @pytest.mark.parametrize(

@@ -22,29 +22,29 @@ HERE = Path(__file__).parent
 
 
 def main(argv: list[str]) -> int:
-    asked = arguments(argv)
-    wanted = plan.tiny(plan.cpu()) if asked.tiny else plan.cpu()
+    options = arguments(argv)
+    chosen = plan.tiny(plan.cpu()) if options.tiny else plan.cpu()
     facts = hardware()
     cache = Path(str(facts.pop("cache")))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C: the contestants are ended first
     begun = time.monotonic()
     results: dict[str, Any] = {
-        "plan": wanted.name,
+        "plan": chosen.name,
         "date": time.strftime("%Y-%m-%d"),
         "hardware": facts,
-        "size": wanted.size,
+        "size": chosen.size,
     }
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as scratch:
-        for number, workload in enumerate(wanted.workloads):
+        for number, workload in enumerate(chosen.workloads):
             folder = Path(scratch, str(number))
-            results.setdefault("workloads", {})[workload.name] = conductor.run(wanted, workload, folder, cache, say)
+            results.setdefault("workloads", {})[workload.name] = conductor.run(chosen, workload, folder, cache, say)
     results["seconds"] = time.monotonic() - begun
-    output = Path(asked.output)
+    output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
-    finished = report.finish(results, wanted)
-    (output / f"results-{wanted.name}.json").write_text(json.dumps(finished, indent=1) + "\n", encoding="utf-8")
+    finished = report.finish(results, chosen)
+    (output / f"results-{chosen.name}.json").write_text(json.dumps(finished, indent=1) + "\n", encoding="utf-8")
     (output / "RESULTS.md").write_text(report.document(output), encoding="utf-8")
-    plot.draw(finished, output / f"{wanted.name}.png")
+    plot.draw(finished, output / f"{chosen.name}.png")
     print(report.section(finished))
     return 0
 

@@ -54,7 +54,7 @@ class Contestant:
         os.close(outgoing)
         self._messages = os.fdopen(incoming, encoding="utf-8")
 
-    def hear(self, kind: str) -> Message:
+    def receive(self, kind: str) -> Message:
         """The next message, which must be of this kind."""
         line = self._messages.readline()
         if not line:
@@ -70,7 +70,7 @@ class Contestant:
         assert self._process.stdin is not None
         self._process.stdin.write(b"go\n")
         self._process.stdin.flush()
-        return self.hear(kind)
+        return self.receive(kind)
 
     def finish(self) -> None:
         self.end = self.turn("end")
@@ -168,7 +168,7 @@ def running(plan: Plan, workload: Workload, folder: Path, say: Say) -> Iterator[
 
 
 def start(contestant: Contestant, say: Say) -> None:
-    contestant.first = contestant.hear("first")
+    contestant.first = contestant.receive("first")
     say(f"  {contestant.entry.name}: first step after {contestant.first['seconds']:.1f} s")
 
 

@@ -60,13 +60,13 @@ def tutorial(work: Work, turns: Turns) -> Result:
 
     def right() -> int:
         model.eval()
-        found = 0
+        correct = 0
         for batch in eval_dataloader:
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             with torch.no_grad():
                 predictions = model(**batch).logits.argmax(dim=-1)
-            found += int((predictions == batch["labels"]).sum())
-        return found
+            correct += int((predictions == batch["labels"]).sum())
+        return correct
 
     return _evaluated(turns, len(data["validation"]), right)
 
@@ -199,13 +199,13 @@ def accelerate_loop(work: Work, turns: Turns, dropout: bool = True) -> Result:
 
     def right() -> int:
         model.eval()
-        found = 0
+        correct = 0
         for batch in eval_dataloader:
             with torch.no_grad():
                 predictions = model(**batch).logits.argmax(dim=-1)
             predictions, references = accelerator.gather_for_metrics((predictions, batch["labels"]))
-            found += int((predictions == references).sum())
-        return found
+            correct += int((predictions == references).sum())
+        return correct
 
     return {**_evaluated(turns, len(data["validation"]), right), "losses": [float(loss) for loss in losses]}
 
@@ -263,9 +263,9 @@ def _timed_evaluations(turns: Turns) -> Iterator[None]:
 
     def timed_scores(predictions: Any, *args: Any) -> Any:
         begun = turns.clock()
-        found = scores(predictions, *args)
+        result = scores(predictions, *args)
         turns.evaluated(len(predictions.logits), spent[0] + turns.clock() - begun)
-        return found
+        return result
 
     evaluator.predict, metrics.scores = timed_predict, timed_scores  # type: ignore[assignment]
     yield

@@ -174,9 +174,9 @@ def run(chosen: Sequence[Row], work: Any, rounds: int, until: float) -> list[dic
 
     watched: list[Any] = []
     worker.watch_loaded_models(lambda model: watched[0].watch(model))
-    found: list[dict[str, Any]] = [{"row": asdict(row), "rounds": [], "error": None} for row in chosen]
+    results: list[dict[str, Any]] = [{"row": asdict(row), "rounds": [], "error": None} for row in chosen]
     for number in range(rounds):
-        for row, result in zip(chosen, found, strict=True):
+        for row, result in zip(chosen, results, strict=True):
             if result["error"] or time.monotonic() > until:
                 continue
             begun = time.monotonic()
@@ -195,7 +195,7 @@ def run(chosen: Sequence[Row], work: Any, rounds: int, until: float) -> list[dic
             result["rounds"].append({**measured, "product": product(work)})
             say(f"round {number + 1}  {row.name}, batch {row.batch}: {measured['examples_per_second']:.0f} examples/s, "
                 f"{time.monotonic() - begun:.0f} s")  # fmt: skip
-    return found
+    return results
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -205,15 +205,15 @@ COLUMNS = ("batch", "contestant", "examples/s", "ms a step", "host ms", "device 
            "of the product", "real", "peak GiB", "evaluation/s", "ours is faster by")  # fmt: skip
 
 
-def table(found: Sequence[Mapping[str, Any]]) -> str:
+def table(measured: Sequence[Mapping[str, Any]]) -> str:
     """Medians over the rounds; in brackets the least and greatest where there are several."""
     fastest = {
         result["row"]["batch"]: _medians(result)["examples_per_second"]
-        for result in found
+        for result in measured
         if result["row"]["name"] == "ours" and result["rounds"]
     }
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for result in found:
+    for result in measured:
         row = result["row"]
         cells = [str(row["batch"]), row["name"]]
         if result["rounds"]:
@@ -251,34 +251,34 @@ def _cells(result: Mapping[str, Any], ours_rate: float | None) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    asked = arguments(argv)
+    options = arguments(argv)
     begun = time.monotonic()
-    size, chosen = ("tiny", tuple(map(tiny, rows()))) if asked.tiny else ("bert-base", rows())
+    size, chosen = ("tiny", tuple(map(tiny, rows()))) if options.tiny else ("bert-base", rows())
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as scratch:
         folder = Path(scratch, "work")
-        values = conductor.child_environment(plan.Plan("gpu", "cpu" if asked.tiny else "cuda", size, (), ()), folder)
+        values = conductor.child_environment(plan.Plan("gpu", "cpu" if options.tiny else "cuda", size, (), ()), folder)
         os.environ.update(values)  # before torch and datasets are imported, which read it once
         environment.prepare()
         facts = hardware()
-        if not (asked.tiny or facts["gpu"]):
+        if not (options.tiny or facts["gpu"]):
             print("error: no CUDA GPU here: `make bench` measures on the CPU", file=sys.stderr)
             return 2
-        work = prepared(folder, size, asked.tiny, values)
+        work = prepared(folder, size, options.tiny, values)
         say(f"prepared after {time.monotonic() - begun:.0f} s")
-        found = run(chosen, work, asked.rounds, begun + asked.seconds)
+        measured = run(chosen, work, options.rounds, begun + options.seconds)
     results = {
-        "date": time.strftime("%Y-%m-%d"), "hardware": facts, "size": size, "results": found,
+        "date": time.strftime("%Y-%m-%d"), "hardware": facts, "size": size, "results": measured,
         "tokens": work.tokens, "needed_flops": work.needed_flops, "seconds": time.monotonic() - begun,
     }  # fmt: skip
-    text = table(found)
-    if asked.output:
-        asked.output.mkdir(parents=True, exist_ok=True)
+    text = table(measured)
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
         name = f"gpu-{time.strftime('%Y-%m-%d-%H%M')}"
-        (asked.output / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        (asked.output / f"{name}.md").write_text(page(results, text), encoding="utf-8")
-        (asked.output / "RESULTS.md").write_text(report.document(asked.output), encoding="utf-8")
+        (options.output / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        (options.output / f"{name}.md").write_text(page(results, text), encoding="utf-8")
+        (options.output / "RESULTS.md").write_text(report.document(options.output), encoding="utf-8")
     print(page(results, text))
-    return int(any(result["error"] or not result["rounds"] for result in found))
+    return int(any(result["error"] or not result["rounds"] for result in measured))
 
 
 def page(results: Mapping[str, Any], text: str) -> str:

@@ -109,9 +109,9 @@ def _values(bar: Bar, of: Mapping[str, Any], to: Mapping[str, Any] | None) -> li
 
 def document(folder: Path) -> str:
     """RESULTS.md: a section for every results file in `folder`, and the pages of the GPU bench as they are."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("results-*.json"))]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("results-*.json"))]
     pages = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("gpu-*.md"))]
-    return "\n".join([INTRODUCTION, *map(section, found), *pages])
+    return "\n".join([INTRODUCTION, *map(section, results), *pages])
 
 
 def section(results: Mapping[str, Any]) -> str:

@@ -88,9 +88,9 @@ def test_ratios_are_taken_within_rounds() -> None:
 
 
 def test_every_bar_names_existing_rows() -> None:
-    wanted = plan.cpu()
-    rows = {workload.name: {entry.name for entry in workload.entries} for workload in wanted.workloads}
-    for bar in wanted.bars:
+    cpu = plan.cpu()
+    rows = {workload.name: {entry.name for entry in workload.entries} for workload in cpu.workloads}
+    for bar in cpu.bars:
         assert {bar.of, bar.to or bar.of} <= rows[bar.workload]
 
 

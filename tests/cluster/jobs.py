@@ -59,9 +59,9 @@ class Work:
         """The id of a job that `python -m launch submit` queued; `own` holds the launcher's flags."""
         done = self.try_to_submit(cluster, own, job, root=root, **environ)
         assert done.returncode == 0, done.stderr
-        found = re.match(r"submitted (\d+)\n", done.stdout)
-        assert found, done.stdout
-        return found[1]
+        match = re.match(r"submitted (\d+)\n", done.stdout)
+        assert match, done.stdout
+        return match[1]
 
     def try_to_submit(
         self, cluster: Cluster, own: str, job: list[str], *, root: Path = ROOT, **environ: str

@@ -156,11 +156,11 @@ class Cluster:
 
     def ranks(self, job: str) -> list[int]:
         """The process of each rank that runs, in order; srun has a rank in its environment too."""
-        found = []
+        pids = []
         for number in range(16):
             own = sorted(self.processes(job, SLURM_PROCID=str(number)))
-            found += [pid for pid in own if WORKER.match(command_line(pid))][:1]
-        return found
+            pids += [pid for pid in own if WORKER.match(command_line(pid))][:1]
+        return pids
 
     def report(self, job: str) -> str:
         """All that is known of a job, for the message of a failed test."""
@@ -287,15 +287,15 @@ def _stop(started: Cluster) -> None:
 
 def processes(**variables: str) -> list[int]:
     """The living processes that were started with these variables."""
-    wanted = {f"{name}={value}".encode() for name, value in variables.items()}
-    found = []
+    expected = {f"{name}={value}".encode() for name, value in variables.items()}
+    pids = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             with contextlib.suppress(OSError):
                 is_zombie = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "ZX"
-                if wanted <= set((folder / "environ").read_bytes().split(b"\0")) and not is_zombie:
-                    found.append(int(folder.name))
-    return found
+                if expected <= set((folder / "environ").read_bytes().split(b"\0")) and not is_zombie:
+                    pids.append(int(folder.name))
+    return pids
 
 
 def command_line(pid: int) -> bytes:
@@ -324,8 +324,8 @@ def _mask(pid: int, name: str) -> int:
         text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     except OSError:  # ended since
         return 0
-    found = re.search(rf"^{name}:\s*(\w+)", text, re.MULTILINE)
-    return int(found[1], 16) if found else 0
+    match = re.search(rf"^{name}:\s*(\w+)", text, re.MULTILINE)
+    return int(match[1], 16) if match else 0
 
 
 def _free_ports(count: int) -> list[int]:

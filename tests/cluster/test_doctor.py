@@ -91,28 +91,28 @@ def test_each_of_several_failures_of_a_node_is_reported(cluster: Cluster, tmp_pa
         mounted(cluster, "mount -t tmpfs -o size=64m none", Path("/dev/shm")),
         mounted(cluster, "mount -t tmpfs -o size=16m none", tmp_path / "hf"),
     ):
-        found = report(cluster, tmp_path, TWO, MUSTER_MASTER_ADDR="")
-    assert found.only("names", "shm", "disk"), found.lines
-    assert "the first node's name n1 does not resolve on " in found.failed("names")
-    assert found.lines["names"]["remedy"] == "set MUSTER_MASTER_ADDR (--master_addr) to its address"
-    assert found.failed("shm") == "n2: /dev/shm has 67 MB free, NCCL needs 128 MB"
-    assert found.failed("disk") == f"n2: HF_HOME ({tmp_path}/hf) has 17 MB free"
-    assert found.states()["process group"] == SKIPPED
-    assert "3 of 12 checks failed; logs are in " in found.stderr
+        result = report(cluster, tmp_path, TWO, MUSTER_MASTER_ADDR="")
+    assert result.only("names", "shm", "disk"), result.lines
+    assert "the first node's name n1 does not resolve on " in result.failed("names")
+    assert result.lines["names"]["remedy"] == "set MUSTER_MASTER_ADDR (--master_addr) to its address"
+    assert result.failed("shm") == "n2: /dev/shm has 67 MB free, NCCL needs 128 MB"
+    assert result.failed("disk") == f"n2: HF_HOME ({tmp_path}/hf) has 17 MB free"
+    assert result.states()["process group"] == SKIPPED
+    assert "3 of 12 checks failed; logs are in " in result.stderr
 
 
 def test_unreachable_processes_are_reported(cluster: Cluster, tmp_path: Path) -> None:
-    found = report(cluster, tmp_path, TWO, MUSTER_MASTER_ADDR="255.255.255.255")
-    assert found.only("process group"), found.lines
-    assert "rank 0 listens at 255.255.255.255" in found.failed("process group")
-    assert found.lines["all-reduce"]["detail"] == "not checked, as process group failed"
+    result = report(cluster, tmp_path, TWO, MUSTER_MASTER_ADDR="255.255.255.255")
+    assert result.only("process group"), result.lines
+    assert "rank 0 listens at 255.255.255.255" in result.failed("process group")
+    assert result.lines["all-reduce"]["detail"] == "not checked, as process group failed"
 
 
 def test_gpus_invisible_to_torch_are_reported(cluster: Cluster, tmp_path: Path) -> None:
     """Those of the test's cluster are plain files."""
-    found = report(cluster, tmp_path, "--gpus 1 --cpus_per_task 1")
-    assert found.only("GPU"), found.lines
-    assert "1 GPUs were asked for and torch sees 0" in found.failed("GPU")
+    result = report(cluster, tmp_path, "--gpus 1 --cpus_per_task 1")
+    assert result.only("GPU"), result.lines
+    assert "1 GPUs were asked for and torch sees 0" in result.failed("GPU")
 
 
 def test_wrong_clocks_are_reported(cluster: Cluster, tmp_path: Path) -> None:
@@ -122,12 +122,12 @@ def test_wrong_clocks_are_reported(cluster: Cluster, tmp_path: Path) -> None:
         (tmp_path / name).write_text(offset, encoding="ascii")
     setup = f"export LD_PRELOAD={FAKED_TIME} FAKETIME_TIMESTAMP_FILE={tmp_path}/right"
     with mounted(cluster, f"mount --bind {tmp_path}/ahead", tmp_path / "right"):
-        found = report(cluster, tmp_path, TWO, setup=setup)
-    assert found.only("clock"), found.lines
-    assert "n2: 90 s ahead of rank 0" in found.failed("clock"), found.lines
-    assert "s ahead of this machine" in found.failed("clock")
-    assert "n1: " not in found.failed("clock")
-    assert "NTP" in found.lines["clock"]["remedy"]
+        result = report(cluster, tmp_path, TWO, setup=setup)
+    assert result.only("clock"), result.lines
+    assert "n2: 90 s ahead of rank 0" in result.failed("clock"), result.lines
+    assert "s ahead of this machine" in result.failed("clock")
+    assert "n1: " not in result.failed("clock")
+    assert "NTP" in result.lines["clock"]["remedy"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -138,12 +138,12 @@ def test_a_folder_invisible_to_the_nodes_is_reported(cluster: Cluster, tmp_path:
     (tmp_path / "here").mkdir()
     own = f"{TWO} --json"
     done = doctor(cluster, tmp_path, own, before=f"mount -t tmpfs none {tmp_path}/here && cd {tmp_path}/here")
-    found = Report(done)
-    assert found.only("shared folder"), found.lines
-    assert f"n1: {tmp_path}/here/runs is not on this node, which is on this machine's own disk" in found.failed(
+    result = Report(done)
+    assert result.only("shared folder"), result.lines
+    assert f"n1: {tmp_path}/here/runs is not on this node, which is on this machine's own disk" in result.failed(
         "shared folder"
     )
-    assert found.states()["environment"] == SKIPPED
+    assert result.states()["environment"] == SKIPPED
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_files_missing_on_the_second_node_are_reported(
     names = {"folder": tmp_path, "prefix": sys.prefix, "python": sys.executable}
     (tmp_path / "runs").mkdir()
     with mounted(cluster, mount.format(**names), tmp_path / place.format(**names)):
-        found = report(cluster, tmp_path, TWO)
-    assert found.only(check), found.lines
-    assert found.failed(check).startswith(message.format(**names))
+        result = report(cluster, tmp_path, TWO)
+    assert result.only(check), result.lines
+    assert result.failed(check).startswith(message.format(**names))
 
 
 @pytest.mark.parametrize("own", [TWO, f"{ONE} --sbatch=--nodelist=n2"])
@@ -176,39 +176,39 @@ def test_a_folder_that_is_not_shared_is_reported(own: str, cluster: Cluster, tmp
     runs, upper, work = folders
     overlay = f"mount -t overlay -o lowerdir={runs},upperdir={upper},workdir={work} none"
     with mounted(cluster, overlay, runs):
-        found = report(cluster, tmp_path, own)
-    assert found.only("shared folder"), found.lines
-    assert found.failed("shared folder") == f"n2: what it writes into {runs} is not to be seen elsewhere"
+        result = report(cluster, tmp_path, own)
+    assert result.only("shared folder"), result.lines
+    assert result.failed("shared folder") == f"n2: what it writes into {runs} is not to be seen elsewhere"
 
 
 def test_missing_container_images_are_reported(cluster: Cluster, tmp_path: Path) -> None:
     """No runtime, no image, an image without Python."""
     path = cluster.environ["PATH"]
     own = f"{ONE} --container apptainer --image"
-    found = report(cluster, tmp_path, f"{own} {tmp_path}/none.sif", PATH=path)
-    assert found.only("environment"), found.lines
-    assert found.failed("environment").startswith("n1: apptainer is not on PATH (")
+    result = report(cluster, tmp_path, f"{own} {tmp_path}/none.sif", PATH=path)
+    assert result.only("environment"), result.lines
+    assert result.failed("environment").startswith("n1: apptainer is not on PATH (")
     path = f"{Path(__file__).parent}:{path}"
-    found = report(cluster, tmp_path, f"{own} {tmp_path}/none.sif", PATH=path)
-    assert found.only("environment"), found.lines
-    assert found.failed("environment") == f"n1: the image {tmp_path}/none.sif is not on this node"
+    result = report(cluster, tmp_path, f"{own} {tmp_path}/none.sif", PATH=path)
+    assert result.only("environment"), result.lines
+    assert result.failed("environment") == f"n1: the image {tmp_path}/none.sif is not on this node"
     (tmp_path / "image.txt").write_text("/usr\n", encoding="ascii")
-    found = report(cluster, tmp_path, f"{own} {tmp_path}/image.txt", PATH=f"{path}:/nowhere")
-    assert found.only("environment"), found.lines
-    assert found.failed("environment").startswith("Python did not start: ")
+    result = report(cluster, tmp_path, f"{own} {tmp_path}/image.txt", PATH=f"{path}:/nowhere")
+    assert result.only("environment"), result.lines
+    assert result.failed("environment").startswith("Python did not start: ")
 
 
 def test_a_setup_that_fails_or_breaks_the_environment_is_reported(cluster: Cluster, tmp_path: Path) -> None:
-    found = report(cluster, tmp_path, ONE, setup="module load nothing && export A=1")
-    assert found.only("environment"), found.lines
-    assert "a command of --setup failed, exit code 127" in found.failed("environment")
-    assert found.lines["environment"]["remedy"] == "correct --setup (MUSTER_SETUP)"
+    result = report(cluster, tmp_path, ONE, setup="module load nothing && export A=1")
+    assert result.only("environment"), result.lines
+    assert "a command of --setup failed, exit code 127" in result.failed("environment")
+    assert result.lines["environment"]["remedy"] == "correct --setup (MUSTER_SETUP)"
     (tmp_path / "shadow" / "torch").mkdir(parents=True)
     (tmp_path / "shadow" / "torch" / "__init__.py").write_text("raise ImportError('libcudart.so.13 is missing')")
-    found = report(cluster, tmp_path, ONE, setup=f"export PYTHONPATH={tmp_path}/shadow")
-    assert found.only("environment"), found.lines
-    assert "cannot import what trains: ImportError: libcudart.so.13 is missing" in found.failed("environment")
-    assert found.lines["environment"]["remedy"].startswith(f"PYTHONPATH is {tmp_path}/shadow: unset it; ")
+    result = report(cluster, tmp_path, ONE, setup=f"export PYTHONPATH={tmp_path}/shadow")
+    assert result.only("environment"), result.lines
+    assert "cannot import what trains: ImportError: libcudart.so.13 is missing" in result.failed("environment")
+    assert result.lines["environment"]["remedy"].startswith(f"PYTHONPATH is {tmp_path}/shadow: unset it; ")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -219,14 +219,14 @@ def test_a_job_that_does_not_start_is_cancelled(cluster: Cluster, tmp_path: Path
     for node in ("n1", "n2"):
         cluster.run("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
     try:
-        found = report(cluster, tmp_path, f"{ONE} --wait 4")
+        result = report(cluster, tmp_path, f"{ONE} --wait 4")
     finally:
         for node in ("n1", "n2"):
             cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
-    assert found.only("job"), found.lines
-    assert "did not start within 4 s and was cancelled: it " in found.failed("job")
-    assert found.lines["request"]["detail"].endswith("but not now: n1 drain, n2 drain")
-    number = found.failed("job").split()[1]
+    assert result.only("job"), result.lines
+    assert "did not start within 4 s and was cancelled: it " in result.failed("job")
+    assert result.lines["request"]["detail"].endswith("but not now: n1 drain, n2 drain")
+    number = result.failed("job").split()[1]
     assert cluster.state(number) == "CANCELLED"
 
 
@@ -249,16 +249,16 @@ def test_a_submission_rejected_by_sbatch_is_reported(cluster: Cluster, tmp_path:
     script = '#!/bin/bash\n[[ "$*" != *--test-only* ]] || exit 0\necho "sbatch: error: QOSMaxSubmitJob" >&2; exit 1\n'
     (site / "sbatch").write_text(script, encoding="ascii")
     (site / "sbatch").chmod(0o755)
-    found = report(cluster, tmp_path, ONE, PATH=f"{site}:{cluster.environ['PATH']}")
-    assert found.only("job"), found.lines
-    assert found.failed("job") == "Slurm does not take the job: QOSMaxSubmitJob"
+    result = report(cluster, tmp_path, ONE, PATH=f"{site}:{cluster.environ['PATH']}")
+    assert result.only("job"), result.lines
+    assert result.failed("job") == "Slurm does not take the job: QOSMaxSubmitJob"
 
 
 def test_an_invalid_request_is_reported_with_the_available_partitions(cluster: Cluster, tmp_path: Path) -> None:
-    found = report(cluster, tmp_path, f"{ONE} --partition nowhere")
-    assert found.only("request"), found.lines
-    assert "invalid partition specified: nowhere" in found.failed("request")
-    assert "low (2 nodes, gpu:2, 1:00:00)" in found.lines["request"]["remedy"]
+    result = report(cluster, tmp_path, f"{ONE} --partition nowhere")
+    assert result.only("request"), result.lines
+    assert "invalid partition specified: nowhere" in result.failed("request")
+    assert "low (2 nodes, gpu:2, 1:00:00)" in result.lines["request"]["remedy"]
     too_many = report(cluster, tmp_path, "--gpus 3 --cpus_per_task 1")
     assert too_many.only("request"), too_many.lines
 

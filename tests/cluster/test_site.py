@@ -89,12 +89,12 @@ def test_an_interrupt_while_sbatch_runs_loses_no_job(cluster: Cluster, work: Wor
     until(mark.exists)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
-    out, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    out, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
     job = out.split()[1]
-    assert "waiting for its answer" in said
-    assert f"the job was queued already; scancel {job} cancels it" in said
-    assert "Traceback" not in said
+    assert "waiting for its answer" in stderr
+    assert f"the job was queued already; scancel {job} cancels it" in stderr
+    assert "Traceback" not in stderr
     assert is_whole(run, job)
     assert cluster.end(job) == "COMPLETED", cluster.report(job)
     assert jobs.status(run)["state"] == "DONE"
@@ -113,15 +113,15 @@ def test_a_second_interrupt_ends_the_wait_and_a_job_that_was_queued_is_found(
     assert process.stderr is not None
     assert any("waiting for its answer, another interrupt ends that" in line for line in process.stderr)
     os.kill(process.pid, signal.SIGINT)
-    out, said = process.communicate(timeout=120)
-    assert process.returncode == code, said
-    assert "Traceback" not in said
+    out, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
     if code:
-        assert said.splitlines()[-1].startswith("error: whether Slurm took the job is not known: ")
+        assert stderr.splitlines()[-1].startswith("error: whether Slurm took the job is not known: ")
         assert list((run / "jobs").iterdir()), "what was written is kept"
         assert not cluster.run("squeue", "--noheader", "--format=%A").strip()
     else:
-        assert "the job was found by its comment" in said
+        assert "the job was found by its comment" in stderr
         assert is_whole(run, out.split()[1])
 
 

@@ -61,14 +61,14 @@ def test_two_nodes_of_two_tasks_equal_torchrun_with_four(cluster: Cluster, work:
 def test_what_slurm_rejects_is_rejected_before_anything_is_written(
     cluster: Cluster, work: Work, tmp_path: Path
 ) -> None:
-    said = {
+    messages = {
         "--gpus 0 --partition nowhere": "invalid partition specified: nowhere",
         "--gpus 3": "Requested node configuration is not available",
         "--gpus 1 --nodes 3": "Node count specification invalid|Requested node configuration is not available",
         "--gpus 1 --time 2d": "Requested time limit is invalid|PartitionTimeLimit",
         "--gpus 1 --gres gpu:none": "Requested node configuration is not available|Invalid generic resource",
     }
-    for own, words in said.items():
+    for own, words in messages.items():
         done = work.try_to_submit(cluster, own, work.flags(tmp_path / "run", 1))
         assert done.returncode == 2, own
         last = done.stderr.splitlines()[-1]
@@ -306,7 +306,7 @@ def test_a_rank_that_hangs_is_ended_with_a_dump_of_the_stacks(cluster: Cluster, 
     os.kill(cluster.ranks(job)[1], signal.SIGSTOP)
     assert cluster.end(job, 90) == "FAILED", cluster.report(job)
     nothing_is_left(cluster, job)
-    said = jobs.log(run, job)
-    assert "Timeout (0:00:12)!" in said
-    assert "/code/job/" in said
+    log = jobs.log(run, job)
+    assert "Timeout (0:00:12)!" in log
+    assert "/code/job/" in log
     assert cluster.restarts(job) == 0

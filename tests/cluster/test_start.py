@@ -36,9 +36,9 @@ def test_a_job_stopped_while_its_ranks_join_is_requeued_and_finishes(
     cluster.run("scancel", "--signal=USR2", job)
     cluster.wait(job, lambda: cluster.restarts(job) == 2)
     assert cluster.end(job) == "COMPLETED", cluster.report(job)
-    said = jobs.log(run, job)
-    assert "stopped by SIGTERM: requeued" in said
-    assert "stopped by SIGUSR2: requeued" in said
+    log = jobs.log(run, job)
+    assert "stopped by SIGTERM: requeued" in log
+    assert "stopped by SIGUSR2: requeued" in log
     assert jobs.status(run)["state"] == "DONE"
     assert max(jobs.steps(run)) == 30
 
@@ -50,9 +50,9 @@ def test_a_first_node_whose_name_does_not_resolve_is_reported_and_one_node_needs
     alone = work.submit(cluster, TWO_OF_ONE, work.flags(tmp_path / "one", 3), MUSTER_MASTER_ADDR="")
     assert cluster.end(job, 120) == "FAILED", cluster.report(job)
     assert cluster.show(job)["ExitCode"] == "2:0"
-    said = jobs.log(tmp_path / "two", job)
-    assert "error: the first node's name n1 does not resolve on " in said
-    assert "set MUSTER_MASTER_ADDR (--master_addr) to its address" in said
+    log = jobs.log(tmp_path / "two", job)
+    assert "error: the first node's name n1 does not resolve on " in log
+    assert "set MUSTER_MASTER_ADDR (--master_addr) to its address" in log
     assert jobs.status(tmp_path / "two")["state"] == "FAILED"
     assert cluster.end(alone) == "COMPLETED", cluster.report(alone)
 
@@ -61,10 +61,10 @@ def test_an_unreachable_first_node_is_reported(cluster: Cluster, work: Work, tmp
     """To a broadcast address no system opens a connection."""
     job = work.submit(cluster, TWO, work.flags(tmp_path / "run", 3), MUSTER_MASTER_ADDR="255.255.255.255")
     assert cluster.end(job, 120) == "FAILED", cluster.report(job)
-    said = jobs.log(tmp_path / "run", job, rank=1)
-    assert "error: rank 0 listens at 255.255.255.255, port " in said
-    assert "set MUSTER_MASTER_ADDR (--master_addr) to an address of the first node that the other nodes reach" in said
-    assert "Traceback" not in said
+    log = jobs.log(tmp_path / "run", job, rank=1)
+    assert "error: rank 0 listens at 255.255.255.255, port " in log
+    assert "set MUSTER_MASTER_ADDR (--master_addr) to an address of the first node that the other nodes reach" in log
+    assert "Traceback" not in log
     assert jobs.status(tmp_path / "run")["state"] == "FAILED"
 
 

@@ -36,9 +36,9 @@ def sweep(cluster: Cluster, work: Work, folder: Path, own: str, grid: str, steps
 
 
 def submitted(printed: str) -> str:
-    found = re.search(r"^submitted (\d+): ", printed, re.MULTILINE)
-    assert found, printed
-    return found[1]
+    match = re.search(r"^submitted (\d+): ", printed, re.MULTILINE)
+    assert match, printed
+    return match[1]
 
 
 def shown(cluster: Cluster, work: Work, folder: Path) -> list[dict[str, Any]]:
@@ -89,19 +89,19 @@ def test_the_element_with_the_arrays_job_id_is_preempted_and_resumes_while_the_o
     own = f"{ONE} --partition low --sbatch=--exclusive"
     array = submitted(sweep(cluster, work, folder, own, "seed=1,2", STEPS))
     cluster.wait(f"{array}_0", lambda: is_training(folder / "0") and is_training(folder / "1"))
-    found = {number: cluster.show(f"{array}_{number}") for number in (0, 1)}
-    [named] = [number for number, values in found.items() if values["JobId"] == array]
+    elements = {number: cluster.show(f"{array}_{number}") for number in (0, 1)}
+    [named] = [number for number, values in elements.items() if values["JobId"] == array]
     other = 1 - named
-    node, before = found[named]["NodeList"], cluster.ranks(found[other]["JobId"])
+    node, before = elements[named]["NodeList"], cluster.ranks(elements[other]["JobId"])
     flags = ("--partition=high", "--exclusive", f"--nodelist={node}", "--output=/dev/null", "--wrap=sleep 2")
     urgent = cluster.run("sbatch", "--parsable", *flags).strip()
     cluster.wait(f"{array}_{named}", lambda: cluster.restarts(f"{array}_{named}") == 1)
-    assert cluster.ranks(found[other]["JobId"]) == before != []
+    assert cluster.ranks(elements[other]["JobId"]) == before != []
     assert cluster.end(urgent) == "COMPLETED"
     assert [cluster.end(f"{array}_{number}") for number in (0, 1)] == ["COMPLETED"] * 2, cluster.report(array)
     assert cluster.restarts(f"{array}_{other}") == 0
     for number in (0, 1):
         assert jobs.steps(folder / str(number)) == list(range(10, STEPS + 1, 10))
         assert jobs.status(folder / str(number))["owner"] == f"slurm:{array}_{number}"
-    said = jobs.log(folder / str(named), f"{array}_{named}")
-    assert "stopped by SIGTERM: requeued" in said and "resumes" in said
+    log = jobs.log(folder / str(named), f"{array}_{named}")
+    assert "stopped by SIGTERM: requeued" in log and "resumes" in log

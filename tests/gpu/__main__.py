@@ -92,20 +92,20 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    asked = arguments(argv)
-    chosen = [case for case in CASES if asked.only is None or case.name in asked.only]
+    options = arguments(argv)
+    chosen = [case for case in CASES if options.only is None or case.name in options.only]
     with tempfile.TemporaryDirectory(prefix="muster-gpu-") as scratch:
-        conductor = Conductor(asked.device, Path(scratch), asked.seconds)
+        conductor = Conductor(options.device, Path(scratch), options.seconds)
         if any(map(conductor.can_run, chosen)):
             world = [sys.executable, "-m", "tests.gpu.world", str(Path(scratch, "world"))]
             subprocess.run(world, cwd=ROOT, check=True)
         outcomes = [conductor.run(case) for case in chosen if case.alone]
-        with ThreadPoolExecutor(asked.parallel) as threads:
+        with ThreadPoolExecutor(options.parallel) as threads:
             outcomes += threads.map(conductor.run, (case for case in chosen if not case.alone))
-    if asked.output:
-        write(outcomes, asked.output)
+    if options.output:
+        write(outcomes, options.output)
     print(table(outcomes), flush=True)
-    excused = {HELD} if asked.device == "cuda" else {HELD, NOT_RUN}
+    excused = {HELD} if options.device == "cuda" else {HELD, NOT_RUN}
     return int(any(outcome.state not in excused for outcome in outcomes))
 
 

@@ -184,10 +184,10 @@ def overflow(setting: Setting) -> None:
     flags = ("--mixed_precision", "fp16", "--max_steps", "40")
     job = Job(setting, "overflow", *flags, watch=["scale=1099511627776"]).ends()
     print([round(loss, 3) for loss in job.losses])
-    said = [line for line in job.log.splitlines() if "skipped" in line]
-    print(*said, sep="\n")
+    lines = [line for line in job.log.splitlines() if "skipped" in line]
+    print(*lines, sep="\n")
     assert all(map(math.isfinite, job.losses)) and job.losses[-1] < job.losses[0], "it does not learn"
-    assert said, "steps were skipped and nothing says so"
+    assert lines, "steps were skipped and nothing says so"
 
 
 def memory(setting: Setting) -> None:
@@ -202,8 +202,8 @@ def memory(setting: Setting) -> None:
     wrong = []
     for size, job in tight.items():
         job.process.wait()
-        said = [line[:150] for line in job.log.splitlines() if "out of memory" in line or line.startswith("peak")]
-        print(f"{size} GiB: exit code {job.process.returncode}", *said[:6], sep="\n   ")
+        lines = [line[:150] for line in job.log.splitlines() if "out of memory" in line or line.startswith("peak")]
+        print(f"{size} GiB: exit code {job.process.returncode}", *lines[:6], sep="\n   ")
         if job.process.returncode:
             print(job.log[-1500:])
         if job.process.returncode or apart(job.losses, plenty.losses) > 0.02:
@@ -247,14 +247,14 @@ def two_ranks(setting: Setting) -> None:
 def refused(setting: Setting) -> None:
     few = Job(setting, "few", processes=2)
     few.process.wait()
-    said = [line for line in few.log.splitlines() if line.startswith("error: ")]
-    print(f"two processes, one GPU: {said}")
-    assert few.process.returncode and len(said) == 1 and "GPU" in said[0], few.log[-3000:]
+    lines = [line for line in few.log.splitlines() if line.startswith("error: ")]
+    print(f"two processes, one GPU: {lines}")
+    assert few.process.returncode and len(lines) == 1 and "GPU" in lines[0], few.log[-3000:]
     hidden = Job(setting, "hidden", "--max_steps", "1", env={"CUDA_VISIBLE_DEVICES": ""})
     hidden.process.wait()
-    said = [line for line in hidden.log.splitlines() if line.startswith("error: ")]
-    print(f"a GPU that is masked: {said}")
-    assert hidden.process.returncode == 2 and len(said) == 1, hidden.log[-3000:]
+    lines = [line for line in hidden.log.splitlines() if line.startswith("error: ")]
+    print(f"a GPU that is masked: {lines}")
+    assert hidden.process.returncode == 2 and len(lines) == 1, hidden.log[-3000:]
 
 
 def main() -> None:
@@ -262,11 +262,11 @@ def main() -> None:
     parser.add_argument("case")
     parser.add_argument("--device", required=True)
     parser.add_argument("--work", type=Path, required=True)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     environment.prepare()
-    work = asked.work / asked.case
+    work = options.work / options.case
     work.mkdir()
-    globals()[asked.case](Setting(asked.device, asked.work / "world", work))
+    globals()[options.case](Setting(options.device, options.work / "world", work))
 
 
 if __name__ == "__main__":

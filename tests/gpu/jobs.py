@@ -85,8 +85,8 @@ class Job(Run):
 
     def ends(self, code: int = 0) -> Job:
         """Wait for it; the exit code must be this one."""
-        found = self.process.wait()
-        assert found == code, f"{self.folder.name}: exit code {found}, not {code}\n{self.log[-6000:]}"
+        exit_code = self.process.wait()
+        assert exit_code == code, f"{self.folder.name}: exit code {exit_code}, not {code}\n{self.log[-6000:]}"
         return self
 
     @property

@@ -23,8 +23,8 @@ def test_on_the_cpu_cases_run_or_are_reported_as_not_run(tmp_path: Path) -> None
         cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    found = {name: case["state"] for name, case in json.loads((tmp_path / "cases.json").read_text()).items()}
-    assert found == {case.name: "not run" if case.needs_gpu else "held" for case in CASES}
+    states = {name: case["state"] for name, case in json.loads((tmp_path / "cases.json").read_text()).items()}
+    assert states == {case.name: "not run" if case.needs_gpu else "held" for case in CASES}
     assert done.stdout.endswith((tmp_path / "table.txt").read_text())
 
 

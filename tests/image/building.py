@@ -85,17 +85,17 @@ def tree(folder: Path) -> Path:
     return folder
 
 
-def wheels(folder: Path, *wanted: str) -> None:
+def wheels(folder: Path, *requirements: str) -> None:
     """Wheels for the base's Python into `folder`, from where this machine's pip finds them."""
     options = ["--quiet", "--disable-pip-version-check", "--only-binary=:all:", "--python-version=3.11"]
-    subprocess.run([sys.executable, "-m", "pip", "download", *options, "--dest", folder, *wanted], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "download", *options, "--dest", folder, *requirements], check=True)
 
 
 def pip_settings(folder: Path) -> dict[str, str]:
     """PIP_CONFIG_FILE and, where this machine needs one, PIP_CERT: its own, with CANARY in both; no local paths."""
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
-    found = dict(line.split("=", 1) for line in listed.stdout.splitlines())
-    value = {name.rsplit(".", 1)[-1]: text.strip("'") for name, text in found.items()}
+    settings = dict(line.split("=", 1) for line in listed.stdout.splitlines())
+    value = {name.rsplit(".", 1)[-1]: text.strip("'") for name, text in settings.items()}
     config = configparser.RawConfigParser()
     kept: dict[str, str] = {name: value[name] for name in ("index-url", "trusted-host") if name in value}
     config["global"] = {**kept, "extra-index-url": _remote(value.get("extra-index-url", ""))}

@@ -20,8 +20,8 @@ def docker() -> Iterator[Docker]:
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
-    with engine.daemon() as found:
-        yield found
+    with engine.daemon() as docker:
+        yield docker
 
 
 @pytest.fixture(scope="session")

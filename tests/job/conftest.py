@@ -37,8 +37,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 table.setdefault(kind, Counter()).update(dict(zip(COUNTED, numbers, strict=True)))
     table["all"] = sum(table.values(), Counter())
     width = max(map(len, table))
-    for kind, found in table.items() if len(table) > 1 else ():
-        terminalreporter.write_line(f"{kind:{width}}  " + "  ".join(f"{found[name]:3} {name}" for name in COUNTED))
+    for kind, counts in table.items() if len(table) > 1 else ():
+        terminalreporter.write_line(f"{kind:{width}}  " + "  ".join(f"{counts[name]:3} {name}" for name in COUNTED))
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_no_gpu_and_enough_gpus_are_accepted(facts: Devices) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "asked"),
+    ("environ", "expected"),
     [
         ({}, False),
         ({"ACCELERATE_USE_CPU": "true"}, True),
@@ -63,8 +63,8 @@ def test_no_gpu_and_enough_gpus_are_accepted(facts: Devices) -> None:
         ({"CUDA_VISIBLE_DEVICES": "0"}, False),
     ],
 )
-def test_a_cpu_is_requested_by_name_or_by_an_empty_mask(environ: dict[str, str], asked: bool) -> None:
-    assert devices.cpu_is_requested(environ) == asked
+def test_a_cpu_is_requested_by_name_or_by_an_empty_mask(environ: dict[str, str], expected: bool) -> None:
+    assert devices.cpu_is_requested(environ) == expected
 
 
 def test_gpus_and_driver_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,8 +73,8 @@ def test_gpus_and_driver_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices.torch.version, "cuda", "13.0")
-    found = devices.look()
-    assert (found.present, found.driver, found.visible) == (2, "550.54.15", 0)
+    actual = devices.look()
+    assert (actual.present, actual.driver, actual.visible) == (2, "550.54.15", 0)
     with pytest.raises(Refused, match=r"NVIDIA driver .* is too old"):
         devices.check()
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")

@@ -32,9 +32,9 @@ def test_emulated_bf16_on_a_cpu_gives_one_warning(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
     distributed._set_precision("bf16", CPU, main)
     distributed._set_precision("no", CPU, main)
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == (main and capability is None)
-    assert all(" WARNING --mixed_precision bf16: this CPU " in line for line in said)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (main and capability is None)
+    assert all(" WARNING --mixed_precision bf16: this CPU " in line for line in lines)
 
 
 def test_bf16_is_rejected_on_a_gpu_without_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,17 +113,17 @@ def test_anyone_who_loads_the_saved_model_truncates_pairs_like_the_run(tmp_path:
     texts, others = [f"{text} {i}" for i in range(3) for text in WORDS], [f"other {i}" * 9 for i in range(18)]
     write_rows(tmp_path / "train.jsonl", texts, others)
     train(tmp_path, "run", "--max_seq_length", "16").expect(0)
-    found = probabilities(tmp_path / "run/predictions.parquet")
+    predicted = probabilities(tmp_path / "run/predictions.parquet")
     rows: list[tuple[str, ...]] = list(zip(texts, others, strict=True))
-    np.testing.assert_allclose(found, row_by_row(tmp_path / "run/model", rows), atol=1e-5)
+    np.testing.assert_allclose(predicted, row_by_row(tmp_path / "run/model", rows), atol=1e-5)
     classify = pipeline("text-classification", model=str(tmp_path / "run/model"), truncation=True, top_k=None)
-    for (one, other), expected in zip(rows, found, strict=True):
+    for (one, other), expected in zip(rows, predicted, strict=True):
         answers: Any = classify([{"text": one, "text_pair": other}])
         answer = {a["label"]: a["score"] for a in answers[0]}
         np.testing.assert_allclose([answer["no"], answer["yes"]], expected, atol=1e-5)
     words = ["--model_name_or_path", "run/model", "--test_file", "train.jsonl", "--output_dir", "again"]
     alone(PREDICT, *words, env=environment(tmp_path / "home"), cwd=tmp_path).expect(0)
-    assert probabilities(tmp_path / "again/test_predictions.parquet").tobytes() == found.tobytes()
+    assert probabilities(tmp_path / "again/test_predictions.parquet").tobytes() == predicted.tobytes()
 
 
 def gated(folder: Path) -> None:

@@ -79,9 +79,9 @@ def test_a_run_killed_while_saving_resumes_from_a_complete_checkpoint(
     done = world.run(out).expect(0)
     assert f"resumes  step-0000000{8 if moment == 'placed' else 6}" in done.stderr
     assert "WARNING" not in done.stderr
-    found = differences(reference, out)
-    record_property("faults", ("SIGKILL during a save", 1, 1, len(found) > 0))
-    assert found == []
+    differing = differences(reference, out)
+    record_property("faults", ("SIGKILL during a save", 1, 1, len(differing) > 0))
+    assert differing == []
 
 
 @pytest.mark.parametrize("keep", [pytest.param(1, marks=slow), pytest.param(2, marks=faults)])
@@ -95,9 +95,9 @@ def test_a_run_killed_while_a_checkpoint_is_replaced_keeps_one_of_the_two(
     assert 5 not in checkpoints(out)
     done = world.run(out, save_total_limit=keep).expect(0)
     assert "resumes  step-00000005" in done.stderr
-    found = differences(reference, out)
-    record_property("faults", ("SIGKILL during a save", 1, 2, len(found) > 0))
-    assert found == []
+    differing = differences(reference, out)
+    record_property("faults", ("SIGKILL during a save", 1, 2, len(differing) > 0))
+    assert differing == []
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=faults if n < 6 else slow) for n in range(2, 15))])
@@ -130,11 +130,11 @@ def killed_at_random(world: World, reference: Path, processes: int, seed: int, r
         else:
             going.kill()
     world.run(out, processes=processes).expect(0)
-    found = differences(reference, out)
+    differing = differences(reference, out)
     record_property(
-        "faults", (f"{kind} at random, {processes} process{'es' if processes > 1 else ''}", 1, 2, len(found) > 0)
+        "faults", (f"{kind} at random, {processes} process{'es' if processes > 1 else ''}", 1, 2, len(differing) > 0)
     )
-    assert found == []
+    assert differing == []
 
 
 def until_step_or_end(going: Going, step: int) -> None:
@@ -319,9 +319,9 @@ def test_a_full_disk_does_not_end_a_run_and_is_logged_once(world: World, record_
         assert done.stderr.count("WARNING the checkpoint of step ") == 1
         assert "older ones are untouched, training continues" in done.stderr
         assert "could be written again" in done.stderr
-        found = differences(reference, out)
-        record_property("faults", ("disk full while saving", 1, 0, len(found) > 0))
-        assert found == []
+        differing = differences(reference, out)
+        record_property("faults", ("disk full while saving", 1, 0, len(differing) > 0))
+        assert differing == []
 
 
 @needs_root
@@ -341,9 +341,9 @@ def test_a_stop_on_a_full_disk_reports_that_nothing_was_saved(
         assert checkpoints(out) == before
         filler.unlink()
         world.run(out).expect(0)
-        found = differences(reference, out)
-        record_property("faults", ("disk full at a stop", 1, 1, len(found) > 0))
-        assert found == []
+        differing = differences(reference, out)
+        record_property("faults", ("disk full at a stop", 1, 1, len(differing) > 0))
+        assert differing == []
 
 
 @needs_root
@@ -363,9 +363,9 @@ def test_a_disk_full_at_the_end_is_reported_in_one_line_and_the_next_start_finis
         assert "Traceback" not in done.stderr
         filler.unlink()
         world.run(out).expect(0)
-        found = differences(reference, out)
-        record_property("faults", ("disk full at the end", 1, 1, len(found) > 0))
-        assert found == []
+        differing = differences(reference, out)
+        record_property("faults", ("disk full at the end", 1, 1, len(differing) > 0))
+        assert differing == []
 
 
 def when_asleep(going: Going) -> None:
@@ -410,9 +410,9 @@ def test_of_two_runs_in_one_folder_one_is_rejected_and_the_other_finishes(
     assert sorted(done.code for done in ended) == [0, 2]
     refused = max(ended, key=lambda done: done.code)
     assert len(refused.errors) == 1 and f" is active in {out}: wait until it ends" in refused.errors[0]
-    found = differences(reference, out)
-    record_property("faults", ("two runs in one folder", 1, 0, len(found) > 0))
-    assert found == []
+    differing = differences(reference, out)
+    record_property("faults", ("two runs in one folder", 1, 0, len(differing) > 0))
+    assert differing == []
 
 
 @faults
@@ -420,10 +420,10 @@ def test_a_requeued_job_with_overwrite_keeps_its_progress(world: World, referenc
     """Its command line is the same each time; what it asks for was done by the first start."""
     out = world.folder / "requeued"
     world.run(out, seed=1, max_steps=1).expect(0)
-    asked = {"env": {"MUSTER_OWNER": "slurm:17"}, "overwrite_output_dir": True}
-    first = world.run(out, faults="0:step:9:SIGTERM", **asked).expect(75)
+    settings = {"env": {"MUSTER_OWNER": "slurm:17"}, "overwrite_output_dir": True}
+    first = world.run(out, faults="0:step:9:SIGTERM", **settings).expect(75)
     assert "run the same command without --overwrite_output_dir to resume" in first.stderr
-    assert "resumes  step-00000009" in world.run(out, **asked).expect(0).stderr
+    assert "resumes  step-00000009" in world.run(out, **settings).expect(0).stderr
     assert differences(reference, out) == []
 
 
@@ -440,9 +440,9 @@ def test_a_damaged_checkpoint_is_quarantined_and_the_result_is_the_same(
     done = world.run(out).expect(0)
     assert "WARNING checkpoint step-00000009 is damaged (optimizer.safetensors is not what was written)" in done.stderr
     assert "resumes  step-00000008" in done.stderr
-    found = differences(reference, out)
-    record_property("faults", ("damaged checkpoint", 1, 1, len(found) > 0))
-    assert found == []
+    differing = differences(reference, out)
+    record_property("faults", ("damaged checkpoint", 1, 1, len(differing) > 0))
+    assert differing == []
 
     for folder in (hopeless / "checkpoints").glob("step-*"):
         (folder / "manifest.json").unlink()

@@ -40,8 +40,8 @@ def reference(world: World) -> Path:
     assert "INFO lora     rank 4 in 13 linear layers and classifier: " in done.stderr
     assert "INFO rates    layers (1 to 2) 0.0243 0.027, head 0.03" in done.stderr, "embeddings are not trained"
     assert "INFO forward  packed" in done.stderr
-    found = json.loads((out / "results.json").read_text())
-    assert 0 < found["best_step"] < found["train"]["steps"]
+    results = json.loads((out / "results.json").read_text())
+    assert 0 < results["best_step"] < results["train"]["steps"]
     return out
 
 
@@ -143,12 +143,12 @@ def test_changing_the_adapter_starts_a_new_run(world: World, stopped: Path) -> N
 
 
 def test_the_tables_hold_the_merged_model_and_the_records_hold_both(reference: Path) -> None:
-    found = json.loads((reference / "results.json").read_text())
+    results = json.loads((reference / "results.json").read_text())
     lines = metrics(reference)
-    [best] = [line for line in lines if line["split"] == "eval" and line["step"] == found["best_step"]]
+    [best] = [line for line in lines if line["split"] == "eval" and line["step"] == results["best_step"]]
     [merged] = [line for line in lines if line["split"] == "merged"]
-    assert lines[-1] is merged and merged["step"] == found["best_step"] and merged["epoch"] == best["epoch"]
-    assert scores(found["eval"]) == scores(merged)
+    assert lines[-1] is merged and merged["step"] == results["best_step"] and merged["epoch"] == best["epoch"]
+    assert scores(results["eval"]) == scores(merged)
     assert merged["loss"] == pytest.approx(best["loss"], rel=1e-5)
     assert merged["loss"] != best["loss"], "merging rounds"
 
@@ -175,27 +175,27 @@ def test_predict_pipeline_adapter_and_tables_agree(family: str, tmp_path: Path, 
     changes = {"model_name_or_path": tmp_path / "m", "test_file": world.folder / "eval.csv", "num_train_epochs": 1}
     out = tmp_path / "run"
     world.run(out, log=tmp_path / "log", **changes).expect(0)
-    found = probabilities(out / "predictions.parquet")
-    assert np.ptp(found[:, 0]) > 1e-4, "rows with the same answer would hide a mistake"
-    assert probabilities(out / "test_predictions.parquet").tobytes() == found.tobytes()
+    predicted = probabilities(out / "predictions.parquet")
+    assert np.ptp(predicted[:, 0]) > 1e-4, "rows with the same answer would hide a mistake"
+    assert probabilities(out / "test_predictions.parquet").tobytes() == predicted.tobytes()
 
     words = ["--model_name_or_path", str(out / "model"), "--test_file", str(world.folder / "eval.csv")]
     done = alone(PREDICT, *words, "--output_dir", "again", env=environment(tmp_path / "home"), cwd=tmp_path)
     done.expect(0)
     again = probabilities(tmp_path / "again" / "test_predictions.parquet")
-    np.testing.assert_allclose(again, found, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(again, predicted, atol=1e-5, rtol=0)
 
     texts = [row.split(",")[1] for row in (world.folder / "eval.csv").read_text().splitlines()[1:]]
     classify: Any = pipeline("text-classification", model=str(out / "model"), truncation=True, top_k=None)
-    names = [classify.model.config.id2label[number] for number in range(found.shape[1])]
-    np.testing.assert_allclose(answers(classify, names, texts), found, atol=1e-5, rtol=0)
+    names = [classify.model.config.id2label[number] for number in range(predicted.shape[1])]
+    np.testing.assert_allclose(answers(classify, names, texts), predicted, atol=1e-5, rtol=0)
 
     padding = classify.tokenizer.pad_token_id
     base = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "m", num_labels=len(names), pad_token_id=padding, id2label=dict(enumerate(names))
     )
     classify.model = PeftModel.from_pretrained(base, out / "adapter").eval().get_base_model()
-    np.testing.assert_allclose(answers(classify, names, texts), found, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(answers(classify, names, texts), predicted, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -207,9 +207,9 @@ def test_in_mixed_precision_both_tables_and_predict_agree(rank: int, tmp_path: P
     words = ["--model_name_or_path", str(out / "model"), "--test_file", str(rows), "--mixed_precision", "bf16",
              "--eval_max_tokens_per_device", "64", "--output_dir", "again"]  # fmt: skip
     alone(PREDICT, *words, env=environment(tmp_path / "home"), cwd=tmp_path).expect(0)
-    found = probabilities(out / "predictions.parquet").tobytes()
-    assert probabilities(out / "test_predictions.parquet").tobytes() == found
-    assert probabilities(tmp_path / "again" / "test_predictions.parquet").tobytes() == found
+    predicted = probabilities(out / "predictions.parquet").tobytes()
+    assert probabilities(out / "test_predictions.parquet").tobytes() == predicted
+    assert probabilities(tmp_path / "again" / "test_predictions.parquet").tobytes() == predicted
 
 
 def answers(classify: Any, names: list[str], texts: list[str]) -> np.ndarray:

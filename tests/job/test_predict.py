@@ -94,8 +94,8 @@ def test_a_run_and_its_model_give_the_same_predictions_on_any_number_of_processe
     for processes in TASKS[task]:
         out = opinions / f"{task}-{processes}"
         file = opinions / f"{task}-{processes}.csv"
-        asked = {"label_column_name": task, "output_file": file, **({} if task == "score" else {"top_k": 2})}
-        predict(opinions, trained[task] / "model", out.name, processes, **asked).expect(0)
+        arguments = {"label_column_name": task, "output_file": file, **({} if task == "score" else {"top_k": 2})}
+        predict(opinions, trained[task] / "model", out.name, processes, **arguments).expect(0)
         answers.append(file.read_bytes())
         assert json.loads((out / "manifest.json").read_text())["world_size"] == processes
         assert (out / "test_predictions.parquet").read_bytes() == expected
@@ -168,9 +168,9 @@ def test_predicting_does_not_change_latest(opinions: Path, tmp_path: Path) -> No
     alone(TRAIN, *words(flags), "--max_steps", "1", env=env, cwd=tmp_path).expect(0)
     latest = (tmp_path / "runs" / "latest").resolve()
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
-    asked = ["--model_name_or_path", "runs/latest/model", "--test_file", str(opinions / "new.jsonl")]
-    run([*launcher, str(PREDICT), *asked], env, tmp_path, 300).expect(0)
-    alone(TRAIN, "predict", *asked, env=env, cwd=tmp_path).expect(0)
+    arguments = ["--model_name_or_path", "runs/latest/model", "--test_file", str(opinions / "new.jsonl")]
+    run([*launcher, str(PREDICT), *arguments], env, tmp_path, 300).expect(0)
+    alone(TRAIN, "predict", *arguments, env=env, cwd=tmp_path).expect(0)
     assert (tmp_path / "runs" / "latest").resolve() == latest
     recorded = yaml.safe_load(next((tmp_path / "runs").glob("predict-*/config.yaml")).read_text())
     assert recorded["model_name_or_path"] == str(latest / "model")
@@ -181,10 +181,10 @@ def test_predicting_does_not_change_latest(opinions: Path, tmp_path: Path) -> No
 
 def test_training_may_start_from_latest_and_then_replaces_it(opinions: Path, tmp_path: Path) -> None:
     env = environment(opinions / "home")
-    asked = ["--train_file", str(opinions / "train.jsonl"), "--max_steps", "1", "--model_name_or_path"]
-    alone(TRAIN, *asked, str(opinions / "model"), env=env, cwd=tmp_path).expect(0)
+    arguments = ["--train_file", str(opinions / "train.jsonl"), "--max_steps", "1", "--model_name_or_path"]
+    alone(TRAIN, *arguments, str(opinions / "model"), env=env, cwd=tmp_path).expect(0)
     first = (tmp_path / "runs" / "latest").resolve()
-    alone(TRAIN, *asked, "runs/latest/model", env=env, cwd=tmp_path).expect(0)
+    alone(TRAIN, *arguments, "runs/latest/model", env=env, cwd=tmp_path).expect(0)
     assert (tmp_path / "runs" / "latest").resolve() != first
     assert (tmp_path / "runs" / "latest" / "model" / "model.safetensors").is_file()
 
@@ -219,7 +219,7 @@ def test_a_stopped_prediction_leaves_no_partial_file_and_the_same_command_finish
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ("--test_file bare.jsonl", "the model has no class names: give a fine-tuned model"),
         ("", "nothing to predict: give --test_file, or --dataset_name and --test_split_name"),
@@ -229,12 +229,12 @@ def test_a_stopped_prediction_leaves_no_partial_file_and_the_same_command_finish
         ("mrpc --test_file bare.jsonl", "unrecognized options: mrpc"),
     ],
 )  # fmt: skip
-def test_invalid_requests_are_rejected_in_one_line(opinions: Path, more: str, said: str) -> None:
+def test_invalid_requests_are_rejected_in_one_line(opinions: Path, more: str, message: str) -> None:
     env = environment(opinions / "home")
-    asked = [*more.split(), "--model_name_or_path", "model", "--output_dir", "refused"]
-    done = alone(PREDICT, *asked, env=env, cwd=opinions).expect(2)
+    arguments = [*more.split(), "--model_name_or_path", "model", "--output_dir", "refused"]
+    done = alone(PREDICT, *arguments, env=env, cwd=opinions).expect(2)
     assert len(done.errors) == 1
-    assert done.errors[0].startswith(f"error: {said}")
+    assert done.errors[0].startswith(f"error: {message}")
     assert not (opinions / "refused" / "results.json").exists()
 
 

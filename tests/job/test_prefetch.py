@@ -146,10 +146,10 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_failed_fetch_is_reported_in_one_line(case: str, site: Site) -> None:
-    changes, said = REFUSED[case]
+    changes, message = REFUSED[case]
     done = site.prefetch("refused", *flags(JOB, **changes)).expect(2)
     assert len(done.errors) == 1, done.stderr
-    assert said in done.errors[0]
+    assert message in done.errors[0]
     assert "Traceback" not in done.stderr
 
 
@@ -240,6 +240,6 @@ def test_a_file_that_another_process_renames_meanwhile_is_not_counted(
 
 def snapshots(home: Path) -> set[str]:
     """The files of the hub in a cache, each under its repository and commit."""
-    found = {str(path.relative_to(home)) for path in (home / "hub").glob("*--*/snapshots/*/**/*") if path.is_file()}
-    assert "model.safetensors" in {Path(name).name for name in found}
-    return found
+    files = {str(path.relative_to(home)) for path in (home / "hub").glob("*--*/snapshots/*/**/*") if path.is_file()}
+    assert "model.safetensors" in {Path(name).name for name in files}
+    return files

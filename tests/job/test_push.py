@@ -95,16 +95,16 @@ def test_the_model_from_the_hub_predicts_the_same_bytes(pushed: Pushed) -> None:
 
 
 def test_nothing_uploaded_names_the_machine_and_no_file_holds_the_token(pushed: Pushed) -> None:
-    found = pushed.served.repositories[REPOSITORY].at("main")
-    assert found is not None
+    uploaded = pushed.served.repositories[REPOSITORY].at("main")
+    assert uploaded is not None
     names = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    assert names == set(found.files) - {".gitattributes"}
-    for name, content in found.files.items():
+    assert names == set(uploaded.files) - {".gitattributes"}
+    for name, content in uploaded.files.items():
         assert str(pushed.folder).encode() not in content and TOKEN.encode() not in content, name
     written = [path for path in (pushed.folder / "out").rglob("*") if path.is_file()]
     assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
-    said = (pushed.first, pushed.again, pushed.once_more)
-    assert not any(TOKEN in done.stderr for done in said)
+    runs = (pushed.first, pushed.again, pushed.once_more)
+    assert not any(TOKEN in done.stderr for done in runs)
 
 
 @pytest.mark.long

@@ -72,14 +72,14 @@ def training_data(words: str) -> None:
     DatasetDict({"train": one, "validation_matched": one, "validation_mismatched": one}).save_to_disk("several")
     Path("damaged").mkdir()
     Path("damaged/dataset_dict.json").write_text("[]")
-    asked = config.parse(shlex.split(words))
-    checks.check(asked)
-    sources.read(asked.data, ("train", "validation"))
+    settings = config.parse(shlex.split(words))
+    checks.check(settings)
+    sources.read(settings.data, ("train", "validation"))
 
 
 def output_dir(words: str) -> None:
-    asked = config.parse(shlex.split(words))
-    run_folder.claim(run_folder.RunFolder(Path(str(asked.run.output_dir)).absolute()), asked)
+    settings = config.parse(shlex.split(words))
+    run_folder.claim(run_folder.RunFolder(Path(str(settings.run.output_dir)).absolute()), settings)
 
 
 def new_run(name: str) -> None:

@@ -27,12 +27,12 @@ def test_classes(name: str) -> None:
         "accuracy": metrics.accuracy_score,
         "f1_macro": lambda y, p: metrics.f1_score(y, p, average="macro", zero_division=0),
     }[name]
-    found = resampling.interval(given, name)
-    assert found.value == pytest.approx(score(labels, predictions)) == pytest.approx(resampling.score(given, name))
+    interval = resampling.interval(given, name)
+    assert interval.value == pytest.approx(score(labels, predictions)) == pytest.approx(resampling.score(given, name))
     rows = np.random.default_rng(1).integers(0, ROWS, (1500, ROWS))
     low, high = np.quantile([score(labels[drawn], predictions[drawn]) for drawn in rows], [0.025, 0.975])
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.12 * (high - low))
-    assert found == resampling.interval(given, name)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.12 * (high - low))
+    assert interval == resampling.interval(given, name)
 
 
 @pytest.mark.parametrize("rows", [200, 60_000])
@@ -41,9 +41,9 @@ def test_numbers(rows: int) -> None:
     rng = np.random.default_rng(0)
     labels = rng.normal(size=rows)
     errors = rng.normal(size=rows)
-    found = resampling.interval(Answers(labels, labels + errors), "rmse")
+    interval = resampling.interval(Answers(labels, labels + errors), "rmse")
     squared = errors**2
     spread = 1.96 * squared.std() / np.sqrt(rows) / 2 / np.sqrt(squared.mean())
-    assert found.value == pytest.approx(np.sqrt(squared.mean()))
-    assert (found.value - found.low, found.high - found.value) == pytest.approx((spread, spread), rel=0.2)
-    assert found.resamples == (2000 if rows == 200 else 200)
+    assert interval.value == pytest.approx(np.sqrt(squared.mean()))
+    assert (interval.value - interval.low, interval.high - interval.value) == pytest.approx((spread, spread), rel=0.2)
+    assert interval.resamples == (2000 if rows == 200 else 200)

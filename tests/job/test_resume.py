@@ -45,8 +45,8 @@ def reference(world: World) -> Path:
 
 def best_and_last(out: Path) -> tuple[int, int]:
     """The step of the best evaluation, and the one that was the last."""
-    found = json.loads((out / "results.json").read_text())
-    return found["best_step"], found["train"]["steps"]
+    results = json.loads((out / "results.json").read_text())
+    return results["best_step"], results["train"]["steps"]
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +101,9 @@ def test_a_run_interrupted_in_every_phase_by_any_process_equals_an_uninterrupted
     faults = [f"{rank}:step:1:SIGTERM", f"{rank}:step:5:SIGTERM", f"{rank}:batch:2:SIGUSR2", "0:begin:10:SIGINT",
               f"0:step:{EPOCH - 1}:SIGTERM", f"{rank}:step:{EPOCH}:SIGTERM", f"{rank}:step:{last}:SIGTERM"]  # fmt: skip
     interrupt(world, out, *faults, processes=processes)
-    found = differences(uninterrupted, out)
-    record_property("faults", (f"signal at a chosen moment, {processes} processes", 1, len(faults), len(found) > 0))
-    assert found == []
+    differing = differences(uninterrupted, out)
+    record_property("faults", (f"signal at a chosen moment, {processes} processes", 1, len(faults), len(differing) > 0))
+    assert differing == []
 
 
 @slow

@@ -30,12 +30,12 @@ def trials_of(run: Path) -> list[tuple[str, float | None]]:
 def others(sweep: Path, score: float) -> None:
     """Five finished trials, each with the same score from its first evaluation on."""
     for number in range(100, 105):
-        found, _ = trial.ask(prepared(sweep, number), config.Config())
+        started, _ = trial.ask(prepared(sweep, number), config.Config())
         lock.release(sweep / str(number))
-        assert found is not None
+        assert started is not None
         for step in (5, 10, 15):
-            found.report(score, greater=True, progress=step / 15)
-        found.end()
+            started.report(score, greater=True, progress=step / 15)
+        started.end()
 
 
 def test_an_interrupted_trial_keeps_its_settings_and_reports_its_best_evaluation(world: World, tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_an_interrupted_trial_keeps_its_settings_and_reports_its_best_evaluation
 def test_a_worse_trial_is_pruned_and_never_restarted(world: World, tmp_path: Path, processes: int) -> None:
     others(tmp_path, score=2.0)
     run = prepared(tmp_path, 0)
-    said = world.run(run, processes=processes).expect(0).stderr
-    assert "pruned at step 5/15: accuracy " in said and "error" not in said
+    output = world.run(run, processes=processes).expect(0).stderr
+    assert "pruned at step 5/15: accuracy " in output and "error" not in output
     assert (status(run)["state"], status(run)["reason"], status(run)["step"]) == ("DONE", "pruned", 5)
     assert trials_of(run)[-1][0] == "PRUNED"
     assert not (run / "results.json").exists() and not (run / "checkpoints").exists()
@@ -76,6 +76,6 @@ def test_a_better_trial_is_not_pruned(world: World, tmp_path: Path) -> None:
 
 def test_a_non_finite_loss_is_the_result_of_the_trial(world: World, tmp_path: Path) -> None:
     run = prepared(tmp_path, 0, {"learning_rate": Choices((1e37, 2e37))})
-    said = world.run(run, max_grad_norm=0).expect(0).stderr
-    assert "pruned: the loss" in said
+    output = world.run(run, max_grad_norm=0).expect(0).stderr
+    assert "pruned: the loss" in output
     assert (status(run)["state"], status(run)["reason"], trials_of(run)[0][0]) == ("DONE", "pruned", "PRUNED")

@@ -84,20 +84,20 @@ def test_the_reason_for_padding_is_logged(world: World, tmp_path: Path) -> None:
 
 def said_of_the_form(out: Path) -> str:
     """What the run's log and manifest say of its forward pass."""
-    said = re.findall(r"INFO forward  (.*)$", (out.parent / f"{out.name}.log").read_text(), re.MULTILINE)
-    assert said == [json.loads((out / "manifest.json").read_text())["forward"]]
-    return said[0]
+    reasons = re.findall(r"INFO forward  (.*)$", (out.parent / f"{out.name}.log").read_text(), re.MULTILINE)
+    assert reasons == [json.loads((out / "manifest.json").read_text())["forward"]]
+    return reasons[0]
 
 
 @pytest.mark.long
 def test_the_number_of_compiled_graphs_does_not_grow_with_the_shapes(world: World, tmp_path: Path) -> None:
     """One for training, one for evaluation, and for either another where a micro-batch has a single row."""
-    asked = flags(world, output_dir=tmp_path / "out", max_tokens_per_device=64, eval_max_tokens_per_device=64)
+    arguments = flags(world, output_dir=tmp_path / "out", max_tokens_per_device=64, eval_max_tokens_per_device=64)
     worker, counts = Path(__file__).parent / "workers" / "compiled.py", tmp_path / "counts.json"
-    alone(worker, str(counts), *asked, env=world.environment(), cwd=world.folder).expect(0)
-    found = json.loads(counts.read_text())
-    assert 2 <= found["graphs"] <= 4
-    assert not found["breaks"], "a model in pieces is compiled piece by piece"
+    alone(worker, str(counts), *arguments, env=world.environment(), cwd=world.folder).expect(0)
+    actual = json.loads(counts.read_text())
+    assert 2 <= actual["graphs"] <= 4
+    assert not actual["breaks"], "a model in pieces is compiled piece by piece"
 
 
 def test_metrics_are_lines_of_training_and_evaluation(finished: Path) -> None:
@@ -304,9 +304,9 @@ def test_precision_comes_from_the_launcher_unless_the_flag_says_otherwise(world:
     launched = alone(
         TRAIN, *flags(world, output_dir=world.folder / "bf16", max_steps=1), env=env, cwd=world.folder
     ).expect(0)
-    asked = [*flags(world, output_dir=world.folder / "fp32", max_steps=1), "--mixed_precision", "no"]
+    arguments = [*flags(world, output_dir=world.folder / "fp32", max_steps=1), "--mixed_precision", "no"]
     assert "precision bf16" in launched.stderr
-    assert "precision no" in alone(TRAIN, *asked, env=env, cwd=world.folder).expect(0).stderr
+    assert "precision no" in alone(TRAIN, *arguments, env=env, cwd=world.folder).expect(0).stderr
 
 
 def test_no_connection_is_made_when_offline(world: World) -> None:

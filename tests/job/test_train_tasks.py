@@ -54,25 +54,25 @@ def test_regression_on_two_processes_with_a_limited_evaluation_set(opinions: Pat
     done = train(opinions, "regression", processes=2, train_file="stars.csv", label_column_name="score")
     assert "a number (regression); no validation data given: a tenth of the training rows is cut off" in done.stderr
     table = pq.read_table(opinions / "regression" / "predictions.parquet").to_pandas()
-    found = results(opinions, "regression")
-    assert len(table) == found["eval"]["examples"] == 20
-    assert found["data"]["train"]["rows"] == 180
-    assert found["eval"]["pearsonr"] == pytest.approx(pearsonr(table["label"], table["prediction"]).statistic)
-    assert found["eval"]["rmse"] == pytest.approx(np.sqrt(((table["label"] - table["prediction"]) ** 2).mean()))
-    assert found["eval"]["pearsonr"] > 0.8, "the numbers can be learnt, and were not"
+    actual = results(opinions, "regression")
+    assert len(table) == actual["eval"]["examples"] == 20
+    assert actual["data"]["train"]["rows"] == 180
+    assert actual["eval"]["pearsonr"] == pytest.approx(pearsonr(table["label"], table["prediction"]).statistic)
+    assert actual["eval"]["rmse"] == pytest.approx(np.sqrt(((table["label"] - table["prediction"]) ** 2).mean()))
+    assert actual["eval"]["pearsonr"] > 0.8, "the numbers can be learnt, and were not"
 
 
 def test_multi_label_with_an_unlabelled_test_set(opinions: Path) -> None:
     train(opinions, "tags", train_file="tags.jsonl", validation_file="tags.jsonl", test_file="unlabelled.jsonl")
     table = pq.read_table(opinions / "tags" / "predictions.parquet").to_pandas()
     label, prediction = ([["blame" in row, "praise" in row] for row in table[name]] for name in ("label", "prediction"))
-    found = results(opinions, "tags")
-    assert found["eval"]["f1_micro"] == f1_score(label, prediction, average="micro")
-    assert found["eval"]["f1_macro"] > 0.8
+    actual = results(opinions, "tags")
+    assert actual["eval"]["f1_micro"] == f1_score(label, prediction, average="micro")
+    assert actual["eval"]["f1_macro"] > 0.8
     tested = pq.read_table(opinions / "tags" / "test_predictions.parquet")
     assert tested["index"].to_pylist() == list(range(37))
     assert tested["label"].null_count == 37
-    assert found["test"] == {"examples": 37}
+    assert actual["test"] == {"examples": 37}
 
 
 def test_the_test_set_is_predicted_by_the_best_weights_on_every_process(opinions: Path) -> None:

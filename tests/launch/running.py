@@ -39,9 +39,9 @@ class Supervised:
 
     def end(self, timeout: float = 60) -> tuple[int, str]:
         """Exit code and stderr of the supervisor, once it has ended; none of its processes may be left."""
-        _, said = self.process.communicate(timeout=timeout)
+        _, stderr = self.process.communicate(timeout=timeout)
         assert marked(self.mark) == []
-        return self.process.returncode, said
+        return self.process.returncode, stderr
 
 
 @contextmanager
@@ -70,13 +70,13 @@ def supervised(
 
 def marked(mark: str) -> list[int]:
     """The living processes that carry `mark` in their environment."""
-    found = []
+    pids = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
                 if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-    return found
+                    pids.append(int(folder.name))
+    return pids
 
 
 def command_line(pid: int) -> bytes:

@@ -32,10 +32,10 @@ def nothing_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def refusal(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
     """The one line that `argv` is refused with."""
     assert cli.main(argv) == 2
-    out, said = capfd.readouterr()
+    out, stderr = capfd.readouterr()
     assert out == ""
-    assert re.fullmatch("error: .*\n", said)
-    return said.removeprefix("error: ").rstrip("\n")
+    assert re.fullmatch("error: .*\n", stderr)
+    return stderr.removeprefix("error: ").rstrip("\n")
 
 
 REFUSED = {
@@ -126,8 +126,8 @@ def test_every_text_is_a_count_or_rejected(text: str) -> None:
 
 def planned(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
     assert cli.main(argv) == 0
-    out, said = capfd.readouterr()
-    assert said == ""
+    out, stderr = capfd.readouterr()
+    assert stderr == ""
     return out
 
 
@@ -140,12 +140,12 @@ def test_dry_run_prints_only_the_command(capfd: pytest.CaptureFixture[str]) -> N
 
 def test_every_launcher_accepts_predict_as_first_argument(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text\na\n", encoding="ascii")
-    asked = ["--test_file", "new.csv", "--output_dir", "out"]
-    assert planned(["local", "predict", "--dry_run", "--", *asked], capfd).endswith(
+    arguments = ["--test_file", "new.csv", "--output_dir", "out"]
+    assert planned(["local", "predict", "--dry_run", "--", *arguments], capfd).endswith(
         f"{local.TRAIN} predict --test_file new.csv --output_dir out\n"
     )
     assert make.local_argv({"RECIPE": "predict", "ARGS": "--test_file new.csv"})[:2] == ["local", "predict"]
-    assert planned(["docker", "predict", "--dry_run", "--", *asked], capfd).endswith(
+    assert planned(["docker", "predict", "--dry_run", "--", *arguments], capfd).endswith(
         " muster predict --test_file new.csv --output_dir out\n"
     )
     words = [sys.executable, "-m", "launch.image", "predict"]
@@ -220,10 +220,10 @@ def test_make_values_are_not_evaluated(
     case: tuple[str, str], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert make.main({"DRY_RUN": "1", case[0]: case[1]}) == 2
-    out, said = capfd.readouterr()
+    out, stderr = capfd.readouterr()
     assert out == ""
-    assert re.fullmatch("error: .*\n", said)
-    assert said.startswith(f"error: {MAKE_REFUSED[case]}")
+    assert re.fullmatch("error: .*\n", stderr)
+    assert stderr.startswith(f"error: {MAKE_REFUSED[case]}")
     assert not (tmp_path / "X").exists()
 
 

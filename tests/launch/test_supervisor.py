@@ -17,10 +17,10 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="th
 
 JOB = """
 import os, pathlib, signal, sys, time
-heard = []
+received = []
 def handle(number, frame):
-    heard.append(signal.Signals(number).name)
-    pathlib.Path(f"heard-{name}").write_text(" ".join(heard))
+    received.append(signal.Signals(number).name)
+    pathlib.Path(f"received-{name}").write_text(" ".join(received))
 def leave(code):
     pathlib.Path(os.environ["MUSTER_EXIT_CODE_FILE"]).write_text(str(code))
     sys.exit(code)
@@ -30,7 +30,7 @@ for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
 pathlib.Path(f"ready-{name}").touch()
 until = time.monotonic() + 60
 if todo == "saves":
-    while not heard: time.sleep(0.01)
+    while not received: time.sleep(0.01)
     time.sleep(0.6)
     pathlib.Path(f"saved-{name}").touch()
     leave(75)
@@ -41,7 +41,7 @@ if todo == "finishes":
 if todo == "deaf":
     while time.monotonic() < until: time.sleep(0.01)
 if todo == "ends":
-    while "SIGTERM" not in heard: time.sleep(0.01)
+    while "SIGTERM" not in received: time.sleep(0.01)
     leave(75)
 """
 LAUNCHER = """
@@ -123,7 +123,7 @@ def test_a_signal_reaches_the_job_once_and_the_launcher_waits_for_it(
         run.signal(number)
         assert run.end()[0] == 75
     assert (tmp_path / "saved-a").exists()
-    assert (tmp_path / "heard-a").read_text(encoding="ascii") == number.name
+    assert (tmp_path / "received-a").read_text(encoding="ascii") == number.name
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_job_once(tmp_path: Path) -> None:
@@ -132,14 +132,14 @@ def test_ctrl_c_in_a_terminal_reaches_the_job_once(tmp_path: Path) -> None:
         wait_until((tmp_path / "ready-a").exists)
         os.killpg(run.process.pid, signal.SIGINT)
         assert run.end()[0] == 75
-    assert (tmp_path / "heard-a").read_text(encoding="ascii") == "SIGINT"
+    assert (tmp_path / "received-a").read_text(encoding="ascii") == "SIGINT"
 
 
 def test_a_second_sigint_kills_immediately(tmp_path: Path) -> None:
     with supervised(launcher("waits", "deaf", "session"), tmp_path) as run:
         wait_until((tmp_path / "ready-a").exists)
         run.signal(signal.SIGINT)
-        wait_until((tmp_path / "heard-a").exists)
+        wait_until((tmp_path / "received-a").exists)
         time.sleep(0.3)
         assert run.process.poll() is None
         begin = time.monotonic()
@@ -153,18 +153,18 @@ def test_a_job_that_ignores_sigterm_runs_until_a_second_sigint(tmp_path: Path) -
         wait_until((tmp_path / "ready-a").exists)
         for number in range(1, 3):
             run.signal(signal.SIGTERM)
-            wait_until(lambda number=number: heard(tmp_path) == ["SIGTERM"] * number)  # type: ignore[misc]
+            wait_until(lambda number=number: received(tmp_path) == ["SIGTERM"] * number)  # type: ignore[misc]
         assert run.process.poll() is None
         run.signal(signal.SIGINT)
-        wait_until(lambda: heard(tmp_path) == ["SIGTERM", "SIGTERM", "SIGINT"])
+        wait_until(lambda: received(tmp_path) == ["SIGTERM", "SIGTERM", "SIGINT"])
         run.signal(signal.SIGINT)
         assert run.end()[0] == 137
-    assert heard(tmp_path) == ["SIGTERM", "SIGTERM", "SIGINT"]
+    assert received(tmp_path) == ["SIGTERM", "SIGTERM", "SIGINT"]
 
 
-def heard(folder: Path) -> list[str]:
-    """The signals that job a has heard so far."""
-    path = folder / "heard-a"
+def received(folder: Path) -> list[str]:
+    """The signals that job a has received so far."""
+    path = folder / "received-a"
     return path.read_text(encoding="ascii").split() if path.exists() else []
 
 
@@ -183,7 +183,7 @@ def test_orphans_of_a_crashed_launcher_get_sigterm(tmp_path: Path) -> None:
 def test_orphans_that_do_not_end_are_killed(end: str, code: int, tmp_path: Path) -> None:
     with supervised(launcher(end, "deaf", "session"), tmp_path, grace=0.5) as run:
         assert run.end()[0] == code
-    assert (tmp_path / "heard-a").read_text(encoding="ascii") == "SIGTERM"
+    assert (tmp_path / "received-a").read_text(encoding="ascii") == "SIGTERM"
 
 
 def test_nohup_is_respected(tmp_path: Path) -> None:
@@ -194,10 +194,10 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
         wait_until((tmp_path / "ready-a").exists)
         run.send_signal(signal.SIGHUP)
         time.sleep(0.3)
-        assert not (tmp_path / "heard-a").exists()
+        assert not (tmp_path / "received-a").exists()
         run.send_signal(signal.SIGTERM)
         assert run.wait(timeout=30) == 75
-    assert (tmp_path / "heard-a").read_text(encoding="ascii") == "SIGTERM"
+    assert (tmp_path / "received-a").read_text(encoding="ascii") == "SIGTERM"
 
 
 def test_ps_and_proc_list_the_same_processes() -> None:

@@ -14,8 +14,8 @@ def test_the_page_has_the_table() -> None:
     text = PAGE.read_text(encoding="utf-8")
     if golden.updating():
         PAGE.write_text(TABLE.sub(lambda _: table(), text.rstrip()) + "\n", encoding="utf-8")
-    found = TABLE.search(PAGE.read_text(encoding="utf-8"))
-    assert found is not None and found[0].rstrip() == table(), f"write it with {golden.UPDATE}"
+    match = TABLE.search(PAGE.read_text(encoding="utf-8"))
+    assert match is not None and match[0].rstrip() == table(), f"write it with {golden.UPDATE}"
 
 
 def test_families_are_many_and_unique() -> None:

@@ -50,7 +50,7 @@ OVERFLOWS = """
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Kind of run -> its report, in a folder whose name is a script too."""
-    found = {}
+    paths = {}
     for kind, of in KINDS.items():
         path = tmp_path_factory.mktemp("run") / FOLDER
         folder = reports.begun(path, of) if kind == "going on" else reports.finished(path, of)
@@ -58,8 +58,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             status = json.loads(folder.status.read_text())
             folder.status.write_text(json.dumps({**status, "state": "FAILED", "reason": TEXT}))
         writing.write(folder)
-        found[kind] = folder.report
-    return found
+        paths[kind] = folder.report
+    return paths
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def test_nothing_runs_and_nothing_overflows(
     assert browser.log("browser") == []
     assert browser.requests() == [made[kind].absolute().as_uri()]
     assert browser.run("return document.querySelectorAll('script, img, iframe, object, link').length") == 0
-    found = browser.run(OVERFLOWS)
-    assert (found["page"] <= 0, found["beyond"]) == (True, [])
+    overflow = browser.run(OVERFLOWS)
+    assert (overflow["page"] <= 0, overflow["beyond"]) == (True, [])
     assert browser.run("return getComputedStyle(document.body).backgroundColor") == rgb(
         LIGHT.paper if scheme == "light" else DARK.paper
     )
@@ -116,8 +116,8 @@ def test_an_overflow_is_detected(plain: Path, tmp_path: Path, browser: Browser) 
     wide.write_text(plain.read_text().replace("</main>", '<p style="width: 3000px; max-width: none">wide</p></main>'))
     browser.show(width=NARROW)
     browser.open(wide)
-    found = browser.run(OVERFLOWS)
-    assert found["page"] > 0 and "wide" in found["beyond"][0]
+    overflow = browser.run(OVERFLOWS)
+    assert overflow["page"] > 0 and "wide" in overflow["beyond"][0]
 
 
 def test_names_and_texts_are_shown_as_they_are(made: dict[str, Path], browser: Browser) -> None:

@@ -30,8 +30,8 @@ class Browser:
     def __init__(self, address: str, profile: Path) -> None:
         self._address = address
         options = {"binary": shutil.which("chromium"), "args": [*FLAGS, f"--user-data-dir={profile}"]}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": LOGS}
-        made = self._post("/session", capabilities={"alwaysMatch": wanted})
+        capabilities = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": LOGS}
+        made = self._post("/session", capabilities={"alwaysMatch": capabilities})
         self._session = f"/session/{made['sessionId']}"
 
     def open(self, page: Path) -> None:
@@ -82,9 +82,11 @@ class Browser:
 
     def _send(self, method: str, path: str, values: Mapping[str, Any] | None = None) -> Any:
         body = None if values is None else json.dumps(values).encode()
-        asked = urllib.request.Request(self._address + path, body, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            self._address + path, body, {"Content-Type": "application/json"}, method=method
+        )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(asked, timeout=120) as answer:
+        with opener.open(request, timeout=120) as answer:
             return json.load(answer)["value"]
 
 
@@ -95,8 +97,8 @@ def browser(profile: Path) -> Iterator[Browser]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
         try:
             assert driver.stdout is not None
-            said = (re.search(r"started successfully on port (\d+)", line) for line in driver.stdout)
-            port = next(match[1] for match in said if match)
+            matches = (re.search(r"started successfully on port (\d+)", line) for line in driver.stdout)
+            port = next(match[1] for match in matches if match)
             made = Browser(f"http://127.0.0.1:{port}", profile)
             try:
                 yield made

@@ -245,9 +245,9 @@ def _tree(snapshot: Snapshot, query: Query) -> Reply:
 
 def _paths_info(snapshot: Snapshot, query: Query) -> Reply:
     """Unknown paths are left out instead of refused: that is how the clients test that a file exists."""
-    asked = [path.strip("/") for path in query.parameters.get("paths", [])]
+    paths = [path.strip("/") for path in query.parameters.get("paths", [])]
     known = set(_paths(snapshot))
-    return as_json([_entry(snapshot, path) for path in asked if path in known])
+    return as_json([_entry(snapshot, path) for path in paths if path in known])
 
 
 def _paths(snapshot: Snapshot) -> list[str]:
@@ -267,10 +267,10 @@ def _entry(snapshot: Snapshot, path: str) -> dict[str, object]:
 
 
 def _read(folder: Path) -> Snapshot:
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    if not found:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
         raise ValueError(f"nothing to publish: {folder} holds no file")
-    return snapshot_of({path.relative_to(folder).as_posix(): path.read_bytes() for path in found})
+    return snapshot_of({path.relative_to(folder).as_posix(): path.read_bytes() for path in files})
 
 
 _ROUTES: tuple[tuple[str, re.Pattern[str], Callable[[Hub, Query], Reply]], ...] = (

@@ -56,8 +56,8 @@ def _whoami(served: Hub, query: Query) -> Reply:
 
 
 def _create(served: Hub, query: Query) -> Reply:
-    asked, user = json.loads(query.body), _known(query)
-    name = f"{asked['organization'] or user.name}/{asked['name']}"
+    payload, user = json.loads(query.body), _known(query)
+    name = f"{payload['organization'] or user.name}/{payload['name']}"
     full, url = f"models/{name}", {"url": f"{served.endpoint}/{name}"}
     if not REPOSITORY_ID.fullmatch(name):
         raise Refused(400, None, f"Invalid repository name {name}")
@@ -65,7 +65,7 @@ def _create(served: Hub, query: Query) -> Reply:
     if full in served.repositories:
         return as_json({**url, "error": "You already created this model repo"}, 409)
     first = snapshot_of(FIRST_COMMIT)
-    private = asked.get("visibility") == "private"
+    private = payload.get("visibility") == "private"
     served.repositories[full] = Repository({DEFAULT_BRANCH: first.commit}, {first.commit: first}, private)
     return as_json(url)
 
@@ -126,10 +126,10 @@ def _batch(served: Hub, query: Query) -> Reply:
     """Where to send what is not in the store yet."""
     _writable(served, query)
     objects = []
-    for asked in json.loads(query.body)["objects"]:
-        at = f"{served.endpoint}/large-files/{asked['oid']}"
+    for entry in json.loads(query.body)["objects"]:
+        at = f"{served.endpoint}/large-files/{entry['oid']}"
         links = {"actions": {"upload": {"href": at}, "verify": {"href": f"{at}/verify"}}}
-        objects.append({**asked, **({} if asked["oid"] in served.large_files else links)})
+        objects.append({**entry, **({} if entry["oid"] in served.large_files else links)})
     return as_json({"transfer": "basic", "objects": objects})
 
 
@@ -190,24 +190,24 @@ def _validate(served: Hub, query: Query) -> Reply:
 def card_errors(card: str) -> list[str]:
     """What the hub would say against a model card's metadata."""
     try:
-        found = metadata(card)
+        card_data = metadata(card)
     except yaml.YAMLError as error:
         return [f"bad YAML: {error}"]
-    return list(_errors(found)) if isinstance(found, dict) else ["metadata must be a mapping"]
+    return list(_errors(card_data)) if isinstance(card_data, dict) else ["metadata must be a mapping"]
 
 
-def _errors(found: dict[str, Any]) -> Iterator[str]:
+def _errors(card_data: dict[str, Any]) -> Iterator[str]:
     for key in ("base_model", "datasets"):
-        for value in _as_list(found.get(key)):
+        for value in _as_list(card_data.get(key)):
             if not isinstance(value, str) or not REPOSITORY_ID.fullmatch(value):
                 yield f'"{key}" with value "{value}" is not valid. Use an id from the hub.'
-    for language in _as_list(found.get("language")):
+    for language in _as_list(card_data.get("language")):
         if not isinstance(language, str) or not LANGUAGE.fullmatch(language):
             yield f'"language" must be an ISO 639 code, not "{language}"'
     for key in ("license", "library_name", "pipeline_tag", "metrics", "tags"):
-        if not all(isinstance(value, str) for value in _as_list(found.get(key))):
+        if not all(isinstance(value, str) for value in _as_list(card_data.get(key))):
             yield f'"{key}" must hold strings'
-    for model in _as_list(found.get("model-index")):
+    for model in _as_list(card_data.get("model-index")):
         if not isinstance(model.get("name"), str) or not isinstance(model.get("results"), list):
             yield '"model-index" needs name and results'
             continue

@@ -163,11 +163,11 @@ def write_csv(path: Path, rows: int, seed: int) -> None:
 
 def differences(reference: Path, out: Path) -> list[str]:
     """What of a finished run is not, to the last bit, what the reference has; but for times and memory."""
-    found = [name for name in ("model/model.safetensors", "predictions.parquet")
+    different = [name for name in ("model/model.safetensors", "predictions.parquet")
              if digest(reference / name) != digest(out / name)]  # fmt: skip
-    found += ["metrics.jsonl"] * (metrics(reference) != metrics(out))
+    different += ["metrics.jsonl"] * (metrics(reference) != metrics(out))
     results = [timeless(json.loads((folder / "results.json").read_text())) for folder in (reference, out)]
-    return found + ["results.json"] * (results[0] != results[1])
+    return different + ["results.json"] * (results[0] != results[1])
 
 
 def digest(path: Path) -> str:

@@ -38,9 +38,9 @@ def pairs(kind: Kind, architecture: str = "bert") -> Split:
 def network(folder: Path, architecture: str = "bert", kind: Kind = SINGLE_LABEL, dropout: float = 0.0) -> Any:
     """A model with a head for `kind`; weights so large that attention decides what comes out."""
     tiny_model(folder, architecture=architecture, num_labels=None, dropout=dropout)
-    asked = Model(model_name_or_path=str(folder))
+    settings = Model(model_name_or_path=str(folder))
     torch.manual_seed(3)
-    loaded = loading.load(asked, loading.load_config(asked), Task(kind, NAMES[kind]), 0)
+    loaded = loading.load(settings, loading.load_config(settings), Task(kind, NAMES[kind]), 0)
     enlarge_weights(loaded)
     return loaded
 

@@ -95,7 +95,7 @@ def begun(path: Path, made: Made, *, state: str = "RUNNING", steps: int = 90) ->
 
 def records(made: Made, steps: int) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl: training every third step, evaluations every thirtieth."""
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for step in range(3, steps + 1, 3):
         epoch, loss = step / 50, 2.0 / step**0.5
         rates = {
@@ -103,15 +103,15 @@ def records(made: Made, steps: int) -> list[dict[str, Any]]:
             "grad_norm": 1 + loss,
             "examples_per_second": 50.0 + step % 7,
         }
-        found.append({"step": step, "epoch": epoch, "split": "train", "loss": loss, **rates})
+        records.append({"step": step, "epoch": epoch, "split": "train", "loss": loss, **rates})
         if step % 30 == 0:
             scores = {"rmse": loss} if made.kind == REGRESSION else {"accuracy": 1 - loss / 3, "f1_micro": 1 - loss / 3}
-            found.append({"step": step, "epoch": epoch, "split": "eval", "loss": loss, **scores, "best": step <= 60})
-    return found
+            records.append({"step": step, "epoch": epoch, "split": "eval", "loss": loss, **scores, "best": step <= 60})
+    return records
 
 
-def write_records(folder: RunFolder, found: Sequence[Mapping[str, Any]]) -> None:
-    folder.metrics.write_text("".join(json.dumps(record) + "\n" for record in found), encoding="utf-8")
+def write_records(folder: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
+    folder.metrics.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def finished(path: Path, made: Made) -> RunFolder:

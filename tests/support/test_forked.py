@@ -25,18 +25,18 @@ def test_a_cold_and_a_forked_run_give_identical_bytes(world: World, processes: i
     starts: dict[str, Callable[..., Finished]] = {"cold": cold, "forked": alone}
     if processes > 1:
         starts = {"cold": partial(cold_torchrun, processes), "forked": partial(torchrun, processes)}
-    outs, said = [world.folder / f"{name}{processes}" for name in starts], []
+    outs, outputs = [world.folder / f"{name}{processes}" for name in starts], []
     for start, out in zip(starts.values(), outs, strict=True):
         done = start(TRAIN, *world.words(out, {}), env=world.environment(), cwd=world.folder).expect(0)
         assert "terminate called" not in done.stderr
         notices = [line for line in done.stderr.splitlines() if line.endswith(" ...")]  # of what took five seconds
-        said.append((done.stdout, done.stderr.count("\n") - len(notices)))
+        outputs.append((done.stdout, done.stderr.count("\n") - len(notices)))
     assert differences(*outs) == []
     one, other = (yaml.safe_load((out / "config.yaml").read_text()) for out in outs)
     assert one == other
     one, other = (json.loads((out / "manifest.json").read_text()) for out in outs)
     assert {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)} <= OWN
-    assert said[0] == said[1]
+    assert outputs[0] == outputs[1]
 
 
 def test_settings_read_at_import_are_rejected_for_forked_runs(tmp_path: Path) -> None:

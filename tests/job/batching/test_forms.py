@@ -27,8 +27,8 @@ from tests.support.pairs import LENGTHS, enlarge_weights, network, pairs
 
 
 def tokenizer(folder: Path) -> Any:
-    asked = Model(model_name_or_path=str(folder))
-    return tokenizers.load(asked, loading.load_config(asked))
+    settings = Model(model_name_or_path=str(folder))
+    return tokenizers.load(settings, loading.load_config(settings))
 
 
 def chosen(trained: Any, folder: Path, splits: Sequence[Split] | None = None, **changes: Any) -> forms.Form:
@@ -90,10 +90,10 @@ def window_of_long_rows(
     """Right for all rows but the longest."""
     window = None if max(layout.lengths) < max(LENGTHS) else max(LENGTHS) - 3
     q_all = q if len(q) == len(k) else k.new_zeros(k.shape).index_copy(0, layout.bounds[:-1].long(), q)
-    found = packed_attention.cpu_attention.attend(
+    actual = packed_attention.cpu_attention.attend(
         q_all, k, v, layout.lengths, AttentionSpec(0.0, spec.scale, False, window)
     )
-    return found if len(q) == len(k) else found[layout.bounds[:-1].long()]
+    return actual if len(q) == len(k) else actual[layout.bounds[:-1].long()]
 
 
 class _WrongGradient(torch.autograd.Function):
@@ -206,8 +206,8 @@ def fnet(folder: Path) -> Any:
 
 def test_a_model_that_reads_its_padding_gets_rows_of_one_length(tmp_path: Path) -> None:
     form = chosen(fnet(tmp_path), tmp_path)
-    said = "micro-batches of equal length: padding changes the results of FNetForSequenceClassification"
-    assert form.shape == EQUAL and str(form) == said
+    message = "micro-batches of equal length: padding changes the results of FNetForSequenceClassification"
+    assert form.shape == EQUAL and str(form) == message
 
 
 def test_a_model_that_reads_its_padding_rejects_a_fixed_width(tmp_path: Path) -> None:
@@ -254,8 +254,8 @@ def test_a_model_that_raises_on_the_data_is_rejected_in_one_line(tmp_path: Path)
     trained.classifier.register_forward_pre_hook(fails)
     with pytest.raises(Refused) as caught:
         chosen(trained, tmp_path)
-    said = "BertForSequenceClassification cannot compute a row of the data (no kernel here): choose another model"
-    assert str(caught.value) == said
+    message = "BertForSequenceClassification cannot compute a row of the data (no kernel here): choose another model"
+    assert str(caught.value) == message
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -75,15 +75,15 @@ def test_after_out_of_memory_the_weights_equal_those_of_a_start_with_the_lower_l
 ) -> None:
     """On two processes only one runs out of memory, and both halve: else the other would hang in the all-reduce."""
     short = train(folder, tmp_path / "short", 100, rank, 320, processes, "", where, message).expect(0)
-    said = [line for line in short.stderr.splitlines() if "out of memory" in line]
+    lines = [line for line in short.stderr.splitlines() if "out of memory" in line]
     rest = "tokens per forward pass, same examples"
-    assert [line.partition(" WARNING ")[2] for line in said] == [
+    assert [line.partition(" WARNING ")[2] for line in lines] == [
         f"out of memory in step 1: retrying with {limit} {rest}" for limit in halved
     ]
     assert json.loads((tmp_path / "short" / "manifest.json").read_text())["max_tokens_per_device"] == halved[-1]
     train(folder, tmp_path / "low", PLENTY, rank, halved[-1], processes).expect(0)
-    found, expected = weights(tmp_path / "short"), weights(tmp_path / "low")
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    actual, expected = weights(tmp_path / "short"), weights(tmp_path / "low")
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
 
 
 def test_out_of_memory_before_the_second_forward_pass_leaves_no_process_waiting(folder: Path, tmp_path: Path) -> None:
@@ -123,15 +123,15 @@ def test_an_evaluation_out_of_memory_is_retried_and_keeps_the_lower_limit(
 ) -> None:
     flags = ("--eval_max_tokens_per_device", "400", "--eval_steps", "2", "--eval_strategy", "steps")
     short = train(folder, tmp_path / "short", 100, rank, 320, processes, where="evaluation", flags=flags).expect(0)
-    said = [line for line in short.stderr.splitlines() if "out of memory" in line]
+    lines = [line for line in short.stderr.splitlines() if "out of memory" in line]
     rest = "tokens per forward pass"
-    assert [line.partition(" WARNING ")[2] for line in said] == [
+    assert [line.partition(" WARNING ")[2] for line in lines] == [
         f"out of memory in the evaluation: continuing with {limit} {rest}" for limit in (200, 100)
     ]
     train(folder, tmp_path / "plenty", PLENTY, rank, 320, processes, flags=flags).expect(0)
-    found, expected = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("short", "plenty"))
-    assert found["eval"]["loss"] == pytest.approx(expected["eval"]["loss"], abs=1e-6)
-    assert found["eval"]["examples"] == expected["eval"]["examples"] == 64
+    actual, expected = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("short", "plenty"))
+    assert actual["eval"]["loss"] == pytest.approx(expected["eval"]["loss"], abs=1e-6)
+    assert actual["eval"]["examples"] == expected["eval"]["examples"] == 64
 
 
 @pytest.mark.parametrize(

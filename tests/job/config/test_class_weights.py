@@ -40,7 +40,7 @@ def test_changing_class_weights_starts_a_new_run_with_the_same_data_order() -> N
 
 
 @pytest.mark.parametrize(
-    ("weights", "task", "said"),
+    ("weights", "task", "message"),
     [
         ("balanced", Task(MULTI_LABEL, ("a", "b")), "is for one class a row, the task is multi label classification"),
         ("balanced", Task(REGRESSION, ("score",)), "is for one class a row, the task is regression"),
@@ -49,10 +49,12 @@ def test_changing_class_weights_starts_a_new_run_with_the_same_data_order() -> N
         ({f"c{i}": 1.0 for i in range(8)}, ANSWERS, "names c0, c1, c2, c3, c4 and 3 more, not among"),
     ],
 )
-def test_weights_that_do_not_fit_the_task_are_rejected(weights: str | dict[str, float], task: Task, said: str) -> None:
+def test_weights_that_do_not_fit_the_task_are_rejected(
+    weights: str | dict[str, float], task: Task, message: str
+) -> None:
     with pytest.raises(Refused) as caught:
         task_settings.check(Config(training=Training(class_weights=weights)), task)
-    assert str(caught.value).startswith("--class_weights ") and said in str(caught.value)
+    assert str(caught.value).startswith("--class_weights ") and message in str(caught.value)
     task_settings.check(Config(training=Training(class_weights=weights, do_train=False)), task)
 
 

@@ -28,7 +28,7 @@ def test_label_smoothing_needs_one_class_per_row(task: Task) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "best", "metrics", "said"),
+    ("task", "best", "metrics", "message"),
     [
         (THREE, "f1", (), "choose one of loss, accuracy, correct, f1_macro, f1_weighted"),
         (TAGS, "f1", (), "choose one of loss, accuracy, correct, f1_micro, f1_macro"),
@@ -40,9 +40,9 @@ def test_label_smoothing_needs_one_class_per_row(task: Task) -> None:
         (SCORE, "rmse", ("pearsonr",), "choose one of loss, pearsonr; add --metrics pearsonr rmse"),
     ],
 )
-def test_metric_for_best_model_must_fit_the_task(task: Task, best: str, metrics: tuple[str, ...], said: str) -> None:
+def test_metric_for_best_model_must_fit_the_task(task: Task, best: str, metrics: tuple[str, ...], message: str) -> None:
     config = Config(evaluation=Evaluation(metrics=metrics, metric_for_best_model=best))
-    assert refusal(config, task).endswith(said)
+    assert refusal(config, task).endswith(message)
     task_settings.check(Config(config.model, config.data, Training(do_train=False), config.evaluation), task)
 
 
@@ -57,17 +57,17 @@ def test_known_and_custom_metrics_are_accepted_for_the_best_model(
 
 
 def test_f1_is_for_the_second_class_unless_another_is_positive() -> None:
-    asked = Config(evaluation=Evaluation(positive_label="hate"))
+    settings = Config(evaluation=Evaluation(positive_label="hate"))
     assert task_settings.positive_class(Config(), TWO) == 1
-    assert task_settings.positive_class(asked, TWO) == 0
+    assert task_settings.positive_class(settings, TWO) == 0
     assert task_settings.positive_class(Config(), THREE) is None
     assert task_settings.positive_class(Config(evaluation=Evaluation(metrics=("accuracy",))), TWO) is None
 
 
 def test_an_unknown_or_unused_positive_label_is_rejected() -> None:
-    asked = Config(evaluation=Evaluation(positive_label="hat"))
-    assert refusal(asked, TWO) == "--positive_label hat is not a class: choose one of hate, nothate"
+    settings = Config(evaluation=Evaluation(positive_label="hat"))
+    assert refusal(settings, TWO) == "--positive_label hat is not a class: choose one of hate, nothate"
     for task in (THREE, TAGS, SCORE):
-        assert "which is not computed for this task" in refusal(asked, task)
+        assert "which is not computed for this task" in refusal(settings, task)
     unused = Config(evaluation=Evaluation(positive_label="hate", metrics=("accuracy",)))
     assert "which is not computed for this task" in refusal(unused, TWO)

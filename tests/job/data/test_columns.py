@@ -114,20 +114,22 @@ TRAINED = Columns(("sentence1", "sentence2"), "label")
 
 def test_other_splits_have_the_columns_of_the_training_data() -> None:
     for split in ("validation", "test"):
-        asked = columns.request(config.Data(), split, TRAINED)
-        assert columns.choose(["label", "text", "sentence2", "sentence1"], asked, "b.csv") == TRAINED
+        requested = columns.request(config.Data(), split, TRAINED)
+        assert columns.choose(["label", "text", "sentence2", "sentence1"], requested, "b.csv") == TRAINED
         with pytest.raises(Refused) as caught:
-            columns.choose(["text", "label"], asked, "b.csv")
+            columns.choose(["text", "label"], requested, "b.csv")
         message = "b.csv has no column sentence1, as in the training data; its columns: text, label"
         assert str(caught.value) == message
 
 
 def test_a_test_set_without_labels_is_predicted_with_a_note() -> None:
     there = ["sentence1", "sentence2", "category"]
-    asked = columns.request(config.Data(), "test", TRAINED)
-    chosen = columns.choose(there, asked, "b.csv")
+    requested = columns.request(config.Data(), "test", TRAINED)
+    chosen = columns.choose(there, requested, "b.csv")
     assert chosen == Columns(TRAINED.text, None)
-    assert columns.notes(there, asked, chosen, "b.csv") == ["b.csv: no column label, so it is predicted but not scored"]
+    assert columns.notes(there, requested, chosen, "b.csv") == [
+        "b.csv: no column label, so it is predicted but not scored"
+    ]
     with pytest.raises(Refused, match="has no column label, as in the training data"):
         columns.choose(there, columns.request(config.Data(), "validation", TRAINED), "b.csv")
     named = config.Data(label_column_name="label")
@@ -137,10 +139,10 @@ def test_a_test_set_without_labels_is_predicted_with_a_note() -> None:
 
 def test_a_second_text_column_that_training_did_not_have_is_noted() -> None:
     there = ["text", "text_pair", "label"]
-    asked = columns.request(config.Data(), "validation", Columns(("text",), "label"))
-    chosen = columns.choose(there, asked, "b.csv")
+    requested = columns.request(config.Data(), "validation", Columns(("text",), "label"))
+    chosen = columns.choose(there, requested, "b.csv")
     assert chosen == Columns(("text",), "label")
-    assert columns.notes(there, asked, chosen, "b.csv") == [
+    assert columns.notes(there, requested, chosen, "b.csv") == [
         "b.csv: column text_pair is ignored, because the training data has only text"
     ]
 

@@ -196,9 +196,9 @@ def bare_tokenizer(**special: str) -> Any:
 def test_a_test_row_without_tokens_gets_one(special: dict[str, str], token: int, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(jsonl({"text": "x"}, {"text": None}, {"text": " "}, {"text": "x x"}))
     path = str(tmp_path / "a.jsonl")
-    asked = config.from_dict({"test_file": path, "do_train": False, "do_eval": False})
+    settings = config.from_dict({"test_file": path, "do_train": False, "do_eval": False})
     task = Task(SINGLE_LABEL, ("pos", "neg"))
-    read = dataset.prepare(asked, bare_tokenizer(**special), task, MAX_LENGTH)
+    read = dataset.prepare(settings, bare_tokenizer(**special), task, MAX_LENGTH)
     assert read.test is not None
     assert ids(read.test) == [[0], [token], [token], [0, 0]]
     assert read.test.lengths.tolist() == [1, 1, 1, 2]
@@ -224,8 +224,8 @@ def test_a_training_row_without_tokens_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("datasets_cache")
 def test_prediction_needs_no_other_data(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.csv", text=["x", ""])
-    asked = config.from_dict({"test_file": path, "train_file": "no.csv", "do_train": False, "do_eval": False})
-    read = dataset.prepare(asked, tokenizer, Task(SINGLE_LABEL, ("pos", "neg")), MAX_LENGTH)
+    settings = config.from_dict({"test_file": path, "train_file": "no.csv", "do_train": False, "do_eval": False})
+    read = dataset.prepare(settings, tokenizer, Task(SINGLE_LABEL, ("pos", "neg")), MAX_LENGTH)
     assert read.test is not None and read.test.labels is None and read.label_column is None
     assert (read.train, read.evaluation, read.cut) == (None, None, False)
     assert ids(read.test)[1] == tokenizer("")["input_ids"]

@@ -97,10 +97,10 @@ def test_no_library_is_imported(built: Built) -> None:
 
 
 def test_every_library_has_about_the_requested_number_of_rows(rows: list[Row]) -> None:
-    for split, wanted in demo.ROWS.items():
+    for split, expected in demo.ROWS.items():
         for library in demo.LIBRARIES:
-            found = sum((row.label, row.split) == (library, split) for row in rows)
-            assert 0.95 * wanted <= found <= wanted, (library, split)
+            count = sum((row.label, row.split) == (library, split) for row in rows)
+            assert 0.95 * expected <= count <= expected, (library, split)
 
 
 def test_a_prefix_of_the_rows_is_a_sample_of_all_classes(rows: list[Row]) -> None:

@@ -121,10 +121,10 @@ def test_the_revision_selects_data_and_model_online_and_offline(
 def test_the_card_names_model_data_and_revision(served: tuple[Hub, Path], online: list[Finished]) -> None:
     running, folder = served
     online[1].expect(0)
-    found = ModelCard.load(folder / "v1" / "model" / "README.md").data.to_dict()
-    assert (found["base_model"], found["datasets"], found["license"]) == ("acme/tiny", ["acme/reviews"], "mit")
-    assert found["language"] == "en"
-    [result] = found["model-index"][0]["results"]
+    metadata = ModelCard.load(folder / "v1" / "model" / "README.md").data.to_dict()
+    assert (metadata["base_model"], metadata["datasets"], metadata["license"]) == ("acme/tiny", ["acme/reviews"], "mit")
+    assert metadata["language"] == "en"
+    [result] = metadata["model-index"][0]["results"]
     assert result["dataset"] == {
         "name": "acme/reviews films",
         "type": "acme/reviews",

@@ -268,21 +268,21 @@ def test_preflight_reads_the_columns_of_a_hundred_files(tmp_path: Path, monkeypa
     monkeypatch.setattr(readers, "columns", watched)
     for number in range(120):
         write(tmp_path / f"{number:03}.csv", texts("x"))
-    asked = config.from_dict({"train_file": str(tmp_path / "*.csv")})
-    checks.check(asked)
+    settings = config.from_dict({"train_file": str(tmp_path / "*.csv")})
+    checks.check(settings)
     assert len(looked_at) == 100
     (tmp_path / "119.csv").write_text("text\n")
-    checks.check(asked)
-    assert f"{tmp_path}/119.csv has no column label" in refusal(lambda: sources.read(asked.data, ("train",)))
+    checks.check(settings)
+    assert f"{tmp_path}/119.csv has no column label" in refusal(lambda: sources.read(settings.data, ("train",)))
 
 
 def test_preflight_leaves_parquet_to_the_job_where_pyarrow_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = config.from_dict({"train_file": write(tmp_path / "a.parquet", [{"words": "x", "label": 1}])})
-    assert "no text column recognised" in refusal(lambda: checks.check(asked))
+    settings = config.from_dict({"train_file": write(tmp_path / "a.parquet", [{"words": "x", "label": 1}])})
+    assert "no text column recognised" in refusal(lambda: checks.check(settings))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    checks.check(asked)
+    checks.check(settings)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
@@ -390,8 +390,8 @@ def test_the_validation_split_is_recognised_by_name(
 ) -> None:
     folder = str(make(tmp_path / "d", **{name: [name] for name in there}))
     read = sources.read(given(dataset_name=folder), ("train", "validation"))
-    found = {split: content(source)[0][0] for split, source in read.items()}
-    assert found == {"train": "train"} | ({"validation": expected} if expected else {})
+    actual = {split: content(source)[0][0] for split, source in read.items()}
+    assert actual == {"train": "train"} | ({"validation": expected} if expected else {})
 
 
 def test_the_training_data_is_not_used_for_validation(tmp_path: Path) -> None:
@@ -563,10 +563,10 @@ def test_other_splits_have_the_columns_of_the_training_data(ending: str, tmp_pat
     single = write(tmp_path / f"single{ending}", [{"text": "a", "label": "1"}])
     both = write(tmp_path / f"both{ending}", [{"text": "a", "text_pair": "b", "label": "1"}])
     for split in ("validation", "test"):
-        asked = given(train_file=pair, **{f"{split}_file": single})
+        settings = given(train_file=pair, **{f"{split}_file": single})
         message = f"{single} has no column sentence1, as in the training data; its columns: text, label"
-        assert refusal(lambda asked=asked, split=split: sources.read(asked, ("train", split))) == message  # type: ignore[misc]
-        assert refusal(lambda asked=asked: checks.check(config.Config(data=asked))) == message  # type: ignore[misc]
+        assert refusal(lambda settings=settings, split=split: sources.read(settings, ("train", split))) == message  # type: ignore[misc]
+        assert refusal(lambda settings=settings: checks.check(config.Config(data=settings))) == message  # type: ignore[misc]
     read = sources.read(given(train_file=single, validation_file=both), ("train", "validation"))["validation"]
     assert read.columns == Columns(("text",), "label")
     assert read.notes == (f"{both}: column text_pair is ignored, because the training data has only text",)

@@ -293,27 +293,27 @@ def test_lines_of_evaluation_only() -> None:
     ],
 )
 def test_a_note_appears_at_its_threshold(train: Part, word: str | None) -> None:
-    said = notes(describe({"train": train, "validation": part(numbered(4, 100), classes(2, 2))}, ("x", "y"), 64))
-    assert any(note.startswith(word) for note in said) if word else not said
+    actual = notes(describe({"train": train, "validation": part(numbered(4, 100), classes(2, 2))}, ("x", "y"), 64))
+    assert any(note.startswith(word) for note in actual) if word else not actual
 
 
 def test_overlap_is_noted_only_if_present() -> None:
     train = part(numbered(4), classes(2, 2))
     for validation, count in ((part(numbered(4, 4), classes(2, 2)), 0), (part(numbered(4, 3), classes(2, 2)), 1)):
-        said = notes(describe({"train": train, "validation": validation}, ("x", "y"), 64))
-        assert len(said) == count
-        assert all(note.startswith("1 evaluation row with a text of the training data") for note in said)
+        actual = notes(describe({"train": train, "validation": validation}, ("x", "y"), 64))
+        assert len(actual) == count
+        assert all(note.startswith("1 evaluation row with a text of the training data") for note in actual)
 
 
 def test_class_names_are_shortened_to_one_line() -> None:
     names = ["two\nlines", "n" * 60]
-    said = lines(describe({"train": part(numbered(2), classes(1, 1))}, names, 64))
-    assert said[1] == f"classes  two lines 1, {'n' * 37}... 1"
+    actual = lines(describe({"train": part(numbered(2), classes(1, 1))}, names, 64))
+    assert actual[1] == f"classes  two lines 1, {'n' * 37}... 1"
 
 
 def test_many_classes_without_rows_are_not_all_listed() -> None:
-    said = notes(describe({"train": part(numbered(2), classes(2, *[0] * 8))}, list("abcdefghi"), 64))
-    assert said == ["no training rows of class b, c, d, e, f and 3 more: it cannot be learned"]
+    actual = notes(describe({"train": part(numbered(2), classes(2, *[0] * 8))}, list("abcdefghi"), 64))
+    assert actual == ["no training rows of class b, c, d, e, f and 3 more: it cannot be learned"]
 
 
 def test_row_indices_select_from_the_whole_column() -> None:

@@ -132,17 +132,17 @@ def test_ties_predict_the_lowest_class() -> None:
 @pytest.mark.parametrize(("classes", "occurring"), [(2, 2), (2, 1), (5, 5), (5, 3)])
 def test_scores_equal_scikit_learns(classes: int, occurring: int, seed: int, loaded: dict[str, Any]) -> None:
     made = random_predictions(classes, seed, occurring)
-    true, found = made.labels, made.answers
+    true, predicted = made.labels, made.answers
     expected = {
         "loss": made.loss,
-        "accuracy": sklearn_metrics.accuracy_score(true, found),
-        "correct": int(np.sum(true == found)),
-        "f1_macro": sklearn_metrics.f1_score(true, found, average="macro", zero_division=0),
-        "f1_weighted": sklearn_metrics.f1_score(true, found, average="weighted", zero_division=0),
-        "matthews_correlation": sklearn_metrics.matthews_corrcoef(true, found),
+        "accuracy": sklearn_metrics.accuracy_score(true, predicted),
+        "correct": int(np.sum(true == predicted)),
+        "f1_macro": sklearn_metrics.f1_score(true, predicted, average="macro", zero_division=0),
+        "f1_weighted": sklearn_metrics.f1_score(true, predicted, average="weighted", zero_division=0),
+        "matthews_correlation": sklearn_metrics.matthews_corrcoef(true, predicted),
     }
     if classes == 2:
-        expected["f1"] = sklearn_metrics.f1_score(true, found, zero_division=0)
+        expected["f1"] = sklearn_metrics.f1_score(true, predicted, zero_division=0)
     scores = metrics.scores(made, loaded)
     assert scores == pytest.approx(expected)
     assert {type(value) for value in scores.values()} == {int, float}
@@ -163,9 +163,9 @@ def test_a_single_wrong_row_changes_every_score(loaded: dict[str, Any]) -> None:
 def test_per_class_numbers_and_the_confusion_matrix_cover_absent_classes() -> None:
     logits = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 2]]
     made = Predictions(SINGLE_LABEL, np.arange(5), logits, np.array([0, 1, 1, 0, 2]))
-    found = metrics.per_class(made, ["a", "b", "c", "d"])
-    assert found["confusion_matrix"] == [[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    assert found["per_class"] == {
+    actual = metrics.per_class(made, ["a", "b", "c", "d"])
+    assert actual["confusion_matrix"] == [[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert actual["per_class"] == {
         "a": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2},
         "b": {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2},
         "c": {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1},
@@ -193,15 +193,15 @@ THREE = Task(SINGLE_LABEL, ("a", "b", "c"))
 
 
 @pytest.mark.usefixtures("cached_here")
-@pytest.mark.parametrize(("code", "said"), [(OF_TWO, "the target has more than two classes"), (NO_NUMBER, "")])
-def test_a_custom_metric_that_does_not_fit_the_task_is_rejected(tmp_path: Path, code: str, said: str) -> None:
+@pytest.mark.parametrize(("code", "message"), [(OF_TWO, "the target has more than two classes"), (NO_NUMBER, "")])
+def test_a_custom_metric_that_does_not_fit_the_task_is_rejected(tmp_path: Path, code: str, message: str) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "own.py").write_text(code)
     own = metrics.load([str(tmp_path / "own")], SINGLE_LABEL)
     with pytest.raises(Refused) as caught:
         metrics.numbers_given({"own": own[str(tmp_path / "own")]}, THREE)
     assert str(caught.value).startswith("--metrics own cannot be computed for this task (3 classes): ")
-    assert said in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert message in str(caught.value) and len(str(caught.value).splitlines()) == 1
     if code is OF_TWO:
         assert metrics.numbers_given(own, Task(SINGLE_LABEL, ("a", "b"))) == ["loss", "wrong"]
 
@@ -218,8 +218,8 @@ def test_synthetic_rows_give_the_known_keys_of_our_metrics(task: Task) -> None:
     ours = metrics.load(fitting(task.kind), task.kind)
     known = {"loss", *numbers(fitting(task.kind), (task.kind,))} - ({"f1"} if task == THREE else set())
     assert set(metrics.numbers_given(ours, task)) == known
-    found = metrics.scores(metrics._made_up(task), ours)
-    assert all(np.isfinite(value) for value in found.values()), found
+    actual = metrics.scores(metrics._made_up(task), ours)
+    assert all(np.isfinite(value) for value in actual.values()), actual
 
 
 @pytest.mark.parametrize("name", ["acuracy", "/no/such/folder"])
@@ -243,13 +243,13 @@ def test_regression_scores_equal_those_of_scipy_and_scikit_learn() -> None:
     logits, labels = random.normal(size=(30, 1)).astype(np.float32), random.normal(size=30)
     made = Predictions(REGRESSION, np.arange(30), logits, labels)
     scores = metrics.scores(made, metrics.load(defaults(REGRESSION), REGRESSION))
-    found = logits[:, 0].astype(np.float64)
+    predicted = logits[:, 0].astype(np.float64)
     assert scores == pytest.approx(
         {
-            "loss": sklearn_metrics.mean_squared_error(labels, found),
-            "rmse": sklearn_metrics.mean_squared_error(labels, found) ** 0.5,
-            "pearsonr": stats.pearsonr(labels, found).statistic,
-            "spearmanr": stats.spearmanr(labels, found).statistic,
+            "loss": sklearn_metrics.mean_squared_error(labels, predicted),
+            "rmse": sklearn_metrics.mean_squared_error(labels, predicted) ** 0.5,
+            "pearsonr": stats.pearsonr(labels, predicted).statistic,
+            "spearmanr": stats.spearmanr(labels, predicted).statistic,
         }
     )
     assert made.probabilities.shape == (30, 0)
@@ -261,17 +261,17 @@ def test_multi_label_scores_equal_scikit_learns() -> None:
     random = np.random.default_rng(0)
     logits, labels = random.normal(size=(30, 4)).astype(np.float32), random.integers(0, 2, (30, 4)).astype(np.int8)
     made = Predictions(MULTI_LABEL, np.arange(30), logits, labels)
-    found = (made.probabilities >= 0.5).astype(int)
-    assert made.answers.tolist() == found.tolist()
+    predicted = (made.probabilities >= 0.5).astype(int)
+    assert made.answers.tolist() == predicted.tolist()
     scores = metrics.scores(made, metrics.load(defaults(MULTI_LABEL), MULTI_LABEL))
     expected = F.binary_cross_entropy_with_logits(torch.from_numpy(logits).double(), torch.from_numpy(labels).double())
     assert scores == pytest.approx(
         {
             "loss": expected.item(),
-            "f1_micro": sklearn_metrics.f1_score(labels, found, average="micro"),
-            "f1_macro": sklearn_metrics.f1_score(labels, found, average="macro"),
-            "accuracy": sklearn_metrics.accuracy_score(labels, found),
-            "correct": int((labels == found).all(axis=1).sum()),
+            "f1_micro": sklearn_metrics.f1_score(labels, predicted, average="micro"),
+            "f1_macro": sklearn_metrics.f1_score(labels, predicted, average="macro"),
+            "accuracy": sklearn_metrics.accuracy_score(labels, predicted),
+            "correct": int((labels == predicted).all(axis=1).sum()),
         }
     )
     assert [row["support"] for row in metrics.per_class(made, list("abcd"))["per_class"].values()] == labels.sum(
@@ -289,8 +289,8 @@ def test_a_metric_that_does_not_fit_the_task_is_rejected() -> None:
 def test_every_metric_of_one_row_is_a_number_or_nan(kind: Kind) -> None:
     logits = np.array([[0.5]] if kind == REGRESSION else [[0.5, -0.5]], dtype=np.float32)
     one = {SINGLE_LABEL: np.array([0]), MULTI_LABEL: np.array([[1, 0]], dtype=np.int8), REGRESSION: np.array([2.0])}
-    found = metrics.scores(Predictions(kind, np.arange(1), logits, one[kind]), metrics.load(fitting(kind), kind))
-    without_value = {name for name, value in found.items() if np.isnan(value)}
+    actual = metrics.scores(Predictions(kind, np.arange(1), logits, one[kind]), metrics.load(fitting(kind), kind))
+    without_value = {name for name, value in actual.items() if np.isnan(value)}
     assert without_value == ({"pearsonr", "spearmanr"} if kind == REGRESSION else set())
 
 

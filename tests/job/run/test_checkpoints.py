@@ -41,7 +41,7 @@ def _run_folder(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def said(logged: list[str]) -> list[str]:
+def messages(logged: list[str]) -> list[str]:
     return logged
 
 
@@ -87,7 +87,7 @@ def test_the_newest_and_the_best_checkpoints_are_kept(parent: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [2, 3])
-def test_the_previous_checkpoint_can_always_be_resumed(keep: int, parent: Path, said: list[str]) -> None:
+def test_the_previous_checkpoint_can_always_be_resumed(keep: int, parent: Path, messages: list[str]) -> None:
     best = 0
     for step in range(1, 13):
         best = step if step in (1, 4, 5, 8, 11) else best
@@ -120,19 +120,19 @@ def killed_while_writing(parent: Path, made: Snapshot, name: str, turn: int) -> 
 @pytest.mark.parametrize("step", [2, 3], ids=["the_same_step", "a_new_step"])
 @pytest.mark.parametrize("name", ["mkdir", "fsync", "rename", "rmdir"])
 def test_a_save_killed_at_any_call_leaves_a_complete_checkpoint_and_the_next_start_cleans_up(
-    name: str, step: int, parent: Path, said: list[str]
+    name: str, step: int, parent: Path, messages: list[str]
 ) -> None:
     for turn in range(99):
         shutil.rmtree(parent, ignore_errors=True)
         publish(parent, snapshot(1), snapshot(2))
         killed = killed_while_writing(parent, snapshot(step), name, turn)
-        found = checkpoints.newest(parent)
-        assert found is not None and checkpoints.read(found).step in {2, step}
+        resumed = checkpoints.newest(parent)
+        assert resumed is not None and checkpoints.read(resumed).step in {2, step}
         assert not [path.name for path in parent.iterdir() if path.name.startswith(".")]
         if not killed:
             break
     assert turn > 0, "at least one call was hit"
-    assert said == [], "a killed save is nothing to warn of"
+    assert messages == [], "a killed save is nothing to warn of"
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected pos")])
@@ -174,14 +174,14 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(monkeypatch)
 
 
-def test_a_full_disk_is_logged_once_and_so_is_its_end(disk: Disk, parent: Path, said: list[str]) -> None:
+def test_a_full_disk_is_logged_once_and_so_is_its_end(disk: Disk, parent: Path, messages: list[str]) -> None:
     writer = Writer(parent, 2)
     disk.refused = {2, 3}
     for step in (1, 2, 3, 4):
         writer.save(snapshot(step))
         assert writer.wait() == (step not in disk.refused)
     writer.close()
-    assert said == [
+    assert messages == [
         "WARNING the checkpoint of step 2 could not be written ([Errno 28] No space left on device); older ones are "
         "untouched, training continues",
         "INFO the checkpoint of step 4 could be written again",
@@ -190,7 +190,7 @@ def test_a_full_disk_is_logged_once_and_so_is_its_end(disk: Disk, parent: Path, 
 
 
 def test_a_best_checkpoint_that_failed_is_retried_before_any_later_one(
-    disk: Disk, parent: Path, said: list[str]
+    disk: Disk, parent: Path, messages: list[str]
 ) -> None:
     writer = Writer(parent, 1)
     disk.refused = {2}
@@ -205,7 +205,7 @@ def test_a_best_checkpoint_that_failed_is_retried_before_any_later_one(
     assert checkpoints.steps(parent) == [2, 4] and not writer.pending_retry
 
 
-def test_a_failed_best_checkpoint_is_dropped_for_a_better_one(disk: Disk, parent: Path, said: list[str]) -> None:
+def test_a_failed_best_checkpoint_is_dropped_for_a_better_one(disk: Disk, parent: Path, messages: list[str]) -> None:
     writer = Writer(parent, 2)
     disk.refused = {1}
     for made in (snapshot(1, 1), snapshot(2, 2)):
@@ -214,7 +214,7 @@ def test_a_failed_best_checkpoint_is_dropped_for_a_better_one(disk: Disk, parent
     assert checkpoints.steps(parent) == [2]
 
 
-def test_the_last_failure_is_reported_repeatedly(disk: Disk, parent: Path, said: list[str]) -> None:
+def test_the_last_failure_is_reported_repeatedly(disk: Disk, parent: Path, messages: list[str]) -> None:
     writer = Writer(parent, 2)
     disk.refused = {1}
     writer.save(snapshot(1))
@@ -258,20 +258,20 @@ DAMAGES = (flip_a_byte, truncate, empty, lose_the_manifest, lose_a_file, spoil_t
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_quarantined_and_the_previous_one_is_used(
-    damage: Callable[[Path], None], parent: Path, said: list[str]
+    damage: Callable[[Path], None], parent: Path, messages: list[str]
 ) -> None:
     publish(parent, snapshot(1), snapshot(2))
     damage(parent / "step-00000002")
     assert checkpoints.newest(parent) == parent / "step-00000001"
-    assert len(said) == 1
-    assert said[0].startswith("WARNING checkpoint step-00000002 ")
-    assert said[0].endswith(f"; moved to {parent / 'quarantine'}, the one before it is used")
+    assert len(messages) == 1
+    assert messages[0].startswith("WARNING checkpoint step-00000002 ")
+    assert messages[0].endswith(f"; moved to {parent / 'quarantine'}, the one before it is used")
     assert (parent / "quarantine" / "step-00000002").is_dir()
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_without_a_complete_checkpoint_every_start_is_rejected(
-    damage: Callable[[Path], None], parent: Path, said: list[str]
+    damage: Callable[[Path], None], parent: Path, messages: list[str]
 ) -> None:
     publish(parent, snapshot(1), snapshot(2))
     for step in (1, 2):
@@ -280,11 +280,11 @@ def test_without_a_complete_checkpoint_every_start_is_rejected(
         with pytest.raises(NeedsHuman, match=r"none of the checkpoints of .* can be used") as caught:
             checkpoints.newest(parent)
         assert caught.value.exit_code == 3
-    assert len(said) == 2
+    assert len(messages) == 2
     assert len(list((parent / "quarantine").iterdir())) == 2
 
 
-def test_a_checkpoint_restored_from_a_backup_is_used(parent: Path, said: list[str]) -> None:
+def test_a_checkpoint_restored_from_a_backup_is_used(parent: Path, messages: list[str]) -> None:
     publish(parent, snapshot(1))
     backup = shutil.copytree(parent / "step-00000001", parent.with_name("backup"))
     flip_a_byte(parent / "step-00000001")
@@ -294,86 +294,86 @@ def test_a_checkpoint_restored_from_a_backup_is_used(parent: Path, said: list[st
     assert checkpoints.newest(parent) == parent / "step-00000001"
 
 
-def test_a_checkpoint_whose_best_is_damaged_is_not_used(parent: Path, said: list[str]) -> None:
+def test_a_checkpoint_whose_best_is_damaged_is_not_used(parent: Path, messages: list[str]) -> None:
     publish(parent, snapshot(1, 1), snapshot(2, 2), snapshot(3, 2))
     flip_a_byte(parent / "step-00000002")
     assert checkpoints.newest(parent) == parent / "step-00000001"
-    assert "step-00000003 needs the best one, step-00000002, which is not whole" in said[0]
+    assert "step-00000003 needs the best one, step-00000002, which is not whole" in messages[0]
 
 
-def test_no_checkpoint_is_not_an_error(parent: Path, said: list[str]) -> None:
+def test_no_checkpoint_is_not_an_error(parent: Path, messages: list[str]) -> None:
     assert checkpoints.newest(parent) is None
     parent.mkdir()
     (parent / ".new-step-00000001-4711").mkdir()
     assert checkpoints.newest(parent) is None
-    assert (said, list(parent.iterdir())) == ([], [])
+    assert (messages, list(parent.iterdir())) == ([], [])
 
 
-def test_foreign_files_in_the_folder_are_ignored(parent: Path, said: list[str]) -> None:
+def test_foreign_files_in_the_folder_are_ignored(parent: Path, messages: list[str]) -> None:
     publish(parent, snapshot(1))
     for name in ("step-latest", "step-2", ".nfs0001", "notes.txt"):
         (parent / name).write_text("")
     assert checkpoints.newest(parent) == parent / "step-00000001"
 
 
-def test_a_checkpoint_that_crashes_the_run_twice_is_not_retried(parent: Path, said: list[str]) -> None:
+def test_a_checkpoint_that_crashes_the_run_twice_is_not_retried(parent: Path, messages: list[str]) -> None:
     publish(parent, snapshot(1), snapshot(2))
     for _ in range(2):
-        found = checkpoints.newest(parent)
-        assert found == parent / "step-00000002"
-        checkpoints.begin_attempt(found)
+        resumed = checkpoints.newest(parent)
+        assert resumed == parent / "step-00000002"
+        checkpoints.begin_attempt(resumed)
     assert checkpoints.newest(parent) == parent / "step-00000001"
-    assert "step-00000002 ended the run 2 times while it was being loaded" in said[0]
+    assert "step-00000002 ended the run 2 times while it was being loaded" in messages[0]
 
 
-def test_errors_after_loading_do_not_count_against_a_checkpoint(parent: Path, said: list[str]) -> None:
+def test_errors_after_loading_do_not_count_against_a_checkpoint(parent: Path, messages: list[str]) -> None:
     publish(parent, snapshot(1))
     for _ in range(5):
-        found = checkpoints.newest(parent)
-        assert found is not None
-        checkpoints.begin_attempt(found)
-        checkpoints.end_attempt(found)
-    assert said == []
+        resumed = checkpoints.newest(parent)
+        assert resumed is not None
+        checkpoints.begin_attempt(resumed)
+        checkpoints.end_attempt(resumed)
+    assert messages == []
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # By path
 
 
-def test_a_checkpoint_given_by_path_is_used_and_newer_ones_are_quarantined(parent: Path, said: list[str]) -> None:
+def test_a_checkpoint_given_by_path_is_used_and_newer_ones_are_quarantined(parent: Path, messages: list[str]) -> None:
     publish(parent, snapshot(1), snapshot(2), snapshot(3))
-    asked = parent / "step-00000001"
-    assert checkpoints.chosen(parent, asked) == asked
+    path = parent / "step-00000001"
+    assert checkpoints.chosen(parent, path) == path
     assert checkpoints.steps(parent) == [1]
-    assert [line.split(" is ")[0] for line in said] == ["INFO step-00000002", "INFO step-00000003"]
-    assert checkpoints.newest(parent) == asked
+    assert [line.split(" is ")[0] for line in messages] == ["INFO step-00000002", "INFO step-00000003"]
+    assert checkpoints.newest(parent) == path
 
 
 def test_a_checkpoint_given_by_another_path_of_its_folder_is_the_same(
-    parent: Path, tmp_path: Path, said: list[str]
+    parent: Path, tmp_path: Path, messages: list[str]
 ) -> None:
     publish(parent, snapshot(1))
     (tmp_path / "latest").symlink_to(parent.parent)
-    asked = tmp_path / "latest" / "checkpoints" / "step-00000001"
-    assert checkpoints.chosen(parent, asked) == asked
+    path = tmp_path / "latest" / "checkpoints" / "step-00000001"
+    assert checkpoints.chosen(parent, path) == path
 
 
 @pytest.mark.parametrize("path", ["nowhere", "step-00000009", "../step-00000001", "quarantine/step-00000001", "."])
-def test_a_path_that_is_no_checkpoint_of_the_run_is_rejected(path: str, parent: Path, said: list[str]) -> None:
+def test_a_path_that_is_no_checkpoint_of_the_run_is_rejected(path: str, parent: Path, messages: list[str]) -> None:
     publish(parent, snapshot(1), snapshot(2))
     for place in (parent.parent, parent / "quarantine"):
         shutil.copytree(parent / "step-00000001", place / "step-00000001")
     with pytest.raises(Refused, match="is no checkpoint of this run: those are in"):
         checkpoints.chosen(parent, parent / path)
-    assert (checkpoints.steps(parent), said) == ([1, 2], [])
+    assert (checkpoints.steps(parent), messages) == ([1, 2], [])
 
 
-def test_a_damaged_checkpoint_given_by_path_is_rejected(parent: Path, said: list[str]) -> None:
+def test_a_damaged_checkpoint_given_by_path_is_rejected(parent: Path, messages: list[str]) -> None:
     publish(parent, snapshot(1), snapshot(2))
     flip_a_byte(parent / "step-00000001")
     with pytest.raises(Refused, match=r"model\.safetensors is not what was written"):
         checkpoints.chosen(parent, parent / "step-00000001")
-    assert (checkpoints.steps(parent), said) == ([1, 2], [])
+    assert (checkpoints.steps(parent), messages) == ([1, 2], [])
 
 
 def test_the_manifest_names_every_file_with_size_and_checksum(parent: Path) -> None:

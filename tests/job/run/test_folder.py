@@ -23,9 +23,9 @@ def contents(path: Path) -> dict[str, bytes]:
     }
 
 
-def refusal(folder: RunFolder, asked: Config) -> str:
+def refusal(folder: RunFolder, configuration: Config) -> str:
     with pytest.raises(Refused) as caught:
-        run_folder.claim(folder, asked)
+        run_folder.claim(folder, configuration)
     return str(caught.value)
 
 
@@ -55,9 +55,9 @@ def finished(unfinished: RunFolder) -> RunFolder:
 
 
 def test_a_new_folder_gets_the_configuration(folder: RunFolder) -> None:
-    asked = configured(folder.path, seed=1)
-    run_folder.claim(folder, asked)
-    assert config.load_recipe(str(folder.config)) == dataclasses.replace(asked, run=config.Run())
+    configuration = configured(folder.path, seed=1)
+    run_folder.claim(folder, configuration)
+    assert config.load_recipe(str(folder.config)) == dataclasses.replace(configuration, run=config.Run())
     assert list(contents(folder.path)) == ["config.yaml"]
 
 
@@ -113,13 +113,13 @@ def test_overwriting_restarts_and_keeps_the_launchers_files(
 @pytest.mark.parametrize("name", ["thesis.txt", "model/weights", "results.json", "metrics.jsonl"])
 def test_a_folder_with_other_files_is_rejected_and_kept(overwrite: bool, name: str, folder: RunFolder) -> None:
     """Regardless of their names: without our config.yaml nothing shows that they belong to a run."""
-    stranger = folder.path / name
-    stranger.parent.mkdir(parents=True)
-    stranger.write_text("years of work")
+    foreign = folder.path / name
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("years of work")
     assert refusal(folder, configured(folder.path, overwrite_output_dir=overwrite)) == (
         f"{folder.path} contains files that do not belong to a run ({name.split('/')[0]}): choose another --output_dir"
     )
-    assert stranger.read_text() == "years of work"
+    assert foreign.read_text() == "years of work"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -178,8 +178,8 @@ def test_generated_run_names_are_unique_and_latest_is_the_newest(
 def test_only_an_empty_folder_with_a_generated_name_is_removed(
     named_by_user: bool, works: bool, folder: RunFolder
 ) -> None:
-    asked = configured(folder.path if named_by_user else None)
-    run_folder.claim(folder, asked)
+    configuration = configured(folder.path if named_by_user else None)
+    run_folder.claim(folder, configuration)
     folder.metrics.write_text("{}\n" if works else "")
-    run_folder.discard_if_new(folder, asked)
+    run_folder.discard_if_new(folder, configuration)
     assert folder.path.exists() == (named_by_user or works)

@@ -19,12 +19,12 @@ OLDER, NEWER = 1, run_format.FORMAT + 1
 def unfinished(tmp_path: Path) -> RunFolder:
     """Stopped after a checkpoint."""
     folder = RunFolder(tmp_path / "run")
-    run_folder.claim(folder, asked(folder))
+    run_folder.claim(folder, configured(folder))
     (folder.checkpoints / "step-00000003").mkdir(parents=True)
     return folder
 
 
-def asked(folder: RunFolder, **values: Any) -> config.Config:
+def configured(folder: RunFolder, **values: Any) -> config.Config:
     return config.from_dict({"output_dir": str(folder.path), **values})
 
 
@@ -34,7 +34,7 @@ def write(folder: RunFolder, manifest: object) -> None:
 
 def refusal(folder: RunFolder, **values: Any) -> str:
     with pytest.raises(Refused) as caught:
-        run_folder.claim(folder, asked(folder, **values))
+        run_folder.claim(folder, configured(folder, **values))
     return str(caught.value)
 
 
@@ -59,26 +59,26 @@ def test_the_version_is_named_before_settings_that_differ(unfinished: RunFolder)
 
 def test_a_run_of_this_version_is_resumed(unfinished: RunFolder) -> None:
     write(unfinished, {"format": run_format.FORMAT})
-    assert not run_folder.claim(unfinished, asked(unfinished))
+    assert not run_folder.claim(unfinished, configured(unfinished))
     assert unfinished.holds_checkpoints()
 
 
 def test_a_run_of_another_version_may_be_overwritten(unfinished: RunFolder) -> None:
     write(unfinished, {})
-    assert not run_folder.claim(unfinished, asked(unfinished, overwrite_output_dir=True))
+    assert not run_folder.claim(unfinished, configured(unfinished, overwrite_output_dir=True))
     assert not unfinished.holds_checkpoints()
 
 
 def test_a_run_of_another_version_without_a_checkpoint_restarts(unfinished: RunFolder) -> None:
     write(unfinished, {})
     (unfinished.checkpoints / "step-00000003").rmdir()
-    assert not run_folder.claim(unfinished, asked(unfinished))
+    assert not run_folder.claim(unfinished, configured(unfinished))
 
 
 def test_a_finished_run_of_another_version_is_unchanged(unfinished: RunFolder) -> None:
     write(unfinished, {})
     unfinished.results.write_text("{}")
-    assert run_folder.claim(unfinished, asked(unfinished))
+    assert run_folder.claim(unfinished, configured(unfinished))
     assert unfinished.holds_checkpoints()
 
 
@@ -93,5 +93,5 @@ def test_settings_of_another_version_need_not_be_known(unfinished: RunFolder) ->
 def test_a_manifest_without_a_version_is_accepted(text: str, unfinished: RunFolder) -> None:
     """Checkpoints contain their own checksums."""
     unfinished.manifest.write_text(text)
-    assert not run_folder.claim(unfinished, asked(unfinished))
+    assert not run_folder.claim(unfinished, configured(unfinished))
     assert unfinished.holds_checkpoints()

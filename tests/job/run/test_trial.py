@@ -32,30 +32,30 @@ def prepared(sweep: Path, number: int) -> Path:
     return run
 
 
-def asked(sweep: Path, number: int, base: Config | None = None) -> tuple[Trial, Config]:
+def start(sweep: Path, number: int, base: Config | None = None) -> tuple[Trial, Config]:
     run = prepared(sweep, number)
     try:
-        found, settings = trial.ask(run, base or Config())
+        started, settings = trial.ask(run, base or Config())
     finally:
         lock.release(run)
-    assert found is not None
-    return found, settings
+    assert started is not None
+    return started, settings
 
 
 def test_a_trial_gets_settings_of_the_right_kind_within_the_space(tmp_path: Path) -> None:
     for number in range(12):
-        found, settings = asked(tmp_path, number, config.from_dict({"seed": 7}))
+        started, settings = start(tmp_path, number, config.from_dict({"seed": 7}))
         training = settings.training
         assert 1e-5 <= training.learning_rate <= 1e-3 and 0 <= training.weight_decay <= 0.1
         assert type(training.train_batch_size) is int and 8 <= training.train_batch_size <= 64
         assert training.lr_scheduler_type in ("linear", "cosine")
-        assert (training.seed, found.number) == (7, number)
-        assert trial.settings(found.run) == dict(found.settings)
+        assert (training.seed, started.number) == (7, number)
+        assert trial.settings(started.run) == dict(started.settings)
 
 
 def test_a_restarted_trial_keeps_its_settings(tmp_path: Path) -> None:
-    first, settings = asked(tmp_path, 0)
-    asked(tmp_path, 1)
+    first, settings = start(tmp_path, 0)
+    start(tmp_path, 1)
     trial.prepare(first.run, SPACE, tmp_path)
     again, same = trial.ask(first.run, Config())
     lock.release(first.run)
@@ -79,13 +79,13 @@ def test_a_trial_whose_file_is_damaged_is_rejected(tmp_path: Path) -> None:
 def test_a_trial_below_the_median_is_pruned(tmp_path: Path, greater: bool) -> None:
     sign = 1 if greater else -1
     for number in range(6):
-        found, _ = asked(tmp_path, number)
-        assert not found.report(sign * (0.5 + number / 100), greater=greater, progress=0.5)
-        assert not found.report(sign * (0.6 + number / 100), greater=greater, progress=1)
-        found.end()
-    good, _ = asked(tmp_path, 6)
+        started, _ = start(tmp_path, number)
+        assert not started.report(sign * (0.5 + number / 100), greater=greater, progress=0.5)
+        assert not started.report(sign * (0.6 + number / 100), greater=greater, progress=1)
+        started.end()
+    good, _ = start(tmp_path, 6)
     assert not good.report(sign * 0.9, greater=greater, progress=0.5)
-    bad, _ = asked(tmp_path, 7)
+    bad, _ = start(tmp_path, 7)
     assert bad.report(sign * 0.1, greater=greater, progress=0.5)
     assert not bad.report(sign * 0.1, greater=greater, progress=1), "a run that is over is not pruned"
     bad.end(pruned=True)
@@ -93,21 +93,21 @@ def test_a_trial_below_the_median_is_pruned(tmp_path: Path, greater: bool) -> No
 
 
 def test_the_study_has_each_evaluation_once_and_the_best_one(tmp_path: Path) -> None:
-    found, _ = asked(tmp_path, 0)
+    started, _ = start(tmp_path, 0)
     for progress, score in ((0.25, 0.5), (0.5, 0.8), (0.5, 0.1), (0.75, float("nan")), (1, 0.7)):
-        found.report(score, greater=True, progress=progress)
-    found.end()
-    found.end()
-    [recorded] = trial._study(found.run).trials
+        started.report(score, greater=True, progress=progress)
+    started.end()
+    started.end()
+    [recorded] = trial._study(started.run).trials
     assert (recorded.state.name, recorded.value) == ("COMPLETE", -0.8)
     assert list(recorded.intermediate_values) == [250, 500, 750, 1000]
 
 
 def test_a_trial_without_any_number_is_recorded_as_pruned(tmp_path: Path) -> None:
-    found, _ = asked(tmp_path, 0)
-    found.report(float("nan"), greater=True, progress=1)
-    found.end()
-    assert trial._study(found.run).trials[0].state.name == "PRUNED"
+    started, _ = start(tmp_path, 0)
+    started.report(float("nan"), greater=True, progress=1)
+    started.end()
+    assert trial._study(started.run).trials[0].state.name == "PRUNED"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -131,9 +131,9 @@ def test_a_file_system_without_links_gets_a_lock_file(tmp_path: Path, monkeypatc
 
 def _ask_and_tell(sweep: Path, number: int, barrier: Any) -> None:
     barrier.wait()
-    found, _ = asked(sweep, number)
-    found.report(0.5, greater=True, progress=1)
-    found.end()
+    started, _ = start(sweep, number)
+    started.report(0.5, greater=True, progress=1)
+    started.end()
 
 
 @pytest.mark.parametrize("kind", ["symlink", "open"])

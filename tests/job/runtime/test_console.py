@@ -53,13 +53,13 @@ def test_fast_work_is_not_announced(logged: list[str]) -> None:
     assert not timer.is_alive() and logged == []
 
 
-@pytest.mark.parametrize("asked", ["", "1"])
-def test_the_traceback_of_a_rejection_is_shown_on_request(asked: str) -> None:
-    environ = {**os.environ, "MUSTER_TRACEBACK": asked}
+@pytest.mark.parametrize("requested", ["", "1"])
+def test_the_traceback_of_a_rejection_is_shown_on_request(requested: str) -> None:
+    environ = {**os.environ, "MUSTER_TRACEBACK": requested}
     done = subprocess.run(
         [sys.executable, str(TRAIN), "--seed", "x"], env=environ, cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2
     *before, last = done.stderr.splitlines()
     assert last == "error: --seed takes an integer, not 'x'"
-    assert any("Traceback" in line for line in before) == (asked == "1")
+    assert any("Traceback" in line for line in before) == (requested == "1")

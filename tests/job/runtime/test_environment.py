@@ -254,8 +254,8 @@ def test_gpu_memory_uses_expandable_segments_unless_configured_otherwise(
 ) -> None:
     bare |= {"HOME": "/", **users}
     environment.set_gpu_allocator()
-    found = {name: value for name, value in bare.items() if name.startswith("PYTORCH")}
-    assert found == (users or {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
+    actual = {name: value for name, value in bare.items() if name.startswith("PYTORCH")}
+    assert actual == (users or {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def running(code: str, *ends: str, **environ: str) -> subprocess.Popen[str]:
     return process
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def output_of(process: subprocess.Popen[str]) -> str:
     out, _ = process.communicate(timeout=120)
     return out
 
@@ -50,7 +50,7 @@ print(interrupt.in_words(interrupt.reason()), flush=True)
 def test_a_signal_is_recorded_and_the_process_continues(name: str) -> None:
     process = running(WAITS)
     process.send_signal(getattr(signal, name))
-    assert (said(process), process.returncode) == (f"{name}\n", 0)
+    assert (output_of(process), process.returncode) == (f"{name}\n", 0)
 
 
 def test_a_second_interrupt_exits_immediately() -> None:
@@ -58,7 +58,7 @@ def test_a_second_interrupt_exits_immediately() -> None:
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None and process.stdout.readline() == "SIGINT\n"
     process.send_signal(signal.SIGINT)
-    said(process)
+    output_of(process)
     assert process.returncode == -signal.SIGINT
 
 
@@ -69,7 +69,7 @@ def test_repeated_sigterms_do_not_interrupt_the_checkpoint() -> None:
     assert process.stdout is not None and process.stdout.readline() == "SIGTERM\n"
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         process.send_signal(number)
-    assert (said(process), process.returncode) == (f"{signal.SIGTERM.value}\n", 0)
+    assert (output_of(process), process.returncode) == (f"{signal.SIGTERM.value}\n", 0)
 
 
 def test_a_forked_child_does_not_handle_signals_and_is_ended_by_sigterm() -> None:
@@ -87,7 +87,7 @@ def test_a_forked_child_does_not_handle_signals_and_is_ended_by_sigterm() -> Non
     """)
     for number in (signal.SIGUSR2, signal.SIGINT):
         os.killpg(process.pid, number)
-    assert said(process) in ("True SIGUSR2\n-15\n", "True SIGINT\n-15\n")
+    assert output_of(process) in ("True SIGUSR2\n-15\n", "True SIGINT\n-15\n")
 
 
 def test_a_launcher_that_has_died_counts_as_a_signal() -> None:
@@ -122,7 +122,7 @@ def test_interruptible_work_is_interrupted_by_a_signal() -> None:
         except Stopped as stop: print(stop)
     """)
     process.send_signal(signal.SIGTERM)
-    assert said(process) == "stopped by SIGTERM before the first step; run the same command to start again\n"
+    assert output_of(process) == "stopped by SIGTERM before the first step; run the same command to start again\n"
 
 
 def test_a_stop_that_a_library_wraps_in_its_own_error_is_still_a_stop() -> None:
@@ -135,7 +135,7 @@ def test_a_stop_that_a_library_wraps_in_its_own_error_is_still_a_stop() -> None:
         except Stopped: print("stopped")
     """)
     process.send_signal(signal.SIGUSR2)
-    assert said(process) == "stopped\n"
+    assert output_of(process) == "stopped\n"
 
 
 def test_interruptible_work_does_not_start_after_a_signal() -> None:
@@ -147,7 +147,7 @@ def test_interruptible_work_does_not_start_after_a_signal() -> None:
         except Stopped: print("not begun")
     """)
     process.send_signal(signal.SIGTERM)
-    assert said(process) == "not begun\n"
+    assert output_of(process) == "not begun\n"
 
 
 def test_an_ending_process_is_not_killed_by_a_late_signal() -> None:
@@ -159,7 +159,7 @@ def test_an_ending_process_is_not_killed_by_a_late_signal() -> None:
     """)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         process.send_signal(number)
-    said(process)
+    output_of(process)
     assert process.returncode == 0
 
 

@@ -19,12 +19,12 @@ def rates(steps: int, **settings: Any) -> list[float]:
     training = Training(learning_rate=1.0, **settings)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
     schedule = optim.schedule(optimizer, training, steps)
-    found = []
+    used = []
     for _ in range(steps):
-        found.append(float(schedule.get_last_lr()[0]))
+        used.append(float(schedule.get_last_lr()[0]))
         optimizer.step()
         schedule.step()
-    return found
+    return used
 
 
 def test_matrices_decay_biases_and_norms_do_not(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_a_single_rate_is_not_logged() -> None:
 
 def test_the_log_says_that_shared_layers_have_one_rate() -> None:
     training = Training(learning_rate=1.0, layer_lr_decay=0.5)
-    said = optim.describe_rates(families.network("albert", head=True), training)
-    assert said == "embeddings 0.25, the weights shared by 2 layers 0.5, head 1"
+    line = optim.describe_rates(families.network("albert", head=True), training)
+    assert line == "embeddings 0.25, the weights shared by 2 layers 0.5, head 1"
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])

@@ -32,40 +32,40 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def pass_at(found: StopVote, clock: list[float], *seconds: float) -> list[bool]:
+def poll_at(vote: StopVote, clock: list[float], *seconds: float) -> list[bool]:
     answers = []
     for second in seconds:
         clock[0] = 1000 + second
-        answers.append(found.poll())
+        answers.append(vote.poll())
     return answers
 
 
 def test_a_checkpoint_is_due_when_its_minutes_have_passed_since_the_last(clock: list[float]) -> None:
-    found = alone(save_minutes=1)
-    assert pass_at(found, clock, 1, 59, 61) == [False, False, True]
-    found.saved(2.0)
-    assert pass_at(found, clock, 62, 120, 122) == [False, False, True]
+    vote = alone(save_minutes=1)
+    assert poll_at(vote, clock, 1, 59, 61) == [False, False, True]
+    vote.saved(2.0)
+    assert poll_at(vote, clock, 62, 120, 122) == [False, False, True]
 
 
 def test_a_time_limit_reserves_twice_the_longest_step_and_save(clock: list[float]) -> None:
-    found = alone(max_minutes=1, save_minutes=None)
-    found.saved(3.0)
-    pass_at(found, clock, 10, 20, 30)
+    vote = alone(max_minutes=1, save_minutes=None)
+    vote.saved(3.0)
+    poll_at(vote, clock, 10, 20, 30)
     with pytest.raises(Stopped, match=r"^stopped by --max_minutes before"):
-        pass_at(found, clock, 35)
+        poll_at(vote, clock, 35)
 
 
 def test_short_steps_use_almost_all_of_the_time_limit(clock: list[float]) -> None:
-    found = alone(max_minutes=1, save_minutes=None)
-    assert not any(pass_at(found, clock, *range(1, 59)))
+    vote = alone(max_minutes=1, save_minutes=None)
+    assert not any(poll_at(vote, clock, *range(1, 59)))
     with pytest.raises(Stopped):
-        pass_at(found, clock, 59)
+        poll_at(vote, clock, 59)
 
 
 def test_a_signal_is_named_even_after_the_time_limit(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "reason", lambda: signal.SIGTERM.value)
     with pytest.raises(Stopped, match=r"^stopped by SIGTERM "):
-        pass_at(alone(max_minutes=1), clock, 3600)
+        poll_at(alone(max_minutes=1), clock, 3600)
 
 
 def test_the_watchdog_ends_only_a_process_that_hangs_and_dumps_its_stack() -> None:
@@ -75,9 +75,9 @@ sys.path.insert(0, {str(ROOT)!r})
 from types import SimpleNamespace
 from job.training.stopping import StopVote
 from job.config import Run
-found = StopVote(Run(step_timeout_minutes=0.02), SimpleNamespace(is_main_process=True, num_processes=1))
-found.poll()
-if sys.argv[1] == "done": found.close()
+vote = StopVote(Run(step_timeout_minutes=0.02), SimpleNamespace(is_main_process=True, num_processes=1))
+vote.poll()
+if sys.argv[1] == "done": vote.close()
 def hang(): time.sleep(3)
 hang()
 """

@@ -18,21 +18,21 @@ from tests.support.pairs import pairs
 
 
 @pytest.mark.parametrize(
-    ("family", "changes", "said"),
+    ("family", "changes", "message"),
     [
         ("reformer", {}, "If training, sequence length 12 has to be a multiple of "),
         ("yoso", {"use_expectation": False}, "'NoneType' object has no attribute 'fast_hash'"),
     ],
 )
 def test_a_model_that_fails_in_training_is_rejected_in_one_line(
-    family: str, changes: dict[str, Any], said: str, tmp_path: Path
+    family: str, changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    asked = Model(model_name_or_path=str(families.make(family, tmp_path, **changes)))
-    pretrained = loading.load_config(asked)
-    tokenizer = tokenizers.load(asked, pretrained)
-    model = loading.load(asked, pretrained, Task(SINGLE_LABEL, ("a", "b", "c")), tokenizer.pad_token_id)
+    settings = Model(model_name_or_path=str(families.make(family, tmp_path, **changes)))
+    pretrained = loading.load_config(settings)
+    tokenizer = tokenizers.load(settings, pretrained)
+    model = loading.load(settings, pretrained, Task(SINGLE_LABEL, ("a", "b", "c")), tokenizer.pad_token_id)
     with pytest.raises(Refused) as caught:
         unused_parameters.settle(model, tokenizer, pairs(SINGLE_LABEL, "distilbert"), Accelerator(cpu=True))
     name = type(model).__name__
-    assert str(caught.value).startswith(f"{name} cannot be trained on a row of the data ({said}")
+    assert str(caught.value).startswith(f"{name} cannot be trained on a row of the data ({message}")
     assert str(caught.value).endswith("): choose another model") and len(str(caught.value).splitlines()) == 1

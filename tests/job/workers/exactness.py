@@ -58,7 +58,7 @@ def loaded(config: Config) -> tuple[Any, Any]:
 
 def predict(out: Path, config: Config, sizes: list[int], accelerator: Accelerator) -> None:
     network, tokenizer = loaded(config)
-    wanted = metrics.load(["accuracy"], SINGLE_LABEL) if accelerator.is_main_process else {}
+    chosen = metrics.load(["accuracy"], SINGLE_LABEL) if accelerator.is_main_process else {}
     correct, form = {}, None
     for size in sizes:
         split = split_of(size, classes=3, seed=size)
@@ -66,7 +66,7 @@ def predict(out: Path, config: Config, sizes: list[int], accelerator: Accelerato
         assert form.packed == config.model.packing, str(form)
         predictions = prediction.predict(network, SINGLE_LABEL, BatchLoader(split, form, accelerator), 64)
         if accelerator.is_main_process:
-            correct[size] = metrics.scores(predictions, wanted)["correct"]
+            correct[size] = metrics.scores(predictions, chosen)["correct"]
             summary.write_predictions(predictions, TASK.names, out / f"{size}.parquet")
     if accelerator.is_main_process:
         (out / "correct.json").write_text(json.dumps(correct))
@@ -81,7 +81,7 @@ def gradients(out: Path, config: Config, examples: int, limits: list[int], accel
     wrapped, optimizer = accelerator.prepare(network, optim.optimizer(network, training))
     wrapped.train()
     device = accelerator.device
-    plain, weighted = (objective.objective(TASK, asked, split, device) for asked in (training, WEIGHTED))
+    plain, weighted = (objective.objective(TASK, settings, split, device) for settings in (training, WEIGHTED))
     state = TrainState(wrapped, optimizer, optim.schedule(optimizer, training, 1))
     for limit in limits:
         batch = BatchLoader(split, form, accelerator, overhead=limit).step(np.arange(examples), limit)
@@ -89,14 +89,14 @@ def gradients(out: Path, config: Config, examples: int, limits: list[int], accel
         variants = {"": (plain, examples), "weighted-": (weighted, weighted.divisor(np.arange(examples)))}
         # What is wrong: each process divides by the weights of its own rows, and DDP takes the mean.
         variants["per-process-"] = (weighted, weighted.divisor(own) * accelerator.num_processes)
-        for name, (wanted, divisor) in variants.items():
+        for name, (chosen, divisor) in variants.items():
             optimizer.zero_grad()
-            mine, _ = loop.gradients(state, batch.mine, divisor, accelerator, wanted.losses)
+            mine, _ = loop.gradients(state, batch.mine, divisor, accelerator, chosen.losses)
             total = accelerator.reduce(mine / divisor, "sum")
             if accelerator.is_main_process:
                 alone = accelerator.unwrap_model(wrapped)
-                found = {name: p.grad.clone() for name, p in alone.named_parameters() if p.grad is not None}
-                save_file({**found, "loss": total.reshape(1)}, out / f"{name}{limit}.safetensors")
+                gradients = {name: p.grad.clone() for name, p in alone.named_parameters() if p.grad is not None}
+                save_file({**gradients, "loss": total.reshape(1)}, out / f"{name}{limit}.safetensors")
     if accelerator.num_processes == 1:
         by_torch(out, accelerator.unwrap_model(wrapped), split, form)
 
@@ -109,8 +109,8 @@ def by_torch(out: Path, network: Any, split: Split, form: Form) -> None:
     weights = torch.tensor([WEIGHTS[name] for name in TASK.names])
     loss = F.cross_entropy(network(**inputs).logits, labels, weights, label_smoothing=SMOOTHING)
     loss.backward()
-    found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    save_file({**found, "loss": loss.detach().reshape(1)}, out / "by-torch.safetensors")
+    gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    save_file({**gradients, "loss": loss.detach().reshape(1)}, out / "by-torch.safetensors")
 
 
 def main(out: Path, folder: str, world: int, sizes: list[int], limits: list[int], examples: int) -> None:

@@ -91,10 +91,10 @@ NAMES = st.text(st.characters(exclude_characters="\0/\n\r", exclude_categories=[
 def test_any_path_is_mounted_unchanged(names: list[str], run: str) -> None:
     reads = tuple(Path("/data", name) for name in names)
     argv = docker.plan(replace(DEMO, reads=reads, run=HERE / run), LAPTOP, HERE).argv
-    found = mounts(argv)
-    assert found.pop(str(HERE / run)) == set()
-    assert found.pop("/home/me/.cache/huggingface") == set()
-    assert found == {str(path): {"readonly"} for path in reads}
+    mounted = mounts(argv)
+    assert mounted.pop(str(HERE / run)) == set()
+    assert mounted.pop("/home/me/.cache/huggingface") == set()
+    assert mounted == {str(path): {"readonly"} for path in reads}
 
 
 @given(NAMES)
@@ -256,10 +256,10 @@ def test_folders_that_docker_would_create_belong_to_the_user(stand_in: Path) -> 
 )
 def test_invalid_requests_are_rejected_in_one_line(words: list[str], line: str, stand_in: Path) -> None:
     done = started(stand_in, *words)
-    said = done.stderr.removeprefix("no GPU found: training on the CPU\n")
+    message = done.stderr.removeprefix("no GPU found: training on the CPU\n")
     assert done.returncode == 2 and done.stdout == ""
-    assert said.startswith("error: ") and said.count("\n") == 1
-    assert line in said
+    assert message.startswith("error: ") and message.count("\n") == 1
+    assert line in message
 
 
 def test_missing_docker_is_reported(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from launch.doctor import checks
 from launch.doctor.checks import CLUSTER, FAILED, GROUP, NAMES, OK, SHM, SKIPPED, Finding
 
 
-def states(found: list[Finding], expected: dict[str, int]) -> dict[str, str]:
-    return {line.check.name: line.state for line in checks.lines(CLUSTER, found, expected)}
+def states(findings: list[Finding], expected: dict[str, int]) -> dict[str, str]:
+    return {line.check.name: line.state for line in checks.lines(CLUSTER, findings, expected)}
 
 
 def test_a_check_is_ok_only_if_every_process_reported_ok() -> None:
@@ -21,9 +21,9 @@ def test_a_check_is_ok_only_if_every_process_reported_ok() -> None:
 
 
 def test_checks_after_a_failure_are_not_checked_but_other_failures_are_reported() -> None:
-    found = [Finding(check.name, OK, "well") for check in CLUSTER[:5]]
-    found += [Finding(NAMES.name, FAILED, "no n1", "set it", "n2"), Finding(SHM.name, FAILED, "full", "more", "n1")]
-    lines = {line.check.name: line for line in checks.lines(CLUSTER, found, {})}
+    findings = [Finding(check.name, OK, "well") for check in CLUSTER[:5]]
+    findings += [Finding(NAMES.name, FAILED, "no n1", "set it", "n2"), Finding(SHM.name, FAILED, "full", "more", "n1")]
+    lines = {line.check.name: line for line in checks.lines(CLUSTER, findings, {})}
     assert (lines[NAMES.name].state, lines[NAMES.name].detail, lines[NAMES.name].remedy) == (
         FAILED,
         "n2: no n1",

@@ -44,12 +44,12 @@ def test_small_shared_memory_and_a_full_disk_are_reported_with_a_remedy(tmp_path
     (tmp_path / "small").mkdir()
     mount = f"mount -t tmpfs -o size=64m none /dev/shm && mount -t tmpfs -o size=9m none {tmp_path}/small"
     done = doctor(tmp_path, "--json", mount=mount, TMPDIR=f"{tmp_path}/small").expect(2)
-    found = {line["check"]: line for line in json.loads(done.stdout)}
-    assert found["shm"]["detail"].endswith("/dev/shm has 67 MB free, NCCL needs 128 MB")
-    assert found["shm"]["remedy"].startswith("start the container with more shared memory (--shm-size 8g)")
-    assert found["disk"]["detail"].endswith(f"TMPDIR ({tmp_path}/small) has 9 MB free")
-    assert found["disk"]["remedy"] == "make room there, or set TMPDIR to another folder"
-    assert {name for name, line in found.items() if line["state"] == FAILED} == {"shm", "disk"}
+    findings = {line["check"]: line for line in json.loads(done.stdout)}
+    assert findings["shm"]["detail"].endswith("/dev/shm has 67 MB free, NCCL needs 128 MB")
+    assert findings["shm"]["remedy"].startswith("start the container with more shared memory (--shm-size 8g)")
+    assert findings["disk"]["detail"].endswith(f"TMPDIR ({tmp_path}/small) has 9 MB free")
+    assert findings["disk"]["remedy"] == "make room there, or set TMPDIR to another folder"
+    assert {name for name, line in findings.items() if line["state"] == FAILED} == {"shm", "disk"}
     assert done.stderr.splitlines()[-1].startswith("2 of 7 checks failed; logs are in ")
 
 
@@ -75,8 +75,8 @@ def test_a_process_that_hangs_does_not_block_the_doctor(tmp_path: Path) -> None:
     (tmp_path / "site" / "sitecustomize.py").write_text(stop, encoding="utf-8")
     env = environment(tmp_path / "home", PYTHONPATH=str(tmp_path / "site"))
     request = workstation.Request(gpus=0, processes=2, folder=tmp_path, seconds=5)
-    found = workstation.run(request, env)
-    lines = {line.check.name: line for line in checks.lines(checks.LOCAL, found, {"environment": 2, "disk": 2})}
+    findings = workstation.run(request, env)
+    lines = {line.check.name: line for line in checks.lines(checks.LOCAL, findings, {"environment": 2, "disk": 2})}
     assert lines["environment"].state == FAILED
     assert lines["environment"].detail in ("1 of 2 processes did not answer", "2 of 2 processes did not answer")
     assert {line.state for line in lines.values()} <= {OK, FAILED, SKIPPED}

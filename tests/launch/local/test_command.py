@@ -54,7 +54,7 @@ def test_the_working_directory_is_the_users() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "machine", "said"),
+    ("request_", "machine", "message"),
     [
         (replace(DEMO, gpus=5), GPU_BOX, "--gpus 5: only 4 are visible"),
         (replace(DEMO, gpus=1), LAPTOP, "--gpus 1: only 0 are visible"),
@@ -62,8 +62,8 @@ def test_the_working_directory_is_the_users() -> None:
         (replace(DEMO, tasks=2), GPU_BOX, "add --gpus 0"),
     ],
 )
-def test_requests_beyond_the_machine_are_rejected(request_: Request, machine: Machine, said: str) -> None:
-    with pytest.raises(Refused, match=said):
+def test_requests_beyond_the_machine_are_rejected(request_: Request, machine: Machine, message: str) -> None:
+    with pytest.raises(Refused, match=message):
         local.plan(request_, machine, Path("/"))
 
 

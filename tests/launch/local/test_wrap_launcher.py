@@ -68,23 +68,23 @@ def outcome(processes: int, todo: str, folder: Path) -> tuple[int, str]:
     [(1, 2), (2, 75), *(pytest.param(*case, marks=long) for case in [(1, 0), (1, 3), (1, 75), (2, 0), (2, 2), (2, 3)])],
 )
 def test_the_jobs_exit_code_and_one_line_error_are_passed_on(processes: int, code: int, tmp_path: Path) -> None:
-    said = f"error: the reason of {code}\n" if code else ""
-    assert outcome(processes, str(code), tmp_path) == (code, said)
+    stderr = f"error: the reason of {code}\n" if code else ""
+    assert outcome(processes, str(code), tmp_path) == (code, stderr)
 
 
 @pytest.mark.parametrize("processes", [pytest.param(1, marks=long), 2])
 def test_a_crash_shows_the_jobs_traceback_and_no_other(processes: int, tmp_path: Path) -> None:
-    code, said = outcome(processes, "1", tmp_path)
+    code, stderr = outcome(processes, "1", tmp_path)
     assert code == 1
-    assert said.count("RuntimeError: a fault of the program") == said.count("Traceback") in range(1, processes + 1)
-    assert "accelerate" not in said
-    assert "torch" not in said
+    assert stderr.count("RuntimeError: a fault of the program") == stderr.count("Traceback") in range(1, processes + 1)
+    assert "accelerate" not in stderr
+    assert "torch" not in stderr
 
 
 @pytest.mark.parametrize("processes", [pytest.param(1, marks=long), 2])
 def test_a_rank_that_was_killed_is_named(processes: int, tmp_path: Path) -> None:
-    said = f"error: rank {processes - 1} was killed by SIGKILL: the machine may be out of memory\n"
-    assert outcome(processes, "killed", tmp_path) == (137, said)
+    stderr = f"error: rank {processes - 1} was killed by SIGKILL: the machine may be out of memory\n"
+    assert outcome(processes, "killed", tmp_path) == (137, stderr)
 
 
 @pytest.mark.parametrize(

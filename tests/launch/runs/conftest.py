@@ -18,8 +18,8 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
     folder = tmp_path / "bin"
     folder.mkdir()
     for tool in ("bash", "sleep", "cat", "touch"):
-        found = next(p for p in os.environ["PATH"].split(":") if Path(p, tool).exists())
-        (folder / tool).symlink_to(Path(found, tool))
+        source = next(p for p in os.environ["PATH"].split(":") if Path(p, tool).exists())
+        (folder / tool).symlink_to(Path(source, tool))
     monkeypatch.setenv("PATH", str(folder))
     return StandIns(folder)
 

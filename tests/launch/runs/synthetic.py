@@ -43,7 +43,7 @@ def run(
         (path / "config.yaml").write_text(config.to_yaml(made), encoding="utf-8")
         write(path / "manifest.json", {"started": moment(submitted), "restarts": 0, "seed": made.training.seed})
         train = {"step": 10, "epoch": 0.1, "split": "train", "loss": 1.0, "examples_per_second": 16.0}
-        lines = [train, *({"step": 10, "epoch": 0.1, "split": "eval", "best": True, **found} for found in scores)]
+        lines = [train, *({"step": 10, "epoch": 0.1, "split": "eval", "best": True, **score} for score in scores)]
         (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
 

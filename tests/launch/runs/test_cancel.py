@@ -64,8 +64,8 @@ def test_a_running_job_saves_and_its_checkpoint_is_reported(
     queue(stand_ins, RUNS.format(id=7), after="", on="--signal=TERM")
     run = synthetic.run(runs / "a", job="7", step=30)
     (run / "checkpoints" / "step-00000030").mkdir(parents=True)
-    said = ran(capfd, "7")
-    assert "a: CANCELLED, step-00000030 is kept" in said
+    output = ran(capfd, "7")
+    assert "a: CANCELLED, step-00000030 is kept" in output
     assert stand_ins.calls("scancel") == ["--signal=TERM 7"]
     assert (state(run), json.loads((run / "status.json").read_text())["step"]) == ("CANCELLED", 30)
 
@@ -137,8 +137,8 @@ def test_without_an_answer_of_slurm_no_signal_is_sent(
     queue(stand_ins, after="")
     stand_ins.add("squeue", "echo 'no controller' >&2; exit 1")
     run = synthetic.run(runs / "a", "QUEUED", job="7")
-    said = "error: squeue says 'no controller': nothing was cancelled, try again\n"
-    assert ran(capfd, "a", code=2) == said
+    output = "error: squeue says 'no controller': nothing was cancelled, try again\n"
+    assert ran(capfd, "a", code=2) == output
     assert (stand_ins.calls("scancel"), state(run)) == ([], "QUEUED")
 
 
@@ -151,8 +151,8 @@ def test_a_failed_cancellation_does_not_stop_the_others(
     )
     for number in (7, 8):
         synthetic.run(runs / f"run{number}", "QUEUED", job=str(number))
-    said = ran(capfd, "run7", "run8", code=1)
-    assert "run7: not cancelled: scancel says 'Access denied' (job 7)\n" in said
+    output = ran(capfd, "run7", "run8", code=1)
+    assert "run7: not cancelled: scancel says 'Access denied' (job 7)\n" in output
     assert [state(runs / f"run{n}") for n in (7, 8)] == ["QUEUED", "CANCELLED"]
 
 
@@ -238,7 +238,7 @@ def test_a_docker_run_is_cancelled_by_its_container(
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         ("", "name the runs to cancel, or use --queued for all queued ones"),
         ("a --queued", "--queued cancels all queued runs"),
@@ -248,11 +248,11 @@ def test_a_docker_run_is_cancelled_by_its_container(
     ],
 )
 def test_invalid_requests_are_rejected(
-    argv: str, said: str, runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+    argv: str, message: str, runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     synthetic.run(runs / "a", "DONE", job="7")
     synthetic.run(runs / "b")
-    assert ran(capfd, *argv.split(), code=2).startswith(f"error: {said}")
+    assert ran(capfd, *argv.split(), code=2).startswith(f"error: {message}")
 
 
 def test_ended_runs_are_unchanged(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:

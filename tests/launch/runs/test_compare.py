@@ -50,18 +50,18 @@ SKLEARN = {
 def test_the_scores_equal_scikit_learns(name: str, drawn: Any) -> None:
     labels, a, b = drawn
     one, other = Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b))
-    found = paired.difference(one, other, resampling.ONE_LABEL[name])
-    assert (found.a, found.b) == pytest.approx((SKLEARN[name](labels, a), SKLEARN[name](labels, b)), abs=1e-12)
-    assert found.low < found.b - found.a < found.high
+    actual = paired.difference(one, other, resampling.ONE_LABEL[name])
+    assert (actual.a, actual.b) == pytest.approx((SKLEARN[name](labels, a), SKLEARN[name](labels, b)), abs=1e-12)
+    assert actual.low < actual.b - actual.a < actual.high
 
 
 def test_the_interval_equals_that_of_resampled_rows(drawn: Any) -> None:
     labels, a, b = drawn
-    found = paired.difference(Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b)), "accuracy")
+    actual = paired.difference(Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b)), "accuracy")
     rows = np.random.default_rng(1).integers(0, ROWS, (4000, ROWS))
     plain = (b == labels)[rows].mean(axis=1) - (a == labels)[rows].mean(axis=1)
     low, high = np.quantile(plain, [0.025, 0.975])
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+    assert (actual.low, actual.high) == pytest.approx((low, high), abs=0.05 * (high - low))
 
 
 def test_pairing_narrows_the_interval(drawn: Any) -> None:
@@ -70,11 +70,11 @@ def test_pairing_narrows_the_interval(drawn: Any) -> None:
     nearly = a.copy()
     nearly[:3] = labels[:3]
     one, other = Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(nearly))
-    found = paired.difference(one, other, "accuracy")
+    actual = paired.difference(one, other, "accuracy")
     rng = np.random.default_rng(1)
     rows = rng.integers(0, ROWS, (2, 400, ROWS))
     twin = (nearly == labels)[rows[0]].mean(axis=1) - (a == labels)[rows[1]].mean(axis=1)
-    assert found.high - found.low < 0.3 * np.ptp(np.quantile(twin, [0.025, 0.975]))
+    assert actual.high - actual.low < 0.3 * np.ptp(np.quantile(twin, [0.025, 0.975]))
 
 
 def test_multi_label_and_regression() -> None:
@@ -83,9 +83,9 @@ def test_multi_label_and_regression() -> None:
     labels[:, 2] = a[:, 2] = False
     of = Answers(labels, a)
     for name, average in (("f1_micro", "micro"), ("f1_macro", "macro")):
-        found = paired.difference(of, of, resampling.SEVERAL_LABELS[name])
-        assert found.a == pytest.approx(metrics.f1_score(labels, a, average=average, zero_division=0))
-        assert (found.low, found.high) == (0, 0)
+        actual = paired.difference(of, of, resampling.SEVERAL_LABELS[name])
+        assert actual.a == pytest.approx(metrics.f1_score(labels, a, average=average, zero_division=0))
+        assert (actual.low, actual.high) == (0, 0)
     assert paired.difference(of, of, "accuracy").a == pytest.approx(metrics.accuracy_score(labels, a))
     x, y = rng.normal(size=(2, ROWS)) + 100
     numbers = Answers(x, x + y)
@@ -97,10 +97,10 @@ def test_multi_label_and_regression() -> None:
 
 def test_mcnemars_test_is_exact(drawn: Any) -> None:
     labels, a, b = drawn
-    found = paired.mcnemar(Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b)))
+    actual = paired.mcnemar(Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b)))
     only_a, only_b = ((a == labels) & (b != labels)).sum(), ((b == labels) & (a != labels)).sum()
-    assert (found.only_a, found.only_b) == (only_a, only_b)
-    assert found.p == binomtest(only_a, only_a + only_b).pvalue
+    assert (actual.only_a, actual.only_b) == (only_a, only_b)
+    assert actual.p == binomtest(only_a, only_a + only_b).pvalue
     same = Answers(one_hot(labels), one_hot(a))
     assert paired.mcnemar(same, same).p == 1.0
 
@@ -155,12 +155,12 @@ def test_two_runs_and_the_rows_that_changed_with_their_text(
 
 
 def test_json_has_every_row(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(printed(capfd, "A", "B", "--by", "f1", "--json"))
-    assert found["metric"] == "f1"
-    assert found["difference"] == pytest.approx(
+    actual = json.loads(printed(capfd, "A", "B", "--by", "f1", "--json"))
+    assert actual["metric"] == "f1"
+    assert actual["difference"] == pytest.approx(
         metrics.f1_score([1, 0, 1, 0], [0, 0, 1, 1]) - metrics.f1_score([1, 0, 1, 0], [1, 0, 1, 1])
     )
-    assert found["changed"] == [{"row": 0, "label": "yes", "a": "yes", "b": "no", "text": "the a film"}]
+    assert actual["changed"] == [{"row": 0, "label": "yes", "a": "yes", "b": "no", "text": "the a film"}]
 
 
 def test_f1_uses_the_positive_label(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
@@ -171,8 +171,8 @@ def test_f1_uses_the_positive_label(pair: tuple[Path, Path], capfd: pytest.Captu
     label(pair[0], "no")
     assert "--by f1: the runs have different positive labels" in printed(capfd, "A", "B", "--by", "f1", code=2)
     label(pair[1], "no")
-    found = json.loads(printed(capfd, "A", "B", "--by", "f1", "--json"))
-    assert found["value_b"] == metrics.f1_score([1, 0, 1, 0], [0, 0, 1, 1], pos_label=0)
+    actual = json.loads(printed(capfd, "A", "B", "--by", "f1", "--json"))
+    assert actual["value_b"] == metrics.f1_score([1, 0, 1, 0], [0, 0, 1, 1], pos_label=0)
 
 
 def test_rows_that_got_worse_come_first(pair: tuple[Path, Path]) -> None:
@@ -213,17 +213,19 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_incomparable_runs_are_rejected(case: str, pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
-    damage, said = REFUSED[case]
+    damage, message = REFUSED[case]
     damage(pair[1])
-    assert said in printed(capfd, "A", "B", code=2)
+    assert message in printed(capfd, "A", "B", code=2)
 
 
 def test_an_unknown_metric_and_a_missing_environment_are_rejected(
     pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = printed(capfd, "A", "B", "--by", "rmse", code=2)
-    assert said == ("error: --by rmse is not available for these runs: choose one of accuracy, f1_macro, f1_weighted, "
-                    "matthews_correlation, f1\n")  # fmt: skip
+    output = printed(capfd, "A", "B", "--by", "rmse", code=2)
+    assert output == (
+        "error: --by rmse is not available for these runs: choose one of accuracy, f1_macro, f1_weighted, "
+        "matthews_correlation, f1\n"
+    )
     monkeypatch.setattr(compare, "NEEDED", ("numpy", "no_such_package"))
     assert "compare needs no_such_package: run it in the training environment" in printed(capfd, "A", "B", code=2)
 

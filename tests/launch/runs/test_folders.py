@@ -23,14 +23,14 @@ RUBBISH = {
 def test_a_run_folder_is_read_as_written_by_the_job(runs: Path) -> None:
     score = {"loss": 0.4, "accuracy": 0.9, "correct": 90, "f1_macro": 0.8}
     path = synthetic.run(runs / "a", job="7", step=30, steps=100, settings={"train_batch_size": 32}, scores=[score])
-    found = folders.read(path)
-    assert (found.name, found.state, found.step, found.steps) == ("a", "RUNNING", 30, 100)
-    assert found.job is not None
-    assert (found.job.id, found.job.launcher, found.job.flags) == ("7", "slurm", ("--gpus", "2"))
-    assert found.score == folders.Score("accuracy", 0.9)
-    assert found.seconds_per_step == 2.0, "32 examples a step at 16 a second"
-    assert found.heartbeat == synthetic.NOW - 1
-    assert found.started == synthetic.NOW - 600
+    actual = folders.read(path)
+    assert (actual.name, actual.state, actual.step, actual.steps) == ("a", "RUNNING", 30, 100)
+    assert actual.job is not None
+    assert (actual.job.id, actual.job.launcher, actual.job.flags) == ("7", "slurm", ("--gpus", "2"))
+    assert actual.score == folders.Score("accuracy", 0.9)
+    assert actual.seconds_per_step == 2.0, "32 examples a step at 16 a second"
+    assert actual.heartbeat == synthetic.NOW - 1
+    assert actual.started == synthetic.NOW - 600
 
 
 def test_the_score_so_far_is_the_best_evaluation_of_the_deciding_metric(runs: Path) -> None:
@@ -45,10 +45,10 @@ def test_the_score_so_far_is_the_best_evaluation_of_the_deciding_metric(runs: Pa
 def test_a_damaged_file_hides_only_its_own_content(name: str, rubbish: str, runs: Path) -> None:
     path = synthetic.finished(runs / "a", {"accuracy": 0.9}, job="7", step=30)
     (path / name).write_bytes(RUBBISH[rubbish])
-    found = folders.read(path)
-    assert found.state == "DONE", "results.json says so where status.json does not"
-    assert found.step == (30 if name != "status.json" else 0)
-    assert found.job is not None and found.job.id == "7"
+    actual = folders.read(path)
+    assert actual.state == "DONE", "results.json says so where status.json does not"
+    assert actual.step == (30 if name != "status.json" else 0)
+    assert actual.job is not None and actual.job.id == "7"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -65,9 +65,9 @@ def test_long_metrics_are_read_from_the_end(runs: Path) -> None:
     last = '{"step": 99, "split": "eval", "loss": 0.1, "accuracy": 0.75, "best": true}\n'
     with (path / "metrics.jsonl").open("a") as file:
         file.write(line * 40_000 + last + line[:20])
-    found = folders.read(path)
-    assert found.score == folders.Score("accuracy", 0.75)
-    assert found.seconds_per_step == 4.0
+    actual = folders.read(path)
+    assert actual.score == folders.Score("accuracy", 0.75)
+    assert actual.seconds_per_step == 4.0
 
 
 def test_runs_are_the_folders_that_hold_a_status_a_manifest_or_jobs(runs: Path) -> None:
@@ -109,9 +109,9 @@ def test_the_newest_submission_of_a_run_counts(runs: Path) -> None:
     synthetic.write(path / "jobs" / "9" / "job.json", {"id": "9", "launcher": "slurm"})
     (path / "jobs" / "submitted-20261126").mkdir()
     os.utime(path / "jobs" / "10" / "job.json", (1, 1))
-    found = folders.newest_job(path)
-    assert found is not None and found.id == "9"
+    actual = folders.newest_job(path)
+    assert actual is not None and actual.id == "9"
     for job in ("9", "10"):
         (path / "jobs" / job / "job.json").unlink()
-    found = folders.newest_job(path)
-    assert found is not None and found.id == "10", "without records Slurm's ids say which is newer"
+    actual = folders.newest_job(path)
+    assert actual is not None and actual.id == "10", "without records Slurm's ids say which is newer"

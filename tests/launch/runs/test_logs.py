@@ -28,8 +28,8 @@ def test_logs_of_all_ranks_or_of_one(runs: Path, capfd: pytest.CaptureFixture[st
     assert printed(capfd, "a", "--rank", "2")[0] == ["started 2", "step 2", "bar 2", "no end"]
     objects = [json.loads(line) for line in printed(capfd, "a", "--json")[0]]
     assert objects[4] == {"rank": 2, "file": "7_2_log.out", "line": "started 2"}
-    said = printed(capfd, "a", "--rank", "11", code=2)[1]
-    assert said == "error: no log of rank 11: a has ranks 0 to 10\n"
+    message = printed(capfd, "a", "--rank", "11", code=2)[1]
+    assert message == "error: no log of rank 11: a has ranks 0 to 10\n"
 
 
 def test_ranks_are_merged_by_the_times_of_their_lines(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:

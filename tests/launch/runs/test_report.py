@@ -47,8 +47,8 @@ def test_a_queued_run_and_damaged_predictions_are_rejected_in_one_line(
     folder = reports.finished(tmp_path / "damaged", Made(rows=20))
     folder.predictions.write_bytes(b"PAR1 and then nothing")
     assert cli.main(["report", str(folder.path)]) == 2
-    said = capfd.readouterr().err
-    assert said.startswith(f"error: {folder.predictions} cannot be read: ") and said.count("\n") == 1
+    message = capfd.readouterr().err
+    assert message.startswith(f"error: {folder.predictions} cannot be read: ") and message.count("\n") == 1
 
 
 def test_missing_files_are_named(

@@ -104,7 +104,7 @@ def test_a_run_is_rerun_by_the_launcher_that_started_it(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("rerun done", "done is DONE: change a setting after `--`, or start over with -- --overwrite_output_dir"),
         ("rerun waits", "waits is QUEUED (job 8): `cancel waits` first"),
@@ -119,7 +119,7 @@ def test_a_run_is_rerun_by_the_launcher_that_started_it(
 )
 def test_invalid_requests_are_rejected(
     line: str,
-    said: str,
+    message: str,
     runs: Path,
     stand_ins: StandIns,
     launched: list[list[str]],
@@ -131,7 +131,7 @@ def test_invalid_requests_are_rejected(
     synthetic.run(runs / "bare")
     (runs / "lost" / "jobs" / "9").mkdir(parents=True)
     assert cli.main(line.split()) == 2
-    assert capfd.readouterr().err.startswith(f"error: {said}")
+    assert capfd.readouterr().err.startswith(f"error: {message}")
     assert launched == []
 
 

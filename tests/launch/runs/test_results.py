@@ -60,10 +60,10 @@ def test_csv_and_json_have_full_precision(runs: Path, capfd: pytest.CaptureFixtu
     assert float(rows[1]["accuracy"]) == statistics.fmean([0.80, 0.84, 0.82])
     assert float(rows[1]["std"]) == statistics.stdev([0.80, 0.84, 0.82])
     assert (rows[1]["seeds"], rows[1]["learning_rate"], rows[0]["std"]) == ("1 2 10", "1e-05", "")
-    found: list[dict[str, Any]] = json.loads(printed(capfd, "--json")[0])
-    assert found[1]["mean"] == float(rows[1]["accuracy"])
-    assert {run["run"]: run["scores"]["correct"] for run in found[1]["runs"]} == {"a1": 80, "a2": 80, "a10": 80}
-    assert found[1]["settings"]["learning_rate"] == 1e-5 and "seed" not in found[1]["settings"]
+    actual: list[dict[str, Any]] = json.loads(printed(capfd, "--json")[0])
+    assert actual[1]["mean"] == float(rows[1]["accuracy"])
+    assert {run["run"]: run["scores"]["correct"] for run in actual[1]["runs"]} == {"a1": 80, "a2": 80, "a10": 80}
+    assert actual[1]["settings"]["learning_rate"] == 1e-5 and "seed" not in actual[1]["settings"]
 
 
 def test_duplicate_seeds_and_other_data_are_distinguished(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +91,7 @@ def test_a_run_without_the_metric_is_named_and_left_out(runs: Path, capfd: pytes
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         ("--by f1", "--by f1 is not among the scores: choose one of loss, accuracy, rmse"),
         ("", "the runs have different deciding metrics (accuracy, rmse): choose one with --by"),
@@ -100,12 +100,12 @@ def test_a_run_without_the_metric_is_named_and_left_out(runs: Path, capfd: pytes
         ("--csv --json", "--json: not allowed with argument --csv"),
     ],
 )
-def test_invalid_requests_are_rejected(argv: str, said: str, runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_invalid_requests_are_rejected(argv: str, message: str, runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     synthetic.finished(runs / "a", {"accuracy": 0.8})
     synthetic.finished(runs / "b", {"rmse": 0.8})
     Path("empty").mkdir()
     err = printed(capfd, *argv.split(), code=2)[1]
-    assert err.startswith("error: ") and said.removeprefix("--json: ") in err
+    assert err.startswith("error: ") and message.removeprefix("--json: ") in err
 
 
 def test_make_passes_folder_and_metric() -> None:

@@ -50,17 +50,17 @@ def test_an_empty_answer_is_valid_and_garbage_is_not() -> None:
 
 def test_sacct_output_is_parsed() -> None:
     printed = f"{slurm.SACCT_HEADER}\n7|CANCELLED by 1000|0:15|n1\n8|FAILED|137:0|n[1-2]\n9||0:0|\n"
-    found = slurm.parse_sacct(0, printed, "").jobs
-    assert (found["7"].state, found["8"].state, found["8"].exit_code) == ("CANCELLED", "FAILED", "137:0")
-    assert "9" not in found
+    jobs = slurm.parse_sacct(0, printed, "").jobs
+    assert (jobs["7"].state, jobs["8"].state, jobs["8"].exit_code) == ("CANCELLED", "FAILED", "137:0")
+    assert "9" not in jobs
     disabled = "Slurm accounting storage is disabled\n"
     assert slurm.parse_sacct(1, "", disabled) == Answer(problem="sacct says 'Slurm accounting storage is disabled'")
 
 
 def test_one_squeue_call_for_all_jobs(stand_ins: StandIns) -> None:
     stand_ins.squeue(ROW, "8|PENDING|0:00|1:00:00||Priority")
-    found = slurm.squeue(["7", "8", "9"], "one")
-    assert set(found.jobs) == {"7", "8"} and not found.problem
+    answer = slurm.squeue(["7", "8", "9"], "one")
+    assert set(answer.jobs) == {"7", "8"} and not answer.problem
     assert stand_ins.calls("squeue") == [
         "--array --states=all --format=%i|%T|%M|%L|%N|%r --jobs=7,8,9 --clusters=one",
     ]

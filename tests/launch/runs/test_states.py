@@ -76,10 +76,10 @@ CASES: dict[str, tuple[dict[str, Any], Answer, str, str]] = {
 def test_the_state_of_a_slurm_job(case: str, runs: Path) -> None:
     values, answer, state, note = CASES[case]
     run = folders.read(synthetic.run(runs / "a", job="7", **values))
-    found = states.view(run, answer, NOW)
-    assert found.state == state
-    assert found.note.startswith(note)
-    assert bool(found.note) == bool(note)
+    actual = states.view(run, answer, NOW)
+    assert actual.state == state
+    assert actual.note.startswith(note)
+    assert bool(actual.note) == bool(note)
 
 
 def test_a_finished_run_submitted_again_is_done(runs: Path) -> None:
@@ -133,9 +133,9 @@ def test_the_first_error_is_the_cause_not_a_consequence(runs: Path) -> None:
         path, "7", 1, "step 3\nTraceback (most recent call last):\n  x\ntorch.OutOfMemoryError: CUDA out of\n"
     )
     synthetic.log(path, "7", 10, "RuntimeError: Connection closed by peer [127.0.0.1]\n")
-    found = failures.first_error(folders.read(path))
-    assert found is not None
-    assert (found.rank, found.line) == (1, "torch.OutOfMemoryError: CUDA out of")
+    actual = failures.first_error(folders.read(path))
+    assert actual is not None
+    assert (actual.rank, actual.line) == (1, "torch.OutOfMemoryError: CUDA out of")
 
 
 def test_the_first_error_is_the_earliest_of_all_ranks(runs: Path) -> None:
@@ -147,6 +147,6 @@ def test_the_first_error_is_the_earliest_of_all_ranks(runs: Path) -> None:
     synthetic.log(path, "7", 0, late)
     early = f"{at}3 ERROR rank 1 Traceback (most recent call last):\n{at}3 ERROR rank 1 KeyError: 'early'\n"
     synthetic.log(path, "7", 1, early)
-    found = failures.first_error(folders.read(path))
-    assert found is not None
-    assert (found.rank, found.line) == (1, "KeyError: 'early'")
+    actual = failures.first_error(folders.read(path))
+    assert actual is not None
+    assert (actual.rank, actual.line) == (1, "KeyError: 'early'")

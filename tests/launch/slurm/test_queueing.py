@@ -42,7 +42,7 @@ def test_only_a_valid_sbatch_output_is_accepted(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "run", "found"),
+    ("owner", "run", "expected"),
     [
         ("slurm:12_3", "3", "12_3"),
         ("slurm:12", "run", None),
@@ -51,10 +51,10 @@ def test_only_a_valid_sbatch_output_is_accepted(text: str) -> None:
         ("muster:b", "run", "7"),
     ],
 )
-def test_the_job_of_a_run_folder_is_found_by_its_id_or_its_comment(owner: str, run: str, found: str | None) -> None:
+def test_the_job_of_a_run_folder_is_found_by_its_id_or_its_comment(owner: str, run: str, expected: str | None) -> None:
     elements = [client.Job(f"12_{index}", "PENDING", "None", "muster:a") for index in (3, 4)]
     known = client.of_owner(owner, run, [*elements, client.Job("7", "RUNNING", "None", "mine muster:b")])
-    assert (known.id if known else None) == found
+    assert (known.id if known else None) == expected
 
 
 FLAGS = {
@@ -119,20 +119,20 @@ def test_no_wckey_is_sent_by_default_and_it_may_be_set_or_emptied() -> None:
 
 
 def test_offline_missing_cache_entries_are_rejected(tmp_path: Path) -> None:
-    asked = config.from_dict({"model_name_or_path": "org/model", "dataset_name": "org/data"})
+    settings = config.from_dict({"model_name_or_path": "org/model", "dataset_name": "org/data"})
     environ = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     with pytest.raises(Refused, match="--model_name_or_path org/model is not in the cache"):
-        offline.check(asked, environ)
+        offline.check(settings, environ)
     for kind, name in (("models", "model"), ("datasets", "data")):
         folder = tmp_path / "hub" / f"{kind}--org--{name}" / "snapshots" / "abc"
         if kind == "datasets":
             with pytest.raises(Refused, match="--dataset_name org/data is not in the cache"):
-                offline.check(asked, environ)
+                offline.check(settings, environ)
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}", encoding="ascii")
-    offline.check(asked, environ)
+    offline.check(settings, environ)
     offline.check(config.from_dict({"dataset_name": "docstrings"}), environ)
-    offline.check(asked, {"HF_HOME": "/nowhere"})
+    offline.check(settings, {"HF_HOME": "/nowhere"})
 
 
 def test_local_folders_are_distinguished_from_shared_ones(tmp_path: Path) -> None:
@@ -163,10 +163,10 @@ def test_links_are_followed_and_patterns_expanded(tmp_path: Path) -> None:
     (tmp_path / "step.csv").symlink_to(tmp_path / "disk" / "real.csv")
     (tmp_path / "eval.csv").symlink_to("step.csv")
     values = {"model_name_or_path": str(snapshot), "train_file": "data/*/part.csv", "validation_file": "eval.csv"}
-    asked = config.from_dict(values)
+    settings = config.from_dict(values)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(tmp_path)
-        seen = set(reads.with_links(reads.of_job((), asked, tmp_path)))
+        seen = set(reads.with_links(reads.of_job((), settings, tmp_path)))
     assert seen == {
         *(snapshot, snapshot / "model.safetensors", blobs / "123"),
         *(tmp_path / "data" / name / "part.csv" for name in "ab"),
@@ -218,8 +218,10 @@ def test_an_unreadable_sbatch_output_is_shown_and_all_files_are_kept(
 ) -> None:
     here = site("echo Hello")
     assert cli.main(["submit", "demo", "--gpus=1", "--", "--output_dir", "run"]) == 1
-    said = capfd.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: whether Slurm took the job is not known: sbatch's answer cannot be read ('Hello')")
+    message = capfd.readouterr().err.splitlines()[-1]
+    assert message.startswith(
+        "error: whether Slurm took the job is not known: sbatch's answer cannot be read ('Hello')"
+    )
     assert json.loads((here / "run" / "status.json").read_text("utf-8"))["state"] == "QUEUED"
 
 

@@ -44,8 +44,8 @@ def after_srun(
     environ = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", **variables}
     done = subprocess.run(["bash"], input="\n".join(lines), env=environ, capture_output=True, text=True, timeout=60)
     assert not (folder / "marker").exists()
-    asked = (folder / "asked").read_text("ascii").splitlines() if (folder / "asked").exists() else []
-    return done.returncode, done.stderr, "requeue 7" in asked
+    calls = (folder / "asked").read_text("ascii").splitlines() if (folder / "asked").exists() else []
+    return done.returncode, done.stderr, "requeue 7" in calls
 
 
 @pytest.mark.parametrize("rc", [0, 1, 2, 137, 143])
@@ -63,18 +63,18 @@ def test_without_a_marker_the_exit_code_is_that_of_srun(rc: int, tmp_path: Path)
     ],
 )
 def test_a_job_stopped_by_slurm_is_requeued(stopped_by: str, job: str, tmp_path: Path) -> None:
-    code, said, requeued = after_srun(tmp_path, rc=143, stopped_by=stopped_by, job=job)
+    code, output, requeued = after_srun(tmp_path, rc=143, stopped_by=stopped_by, job=job)
     assert (code, requeued) == (0, True)
-    assert f"stopped by {stopped_by}: requeued" in said
+    assert f"stopped by {stopped_by}: requeued" in output
 
 
 @pytest.mark.parametrize(
     ("stopped_by", "job"), [("SIGTERM", RUNNING), ("SIGTERM", CANCELLED), ("SIGUSR2", CANCELLED), ("SIGINT", CANCELLED)]
 )
 def test_a_job_not_stopped_by_slurm_is_not_requeued(stopped_by: str, job: str, tmp_path: Path) -> None:
-    code, said, requeued = after_srun(tmp_path, rc=0, stopped_by=stopped_by, job=job)
+    code, output, requeued = after_srun(tmp_path, rc=0, stopped_by=stopped_by, job=job)
     assert (code, requeued) == (75, False)
-    assert f"stopped by {stopped_by}, not by Slurm" in said
+    assert f"stopped by {stopped_by}, not by Slurm" in output
 
 
 def test_requeueing_is_retried_while_the_controller_restarts(tmp_path: Path) -> None:
@@ -83,10 +83,10 @@ def test_requeueing_is_retried_while_the_controller_restarts(tmp_path: Path) -> 
 
 
 def test_an_unreachable_controller_is_reported(tmp_path: Path) -> None:
-    code, said, _ = after_srun(tmp_path, rc=0, stopped_by="SIGUSR2", job=RUNNING, failures=99)
+    code, output, _ = after_srun(tmp_path, rc=0, stopped_by="SIGUSR2", job=RUNNING, failures=99)
     assert code == 75
-    assert "Slurm does not answer" in said
-    assert "--output_dir" in said
+    assert "Slurm does not answer" in output
+    assert "--output_dir" in output
 
 
 def test_an_element_of_an_array_requeues_itself_alone(tmp_path: Path) -> None:

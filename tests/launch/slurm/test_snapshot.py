@@ -38,12 +38,12 @@ def git(root: Path, *words: str) -> str:
 
 
 def test_a_snapshot_has_the_tracked_files_with_their_edits(checkout: Path, tmp_path: Path) -> None:
-    found, code = snapshot.look(checkout), tmp_path / "now" / "code"
-    snapshot.take(found, code)
+    state, code = snapshot.look(checkout), tmp_path / "now" / "code"
+    snapshot.take(state, code)
     copied = {str(path.relative_to(code)) for path in code.rglob("*") if path.is_file()}
     assert copied == {"pkg/a.py", "pkg/b.py", f"pkg/{ODD}", SNAPSHOT_STATE}
     assert (code / "pkg" / "a.py").read_text(encoding="utf-8") == "edited\n"
-    assert found.untracked == ("pkg/new.py",)
+    assert state.untracked == ("pkg/new.py",)
 
 
 def test_the_commit_and_the_edits_are_recorded_without_secrets(checkout: Path, tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_a_repository_from_the_environment_or_around_a_copy_is_ignored(
     copy = other / "copy"
     (copy / "job").mkdir(parents=True)
     (copy / "job" / "train.py").write_text("", encoding="ascii")
-    found = snapshot.look(copy)
-    assert (found.commit, found.files) == (None, ("job/train.py",))
+    state = snapshot.look(copy)
+    assert (state.commit, state.files) == (None, ("job/train.py",))
 
 
 def test_gits_error_about_another_users_checkout_is_shown_in_full(

@@ -141,8 +141,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_invalid_requests_are_rejected(case: str) -> None:
-    request, at, said = REFUSED[case]
-    with pytest.raises(Refused, match=said):
+    request, at, message = REFUSED[case]
+    with pytest.raises(Refused, match=message):
         plan(request, at)
 
 
@@ -172,9 +172,9 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def refusal(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
     assert cli.main(argv) == 2
-    said = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("warning: ")]
-    assert len(said) == 1
-    return said[0].removeprefix("error: ")
+    lines = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == 1
+    return lines[0].removeprefix("error: ")
 
 
 def test_the_dry_run_needs_no_slurm(no_slurm: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -343,8 +343,8 @@ def test_the_submitted_script_equals_that_of_the_dry_run(submitted: Path, capfd:
     assert cli.main([*own, "--dry_run", *job]) == 0
     printed = capfd.readouterr().out
     assert cli.main([*own, *job]) == 0
-    asked, queued = ((submitted / name).read_text(encoding="utf-8") for name in ("asked", "queued"))
-    assert asked == queued + "\n"
+    tested, queued = ((submitted / name).read_text(encoding="utf-8") for name in ("asked", "queued"))
+    assert tested == queued + "\n"
     stamps = re.compile(r"submitted-\d+-\d+|muster:\w+")
     assert stamps.sub("", queued) in stamps.sub("", printed)
     assert (run / "jobs" / "7" / "7_submission.sh").read_text(encoding="utf-8") == queued

@@ -45,10 +45,10 @@ def test_progress_resets_the_count_of_restarts() -> None:
 @given(st.lists(st.integers(0, 5), max_size=40))
 def test_a_job_is_never_restarted_more_than_three_times_without_progress(steps: list[int]) -> None:
     done = steps[: restarts(steps)]
-    best, vain = -1, 0
+    best, idle = -1, 0
     for step in done:
-        best, vain = (step, 0) if step > best else (best, vain + 1)
-        assert vain < 3
+        best, idle = (step, 0) if step > best else (best, idle + 1)
+        assert idle < 3
 
 
 def test_restarts_by_slurm_count_too() -> None:

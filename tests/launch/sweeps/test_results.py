@@ -38,15 +38,15 @@ def six(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def rows(folder: Path) -> list[results.Row]:
-    found = [run for path in sorted(folder.iterdir()) if path.is_dir() and (run := results.read(path))]
-    return results.grouped(found, "accuracy")
+    runs = [run for path in sorted(folder.iterdir()) if path.is_dir() and (run := results.read(path))]
+    return results.grouped(runs, "accuracy")
 
 
 def test_the_setting_with_more_influence_has_the_larger_importance(six: Path) -> None:
-    found = importances(rows(six))
-    assert list(found) == ["learning_rate", "label_column_name"]
-    assert found["learning_rate"] > 0.9 and sum(found.values()) == pytest.approx(1)
-    assert found == importances(rows(six)), "the same each time"
+    actual = importances(rows(six))
+    assert list(actual) == ["learning_rate", "label_column_name"]
+    assert actual["learning_rate"] > 0.9 and sum(actual.values()) == pytest.approx(1)
+    assert actual == importances(rows(six)), "the same each time"
 
 
 def test_without_variation_there_is_no_importance(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ class Tags(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.loaded: list[str] = []
-        self.said = ""
+        self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -92,15 +92,15 @@ class Tags(HTMLParser):
         ]
 
     def handle_data(self, data: str) -> None:
-        self.said += data
+        self.text += data
 
 
 def test_the_page_is_self_contained_and_escapes_names(six: Path) -> None:
-    found = rows(six)
-    read = Tags(page.render(f"six {HOSTILE}", found, importances(found)))
+    table_rows = rows(six)
+    read = Tags(page.render(f"six {HOSTILE}", table_rows, importances(table_rows)))
     assert read.tags.count("svg") == 2 and "script" not in read.tags and read.loaded == []
-    assert f"six {HOSTILE}" in read.said
-    assert "0.0001" in read.said and "mathdefault" not in read.said, "a logarithmic axis has plain numbers"
-    assert "The best of 12 finished runs has accuracy 0.9160 ± 0.0071 over 2 seeds with" in read.said
-    for row in found:
-        assert f"{row.mean:.4f}" in read.said
+    assert f"six {HOSTILE}" in read.text
+    assert "0.0001" in read.text and "mathdefault" not in read.text, "a logarithmic axis has plain numbers"
+    assert "The best of 12 finished runs has accuracy 0.9160 ± 0.0071 over 2 seeds with" in read.text
+    for row in table_rows:
+        assert f"{row.mean:.4f}" in read.text

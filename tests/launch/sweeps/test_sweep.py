@@ -119,7 +119,7 @@ def test_settings_that_no_run_accepts_are_rejected(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["demo", "--overwrite_output_dir"], "--overwrite_output_dir is not for a sweep: a sweep continues"),
         (["demo", "--push_to_hub"], "--push_to_hub is not for a sweep: each run would upload its model"),
@@ -127,6 +127,6 @@ def test_settings_that_no_run_accepts_are_rejected(case: str) -> None:
         (["demo", "--seed=3"], "--seed is given and varies"),
     ],
 )
-def test_settings_that_runs_cannot_share_are_rejected(words: list[str], said: str) -> None:
-    with pytest.raises(Refused, match=said):
+def test_settings_that_runs_cannot_share_are_rejected(words: list[str], message: str) -> None:
+    with pytest.raises(Refused, match=message):
         sweeps.base(words, ["seed"])

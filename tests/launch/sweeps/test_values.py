@@ -10,8 +10,8 @@ from launch.sweeps import values
 
 
 def test_a_grid_is_parsed_by_the_types_of_its_settings_in_the_given_order() -> None:
-    found = values.grid("seed=3,1 learning_rate=2e-5,5e-5 do_train=true,no max_steps=None,5 lr_scheduler_type=linear")
-    assert list(found.items()) == [
+    grid = values.grid("seed=3,1 learning_rate=2e-5,5e-5 do_train=true,no max_steps=None,5 lr_scheduler_type=linear")
+    assert list(grid.items()) == [
         ("seed", (3, 1)),
         ("learning_rate", (2e-5, 5e-5)),
         ("do_train", (True, False)),

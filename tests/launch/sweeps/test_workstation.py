@@ -28,13 +28,13 @@ def four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     return sweeps.grid(DEMO, "demo", {"seed": (1, 2, 3, 4)})
 
 
-def schedule(sweep: Sweep, gpus_there: int = 0, devices: tuple[str, ...] | None = None, **asked: int) -> Schedule:
+def schedule(sweep: Sweep, gpus_there: int = 0, devices: tuple[str, ...] | None = None, **requested: int) -> Schedule:
     return workstation.schedule(
         sweep,
         sweep.elements,
-        gpus=asked.get("gpus"),
-        tasks=asked.get("tasks"),
-        parallel=asked.get("parallel"),
+        gpus=requested.get("gpus"),
+        tasks=requested.get("tasks"),
+        parallel=requested.get("parallel"),
         machine=Machine(gpus_there, cores=8, omp_num_threads=""),
         devices=devices,
     )
@@ -58,7 +58,7 @@ def test_on_a_cpu_one_run_at_a_time_unless_more_are_requested(four: Sweep) -> No
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "said"),
+    ("there", "requested", "message"),
     [
         (1, {"gpus": 2}, "--gpus 2: only 1 are visible"),
         (1, {"tasks": 2}, "--tasks applies to the CPU only"),
@@ -66,9 +66,9 @@ def test_on_a_cpu_one_run_at_a_time_unless_more_are_requested(four: Sweep) -> No
         (0, {"tasks": 0}, "--tasks must be above 0, not 0"),
     ],
 )
-def test_impossible_numbers_are_rejected(four: Sweep, there: int, asked: dict[str, int], said: str) -> None:
-    with pytest.raises(Refused, match=said):
-        schedule(four, there, None, **asked)
+def test_impossible_numbers_are_rejected(four: Sweep, there: int, requested: dict[str, int], message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        schedule(four, there, None, **requested)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
