@@ -1,4 +1,4 @@
-"""What continuous integration runs, and what it says of a run that was too slow to be whole."""
+"""What continuous integration runs, and its message when a run is too slow to finish."""
 
 from __future__ import annotations
 

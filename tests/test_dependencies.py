@@ -37,7 +37,7 @@ def normal(name: str) -> str:
 
 
 def declared(*extras: str) -> set[str]:
-    """Names of the packages that the base install and these extras ask for."""
+    """Names of the packages that the base install and these extras require."""
     lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
     return {normal(re.split(r"[^\w.-]", line)[0]) for line in lines}
 

@@ -23,7 +23,7 @@ Pytest = pytest.TempPathFactory
 
 @dataclass(frozen=True)
 class Place:
-    """Where the code is, and how it is started there."""
+    """The location of the code, and how it is started there."""
 
     root: Path
     """The folder of job/ and launch/."""

@@ -1,8 +1,8 @@
-"""Starts the contestants of a workload, gives them turns, and collects what they report.
+"""Starts the contestants of a workload, gives them turns, and collects their reports.
 
 All are in memory, one computes: each waits in a blocking read until the conductor sends it a line. In every round each
-contestant has one turn, so that a machine that slows down for a minute slows them all; what is compared is always of
-one round. Imports no torch: the conductor must not hold memory that its children would be charged with.
+contestant has one turn, so that a machine that slows down for a minute slows them all; only numbers of one round
+are compared. Imports no torch: the conductor must not hold memory that its children would be charged with.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Contestant:
     """A worker process, and what it has reported so far.
 
     Attributes:
-        turns: of training, the trial of one that has rivals for its row included.
-        rounds: what it reported of them, without the trial of one that continues.
+        turns: of training, including the trial of an entry that has rivals for its row.
+        rounds: what it reported for each, without the trial.
     """
 
     def __init__(self, entry: Entry, plan: Plan, work: Path, log: Path, has_rivals: bool = False) -> None:
@@ -92,7 +92,7 @@ class Contestant:
 
 
 def child_environment(plan: Plan, folder: Path) -> dict[str, str]:
-    """Equal for all: every core, offline, one cache, no GPU where none is meant."""
+    """The same for all: every core, offline, one cache, and no GPU unless one is requested."""
     fixed = {
         "HF_DATASETS_CACHE": str(folder / "cache"),
         "OMP_NUM_THREADS": str(environment.cores()),
@@ -146,7 +146,7 @@ def prepare(plan: Plan, workload: Workload, folder: Path, cache: Path) -> None:
 
 @contextmanager
 def running(plan: Plan, workload: Workload, folder: Path, say: Say) -> Iterator[list[Contestant]]:
-    """The contestants, each after its first step, those that lost the trial of their row gone; ended at the end."""
+    """The contestants, each after its first step, without those that lost their trial; stopped at the end."""
     contestants: list[Contestant] = []
     names = Counter(entry.name for entry in workload.entries)
     try:
@@ -173,7 +173,7 @@ def start(contestant: Contestant, say: Say) -> None:
 
 
 def trial(rivals: Sequence[Contestant], say: Say) -> None:
-    """A turn for each; the fastest stays. Its trial is not counted, or luck would count for it."""
+    """A turn for each; the fastest stays. Its trial is not counted, because it was selected by it."""
     for contestant in rivals:
         contestant.rounds.append(contestant.turn("train"))
         say(f"  trial  {contestant.entry.name}: {shown(contestant)}")
@@ -185,7 +185,7 @@ def trial(rivals: Sequence[Contestant], say: Say) -> None:
 
 
 def rounds(contestants: Sequence[Contestant], say: Say) -> None:
-    """Turns of training, for those who have any."""
+    """Turns of training, for contestants that train."""
     for number in range(max(contestant.entry.rounds for contestant in contestants)):
         for contestant in contestants:
             if number < contestant.entry.rounds:
@@ -201,7 +201,7 @@ def shown(contestant: Contestant) -> str:
 
 
 def evaluations(contestants: Sequence[Contestant], say: Say) -> None:
-    """Turns of evaluation, for those who have any."""
+    """Turns of evaluation, for contestants that evaluate."""
     for number in range(max(contestant.entry.evaluations for contestant in contestants)):
         for contestant in contestants:
             if number < contestant.entry.evaluations:

@@ -3,8 +3,8 @@
 Shared by all: the folder of the model (weights, head, dropout), the tokens, the global batch, AdamW with weight decay
 0.01, a learning rate falling linearly to 0 without warm-up, `turns.total_steps` optimizer steps, the threads of the
 machine. The training rows come in one order, that of `job.batching.planner.epoch_order`, so that all see the same
-examples in the same steps: where a contestant would shuffle them, it is given them shuffled. (c) alone orders them by
-itself.
+examples in the same steps: where a contestant would shuffle them, it is given them shuffled. Only (c) sorts
+them itself.
 
 None has code for the bench's sake but `turns.evaluation()`: steps are timed from outside, see turns.py. The Trainer's
 logging, saving and evaluation in between are switched off; ours writes its metrics.jsonl and publishes its model.
@@ -72,7 +72,7 @@ def tutorial(work: Work, turns: Turns) -> Result:
 
 
 def trainer_defaults(work: Work, turns: Turns, bf16: bool) -> Result:
-    """(b) transformers.Trainer as it is: pads each batch to its longest, fused AdamW, clips to norm 1."""
+    """(b) transformers.Trainer with its defaults: pads each batch to its longest, fused AdamW, clips to norm 1."""
     from transformers import Trainer
 
     arguments = {"per_device_train_batch_size": work.batch, "train_sampling_strategy": "sequential", "bf16": bf16}
@@ -80,7 +80,7 @@ def trainer_defaults(work: Work, turns: Turns, bf16: bool) -> Result:
 
 
 def trainer_tuned(work: Work, turns: Turns, device_batch: int, bf16: bool, attention: str, workers: int) -> Result:
-    """(c) The Trainer with what a clever user finds in its documentation.
+    """(c) The Trainer with the optimizations from its documentation.
 
     Batches of similar length from the whole data set, small ones accumulated to the global batch, bf16, data loader
     processes, the faster attention implementation, larger evaluation batches; on a GPU TF32 and widths that are
@@ -273,7 +273,7 @@ def _timed_evaluations(turns: Turns) -> Iterator[None]:
 
 
 def _evaluated(turns: Turns, examples: int, right: Any) -> Result:
-    """Evaluate as often as asked; `right` evaluates once and returns how many examples were right."""
+    """Evaluate as often as requested; `right` evaluates once and returns how many examples were right."""
     accuracy = None
     while turns.evaluations:
         with turns.evaluation(examples):

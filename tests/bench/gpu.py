@@ -87,7 +87,7 @@ def rows() -> tuple[Row, ...]:
 
 
 def tiny(row: Row) -> Row:
-    """The same in seconds on a CPU."""
+    """The same row, small enough to run in seconds on a CPU."""
     changes = {"device_batch": 4, "workers": 0, "flags": [flag for flag in BF16 if flag]}
     options = {name: changes.get(name, value) for name, value in row.options.items()}
     return replace(row, options=options, batch=8, warmup=1, steps=2)
@@ -149,7 +149,7 @@ def product(work: Any) -> float:
 
 
 class RanOut(BaseException):
-    """The time of a row is over. No Exception, or what is measured might take it for one of its own."""
+    """The time of a row is over. Not an Exception, which the measured code might catch."""
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def run(chosen: Sequence[Row], work: Any, rounds: int, until: float) -> list[dict[str, Any]]:
-    """Rounds of all rows, as far as time allows; a contestant that fails or runs out of time is out, and says why."""
+    """Rounds of all rows, as far as time allows; one that fails or times out is dropped, with the reason in its row."""
     from tests.bench import worker
 
     watched: list[Any] = []

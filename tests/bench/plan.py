@@ -72,11 +72,11 @@ class Bar:
     """A target: printed next to the measured number, never asserted.
 
     Attributes:
-        workload: where.
+        workload: its name.
         quantity: training, evaluation (both: ratios of examples/s), first step (ratio of seconds), real (share of the
             computed tokens), machine (share of the matrix product).
-        of: whose.
-        to: whom it is compared with; empty for a share.
+        of: the entry.
+        to: the entry it is compared with; empty for a share.
         bar: the number.
         at_most: whether less is better.
     """
@@ -120,7 +120,7 @@ def ours(name: str, *flags: str, settings: str = "", **numbers: Any) -> Entry:
 
 
 def tuned(device_batch: int, bf16: bool, attention: str = "sdpa", workers: int = 0, **numbers: Any) -> Entry:
-    """One combination that a clever user of the Trainer would try."""
+    """One combination of the Trainer's optimizations."""
     options = {"device_batch": device_batch, "bf16": bf16, "attention": attention, "workers": workers}
     words = f"group_by_length, {device_batch} a device, {'bf16' if bf16 else 'fp32'}, {attention}, {workers} workers"
     return Entry(TUNED, "trainer_tuned", options, words, "bf16" if bf16 else "fp32", **numbers)

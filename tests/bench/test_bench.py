@@ -95,7 +95,7 @@ def test_every_bar_names_existing_rows() -> None:
 
 
 def never_ends(until: float) -> None:
-    """Nor does it mind errors."""
+    """Errors are also handled."""
     while time.monotonic() < until:
         with suppress(Exception):
             time.sleep(1)

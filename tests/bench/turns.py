@@ -66,7 +66,7 @@ class Turns:
         model.get_input_embeddings().register_forward_pre_hook(count)
 
     def pause(self, kind: str, **values: Any) -> None:
-        """Tell the conductor and wait for the next turn; what memory is held in reserve may be the others' then."""
+        """Tell the conductor and wait for the next turn; release cached memory for the others first."""
         if self._trimmed:
             with suppress(AttributeError):  # where the C library is not glibc
                 ctypes.CDLL(None).malloc_trim(0)
@@ -86,7 +86,7 @@ class Turns:
         self.evaluated(examples, self.clock() - begun)
 
     def evaluated(self, examples: int, seconds: float) -> None:
-        """Report an evaluation that was timed elsewhere; those beyond the ones asked for are no turn."""
+        """Report an evaluation that was timed elsewhere; evaluations beyond the requested ones are not a turn."""
         if self.evaluations:
             self.evaluations -= 1
             self.pause("evaluation", examples=examples, seconds=seconds)
@@ -107,7 +107,7 @@ class Turns:
 
     @staticmethod
     def clock() -> float:
-        """Seconds, once all that was asked of the GPU is done."""
+        """Seconds, after the GPU has finished all its work."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter()

@@ -1,6 +1,6 @@
 """One contestant in a process of its own: `python -m tests.bench.worker SPEC`, started by conductor.py.
 
-What is said here for all: offline, quiet libraries, threads as the conductor set them. Messages go out by the file
+Set here for all: offline, quiet libraries, threads as the conductor set them. Messages go out by the file
 descriptor that SPEC names; stdout and stderr are the contestant's log.
 """
 

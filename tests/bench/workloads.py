@@ -47,7 +47,7 @@ def first_sentences(rows: Sequence[Row]) -> Iterable[Row]:
 
 
 def pairs(rows: Sequence[Row]) -> Iterable[Row]:
-    """Does the second text go on where the first ended, or is it from another docstring?"""
+    """Does the second text continue the first, or is it from another docstring?"""
     long = [row["text"].split() for row in rows]
     long = [words for words in long if len(words) >= 2 * SENTENCE.stop]
     for number, words in enumerate(long):

@@ -23,7 +23,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def accounted() -> Iterator[Cluster]:
-    """With slurmdbd and MariaDB; and the user's signal, rather than SIGTERM, is what a preempted job hears first."""
+    """With slurmdbd and MariaDB; and the user's signal, rather than SIGTERM, is the first signal of a preempted job."""
     yield from _cluster(accounting=True, parameters=["SlurmctldParameters=preempt_send_user_signal"], enforce="NO")
 
 
@@ -45,7 +45,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 @pytest.fixture(scope="session")
 def uninterrupted(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of two processes that torchrun starts, in one piece: what an interrupted one must equal."""
+    """The run of two processes that torchrun starts, uninterrupted: what an interrupted one must equal."""
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
     env = launch.environment(work.folder / "hf")
     launch.cold_torchrun(2, launch.TRAIN, *work.flags(run, STEPS), env=env, cwd=work.folder).expect()

@@ -82,7 +82,7 @@ GRACE = 25
 
 
 def missing(accounting: bool = False) -> str:
-    """Why there can be no cluster here; nothing if there can."""
+    """Why no cluster can run here; empty if one can."""
     if os.geteuid() != 0:
         return "Slurm's daemons need root"
     search = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -120,7 +120,7 @@ class Cluster:
         return int(self.show(job)["Restarts"])
 
     def end(self, job: str, timeout: float = 240) -> str:
-        """The job's last state, once it has ended; requeued jobs are started without Slurm's two minutes of waiting."""
+        """The job's final state; requeued jobs are started without Slurm's delay of two minutes."""
         seen: list[str] = []
 
         def has_ended() -> bool:
@@ -143,7 +143,7 @@ class Cluster:
         return self.run("sbatch", "--parsable", *flags).strip()
 
     def hurry(self, job: str) -> None:
-        """Start a requeued job, but not in the second in which the nodes gave its last start up: they would refuse."""
+        """Start a requeued job, but not in the second in which the nodes end its last start: they would reject it."""
         now = self.show(job)
         if now["JobState"] == "PENDING" and now["Reason"] == "BeginTime":
             requeued = datetime.datetime.fromisoformat(now["SubmitTime"])
@@ -151,7 +151,7 @@ class Cluster:
                 self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
 
     def processes(self, job: str, **variables: str) -> list[int]:
-        """What runs of a job, on either node: its ranks with SLURM_PROCID and what those started."""
+        """The processes of a job on both nodes: its ranks, with SLURM_PROCID, and their children."""
         return processes(SLURM_CONF=self.environ["SLURM_CONF"], SLURM_JOB_ID=job, **variables)
 
     def ranks(self, job: str) -> list[int]:
@@ -182,7 +182,7 @@ def cluster(
         folder: an empty folder with a short path: a socket's may have 107 characters.
         accounting: with slurmdbd and MariaDB.
         parameters: more lines of slurm.conf.
-        enforce: whether a job above its partition's limits is refused (ALL), or kept pending (NO, Slurm's default).
+        enforce: whether a job above its partition's limits is rejected (ALL), or kept pending (NO, Slurm's default).
     """
     for name in ("state", "spool/n1", "spool/n2", "log", "gpu"):
         (folder / name).mkdir(parents=True)
@@ -306,7 +306,7 @@ def command_line(pid: int) -> bytes:
 
 
 def have_pending(pids: Sequence[int], number: int) -> bool:
-    """Whether a signal waits for each of the processes to wake up; those that have ended do not count."""
+    """Whether the signal is pending for each of the processes; those that have ended do not count."""
     return all((_mask(pid, "SigPnd") | _mask(pid, "ShdPnd")) >> (number - 1) & 1 for pid in pids if _is_there(pid))
 
 

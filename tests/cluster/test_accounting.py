@@ -1,4 +1,4 @@
-"""Jobs on a Slurm with slurmdbd and MariaDB, where a preempted job hears SIGUSR2 first; and in a container."""
+"""Jobs on a Slurm with slurmdbd and MariaDB, where a preempted job gets SIGUSR2 first; and in a container."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STAND_IN = Path(__file__).parent
 
 
 def accounted_as(cluster: Cluster, job: str, state: str) -> bool:
-    """Whether accounting, which lags behind the controller, comes to hold `state` for the last start of a job."""
+    """Whether accounting, which lags behind the controller, eventually has `state` for the last start of a job."""
 
     def is_accounted() -> bool:
         return cluster.run("sacct", "-X", "-n", "-P", "-D", "-o", "State", "-j", job).split()[-1:] == [state]

@@ -26,7 +26,7 @@ FAKED_TIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 
 
 class Report:
-    """What the doctor said."""
+    """The output of the doctor."""
 
     def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
         assert done.returncode in (0, 2), done.stderr
@@ -43,7 +43,7 @@ class Report:
         return {name: line["state"] for name, line in self.lines.items()}
 
     def only(self, *failed: str) -> bool:
-        """Whether these failed and no others; what comes after them may not have been checked."""
+        """Whether exactly these failed; checks after them may have been skipped."""
         return {name for name, state in self.states().items() if state == FAILED} == set(failed)
 
 

@@ -1,7 +1,7 @@
 """Submission on clusters as they are: wrapped sbatch, interrupts, drained nodes, limits, failing setup.
 
-Jobs are queued on a real Slurm, most of them held: what is looked at is the submission. Only what a site's wrapper
-prints is made up; the sbatch behind it is the real one.
+Jobs are queued on a real Slurm, most of them held: only the submission is tested. The output of a
+site's wrapper is made up; the sbatch behind it is the real one.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def test_submissions_in_the_same_second_get_different_folders(cluster: Cluster, 
 
 
 def test_a_folder_with_a_pending_job_is_not_submitted_again(cluster: Cluster, work: Work, tmp_path: Path) -> None:
-    """The first submission's reader goes away: it is queued all the same."""
+    """The reader of the first submission's output exits: the job is queued anyway."""
     run = tmp_path / "run"
     words = shlex.join(work.command(HELD, work.flags(run, 3)))
     piped = subprocess.run(
@@ -165,7 +165,7 @@ def test_a_folder_with_a_pending_job_is_not_submitted_again(cluster: Cluster, wo
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Refusals that are neither false nor missing
+# No false and no missing rejections
 
 
 def test_nodes_that_are_only_drained_now_are_a_warning(cluster: Cluster, work: Work, tmp_path: Path) -> None:

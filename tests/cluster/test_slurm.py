@@ -174,7 +174,7 @@ def train_until_the_time_limit(cluster: Cluster, job: str, run: Path, start: int
 
 
 def test_a_preempted_job_resumes(cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path) -> None:
-    """It hears SIGTERM alone, saves within the grace time and is requeued, though it ended by itself."""
+    """It gets only SIGTERM, saves within the grace time and is requeued although it exited by itself."""
     run = tmp_path / "run"
     job = work.submit(cluster, f"{TWO} --partition low", work.flags(run, STEPS))
     cluster.wait(job, lambda: is_training(run))
@@ -299,7 +299,7 @@ def test_a_killed_rank_ends_the_job(cluster: Cluster, work: Work, tmp_path: Path
 
 
 def test_a_rank_that_hangs_is_ended_with_a_dump_of_the_stacks(cluster: Cluster, work: Work, tmp_path: Path) -> None:
-    """The bound is the job's --step_timeout_minutes; the rank that waits tells where, the one that hangs is killed."""
+    """The bound is the job's --step_timeout_minutes; the waiting rank prints its stack, the hanging one is killed."""
     run = tmp_path / "run"
     job = work.submit(cluster, TWO, work.flags(run, 10 * STEPS, "--step_timeout_minutes", "0.2"))
     cluster.wait(job, lambda: is_training(run))

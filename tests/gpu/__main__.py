@@ -1,4 +1,4 @@
-"""`make test-gpu`: what only a GPU can show, in one command. Prints a table of what held; 0 only if all of it did.
+"""`make test-gpu`: what only a GPU can show. Prints a table of the results; exits with 0 only if all passed.
 
     python -m tests.gpu                          # on a GPU: all cases
     python -m tests.gpu --only kernels memory    # some of them

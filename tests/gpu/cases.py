@@ -244,7 +244,7 @@ def two_ranks(setting: Setting) -> None:
     assert off < TF32_TOLERANCE
 
 
-def refused(setting: Setting) -> None:
+def rejected(setting: Setting) -> None:
     few = Job(setting, "few", processes=2)
     few.process.wait()
     lines = [line for line in few.log.splitlines() if line.startswith("error: ")]

@@ -24,7 +24,7 @@ TOLERANCE = {torch.float32: 2e-3, torch.float16: 5e-3, torch.bfloat16: 2e-2}
 
 @dataclass(frozen=True)
 class Form:
-    """What is asked of the kernel."""
+    """The inputs of the kernel."""
 
     dtype: torch.dtype
     channels: int = 64
@@ -81,7 +81,7 @@ def check(form: Form, generator: torch.Generator) -> float:
 
 
 def attend(form: Form, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shift: int = 0) -> torch.Tensor:
-    """`shift` moves every inner bound: wrong on purpose."""
+    """`shift` moves every inner bound: deliberately wrong."""
     bounds = BOUNDS.clone()
     bounds[1:-1] += shift
     spec = AttentionSpec(form.dropout, form.channels**-0.5, form.causal, form.window)

@@ -39,5 +39,5 @@ CASES = (
     Case("stop", "stopped and resumed is as if never stopped; to the bit where kernels are deterministic"),
     Case("nccl", "a process group over NCCL starts, trains and ends"),
     Case("two_ranks", "two processes on one GPU give the losses of one"),
-    Case("refused", "a GPU for which there is no process, or none for a process, is one line"),
+    Case("rejected", "a GPU for which there is no process, or none for a process, is one line"),
 )

@@ -1,4 +1,4 @@
-"""The cases for a GPU start, end and are distinguished on a machine without one."""
+"""The GPU cases start, end and are reported correctly on a machine without a GPU."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ gib=1.5           PyTorch's allocator has that much of the GPU: a real out-of-me
 waits             an operation that waits for the device, in steps 3 to 20, is an error
 scale=1099511627776  the first loss scale of fp16
 deterministic     deterministic kernels only
-gloo              processes that share a GPU talk over gloo, as NCCL refuses to
+gloo              processes that share a GPU talk over gloo, which NCCL cannot
 peak              prints the most memory that was held
 """
 

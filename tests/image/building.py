@@ -70,7 +70,7 @@ def base(docker: Docker, folder: Path) -> None:
 
 
 def tree(folder: Path) -> Path:
-    """A checkout in `folder` with the tracked files as they are now, and with what is PLANTED."""
+    """A checkout in `folder` with the tracked files as they are now, and with the PLANTED files."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

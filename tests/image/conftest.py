@@ -1,4 +1,4 @@
-"""The daemon, the image and what it took to build, for all tests of the image."""
+"""The daemon, the image and its build time, for all tests of the image."""
 
 import os
 from collections.abc import Iterator

@@ -40,7 +40,7 @@ class Docker:
 
 
 def missing() -> str | None:
-    """What these tests need and this machine lacks; None: nothing."""
+    """What this machine lacks for these tests, or None."""
     if os.geteuid() != 0:
         return "needs root, for debootstrap"
     if shutil.which("debootstrap") is None:

@@ -29,14 +29,14 @@ def in_layers(docker: Docker, texts: list[str]) -> set[str]:
 
 
 def test_no_secret_is_in_any_layer(docker: Docker, built: Built) -> None:
-    """The first line of the job's entrypoint is the control: the search would find a text that is there."""
+    """The first line of the job's entrypoint is the control: the search finds a text that exists."""
     control = (built.tree / "job" / "train.py").read_text(encoding="utf-8").splitlines()[0]
     assert in_layers(docker, [CANARY, control]) == {control}
     assert CANARY not in docker("history", "--no-trunc", IMAGE).stdout + docker("inspect", IMAGE).stdout
 
 
 def inside(docker: Docker, script: str) -> str:
-    """What a shell in the image prints, as root, who may look everywhere."""
+    """What a shell in the image prints, as root, who may read everything."""
     words = ("--rm", "--network=none", "--user=0", "--entrypoint=sh", IMAGE, "-c", script)
     return docker("run", *words).stdout.strip()
 

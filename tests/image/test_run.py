@@ -1,4 +1,4 @@
-"""The image at work: sealed off, as anybody, with the same result as outside; and what `docker-run` adds to it."""
+"""The image at run time: isolated, as any user, with the same result as outside; and what `docker-run` adds."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def writable(folder: Path) -> tuple[str, ...]:
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a container was refused with."""
+    """The one-line error of a container that was rejected."""
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     return done.stderr
@@ -34,7 +34,7 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture(scope="module")
 def sealed(docker: Docker, built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a short demo in a container without network, rights, name or home."""
+    """The run folder of a short demo in a container without network, capabilities, user name or home."""
     folder = tmp_path_factory.mktemp("sealed")
     done = docker("run", *SEALED, *writable(folder), IMAGE, "demo", *SHORT, "--output_dir", "/outdir/run")
     assert "on       1 process on cpu" in done.stderr

@@ -1,4 +1,4 @@
-"""For all tests of the job: nothing is fetched, and what is cached is thrown away."""
+"""For all tests of the job: nothing is downloaded, and caches are temporary."""
 
 import logging
 import os

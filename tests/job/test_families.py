@@ -149,7 +149,7 @@ def gated(folder: Path) -> None:
 
 
 def test_experts_used_by_few_rows_are_trained_the_same_on_two_processes(tmp_path: Path) -> None:
-    """The rows that are looked at before the start all go to the same expert."""
+    """The rows computed before training all go to the same expert."""
     (tmp_path / "m").mkdir()
     gated(tmp_path / "m")
     # By the tokenizer's numbers "a" goes to the one expert and "b" to the other: the few long ones are not looked at.

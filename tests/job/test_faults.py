@@ -1,4 +1,4 @@
-"""What happens to jobs on shared machines, done to real runs: each ends as one does that nothing happened to.
+"""Faults of shared machines, injected into real runs: each ends with the result of an undisturbed one.
 
 Where chance chooses the moment it is seeded, and the long form (`make test-faults`) has more trials.
 """
@@ -67,7 +67,7 @@ def reference_of_two(world: World) -> Path:
 def test_a_run_killed_while_saving_resumes_from_a_complete_checkpoint(
     world: World, reference: Path, moment: str, record_property: Record
 ) -> None:
-    """And the clock was set back in the meantime: what is left says that it beat tomorrow."""
+    """The clock was set back in the meantime: the remaining heartbeat is in the future."""
     out = world.folder / f"killed-{moment}"
     world.run(out, faults=f"0:{moment}:8:SIGKILL").expect(-signal.SIGKILL)
     debris = [path.name for path in (out / "checkpoints").iterdir() if path.name.startswith(".new-")]
@@ -191,7 +191,7 @@ def test_a_signal_during_startup_is_no_crash(world: World, seconds: float, recor
 def test_a_signal_during_tokenization_stops_it_immediately_and_leaves_no_process(
     world: World, workers: int, record_property: Record
 ) -> None:
-    """All processes hear it, as from a terminal or a scheduler."""
+    """All processes get the signal, as from a terminal or a scheduler."""
     big = world.folder / "big.csv"
     rows = (f"{'the a of ' * 60},{label}\n" for _ in range(40_000) for label in ("animal", "color", "food"))
     big.write_text("text,category\n" + "".join(rows))
@@ -230,7 +230,7 @@ def test_a_run_stops_before_its_time_limit(world: World) -> None:
 def test_a_launcher_that_dies_leaves_no_orphan_and_a_checkpoint(
     world: World, reference: Path, number: signal.Signals, record_property: Record
 ) -> None:
-    """accelerate launch dies of SIGTERM and does not tell its child."""
+    """accelerate launch dies of SIGTERM and does not forward it to its child."""
     out = world.folder / f"orphan{number}"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
     changes = {"num_train_epochs": 100_000, "early_stopping_patience": 10**6}
@@ -286,7 +286,7 @@ def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
 
 
 def fill(place: Path) -> Path:
-    """A file that takes all the room there is."""
+    """A file that fills the disk."""
     filler = place / "filler"
     with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
         while True:
@@ -300,7 +300,7 @@ LONG: dict[str, Any] = {"num_train_epochs": 12, "early_stopping_patience": 10**6
 
 @needs_root
 def test_a_full_disk_does_not_end_a_run_and_is_logged_once(world: World, record_property: Record) -> None:
-    """The log lies on that disk too."""
+    """The log is on that disk too."""
     reference = world.folder / "long-reference"
     world.run(reference, **LONG).expect(0)
     with small_disk(world.folder / "disk", 12) as disk:
@@ -376,7 +376,7 @@ def when_asleep(going: Going) -> None:
 
 @faults
 def test_a_file_size_limit_is_handled_like_a_full_disk(world: World, reference: Path) -> None:
-    """For those who are not root: the optimizer's file does not fit, smaller ones do."""
+    """For users other than root: the optimizer's file does not fit, smaller ones do."""
     out = world.folder / "limited"
 
     def limit() -> None:
@@ -408,8 +408,8 @@ def test_of_two_runs_in_one_folder_one_is_rejected_and_the_other_finishes(
     out = world.folder / "both"
     ended = [going.end() for going in [world.start(out, log=world.folder / f"both{n}.log") for n in (1, 2)]]
     assert sorted(done.code for done in ended) == [0, 2]
-    refused = max(ended, key=lambda done: done.code)
-    assert len(refused.errors) == 1 and f" is active in {out}: wait until it ends" in refused.errors[0]
+    rejected = max(ended, key=lambda done: done.code)
+    assert len(rejected.errors) == 1 and f" is active in {out}: wait until it ends" in rejected.errors[0]
     differing = differences(reference, out)
     record_property("faults", ("two runs in one folder", 1, 0, len(differing) > 0))
     assert differing == []
@@ -417,7 +417,7 @@ def test_of_two_runs_in_one_folder_one_is_rejected_and_the_other_finishes(
 
 @faults
 def test_a_requeued_job_with_overwrite_keeps_its_progress(world: World, reference: Path) -> None:
-    """Its command line is the same each time; what it asks for was done by the first start."""
+    """Its command line is the same each time, but only the first start overwrites."""
     out = world.folder / "requeued"
     world.run(out, seed=1, max_steps=1).expect(0)
     settings = {"env": {"MUSTER_OWNER": "slurm:17"}, "overwrite_output_dir": True}

@@ -1,6 +1,6 @@
-"""Odd tables: the job takes exactly the rows that were written, or refuses in one line. `make fuzz` has more of them.
+"""Unusual tables: the job reads exactly the rows that were written, or rejects the file. `make fuzz` has more.
 
-Nothing else may happen: no other exception, no row lost, doubled, moved or changed on its way to tokens and classes.
+Nothing else may happen: no other exception, no row lost, duplicated, moved or changed on its way to tokens and classes.
 """
 
 from __future__ import annotations
@@ -71,15 +71,15 @@ def as_jsonl(rows: list[tuple[str, Any]], ascii_only: bool) -> bytes:
 
 
 def prepared(folder: Path, name: str, content: bytes, tokenizer: Any) -> dataset.Data | str:
-    """What the job makes of a file, or the one line in which it refuses."""
+    """What the job reads from a file, or its one-line error."""
     path = folder / name
     path.write_bytes(content)
     try:
         given_config = config.from_dict({"train_file": str(path), "validation_file": str(path)})
         checks.check(given_config)
         return dataset.prepare(given_config, tokenizer, None, 32)
-    except Refused as refused:
-        line = str(refused)
+    except Refused as rejected:
+        line = str(rejected)
     assert len(line.splitlines()) == 1
     return line
 

@@ -1,4 +1,4 @@
-"""Runs that train adapters: they resume as others do, and publish a plain model whose answers are those in the tables.
+"""Runs that train adapters: they resume like others, and publish a plain model with the predictions of the tables.
 
 The adapters have dropout and layer-wise rates, and the best evaluation is not the last, so it is restored in the end.
 """

@@ -108,7 +108,7 @@ def test_a_run_and_its_model_give_the_same_predictions_on_any_number_of_processe
 
 
 def _check_answers(answers: Path, new: Path, predictions: pa.Table) -> None:
-    """Fail unless a row is out for a row in, in order, with the answer of the table of predictions."""
+    """Fail unless there is one output row per input row, in order, with the prediction of the table."""
     with open(answers, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     read = [json.loads(line) for line in new.read_text().splitlines()]
@@ -231,11 +231,11 @@ def test_a_stopped_prediction_leaves_no_partial_file_and_the_same_command_finish
 )  # fmt: skip
 def test_invalid_requests_are_rejected_in_one_line(opinions: Path, more: str, message: str) -> None:
     env = environment(opinions / "home")
-    arguments = [*more.split(), "--model_name_or_path", "model", "--output_dir", "refused"]
+    arguments = [*more.split(), "--model_name_or_path", "model", "--output_dir", "rejected"]
     done = alone(PREDICT, *arguments, env=env, cwd=opinions).expect(2)
     assert len(done.errors) == 1
     assert done.errors[0].startswith(f"error: {message}")
-    assert not (opinions / "refused" / "results.json").exists()
+    assert not (opinions / "rejected" / "results.json").exists()
 
 
 def test_help_names_this_script(opinions: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_second_prefetch_uses_the_cache_and_a_dry_run_fetches_nothing(site: Si
     assert not [path for path in (site.folder / "empty").rglob("*") if path.is_file()]
 
 
-REFUSED: dict[str, tuple[dict[str, object], str]] = {
+REJECTED: dict[str, tuple[dict[str, object], str]] = {
     "no repository": ({"model_name_or_path": "acme/nothing"}, "no model acme/nothing at http://"),
     "no revision": ({"dataset_revision": "v9"}, "the dataset acme/reviews has no branch, tag or commit v9"),
     "gated": ({"model_name_or_path": "acme/gated", "model_revision": "main"},
@@ -144,10 +144,10 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", REJECTED)
 def test_a_failed_fetch_is_reported_in_one_line(case: str, site: Site) -> None:
-    changes, message = REFUSED[case]
-    done = site.prefetch("refused", *flags(JOB, **changes)).expect(2)
+    changes, message = REJECTED[case]
+    done = site.prefetch("rejected", *flags(JOB, **changes)).expect(2)
     assert len(done.errors) == 1, done.stderr
     assert message in done.errors[0]
     assert "Traceback" not in done.stderr
@@ -155,8 +155,8 @@ def test_a_failed_fetch_is_reported_in_one_line(case: str, site: Site) -> None:
 
 def test_the_error_for_a_private_repository_names_the_token(site: Site) -> None:
     gated = flags({"model_name_or_path": "acme/gated", "train_file": site.folder / "old" / "train.csv"})
-    assert "then set HF_TOKEN to a token of your account" in site.prefetch("refused", *gated).errors[0]
-    with_token = site.prefetch("refused", *gated, HF_TOKEN="canary-0123")
+    assert "then set HF_TOKEN to a token of your account" in site.prefetch("rejected", *gated).errors[0]
+    with_token = site.prefetch("rejected", *gated, HF_TOKEN="canary-0123")
     assert with_token.errors[0].endswith(", then try again")
     assert "canary" not in with_token.stderr + with_token.stdout
 
@@ -173,11 +173,11 @@ def test_a_private_hub_and_a_wrong_token(site: Site, tmp_path: Path) -> None:
 
 def test_without_a_network_or_with_the_hub_switched_off_nothing_is_fetched(site: Site) -> None:
     words = flags(JOB)
-    off = site.prefetch("refused", *words, HF_HUB_OFFLINE="1").expect(2).errors
+    off = site.prefetch("rejected", *words, HF_HUB_OFFLINE="1").expect(2).errors
     assert off == ["error: HF_HUB_OFFLINE is set, so nothing can be fetched: HF_HUB_OFFLINE=0 in front of this command "
                    "allows it"]  # fmt: skip
     command = [*namespaces.command("net"), sys.executable, "-m", "launch", "prefetch", "--", *words]
-    done = run(command, {**site.environ("refused"), "PYTHONPATH": str(ROOT)}, site.folder, 120).expect(2)
+    done = run(command, {**site.environ("rejected"), "PYTHONPATH": str(ROOT)}, site.folder, 120).expect(2)
     assert f"the hub cannot be reached ({site.hub.endpoint} does not answer: " in done.errors[-1]
     assert "start this where there is a network, or set HTTPS_PROXY" in done.errors[-1]
 
@@ -185,7 +185,7 @@ def test_without_a_network_or_with_the_hub_switched_off_nothing_is_fetched(site:
 def test_a_cache_that_cannot_be_written_or_has_no_room_is_named(site: Site) -> None:
     blocked = site.folder / "file"
     blocked.write_text("", encoding="utf-8")
-    done = site.prefetch("refused", *flags(JOB), HF_HOME=f"{blocked}/home").expect(2)
+    done = site.prefetch("rejected", *flags(JOB), HF_HOME=f"{blocked}/home").expect(2)
     assert done.errors[0].startswith(f"error: {blocked}/home cannot be written (Not a directory): set HF_HOME to ")
     small = on_a_disk_of("28k", site)
     assert f"are to be fetched and {site.folder}/small/hub has " in small
@@ -201,7 +201,7 @@ def test_a_disk_that_becomes_full_is_named(site: Site) -> None:
 
 
 def on_a_disk_of(size: str, site: Site) -> str:
-    """What is said where HF_HOME is a file system of its own."""
+    """The output where HF_HOME is a separate file system."""
     home = site.folder / "small"
     home.mkdir(exist_ok=True)
     command = shlex.join([sys.executable, "-m", "launch", "prefetch", "--", *flags(JOB)])

@@ -1,4 +1,4 @@
-"""Every message with exit code 2 that needs no model: provoked as a user would, and kept whole in one file."""
+"""Every message with exit code 2 that needs no model: provoked as by a user, and recorded in one file."""
 
 import ast
 import gzip
@@ -101,7 +101,7 @@ def dotenv(_: str) -> None:
 
 
 def of_colors(words: str) -> None:
-    """What is known when the labels are."""
+    """Checks that need the labels."""
     task_settings.check(config.parse(shlex.split(words)), Task(SINGLE_LABEL, ("red", "green")))
 
 

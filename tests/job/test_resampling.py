@@ -37,7 +37,7 @@ def test_classes(name: str) -> None:
 
 @pytest.mark.parametrize("rows", [200, 60_000])
 def test_numbers(rows: int) -> None:
-    """Of many rows there are fewer resamples, and still the interval of the mean squared error's known spread."""
+    """Many rows have fewer resamples, and the interval still agrees with the known spread of the mean squared error."""
     rng = np.random.default_rng(0)
     labels = rng.normal(size=rows)
     errors = rng.normal(size=rows)

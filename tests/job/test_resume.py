@@ -1,7 +1,7 @@
 """A run that was interrupted, at any places and any number of times, equals an uninterrupted one, bit by bit.
 
-The runs have dropout, a schedule, early stopping that happens, and windows of metrics that no checkpoint falls together
-with. Each start costs seconds, so one run is interrupted several times in a row, each time somewhere else.
+The runs have dropout, a schedule, early stopping that happens, and windows of metrics that do not end at
+checkpoints. Each start costs seconds, so one run is interrupted several times in a row, each time somewhere else.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def reference(world: World) -> Path:
 
 
 def best_and_last(out: Path) -> tuple[int, int]:
-    """The step of the best evaluation, and the one that was the last."""
+    """The steps of the best evaluation and of the last one."""
     results = json.loads((out / "results.json").read_text())
     return results["best_step"], results["train"]["steps"]
 
@@ -145,7 +145,7 @@ def test_hardware_settings_may_change_between_starts(world: World, stopped: Path
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Negative controls: the comparison sees what a checkpoint lacks
+# Negative controls: the comparison detects state that a checkpoint lacks
 
 
 def without_random_states(path: Path) -> None:
@@ -238,8 +238,8 @@ def test_a_run_of_an_older_version_is_rejected_by_its_version(world: World, stop
 def test_files_that_a_resumed_run_reads_match_the_recorded_format(world: World, stopped: Path) -> None:
     """Where this differs, runs of before cannot be resumed: FORMAT of job/run/format.py is raised with it.
 
-    The data's fingerprint holds the version of the reader: a run whose data is read in another way must not be reported
-    that its data has changed.
+    The data's fingerprint holds the version of the reader: a run must not be rejected for
+    changed data because the reader changed.
     """
     folder = stopped / "checkpoints" / "step-00000005"
     state = json.loads((folder / "state.json").read_text())

@@ -177,11 +177,11 @@ def test_class_weights_are_logged_recorded_and_identify_a_run(world: World, tmp_
     unweighted = log_loss(table["label"], table[[f"probability_{name}" for name in weights]])
     assert json.loads((out / "results.json").read_text())["eval"]["loss"] == pytest.approx(unweighted, rel=1e-5)
     file.write_text(yaml.safe_dump({**weights, "animal": 8.0}))
-    refused = train(world, out, class_weights=file, max_steps=4).expect(2)
-    assert len(refused.errors) == 1 and "class_weights" in refused.errors[0]
+    rejected = train(world, out, class_weights=file, max_steps=4).expect(2)
+    assert len(rejected.errors) == 1 and "class_weights" in rejected.errors[0]
     file.write_text("animal: 1\nfish: 2\n")
-    refused = train(world, tmp_path / "no", class_weights=file).expect(2)
-    assert refused.errors == ["error: --class_weights names fish, not among the classes: animal, color, food"]
+    rejected = train(world, tmp_path / "no", class_weights=file).expect(2)
+    assert rejected.errors == ["error: --class_weights names fish, not among the classes: animal, color, food"]
 
 
 def test_evaluation_alone_gives_the_same_predictions_on_one_two_and_three_processes(

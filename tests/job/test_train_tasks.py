@@ -120,10 +120,10 @@ def test_a_key_that_a_custom_metric_does_not_return_is_rejected_before_training(
     (opinions / "own" / "own.py").write_text(OWN_METRIC)
     flags: dict[str, Any] = {"train_file": "stars.csv", "label_column_name": "score", "metrics": "./own",
              "num_train_epochs": 1, "report_to": "none"}  # fmt: skip
-    done = train(opinions, "refused", 2, code=1, metric_for_best_model="nearest", **flags)
+    done = train(opinions, "rejected", 2, code=1, metric_for_best_model="nearest", **flags)
     assert done.errors == ["error: --metric_for_best_model nearest is not computed for this task (a number "
                            "(regression)): choose one of loss, furthest"]  # fmt: skip
-    assert not (opinions / "refused" / "metrics.jsonl").read_text(), "no step was made"
+    assert not (opinions / "rejected" / "metrics.jsonl").read_text(), "no step was made"
     train(opinions, "own-run", more=["--no_greater_is_better"], metric_for_best_model="eval_furthest", **flags)
     table = pq.read_table(opinions / "own-run" / "predictions.parquet").to_pandas()
     furthest = (table["label"] - table["prediction"]).abs().max()

@@ -1,7 +1,7 @@
 """Real processes for the tests: a supervisor in a process of its own, and a search for what it left running.
 
-Every process a test starts inherits MARK with a value of the test's own, so that a survivor is found whoever its parent
-is by now, and tests may run side by side.
+Every process a test starts inherits MARK with a value of the test's own, so that a survivor is found regardless of its
+parent, and tests may run in parallel.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The launcher's command line: refusals in one line before anything is started, values taken as data."""
+"""The launcher's command line: one-line errors before anything is started, and values that are never evaluated."""
 
 import os
 import re
@@ -19,7 +19,7 @@ HEAVY = ("torch", "accelerate", "transformers", "datasets", "numpy")
 
 @pytest.fixture(autouse=True)
 def nothing_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty folder, a machine without GPUs, and a failure where a plan would be carried out."""
+    """An empty folder, a machine without GPUs, and a failure where a plan would be executed."""
 
     def fail(*_: object) -> int:
         raise AssertionError("a plan was carried out")
@@ -30,7 +30,7 @@ def nothing_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def refusal(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
-    """The one line that `argv` is refused with."""
+    """The one-line error for `argv`."""
     assert cli.main(argv) == 2
     out, stderr = capfd.readouterr()
     assert out == ""
@@ -38,7 +38,7 @@ def refusal(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
     return stderr.removeprefix("error: ").rstrip("\n")
 
 
-REFUSED = {
+REJECTED = {
     "": f"no verb given: choose one of {', '.join(cli.VERBS)}; --help describes them",
     "locl": f"unknown verb locl: choose one of {', '.join(cli.VERBS)}; did you mean local?",
     "--gpus 1": f"unknown verb --gpus: choose one of {', '.join(cli.VERBS)}",
@@ -68,9 +68,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("line", REFUSED)
+@pytest.mark.parametrize("line", REJECTED)
 def test_invalid_requests_are_rejected_in_one_line(line: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert refusal(line.split(), capfd).startswith(REFUSED[line])
+    assert refusal(line.split(), capfd).startswith(REJECTED[line])
 
 
 def shown(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
@@ -195,7 +195,7 @@ def test_make_variables_become_arguments() -> None:
     assert make.docker_argv({"RECIPE": "mrpc", "IMAGE": "a b"}) == ["docker", "mrpc", "--gpus=", "--image=a b", "--"]
 
 
-MAKE_REFUSED = {
+MAKE_REJECTED = {
     ("RECIPE", "--dry_run"): "RECIPE must be a recipe or a YAML file, not '--dry_run': put flags into ARGS",
     ("RECIPE", "--"): "RECIPE must be a recipe or a YAML file",
     ("RECIPE", "demo;touch X"): "no recipe demo;touch X: choose one of",
@@ -215,7 +215,7 @@ MAKE_REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", MAKE_REFUSED, ids=" ".join)
+@pytest.mark.parametrize("case", MAKE_REJECTED, ids=" ".join)
 def test_make_values_are_not_evaluated(
     case: tuple[str, str], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -223,7 +223,7 @@ def test_make_values_are_not_evaluated(
     out, stderr = capfd.readouterr()
     assert out == ""
     assert re.fullmatch("error: .*\n", stderr)
-    assert stderr.startswith(f"error: {MAKE_REFUSED[case]}")
+    assert stderr.startswith(f"error: {MAKE_REJECTED[case]}")
     assert not (tmp_path / "X").exists()
 
 

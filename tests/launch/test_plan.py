@@ -1,4 +1,4 @@
-"""A printed plan is the command: a shell that reads it does what would be done."""
+"""A printed plan is the command: a shell that runs it does the same."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""Texts from flags and the environment: what they mean, and what they cannot be."""
+"""Values from flags and the environment: how they are parsed, and which are rejected."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_a_signal_reaches_the_job_once_and_the_launcher_waits_for_it(
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_job_once(tmp_path: Path) -> None:
-    """There the whole foreground group gets SIGINT; the job is not in it."""
+    """The whole foreground process group gets SIGINT; the job is not in it."""
     with supervised(launcher("waits", "saves"), tmp_path) as run:
         wait_until((tmp_path / "ready-a").exists)
         os.killpg(run.process.pid, signal.SIGINT)

@@ -30,7 +30,7 @@ class Family:
         offset: positions that the model needs beyond the tokens of a text.
         kind: of the task that it is trained for.
         stopped: whether a run is also stopped and resumed.
-        left: whether the tokenizer says that it pads before the text.
+        left: whether the tokenizer pads on the left.
     """
 
     name: str
@@ -173,7 +173,7 @@ FAMILIES = (
 
 
 def table() -> str:
-    """What docs/models.md shows: family, form, what make test-models checks of it."""
+    """The table of docs/models.md: family, form, and what make test-models checks."""
     lines = ["| family | form | checked |", "|---|---|---|"]
     for family in FAMILIES:
         checked = ["alone", "pipeline", "2 processes", *(["stop and resume"] if family.stopped else [])]

@@ -1,4 +1,4 @@
-"""Each family trains, and what it then predicts is what plain Transformers predicts for each row alone, to 1e-5."""
+"""Each family trains, and its predictions equal those of plain Transformers for each row alone, to 1e-5."""
 
 from __future__ import annotations
 

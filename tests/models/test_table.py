@@ -1,4 +1,4 @@
-"""docs/models.md lists the families that are tested."""
+"""docs/models.md lists the tested families."""
 
 import re
 from pathlib import Path

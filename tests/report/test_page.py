@@ -1,4 +1,4 @@
-"""report.html in a browser: nothing of the data runs, nothing overflows, no mouse and no sight is needed to read it."""
+"""report.html in a browser: no script in the data runs, nothing overflows, and it needs neither mouse nor sight."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def rgb(color: str) -> str:
 def test_a_page_without_escaping_is_detected_and_still_runs_nothing(
     made: dict[str, Path], tmp_path: Path, browser: Browser
 ) -> None:
-    """The twin without escaping: what was planted runs, unless the page's own policy is there to forbid it."""
+    """The twin without escaping: what was planted runs, unless the page's content security policy forbids it."""
     unescaped = html.unescape(made["classes"].read_text(encoding="utf-8"))
     guarded, open_to_all = tmp_path / "guarded.html", tmp_path / "open.html"
     guarded.write_text(unescaped, encoding="utf-8")

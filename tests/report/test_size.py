@@ -35,7 +35,7 @@ print(time.process_time() - begun)
 @pytest.mark.parametrize("rows", [800, 100_000])
 @pytest.mark.parametrize("kind", RUNS)
 def test_size_and_rendering_time(kind: str, rows: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A process of its own, with its imports, as `muster report` has it; what else the machine does must not decide."""
+    """CPU time of a separate process with its imports: other load on the machine does not matter."""
     made = Made(**{**vars(RUNS[kind]), "rows": rows})
     folder = reports.finished(tmp_path / "run", made)
     begun = time.perf_counter()

@@ -53,12 +53,12 @@ class Browser:
         return self._post(f"{self._session}/se/log", type=kind)
 
     def requests(self) -> list[str]:
-        """The addresses asked for since the last call."""
+        """The addresses requested since the last call."""
         events = (json.loads(entry["message"])["message"] for entry in self.log("performance"))
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
     def show(self, *, width: int, scheme: str = "light", media: str = "screen") -> None:
-        """A window of this width, for a reader who wants light or dark."""
+        """A window of this width, with a light or dark color scheme."""
         self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.devtools("Emulation.setEmulatedMedia", media=media, features=features)

@@ -83,7 +83,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 def make(name: str, folder: Path, head: bool = False, **own: Any) -> Path:
-    """Save a model of the family, with a classification head if asked for, and its tokenizer; `own` configures it."""
+    """Save a model of the family, with a classification head on request, and its tokenizer; `own` configures it."""
     network(name, head, **own).save_pretrained(folder)
     make_tokenizer(FAMILIES[name][1]).save_pretrained(folder)
     return folder

@@ -7,7 +7,7 @@ UPDATE = "UPDATE_GOLDEN=1"
 
 
 def updating() -> bool:
-    """Whether the files are to be written: an ordinary run never does."""
+    """Whether the files are to be written; never in an ordinary run."""
     return os.environ.get("UPDATE_GOLDEN") == "1"
 
 

@@ -3,9 +3,9 @@
 Trade-off taken: repositories are read into memory when they are published, and only those parts of the protocol
 that the clients use are served: here reading (file download, repository description, tree, paths), and writing in
 tests.support.hub_uploads. A commit is then immutable, as on the real hub, and the client code that names, caches and
-pins revisions runs unmodified. Refused: patching `load_dataset` and `from_pretrained`, which is shorter, but proves
-nothing about how those libraries resolve a revision or behave offline. Large-file redirects, pagination and Xet, whose
-storage is a service of its own, are left out: clients send large files by LFS, which the hub takes as well.
+pins revisions runs unmodified. Not chosen: patching `load_dataset` and `from_pretrained`, which is shorter, but
+proves nothing about how those libraries resolve a revision or behave offline. Large-file redirects, pagination and Xet,
+whose storage is a service of its own, are left out: clients send large files by LFS, which the hub accepts as well.
 """
 
 import hashlib
@@ -76,7 +76,7 @@ class Hub:
         """The environment of a client process, which must be a new one: the libraries read it at import.
 
         One usage counter goes to a fixed outside address regardless of HF_ENDPOINT, so it is switched off;
-        telemetry too, so that `requests` holds only what the code under test asked for.
+        telemetry too, so that `requests` holds only requests of the code under test.
         """
         kept = {key: value for key, value in os.environ.items() if not _SHELL_SETTINGS.fullmatch(key)}
         settings = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
@@ -137,7 +137,7 @@ def _handler(served: Hub) -> type[BaseHTTPRequestHandler]:
 
 
 def _answer(served: Hub, method: str, target: str, headers: Message, body: bytes) -> Reply:
-    """Route on the still quoted path: a slash inside a branch name must not be taken for a separator."""
+    """Route on the still quoted path: a slash inside a branch name must not count as a separator."""
     path = urlsplit(target)
     form = method == "POST" and headers.get_content_type() == "application/x-www-form-urlencoded"
     parameters = parse_qs(body.decode() if form else path.query)
@@ -152,8 +152,8 @@ def _answer(served: Hub, method: str, target: str, headers: Message, body: bytes
                     raise Refused(403, "GatedRepo", "Access to this repository is restricted")
                 return respond(served, Query(parts, parameters, headers.get("Range"), body, user, gated))
         raise Refused(404, None, "Not served by this stand-in")
-    except Refused as refused:
-        return refused.reply
+    except Refused as rejected:
+        return rejected.reply
 
 
 def _fail_if_asked(served: Hub, method: str, path: str) -> None:
@@ -244,7 +244,7 @@ def _tree(snapshot: Snapshot, query: Query) -> Reply:
 
 
 def _paths_info(snapshot: Snapshot, query: Query) -> Reply:
-    """Unknown paths are left out instead of refused: that is how the clients test that a file exists."""
+    """Unknown paths are omitted instead of rejected: that is how the clients test that a file exists."""
     paths = [path.strip("/") for path in query.parameters.get("paths", [])]
     known = set(_paths(snapshot))
     return as_json([_entry(snapshot, path) for path in paths if path in known])

@@ -12,7 +12,7 @@ DEFAULT_BRANCH = "main"
 
 @dataclass(frozen=True)
 class Request:
-    """One request as the server saw it: enough to assert who asked what, without the secret itself."""
+    """One request as the server saw it: enough to assert who requested what, without the secret itself."""
 
     method: str
     path: str
@@ -54,7 +54,7 @@ class Query:
     """A request matched to a route: the parts of its path, already unquoted, and what came with it.
 
     Attributes:
-        user: whose token came with it.
+        user: the owner of its token.
     """
 
     parts: Mapping[str, str]

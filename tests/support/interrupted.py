@@ -1,7 +1,7 @@
-"""Runs that are interrupted, and whether they come to what an uninterrupted one does.
+"""Interrupted runs, and the comparison of their result with that of an uninterrupted one.
 
 The processes are real, and so are the signals. Where a moment matters, the run is started by
-tests/job/workers/interrupted.py, which sends the signal to itself at the step, batch or file asked for: from outside,
+tests/job/workers/interrupted.py, which sends the signal to itself at the requested step, batch or file: from outside,
 such a moment could only be hit by chance.
 """
 
@@ -57,7 +57,7 @@ class World:
         log: Path | None = None,
         **changes: object,
     ) -> Going:
-        """`faults`: what tests/job/workers/interrupted.py is to do, as `rank:moment:number:signal`, by spaces."""
+        """`faults`: for tests/job/workers/interrupted.py, as `rank:moment:number:signal`, separated by spaces."""
         cpu = {"ACCELERATE_USE_CPU": "true"} if processes > 1 else {}
         log = log or self.folder / f"{out.name}.log"
         log.write_bytes(b"")
@@ -162,7 +162,7 @@ def write_csv(path: Path, rows: int, seed: int) -> None:
 
 
 def differences(reference: Path, out: Path) -> list[str]:
-    """What of a finished run is not, to the last bit, what the reference has; but for times and memory."""
+    """What differs, in any bit, between a finished run and the reference; times and memory excluded."""
     different = [name for name in ("model/model.safetensors", "predictions.parquet")
              if digest(reference / name) != digest(out / name)]  # fmt: skip
     different += ["metrics.jsonl"] * (metrics(reference) != metrics(out))
@@ -185,7 +185,7 @@ def timeless(value: Any) -> Any:
 
 
 def steps(out: Path) -> list[int]:
-    """The steps that metrics.jsonl has got to; its last line may be half a line."""
+    """The steps in metrics.jsonl; its last line may be incomplete."""
     if not (out / "metrics.jsonl").exists():
         return []
     lines = (out / "metrics.jsonl").read_text().split("\n")[:-1]

@@ -51,7 +51,7 @@ def encode(read: Source, task: Task, indicators: bool = False) -> Any:
 
 
 def encoded(train: Source, kind: Kind | None = None) -> list[Any]:
-    """The labels of training data as they are read of themselves."""
+    """The labels of training data, read without a model or flag."""
     return encoding.encode(train, recognition.read_task(train, None, kind)).tolist()
 
 

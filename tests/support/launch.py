@@ -1,4 +1,4 @@
-"""Starts real processes of the job on the CPU and returns what they said.
+"""Starts real processes of the job on the CPU and returns their output.
 
 `alone` and `torchrun` fork from a process that has imported the libraries (tests.support.forked); `cold` and
 `cold_torchrun` start Python as users do, for where the start itself is tested: it costs five CPU seconds a process.
@@ -117,5 +117,5 @@ class Finished:
 
     @property
     def errors(self) -> list[str]:
-        """The job's own last words, without what launchers add."""
+        """The job's own error lines, without those of launchers."""
         return [line for line in self.stderr.splitlines() if line.startswith("error: ")]

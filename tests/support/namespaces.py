@@ -9,9 +9,9 @@ import pytest
 
 
 def command(kind: str) -> tuple[str, ...]:
-    """The words before a program's that give it a namespace of this kind, `net` or `mount`.
+    """The command that runs a program in a namespace of this kind, `net` or `mount`.
 
-    Where this user may not make one the test is skipped, in continuous integration it fails.
+    If this user may not create one, the test is skipped, or fails in continuous integration.
     """
     words = ("unshare", *(() if os.geteuid() == 0 else ("--map-root-user",)), f"--{kind}")
     tried = subprocess.run([*words, "true"], capture_output=True, text=True)

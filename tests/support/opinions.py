@@ -1,4 +1,4 @@
-"""Film reviews that a tiny model learns to classify by their words in a few dozen steps."""
+"""Film reviews that a tiny model learns to classify in a few dozen steps."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def opinion(rng: random.Random, longest_filler: int) -> tuple[int, str]:
 
 
 def tags(good: int) -> list[str]:
-    """Several labels of an opinion."""
+    """Several labels of a review."""
     return ["praise"] * (good > 0) + ["blame"] * (good < 4)

@@ -36,7 +36,7 @@ def pairs(kind: Kind, architecture: str = "bert") -> Split:
 
 
 def network(folder: Path, architecture: str = "bert", kind: Kind = SINGLE_LABEL, dropout: float = 0.0) -> Any:
-    """A model with a head for `kind`; weights so large that attention decides what comes out."""
+    """A model with a head for `kind`; weights so large that attention determines the output."""
     tiny_model(folder, architecture=architecture, num_labels=None, dropout=dropout)
     settings = Model(model_name_or_path=str(folder))
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""Run folders to report on, of any task and size: written by the job's own functions, of made-up logits."""
+"""Run folders for reports, of any task and size: written by the job's own functions from synthetic logits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METRICS = {SINGLE_LABEL: ("accuracy", "f1"), MULTI_LABEL: ("accuracy", "f1"), RE
 
 @dataclass(frozen=True)
 class Made:
-    """What a run is made up of.
+    """The parameters of a synthetic run.
 
     Attributes:
         kind: of the task.
@@ -50,7 +50,7 @@ class Made:
 
 
 def drawn(made: Made) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and logits that often agree with them: class 0 is taken for class 1 more often than any other pair."""
+    """Labels, and logits that often agree with them: classes 0 and 1 are confused more often than any other pair."""
     rng = np.random.default_rng(0)
     classes = len(made.task.names)
     if made.kind == REGRESSION:

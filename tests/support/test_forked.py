@@ -1,4 +1,4 @@
-"""A forked run is a cold one: the same bytes in its run folder, for any number of processes."""
+"""A forked run equals a cold one: the same bytes in its run folder, for any number of processes."""
 
 from __future__ import annotations
 

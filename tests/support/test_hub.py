@@ -1,9 +1,9 @@
-"""The stand-in hub is judged by the real clients: they load from it, online, offline and refused.
+"""The stand-in hub is judged by the real clients: they load from it online, offline and without permission.
 
 Trade-off taken: every client runs in a new process, because the libraries read their environment at import;
-a few processes ask many questions each, since the imports are what costs time. Refused: one process
-per question, which would read better and take minutes, and calling the server directly, which would only show
-that it does what its author thought the clients ask.
+a few processes make many requests each, since the imports cost the time. Not chosen: one process
+per request, which would read better and take minutes, and calling the server directly, which would only show
+that it does what its author expected the clients to request.
 """
 
 import json
@@ -122,7 +122,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Visits:
-    """The same questions asked twice from one cache: with the server on, then offline without it."""
+    """The same requests made twice from one cache: with the server on, then offline without it."""
 
     served: Hub
     online: Session

@@ -2,7 +2,7 @@
 
 Trade-off taken: the folders are written by Transformers itself, so they load through the same code as a real
 model, at the price of importing it (inside the functions, so that a test which needs none does not wait).
-Refused: checkpoint files kept in the repository, which would age with the library and hide their origin.
+Not chosen: checkpoint files kept in the repository, which would age with the library and hide their origin.
 """
 
 import string
@@ -39,7 +39,7 @@ def tiny_model(
     """Save a random-weight model, with a classification head unless `num_labels` is None.
 
     A tokenizer already in the folder is kept and decides the vocabulary's size; otherwise one without words
-    is written. The caller's random state is left as it was: making a model must not change a test's result.
+    is written. The caller's random state is not changed: making a model must not change a test's result.
     """
     import torch
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer

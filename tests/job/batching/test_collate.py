@@ -1,4 +1,4 @@
-"""A micro-batch is what the tokenizer itself would pad."""
+"""A micro-batch equals what the tokenizer itself would pad."""
 
 from pathlib import Path
 from typing import Any

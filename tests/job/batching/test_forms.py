@@ -1,4 +1,4 @@
-"""A run has the first form that gives what rows give alone; a model that draws random numbers is rejected."""
+"""A run uses the first form whose results equal those of single rows; a model that draws random numbers is rejected."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_fixed_widths_are_padded(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Packed forms that are wrong: the check finds each
+# Wrong packed forms: the check detects each
 
 
 def sequences_see_each_other(
@@ -87,7 +87,7 @@ def sequences_see_each_other(
 def window_of_long_rows(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, spec: AttentionSpec
 ) -> torch.Tensor:
-    """Right for all rows but the longest."""
+    """Correct for all rows but the longest."""
     window = None if max(layout.lengths) < max(LENGTHS) else max(LENGTHS) - 3
     q_all = q if len(q) == len(k) else k.new_zeros(k.shape).index_copy(0, layout.bounds[:-1].long(), q)
     actual = packed_attention.cpu_attention.attend(

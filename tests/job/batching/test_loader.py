@@ -1,4 +1,4 @@
-"""What a step computes is known before any device is asked, and known again if it is asked for twice."""
+"""What a step computes is known without a device, and reproducible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step that does not fit into memory is done again in smaller pieces: the same step."""
+"""A step that does not fit into memory is retried with smaller micro-batches, with the same result."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 def test_after_out_of_memory_the_weights_equal_those_of_a_start_with_the_lower_limit(
     folder: Path, tmp_path: Path, processes: int, rank: str, where: str, message: str, halved: list[int]
 ) -> None:
-    """On two processes only one runs out of memory, and both halve: else the other would hang in the all-reduce."""
+    """On two processes only one runs out of memory, and both halve the limit: otherwise the other would hang."""
     short = train(folder, tmp_path / "short", 100, rank, 320, processes, "", where, message).expect(0)
     lines = [line for line in short.stderr.splitlines() if "out of memory" in line]
     rest = "tokens per forward pass, same examples"
@@ -87,7 +87,7 @@ def test_after_out_of_memory_the_weights_equal_those_of_a_start_with_the_lower_l
 
 
 def test_out_of_memory_before_the_second_forward_pass_leaves_no_process_waiting(folder: Path, tmp_path: Path) -> None:
-    """On one of two processes. There DDP would broadcast the layout of its messages, had it not been settled before."""
+    """On one of two processes. DDP would broadcast its bucket layout there if that had not happened before."""
     done = train(folder, tmp_path / "run", 100, "1", 320, processes=2, where="copy").expect(0)
     assert done.stderr.count("out of memory in step 2: retrying with 160 tokens") == 1
 

@@ -342,7 +342,7 @@ def test_a_run_resumed_at_any_step_sees_the_same_batches(
 
 
 def test_the_order_of_an_epoch_matches_the_recorded_one() -> None:
-    """Another order would be another run for everyone who repeats one."""
+    """Another order would change the result of every repeated run."""
     assert planner.epoch_order(8, seed=42, epoch=0).tolist() == [3, 4, 2, 7, 6, 1, 5, 0]
     np.random.seed(1)
     assert planner.epoch_order(8, seed=42, epoch=0).tolist() == [3, 4, 2, 7, 6, 1, 5, 0]

@@ -1,4 +1,4 @@
-"""The command line: recipe, flags and switches as typed, and every mistake answered on one line."""
+"""The command line: recipe, flags and switches as typed, and a one-line error for every mistake."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The flat form of a configuration: what YAML says survives, and what differs is named."""
+"""The flat form of a configuration: YAML values round-trip, and differences are named."""
 
 import dataclasses
 import re

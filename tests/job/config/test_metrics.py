@@ -1,4 +1,4 @@
-"""The table of metrics says what job/metrics holds, and every task has the number that decides by default."""
+"""The table of metrics lists job/metrics, and every task has a default metric_for_best_model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings: every flag on record, one default each, bounds at each number, recipes that can run."""
+"""The settings: a snapshot of every flag, one default each, bounds for each number, recipes that can run."""
 
 import dataclasses
 import re

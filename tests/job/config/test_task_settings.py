@@ -1,4 +1,4 @@
-"""Settings that mean nothing for the task are refused with what would."""
+"""Settings that do not fit the task are rejected with the ones that do."""
 
 from __future__ import annotations
 

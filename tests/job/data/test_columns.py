@@ -89,7 +89,7 @@ def test_ambiguity_is_rejected_with_a_list_of_columns(
 
 @pytest.mark.parametrize("text", [("body",), ("text", "body")])
 def test_the_label_is_not_read_as_text(text: tuple[str, ...]) -> None:
-    """A model that is shown the label scores 1.0 and has learnt nothing."""
+    """A model that sees the label as text scores 1.0 and learns nothing."""
     assert "body" in refusal(["text", "body", "label"], text, "body")
 
 

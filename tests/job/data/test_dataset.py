@@ -1,4 +1,4 @@
-"""Text becomes tokens once, and exactly those that the tokenizer gives row by row."""
+"""Text is tokenised once, with exactly the tokens that the tokenizer gives row by row."""
 
 import csv
 import json
@@ -80,7 +80,7 @@ def test_pairs_are_tokenised_together_with_segment_ids(tmp_path: Path, tokenizer
 
 @pytest.fixture
 def rows_tokenised(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows each call of a tokenizer was given, of all calls so far."""
+    """The number of rows in each tokenizer call so far."""
     calls: list[int] = []
     call = type(tokenizer).__call__
 

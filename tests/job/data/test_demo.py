@@ -1,4 +1,4 @@
-"""What the embedded data set promises: the same bytes everywhere, honest labels, honest splits."""
+"""The embedded dataset: the same bytes everywhere, correct labels, no overlap between splits."""
 
 import hashlib
 import json

@@ -79,7 +79,7 @@ def labels(served: tuple[Hub, Path], out: str) -> set[str]:
     return set(pq.read_table(served[1] / out / "predictions.parquet")["label"].to_pylist())
 
 
-REFUSED: list[tuple[dict[str, object], str]] = [
+REJECTED: list[tuple[dict[str, object], str]] = [
     ({"dataset_name": "acme/nothing"}, "dataset acme/nothing not found or not reachable: "),
     ({"dataset_revision": "v9"}, "dataset acme/reviews at v9 not found or not reachable: "),
     ({"dataset_config_name": "songs"}, "dataset acme/reviews songs cannot be loaded: "),
@@ -93,8 +93,8 @@ PAIRS: dict[str, object] = {"output_dir": "pairs", "dataset_config_name": "pairs
 
 @pytest.fixture(scope="module")
 def online(served: tuple[Hub, Path]) -> list[Finished]:
-    """Runs with a reachable hub: MAIN, V1 and PAIRS, and those in REFUSED."""
-    return train(served, MAIN, V1, PAIRS, *({**changes, "output_dir": "refused"} for changes, _ in REFUSED))
+    """Runs with a reachable hub: MAIN, V1 and PAIRS, and those in REJECTED."""
+    return train(served, MAIN, V1, PAIRS, *({**changes, "output_dir": "rejected"} for changes, _ in REJECTED))
 
 
 def test_the_revision_selects_data_and_model_online_and_offline(
@@ -138,11 +138,11 @@ def test_a_configuration_with_pairs_is_read_by_name(served: tuple[Hub, Path], on
     assert json.loads((served[1] / "pairs" / "results.json").read_text())["eval"]["examples"] == 20
 
 
-@pytest.mark.parametrize("number", range(len(REFUSED)), ids=lambda number: str(REFUSED[number][0]))
+@pytest.mark.parametrize("number", range(len(REJECTED)), ids=lambda number: str(REJECTED[number][0]))
 def test_repositories_missing_from_the_hub_are_rejected_by_name(online: list[Finished], number: int) -> None:
     done = online[3 + number].expect(2)
     assert len(done.errors) == 1
-    assert REFUSED[number][1] in done.errors[0]
+    assert REJECTED[number][1] in done.errors[0]
     assert "Traceback" not in done.stderr
 
 
@@ -157,8 +157,8 @@ def test_endpoint_and_token_come_from_dotenv_unless_set_in_the_environment(tmp_p
         (tmp_path / ".env").write_text(f"HF_ENDPOINT={running.endpoint}\nexport HF_TOKEN='canary-0123' # mine\n")
         cold(TRAIN, *arguments, "run", env=env, cwd=tmp_path).expect(0)
         assert any(request.with_token for request in running.requests)
-        refused = cold(TRAIN, *arguments, "no", env={**env, "HF_TOKEN": "another"}, cwd=tmp_path).expect(2)
-        assert "dataset acme/reviews not found or not reachable: " in refused.errors[0]
+        rejected = cold(TRAIN, *arguments, "no", env={**env, "HF_TOKEN": "another"}, cwd=tmp_path).expect(2)
+        assert "dataset acme/reviews not found or not reachable: " in rejected.errors[0]
     written = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert written
     assert not [path for path in written if b"canary-0123" in path.read_bytes()], "a token is in the run folder"

@@ -1,4 +1,4 @@
-"""Rows come back exactly as they were written, and what cannot be read is named by its line."""
+"""Rows are read exactly as written, and unreadable ones are reported with their line."""
 
 import csv
 import gzip

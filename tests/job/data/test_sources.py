@@ -1,4 +1,4 @@
-"""The same rows from any source are the same table, known by their content and not by where they lie."""
+"""The same rows from any source are the same table, identified by their content and not by their path."""
 
 import csv
 import gzip

@@ -188,7 +188,7 @@ def test_counts_equal_those_of_python_sets(drawn: tuple[str, list[Any], list[Any
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Saying
+# Lines and notes
 
 
 def test_lines_of_balanced_classes() -> None:

@@ -156,15 +156,15 @@ def test_a_failed_save_keeps_the_previous_checkpoint_and_leaves_no_temporary_fil
 
 
 class Disk:
-    """`checkpoint.write` on a disk that is full for the steps in `refused`."""
+    """`checkpoint.write` on a disk that is full for the steps in `rejected`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refused: set[int] = set()
+        self.rejected: set[int] = set()
         self._write = checkpoints.write
         monkeypatch.setattr(checkpoints, "write", self)
 
     def __call__(self, parent: Path, made: Snapshot, keep: int) -> int:
-        if made.step in self.refused:
+        if made.step in self.rejected:
             raise OSError(errno.ENOSPC, "No space left on device")
         return self._write(parent, made, keep)
 
@@ -176,10 +176,10 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 def test_a_full_disk_is_logged_once_and_so_is_its_end(disk: Disk, parent: Path, messages: list[str]) -> None:
     writer = Writer(parent, 2)
-    disk.refused = {2, 3}
+    disk.rejected = {2, 3}
     for step in (1, 2, 3, 4):
         writer.save(snapshot(step))
-        assert writer.wait() == (step not in disk.refused)
+        assert writer.wait() == (step not in disk.rejected)
     writer.close()
     assert messages == [
         "WARNING the checkpoint of step 2 could not be written ([Errno 28] No space left on device); older ones are "
@@ -193,13 +193,13 @@ def test_a_best_checkpoint_that_failed_is_retried_before_any_later_one(
     disk: Disk, parent: Path, messages: list[str]
 ) -> None:
     writer = Writer(parent, 1)
-    disk.refused = {2}
+    disk.rejected = {2}
     for made in (snapshot(1, 1), snapshot(2, 2), snapshot(3, 2)):
         writer.save(made)
         writer.wait()
     assert checkpoints.steps(parent) == [1], "3 without 2 would be useless, and 1 would have been removed for it"
     assert writer.pending_retry is not None and writer.pending_retry.step == 2
-    disk.refused = set()
+    disk.rejected = set()
     writer.save(snapshot(4, 2))
     assert writer.close()
     assert checkpoints.steps(parent) == [2, 4] and not writer.pending_retry
@@ -207,7 +207,7 @@ def test_a_best_checkpoint_that_failed_is_retried_before_any_later_one(
 
 def test_a_failed_best_checkpoint_is_dropped_for_a_better_one(disk: Disk, parent: Path, messages: list[str]) -> None:
     writer = Writer(parent, 2)
-    disk.refused = {1}
+    disk.rejected = {1}
     for made in (snapshot(1, 1), snapshot(2, 2)):
         writer.save(made)
     assert writer.close()
@@ -216,7 +216,7 @@ def test_a_failed_best_checkpoint_is_dropped_for_a_better_one(disk: Disk, parent
 
 def test_the_last_failure_is_reported_repeatedly(disk: Disk, parent: Path, messages: list[str]) -> None:
     writer = Writer(parent, 2)
-    disk.refused = {1}
+    disk.rejected = {1}
     writer.save(snapshot(1))
     assert [writer.wait(), writer.wait(), writer.close()] == [False, False, False]
 

@@ -51,7 +51,7 @@ def finished(unfinished: RunFolder) -> RunFolder:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The second start
+# Second start
 
 
 def test_a_new_folder_gets_the_configuration(folder: RunFolder) -> None:
@@ -112,7 +112,7 @@ def test_overwriting_restarts_and_keeps_the_launchers_files(
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", ["thesis.txt", "model/weights", "results.json", "metrics.jsonl"])
 def test_a_folder_with_other_files_is_rejected_and_kept(overwrite: bool, name: str, folder: RunFolder) -> None:
-    """Regardless of their names: without our config.yaml nothing shows that they belong to a run."""
+    """Regardless of their names: without our config.yaml they are not known to belong to a run."""
     foreign = folder.path / name
     foreign.parent.mkdir(parents=True)
     foreign.write_text("years of work")

@@ -1,4 +1,4 @@
-"""One owner of a run folder at a time, and no owner that is dead: with real processes that hold, end and are killed."""
+"""A run folder has one owner at a time, and never a dead one: tested with real processes that exit and are killed."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_run_that_was_killed_leaves_no_lock(number: signal.Signals, folder: Pa
 
 
 def test_a_child_that_outlives_its_run_does_not_hold_the_lock(folder: Path) -> None:
-    """As a tokenisation process may, for a while."""
+    """Tokenisation processes may outlive their run for a while."""
     code = HOLDER + "\nif os.fork() == 0: time.sleep(600)\nprint(0, flush=True); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", code, str(folder), "0"], stdout=subprocess.PIPE, text=True,
                                start_new_session=True)  # fmt: skip
@@ -153,14 +153,14 @@ def test_a_run_of_another_host_without_a_heartbeat_is_taken_over_regardless_of_i
 
 
 def test_a_run_of_another_host_with_a_heartbeat_is_rejected_regardless_of_its_clock(folder: Path) -> None:
-    """On a file system that grants its locks to everybody. The clock runs backwards here."""
+    """On a file system that grants every lock. The clock runs backwards here."""
     with (
         repeatedly(lambda n: write_status(folder, "node7:4711", heartbeat=f"1970-01-01T00:00:{59 - n % 60:02d}Z")),
         pytest.raises(Refused, match="node7:4711"),
     ):
         lock.acquire(folder)
     with holder(folder) as other:
-        assert other.poll() is None, "who was refused holds nothing"
+        assert other.poll() is None, "who was rejected holds nothing"
 
 
 def test_a_run_of_another_host_that_ends_meanwhile_is_taken_over(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What manifest.json says of a run, and what it must not say."""
+"""What manifest.json contains, and what it must not contain."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""status.json says what a run is doing, that it lives, and what it came to."""
+"""status.json has the state of a run, its heartbeat and its result."""
 
 from __future__ import annotations
 

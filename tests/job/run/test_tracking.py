@@ -1,4 +1,4 @@
-"""Steps that fp16 leaves out are counted and shown."""
+"""Steps that fp16 skips are counted and shown."""
 
 from __future__ import annotations
 

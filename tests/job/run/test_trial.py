@@ -1,4 +1,4 @@
-"""The trials of a search: settings asked for once, evaluations compared, and the journal that processes share."""
+"""The trials of a search: settings drawn once, evaluations compared, and the journal that processes share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals are heard by the process that trains, at once or not until a step is done, and by no process it started."""
+"""Signals are handled by the training process, immediately or at the end of a step, and not by its children."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ interrupt.install()
 
 
 def running(code: str, *ends: str, **environ: str) -> subprocess.Popen[str]:
-    """A process that has installed the handlers and runs `code`; it has said `ready`."""
+    """A process that has installed the handlers and runs `code`; it has printed `ready`."""
     process = subprocess.Popen(
         [sys.executable, "-c", HEAD + textwrap.dedent(code), *ends], env={**os.environ, **environ},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
@@ -217,7 +217,7 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 def _waits_in_rendezvous(pid: int) -> bool:
-    """The thread that watches is there while the process starts to look for the others."""
+    """The watching thread runs while the process starts to connect to its peers."""
     names = [(task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()]
     return len(names) > 1 and _has_loaded_torch(pid) and _is_asleep(pid)
 

@@ -1,4 +1,4 @@
-"""The best evaluation, by hand."""
+"""The best evaluation, with scores made by hand."""
 
 import math
 

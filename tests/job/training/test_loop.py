@@ -1,4 +1,4 @@
-"""A step gives the device work and asks it for nothing."""
+"""A step queues work on the device and never waits for it."""
 
 from __future__ import annotations
 

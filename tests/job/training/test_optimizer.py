@@ -1,4 +1,4 @@
-"""What is decayed, and the learning rate of every optimizer step."""
+"""Which parameters decay, and the learning rate of every optimizer step."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is asked at the end of a step, on one process; that several agree is shown by real runs in test_resume.py."""
+"""What is decided at the end of a step, on one process; test_resume.py shows with real runs that several agree."""
 
 from __future__ import annotations
 

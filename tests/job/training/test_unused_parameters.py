@@ -1,4 +1,4 @@
-"""The rows that are computed before training show a model that cannot be trained on the data."""
+"""The rows computed before training reveal a model that cannot be trained on the data."""
 
 from __future__ import annotations
 

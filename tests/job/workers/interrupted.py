@@ -39,14 +39,14 @@ FAULTS = [tuple(fault.split(":")) for fault in os.environ["FAULTS"].split()]
 
 
 def reached(moment: str, number: int) -> None:
-    """Do what is due now, once: a save that failed is tried again."""
+    """Do what is due now, once: a failed save is retried."""
     for fault in [fault for fault in FAULTS if fault[:3] == (os.environ.get("RANK", "0"), moment, str(number))]:
         FAULTS.remove(fault)
         for what in fault[3:]:
             while what == "HANG":
                 time.sleep(1)
             os.kill(os.getpid(), getattr(signal, what))
-            time.sleep(0.1)  # a signal reaches one thread first: this one must not go on meanwhile
+            time.sleep(0.1)  # a signal reaches one thread first: this one must not continue meanwhile
 
 
 def hook(module: Any, name: str, before: Callable[..., None] | None, after: Callable[..., None] | None = None) -> None:

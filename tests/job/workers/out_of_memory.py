@@ -41,7 +41,7 @@ def with_little_memory(tokens: int, rank: str, where: str) -> None:
     @wraps(forward)
     def limited(self: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         too_many = input_ids.numel() > tokens and rank in ("all", os.environ.get("RANK", "0"))
-        in_step = self.training and kwargs.get("packed") is not None  # else rows are looked at before training
+        in_step = self.training and kwargs.get("packed") is not None  # otherwise rows are computed before training
         running = "evaluation" if torch.is_inference_mode_enabled() else "forward" if in_step else "check"
         if too_many and where == running:
             fail()

@@ -108,7 +108,7 @@ def test_runs_of_the_same_name_in_two_folders_get_different_containers() -> None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is read off this machine and the job's flags
+# What depends on this machine and the job's flags
 
 
 def test_paths_in_flags_are_mounted_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_files_that_variables_name_are_mounted_if_they_exist(tmp_path: Path) -> 
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# As the user starts it, with an executable in docker's place that tells what it was given
+# As the user starts it, with an executable in place of docker that records its arguments
 
 STAND_IN = """#!{python}
 import json, os, sys
@@ -281,7 +281,7 @@ RECORDER = f"#!{sys.executable}\nimport json, sys\nopen('calls', 'a').write(json
 
 
 def docker_call(folder: Path, target: str, **variables: str) -> list[str]:
-    """What `make target` gave to docker or apptainer, which only write it down."""
+    """The arguments of docker or apptainer in `make target`; both only record them."""
     (folder / "bin").mkdir()
     for name in ("docker", "apptainer"):
         (folder / "bin" / name).write_text(RECORDER, encoding="ascii")

@@ -1,4 +1,4 @@
-"""One line a check: what fails anywhere is failed, and what was not reached says so."""
+"""One line a check: it fails if it fails anywhere, and skipped checks are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor asks Slurm before it queues a job."""
+"""What the doctor queries from Slurm before it submits a job."""
 
 from __future__ import annotations
 

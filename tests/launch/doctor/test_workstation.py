@@ -1,4 +1,4 @@
-"""The doctor on one machine: real processes, and what can be wrong there planted for real."""
+"""The doctor on one machine: real processes, and real faults."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_an_unwritable_folder_is_the_first_failure(tmp_path: Path) -> None:
 
 
 def test_a_process_that_hangs_does_not_block_the_doctor(tmp_path: Path) -> None:
-    """One of two processes stops at its start; the other may not have come far within the bound."""
+    """One of two processes stops at its start; the other may not have progressed far within the time limit."""
     (tmp_path / "site").mkdir()
     stop = f"import os\nif os.environ.get('RANK') == '1':\n    os.kill(os.getpid(), {int(signal.SIGSTOP)})\n"
     (tmp_path / "site" / "sitecustomize.py").write_text(stop, encoding="utf-8")

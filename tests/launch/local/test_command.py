@@ -123,7 +123,7 @@ def test_no_gpus_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The real accelerate, with a configuration of the user's that asks for something else
+# The real accelerate, with a user configuration that requests something else
 
 ASKS_FOR_ELSE = """
 compute_environment: LOCAL_MACHINE

@@ -1,4 +1,4 @@
-"""What comes through the real launchers: the job's own exit code, its own words, and every signal once.
+"""What comes through the real launchers: the job's own exit code, its own messages, and every signal once.
 
 A small script replaces job/train.py in plans of launch.local, one process with accelerate and two with torch.
 """

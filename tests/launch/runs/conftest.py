@@ -26,7 +26,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder runs/ of the working directory, looked at at the time NOW."""
+    """The folder runs/ of the working directory, read at the time NOW."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "time", lambda: synthetic.NOW)
     folder = Path("runs")

@@ -117,7 +117,7 @@ def predicted(run: Path, labels: list[Any], answers: list[Any], index: list[int]
 
 @pytest.fixture
 def pair(runs: Path) -> tuple[Path, Path]:
-    """Two runs on four rows: A is right in three of them, B in two; on one row both are wrong alike."""
+    """Two runs on four rows: A is right in three of them, B in two; on one row both make the same mistake."""
     Path("data").mkdir()
     for name, texts in (("train", "tuvw"), ("validation", "abcd")):
         lines = [json.dumps({"text": f"the {text} film", "label": "yes"}) for text in texts]
@@ -198,7 +198,7 @@ def test_different_text_under_the_same_row_numbers_is_rejected(
     assert "A and B read different texts under the same row numbers" in printed(capfd, "A", "B", code=2)
 
 
-REFUSED = {
+REJECTED = {
     "other rows": (
         lambda b: predicted(b, ["yes", "no"], ["no", "no"], [0, 7]),
         "different rows (4 and 2, 1 in common)",
@@ -211,9 +211,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", REJECTED)
 def test_incomparable_runs_are_rejected(case: str, pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
-    damage, message = REFUSED[case]
+    damage, message = REJECTED[case]
     damage(pair[1])
     assert message in printed(capfd, "A", "B", code=2)
 

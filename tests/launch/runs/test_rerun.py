@@ -15,7 +15,7 @@ from tests.launch.runs.synthetic import StandIns
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The launcher's command lines that rerun came to, none of them carried out."""
+    """The launcher's command lines that rerun would run; none is run."""
     lines: list[list[str]] = []
     whole = cli.main
 
@@ -149,7 +149,7 @@ def test_folders_created_in_one_second_differ(runs: Path) -> None:
 
 
 def test_the_plan_of_a_local_run_is_printed(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Through the whole launcher, nothing replaced."""
+    """Through the whole launcher, without stand-ins."""
     run = stopped(runs / "a", "--gpus", "0", launcher="local")
     values = json.loads((run / "jobs" / "7" / "job.json").read_text())
     table = runs.absolute() / "t.csv"

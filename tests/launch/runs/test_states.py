@@ -1,4 +1,4 @@
-"""What a run is doing, of its folder and Slurm's answer."""
+"""The state of a run, from its folder and Slurm's answer."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is read off Slurm's answers, refused on the login node, and left in the run folder when something fails."""
+"""How Slurm's answers are parsed, what is rejected on the login node, and which files remain after a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the batch script does after srun, by bash, with an scontrol that says what Slurm was measured to say."""
+"""What the batch script does after srun, by bash, with an scontrol that prints what a real Slurm printed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ELEMENT: dict[str, Any] = {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "12", "SL
 def after_srun(
     folder: Path, *, rc: int, stopped_by: str | None, job: str, failures: int = 0, **variables: str
 ) -> tuple[int, str, bool]:
-    """Exit code and words of the script, and whether it asked for a requeue."""
+    """Exit code and output of the script, and whether it requested a requeue."""
     scontrol = SCONTROL.format(folder=shlex.quote(str(folder)), job=shlex.quote(job), failures=failures)
     for name, text in {"scontrol": scontrol, "sleep": "#!/bin/sh\n"}.items():
         (folder / name).write_text(text, encoding="ascii")

@@ -1,4 +1,4 @@
-"""The copy of the code: what is in it, what is not, and that it tells where it comes from."""
+"""The copy of the code: what is in it, what is not, and its recorded origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of a submission, whole, against golden files; refusals before anything is queued or written.
+"""The plan of a submission, whole, against golden files; rejections before anything is queued or written.
 
 To update the golden files: `UPDATE_GOLDEN=1 pytest tests/launch/slurm/test_submission.py`.
 What a cluster makes of the scripts is in tests/cluster.
@@ -121,7 +121,7 @@ def test_folder_names_are_quoted(run: str, image: str) -> None:
     assert words[-1] == f"{path}/jobs/%j"
 
 
-REFUSED = {
+REJECTED = {
     "no nodes": (replace(DEMO, nodes=0), Site(), "--nodes must be above 0"),
     "no tasks": (replace(DEMO, gpus=0, tasks=0), Site(), "--tasks must be above 0"),
     "tasks of GPUs": (replace(DEMO, tasks=2), Site(), "--tasks applies to the CPU only"),
@@ -139,9 +139,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", REJECTED)
 def test_invalid_requests_are_rejected(case: str) -> None:
-    request, at, message = REFUSED[case]
+    request, at, message = REJECTED[case]
     with pytest.raises(Refused, match=message):
         plan(request, at)
 
@@ -207,7 +207,7 @@ MAKE_ATTACKS = [
     [pytest.param(name, value, marks=() if "$(shell" in value else pytest.mark.long) for name, value in MAKE_ATTACKS],
 )
 def test_make_does_not_evaluate_values(name: str, value: str, tmp_path: Path) -> None:
-    """The real make, with sbatch and srun on PATH that would tell if they were run."""
+    """The real make, with sbatch and srun on PATH that record whether they were run."""
     for tool in ("sbatch", "srun"):
         (tmp_path / tool).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n", encoding="ascii")
         (tmp_path / tool).chmod(0o755)
@@ -310,7 +310,7 @@ def test_a_dry_run_imports_no_torch(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is queued, with an sbatch that takes or refuses everything
+# What is queued, with an sbatch that accepts or rejects everything
 
 
 FAKE = """#!/bin/sh

@@ -58,7 +58,7 @@ def test_restarts_by_slurm_count_too() -> None:
 
 
 @pytest.mark.parametrize("reasons", [("SIGTERM", None), (None, "SIGTERM")])
-def test_the_marker_names_the_signal_regardless_of_which_rank_writes_last(
+def test_the_marker_names_the_signal_of_slurm_in_any_order_of_ranks(
     reasons: tuple[str | None, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bare SIGTERM is requeued only after a preemption: the batch script must know that it was one."""

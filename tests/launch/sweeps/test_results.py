@@ -29,7 +29,7 @@ def sweep(folder: Path, scores: dict[tuple[float, str, int], float]) -> Path:
 
 @pytest.fixture
 def six(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The learning rate decides; the column, whose name is no friend of a browser, hardly does."""
+    """The learning rate matters; the column, whose name contains markup, hardly does."""
     monkeypatch.chdir(tmp_path)
     rates = {1e-5: 0.5, 1e-4: 0.7, 1e-3: 0.9}
     scores = {(rate, label, seed): base + 0.001 * (label == "y") + 0.01 * seed

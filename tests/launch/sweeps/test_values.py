@@ -1,4 +1,4 @@
-"""What --grid and --search say, and what they are rejected for."""
+"""How --grid and --search are parsed, and why they are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep on one machine: how many runs side by side, on which GPUs, and what becomes of them."""
+"""A sweep on one machine: how many runs in parallel, on which GPUs, and how they end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every row gets the number of its own label; what is no class is rejected by its row."""
+"""Every row gets the id of its class; an unknown class is rejected with its row."""
 
 from typing import Any
 

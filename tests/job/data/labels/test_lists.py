@@ -1,4 +1,4 @@
-"""Several labels a row: lists of names, or of a 0 or 1 for each class."""
+"""Multi-label rows: lists of names, or indicator vectors."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Class names that look like something else are noted."""
+"""Suspicious class names are noted."""
 
 from typing import Any
 

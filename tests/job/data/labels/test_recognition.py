@@ -1,4 +1,4 @@
-"""The task that labels set, with a model and with --problem_type."""
+"""How the task is derived from labels, the model and --problem_type."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One label a row: what is a class and what is a number."""
+"""One label per row: classes and regression targets are distinguished."""
 
 from decimal import Decimal
 
