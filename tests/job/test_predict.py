@@ -101,8 +101,10 @@ def test_a_run_and_its_model_give_the_same_predictions_on_any_number_of_processe
         assert (out / "test_predictions.parquet").read_bytes() == expected
         assert results(out)["test"] == results(trained[task])["test"]
         assert "eval" not in results(out)
-        assert {path.name for path in out.iterdir()} == {".lock", "config.yaml", "manifest.json", "report", "report.html",
-                                                         "results.json", "status.json", "test_predictions.parquet"}  # fmt: skip
+        assert {path.name for path in out.iterdir()} == {
+            ".lock", "config.yaml", "manifest.json", "report", "report.html", "results.json", "status.json",
+            "test_predictions.parquet",
+        }  # fmt: skip
     assert len(set(answers)) == 1
     _check_answers(opinions / f"{task}-{TASKS[task][0]}.csv", opinions / "new.jsonl", table(trained[task]))
 
