@@ -43,10 +43,11 @@ def run(request: Request, environ: Mapping[str, str]) -> list[Finding]:
     except subprocess.TimeoutExpired:
         pass  # what it had found by then is written
     finally:
+        ended = [process.poll() for process in started]  # without those that are killed for their time
         for process in started:
             process.kill()
             process.wait()
-    code = next((process.returncode for process in started if process.returncode), 0)
+    code = next((code for code in ended if code), 0)
     found = outcome.of_ranks(request.folder, begun, code)
     here = Finding(HERE.name, OK, f"{request.folder.parent} can be written")
     return [here, *(replace(finding, place="") for finding in found)]  # there is one machine
