@@ -66,7 +66,7 @@ def taken(folder: Path) -> Place:
     """A snapshot of this checkout, as a submitted job has one."""
     root = folder / "run" / "code"
     root.parent.mkdir()
-    snapshot.take(snapshot.look(ROOT), root)
+    snapshot.copy(snapshot.describe(ROOT), root)
     return Place(root, (sys.executable, "-m", "launch"), folder / "home", {"PYTHONPATH": str(root)})
 
 

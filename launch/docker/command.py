@@ -67,7 +67,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for."""
+    """What the user requests."""
 
     job: tuple[str, ...]
     """The job's command line: an optional recipe, then flags."""

@@ -1,4 +1,4 @@
-"""What is checked, in the order in which a job would meet the problems, and what was found."""
+"""The checks, in the order in which a job would encounter the problems, and their results."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class Check:
 
     name: str
     promise: str
-    """What holds where it is ok."""
+    """What is true if the check passes."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one machine or process found."""
+    """The result of a check on one node or in one process."""
 
     check: str
     state: str
     detail: str
     remedy: str = ""
     place: str = ""
-    """Node, or nothing for the machine where the doctor was started."""
+    """The node; empty for the machine where the doctor was started."""
 
 
 TOOLS = Check("tools", "Slurm's commands are on PATH and its controller answers")
@@ -46,14 +46,14 @@ CLOCK_SECONDS = 5.0
 CLOCK_REMEDY = "have it set by NTP: Slurm rejects credentials of another time, and `status` takes running jobs for lost"
 
 CLUSTER = (TOOLS, REQUEST, START, FOLDER, ENVIRONMENT, NAMES, GROUP, REDUCE, GPU, CLOCK, DISK, SHM)
-OF_RANKS = (ENVIRONMENT, NAMES, GROUP, REDUCE, GPU, CLOCK, DISK, SHM)
-"""Those that every process answers."""
+RANK_CHECKS = (ENVIRONMENT, NAMES, GROUP, REDUCE, GPU, CLOCK, DISK, SHM)
+"""Checks that every process makes."""
 HERE = Check("folder", "the folder of the runs can be written")
 LOCAL = (HERE, ENVIRONMENT, GROUP, REDUCE, GPU, DISK, SHM)
 
 
 class Problem(Exception):
-    """A check failed: what is wrong, and the remedy."""
+    """A check failed, with what is wrong and the remedy."""
 
     def __init__(self, detail: str, remedy: str) -> None:
         super().__init__(detail)
@@ -62,7 +62,7 @@ class Problem(Exception):
 
 @dataclass(frozen=True)
 class Line:
-    """The outcome of one check over all machines and processes."""
+    """The result of one check over all nodes and processes."""
 
     check: Check
     state: str
@@ -74,52 +74,52 @@ class Line:
                 "remedy": self.remedy}  # fmt: skip
 
 
-def lines(checks: Sequence[Check], found: Iterable[Finding], expected: Mapping[str, int]) -> list[Line]:
-    """One line a check, in order.
+def lines(checks: Sequence[Check], findings: Iterable[Finding], expected: Mapping[str, int]) -> list[Line]:
+    """One line per check, in the order of `checks`.
 
     Args:
-        checks: those of this report.
-        found: what machines and processes found.
-        expected: name of a check -> how many processes report on it; 1 where it is not named.
+        checks: the checks of this report.
+        findings: results from all nodes and processes.
+        expected: name of a check -> number of results that it should have; default 1.
     """
     by_check: dict[str, list[Finding]] = {check.name: [] for check in checks}
-    for finding in found:
+    for finding in findings:
         by_check.get(finding.check, []).append(finding)
-    # A process that fails ends the others, which may have been at an earlier check.
-    culprit = next((check.name for check in checks if any(f.state == FAILED for f in by_check[check.name])), "")
-    made: list[Line] = []
+    # A failing process ends the others, which may not have finished an earlier check.
+    first_failed = next((check.name for check in checks if any(f.state == FAILED for f in by_check[check.name])), "")
+    report: list[Line] = []
     for check in checks:
-        line = _line(check, by_check[check.name], expected.get(check.name, 1), culprit)
-        made.append(line)
-        culprit = culprit or (check.name if line.state == FAILED else "")
-    return made
+        line = _line(check, by_check[check.name], expected.get(check.name, 1), first_failed)
+        report.append(line)
+        first_failed = first_failed or (check.name if line.state == FAILED else "")
+    return report
 
 
-def _line(check: Check, found: Sequence[Finding], expected: int, culprit: str) -> Line:
-    failed = [finding for finding in found if finding.state == FAILED]
+def _line(check: Check, findings: Sequence[Finding], expected: int, first_failed: str) -> Line:
+    failed = [finding for finding in findings if finding.state == FAILED]
     if failed:
         return Line(check, FAILED, _by_node(failed), failed[0].remedy)
-    done = [finding for finding in found if finding.state == OK]
-    if len(done) >= expected:
-        return Line(check, OK, _together(done))
-    if culprit:
-        return Line(check, SKIPPED, f"not checked, as {culprit} failed")
-    silent = f"{expected - len(done)} of {expected} processes did not answer"
-    return Line(check, FAILED, silent, "look at the end of their logs")
+    passed = [finding for finding in findings if finding.state == OK]
+    if len(passed) >= expected:
+        return Line(check, OK, _merged(passed))
+    if first_failed:
+        return Line(check, SKIPPED, f"not checked, as {first_failed} failed")
+    missing = f"{expected - len(passed)} of {expected} processes did not answer"
+    return Line(check, FAILED, missing, "look at the end of their logs")
 
 
-def _together(found: Sequence[Finding]) -> str:
-    """What all say, or what each node says."""
-    details = {finding.detail for finding in found}
-    nodes = sorted({finding.place for finding in found if finding.place})
+def _merged(findings: Sequence[Finding]) -> str:
+    """The detail that all findings share, else the details by node."""
+    details = {finding.detail for finding in findings}
+    nodes = sorted({finding.place for finding in findings if finding.place})
     if len(details) == 1 and nodes:
-        return f"{found[0].detail} (on {', '.join(nodes)})"
-    return _by_node(found)
+        return f"{findings[0].detail} (on {', '.join(nodes)})"
+    return _by_node(findings)
 
 
-def _by_node(found: Sequence[Finding]) -> str:
+def _by_node(findings: Sequence[Finding]) -> str:
     """Each detail once, after the nodes that report it."""
     nodes: dict[str, set[str]] = {}
-    for finding in found:
+    for finding in findings:
         nodes.setdefault(finding.detail, set()).update(filter(None, [finding.place]))
     return "; ".join(f"{', '.join(sorted(names))}: {detail}" if names else detail for detail, names in nodes.items())

@@ -1,8 +1,8 @@
-"""The doctor's own job: planned as a real one is, queued, and waited for with a bound.
+"""The doctor's own job: plans it like a real one, queues it, and waits for it with a time limit.
 
-Its batch script has the parts of a real one (launch/slurm/script.py): resources, site flags, setup, container, the
-worker's Python. Before Python a shell looks around on each node and answers through srun. If not even the first node
-sees the folder, the exit code tells.
+Its batch script has the same parts as a real one (launch/slurm/script.py): resources, site flags, setup, container and
+the Python command. Before Python starts, a shell script checks each node and prints its result through srun. If even
+the first node does not see the folder, the exit code of the batch script reports it.
 """
 
 from __future__ import annotations
@@ -22,28 +22,27 @@ from launch import caches, reads, sites
 from launch.doctor import outcome
 from launch.doctor.checks import START, Finding, Problem
 from launch.plan import Plan
-from launch.runs import explanations
-from launch.runs import slurm as asked
+from launch.runs import explanations, slurm
 from launch.sites import Site
 from launch.slurm import containers, executor, queueing, script, snapshot
 
 HERE = Path(__file__).parent
 MINUTES = 5
-"""Limit of the job; its processes end by themselves before."""
-POLL = 2.0
+"""Time limit of the job; its processes end by themselves earlier."""
+POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for."""
+    """What the user requests."""
 
     gpus: int
     tasks: int | None
     nodes: int
     wait: int
-    """Seconds that the job may wait for its start."""
+    """Seconds for which the job may be pending."""
     folder: Path
-    """The doctor's own folder, next to the folders of runs."""
+    """The doctor's own folder, in the folder of the runs."""
     directory: Path
 
     @property
@@ -53,7 +52,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Examination:
-    """What would be queued."""
+    """The job to queue."""
 
     request: Request
     plan: Plan
@@ -61,27 +60,29 @@ class Examination:
     token: str
 
 
-def plan(request: Request, at: Site, environ: Mapping[str, str]) -> Examination:
-    """The job of `request`; Refused for numbers, names or paths that make no job."""
+def plan(request: Request, site: Site, environ: Mapping[str, str]) -> Examination:
+    """The job for `request`; Refused for numbers, names or paths that are not valid for a job."""
     folder = sites.safe_path("the folder", request.folder)
     token = f"muster-doctor:{uuid.uuid4().hex[:16]}"
-    places = [request.directory, *reads.real_places([folder, *caches.all_folders(environ)])]
-    container = containers.enter(
-        at.container,
-        at.image,
+    mounts = [request.directory, *reads.real_places([folder, *caches.all_folders(environ)])]
+    container = containers.wrap(
+        site.container,
+        site.image,
         python=sys.executable,
-        mounts=places if at.container != "none" else [],
+        mounts=mounts if site.container != "none" else [],
         directory=sites.safe_path("the working directory", request.directory),
         gpus=request.gpus > 0,
     )
     run, log = shlex.quote(str(folder)), shlex.quote(str(folder / "batch.log"))
     variables = {
-        contract.THREADS: at.cpus_per_task,
-        contract.MASTER_ADDR: at.master_addr,
+        contract.THREADS: site.cpus_per_task,
+        contract.MASTER_ADDR: site.master_addr,
         "SUBMITIT_FOLDER": str(folder),
         "HF_HOME": str(caches.home(environ)),
     }
-    resources = script.resources(at, gpus=request.gpus, tasks=request.tasks, nodes=request.nodes, name="muster-doctor")
+    resources = script.resources(
+        site, gpus=request.gpus, tasks=request.tasks, nodes=request.nodes, name="muster-doctor"
+    )
     parameters = {
         **resources,
         "time": MINUTES,
@@ -89,13 +90,13 @@ def plan(request: Request, at: Site, environ: Mapping[str, str]) -> Examination:
         "setup": [
             f": > {log} || exit {outcome.NO_FOLDER}",
             f"exec >> {log} 2>&1",
-            *script.setup(at, run=run, directory=request.directory, token=token, python="", variables=variables),
+            *script.setup(site, run=run, directory=request.directory, token=token, python="", variables=variables),
             *container.setup,
-            *_probe(request, at, token),
+            *_probe(request, site, token),
         ],
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={at.cpus_per_task}", *container.srun_args],
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={site.cpus_per_task}", *container.srun_args],
         "additional_parameters": {
-            **script.site_flags(at, token),
+            **script.site_flags(site, token),
             **{"chdir": "/", "propagate": "NONE", "no-requeue": True, "output": "/dev/null", "error": "/dev/null"},
         },
     }
@@ -105,15 +106,15 @@ def plan(request: Request, at: Site, environ: Mapping[str, str]) -> Examination:
     return Examination(request, Plan(("sbatch",), (), request.directory, text), parameters, token)
 
 
-def _probe(request: Request, at: Site, token: str) -> list[str]:
-    """Lines that look around on each node."""
+def _probe(request: Request, site: Site, token: str) -> list[str]:
+    """Lines of the batch script that check each node, once per node."""
     nodes = shlex.quote(str(request.folder / "nodes.txt"))
-    facts = [str(request.folder), token, sys.executable if at.container == "none" else "",
-             at.container, at.image]  # fmt: skip
-    once = f"srun --ntasks={request.nodes} --ntasks-per-node=1 --kill-on-bad-exit=0 --unbuffered"
+    arguments = [str(request.folder), token, sys.executable if site.container == "none" else "",
+                 site.container, site.image]  # fmt: skip
+    srun = f"srun --ntasks={request.nodes} --ntasks-per-node=1 --kill-on-bad-exit=0 --unbuffered"
     probe = (HERE / "probe.sh").read_text(encoding="utf-8")
     return [
-        f"{once} bash -c {shlex.quote(probe)} bash {shlex.join(facts)} > {nodes}",
+        f"{srun} bash -c {shlex.quote(probe)} bash {shlex.join(arguments)} > {nodes}",
         f'[ "$(grep -c "|ok|" {nodes})" = {request.nodes} ] || exit {outcome.BAD_NODE}',
         f"seen() {{ ls {shlex.quote(str(request.folder))} | grep -c ^seen-by-; }}",
         f'for _ in {{1..10}}; do [ "$(seen)" = {request.nodes} ] && break; sleep 1; done',
@@ -122,16 +123,16 @@ def _probe(request: Request, at: Site, token: str) -> list[str]:
 
 
 def queue(examination: Examination) -> str:
-    """The id of the queued job.
+    """Queue the job; returns its id.
 
     Raises:
-        Problem: Slurm does not take it.
+        Problem: Slurm rejects it.
     """
     request = examination.request
     (request.folder / "token").write_text(examination.token + "\n", encoding="ascii")
     path = request.folder / "job.sh"
     path.write_text(examination.plan.script, encoding="utf-8")
-    snapshot.take(snapshot.look(environment.ROOT), request.folder / "code")
+    snapshot.copy(snapshot.describe(environment.ROOT), request.folder / "code")
     with queueing.outside_any_job():
         try:
             return executor.queue(["sbatch", "--parsable", str(path)], examination.token).id
@@ -139,40 +140,39 @@ def queue(examination: Examination) -> str:
             raise Problem(str(error), "fix what sbatch reports") from None
 
 
-def wait(job: str, seconds: int, tell: Callable[[str], object], limit: float = 60.0 * (MINUTES + 1)) -> str:
-    """Wait until the job has ended; where it ran.
+def wait(job: str, seconds: int, report: Callable[[str], object], limit: float = 60.0 * (MINUTES + 1)) -> str:
+    """Wait until the job has ended; returns the nodes on which it ran.
 
     Args:
         job: its id.
-        seconds: that it may wait for its start.
-        tell: called with the reason why it waits.
-        limit: seconds that it may run.
+        seconds: how long it may be pending.
+        report: called with the reason why it is pending, whenever the reason changes.
+        limit: how many seconds it may run.
 
     Raises:
-        Problem: it did not start, or not end, in time, and was cancelled.
+        Problem: it did not start or end in time, and was cancelled.
     """
     until, reason, began = time.monotonic() + seconds, "", 0.0
     try:
         while True:
-            answer = asked.squeue([job])
-            found = answer.jobs.get(job)
-            if found and found.has_ended:
-                return found.nodes
-            if found and found.runs and not began:
+            state = slurm.squeue([job]).jobs.get(job)
+            if state and state.has_ended:
+                return state.nodes
+            if state and state.runs and not began:
                 began = time.monotonic()
                 until = began + limit
-            if found and found.waits and found.reason not in (reason, "None"):
-                reason = found.reason
-                tell(f"job {job} {explanations.pending(reason)}")
+            if state and state.waits and state.reason not in (reason, "None"):
+                reason = state.reason
+                report(f"job {job} {explanations.pending(reason)}")
             if time.monotonic() > until:
-                raise _too_late(job, reason, bool(began), seconds)
-            time.sleep(POLL)
+                raise _timeout(job, reason, bool(began), seconds)
+            time.sleep(POLL_SECONDS)
     except BaseException:
-        asked.scancel(job)
+        slurm.scancel(job)
         raise
 
 
-def _too_late(job: str, reason: str, started: bool, seconds: int) -> Problem:
+def _timeout(job: str, reason: str, started: bool, seconds: int) -> Problem:
     if started:
         return Problem(f"job {job} did not end in time and was cancelled",
                        "look for a node that hangs: the logs, scontrol show job")  # fmt: skip
@@ -181,13 +181,13 @@ def _too_late(job: str, reason: str, started: bool, seconds: int) -> Problem:
                    "try again later, with a longer --wait or in another --partition")  # fmt: skip
 
 
-def run(examination: Examination, tell: Callable[[str], object]) -> list[Finding]:
-    """Queue the job, wait, and read what it found."""
+def run(examination: Examination, report: Callable[[str], object]) -> list[Finding]:
+    """Queue the job, wait for its end, and read its results."""
     request = examination.request
     submitted = time.time()
     try:
         job = queue(examination)
-        nodes = wait(job, request.wait, tell)
+        nodes = wait(job, request.wait, report)
     except Problem as problem:
         return [Finding(START.name, "failed", problem.detail, problem.remedy)]
     started = Finding(START.name, "ok", f"job {job} ran on {nodes or 'its nodes'}")

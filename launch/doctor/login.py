@@ -1,4 +1,4 @@
-"""What can be checked where the doctor is started, before a job of its own is queued."""
+"""Checks on the machine where the doctor is started, before its job is queued."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SINFO_SECONDS = 30.0
 
 
 def tools() -> str:
-    """Slurm's commands, and that the controller answers them."""
+    """Check that Slurm's commands are on PATH and its controller answers."""
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
         raise Problem(f"not on PATH: {', '.join(missing)}", "log in to a login node, or load Slurm's module")
@@ -30,7 +30,7 @@ def tools() -> str:
 
 
 def request(plan: Plan, partition: str) -> str:
-    """What Slurm says of the job, which asks for the nodes and GPUs that a real one would ask for."""
+    """Check that Slurm accepts the job, which requests the same nodes and GPUs as a real one."""
     with queueing.outside_any_job():
         objection, missing = queueing.objection_to(plan, partition)
     if objection and not missing:
@@ -40,7 +40,7 @@ def request(plan: Plan, partition: str) -> str:
 
 
 def partitions() -> str:
-    """The cluster's partitions: nodes, GPUs of a node, longest time."""
+    """The cluster's partitions, with nodes, GPUs per node and time limit."""
     command = ["sinfo", "--noheader", "--format=%R (%D nodes, %G, %l)"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SINFO_SECONDS)
@@ -50,7 +50,7 @@ def partitions() -> str:
 
 
 def folder(path: Path) -> str:
-    """Make the folder that the nodes are to see; there is nothing to say yet."""
+    """Create the folder that the nodes should see; returns no detail, because only the nodes can check it."""
     try:
         path.mkdir(parents=True)
     except OSError as error:
@@ -59,7 +59,7 @@ def folder(path: Path) -> str:
 
 
 def local_disk(path: Path) -> str:
-    """Why nodes will not see `path`, where that is certain."""
+    """A clause that says that `path` is on this machine's own disk; empty if that is not certain."""
     return "".join(f", which is on this machine's own disk ({kind})" for _, kind in filesystems.local([path]))
 
 

@@ -1,8 +1,8 @@
-"""What each process of the doctor's job checks on its node, as `node.py FOLDER GPUS`: the one part that imports torch.
+"""The checks of each process of the doctor's job, run as `node.py FOLDER GPUS`: the only part that imports torch.
 
-Ranks join as those of a real job do (launch/slurm/rendezvous.py); on one machine, without Slurm, by a file. Each result
-is written at once, so that a process that hangs or is killed has said how far it came. What needs no other process is
-checked first, since a rank that ends takes the others with it.
+The ranks connect like those of a real job (launch/slurm/rendezvous.py), or through a file if there is no Slurm. Each
+result is written immediately, so that the results of a process that hangs or is killed are not lost. Checks that do not
+need other processes come first, because a failing rank ends the others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # started with -P: the code that this file is part of
+if __name__ == "__main__":  # with -P, Python does not add our folder to the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from job.errors import JobError
@@ -44,13 +44,13 @@ from launch.doctor.checks import (
     Problem,
 )  # fmt: skip
 
-SECONDS = 150.0
-"""After which a process that hangs shows its stacks and ends."""
+MAX_SECONDS = 150.0
+"""Time limit of a process, which then prints its stacks and ends."""
 JOIN_SECONDS = 60.0
 DISK_BYTES, SHM_BYTES = 1e9, 128e6
 PACKAGES = ("torch", "transformers", "datasets", "accelerate")
-REDUCED = 16 * 2**20
-"""Numbers that are summed: 64 MB in fp32."""
+REDUCE_SIZE = 16 * 2**20
+"""Size of the summed tensor: 64 MB in fp32."""
 ROUNDS = 3
 
 
@@ -60,19 +60,19 @@ class Rank:
 
     folder: Path
     gpus: int
-    """GPUs of a node; 0: the CPU."""
+    """GPUs per node; 0: use the CPU."""
     number: int = 0
     world: int = 1
     local: int = 0
     slurm: Any = None
     """submitit's description of the rank; None outside Slurm."""
     store: Any = None
-    """Lives as long as the process."""
+    """Rank 0's store, kept so that it is not closed before the process ends."""
     host: str = field(default_factory=lambda: os.environ.get("SLURMD_NODENAME") or socket.gethostname())
     findings: list[dict[str, str]] = field(default_factory=list)
 
     def check(self, check: Check, examine: Callable[[Rank], str]) -> bool:
-        """Whether it holds; written down either way."""
+        """Run a check and write its result; returns whether it passed."""
         try:
             self.note(check, OK, examine(self))
             return True
@@ -93,17 +93,17 @@ class Rank:
 
 
 def main(folder: Path, gpus: int) -> int:
-    """Check everything; 0 if all holds, and 1 else, which ends the other ranks too."""
-    faulthandler.dump_traceback_later(SECONDS, exit=True)
+    """Run all checks; returns 0 if all pass, else 1, which ends the other ranks too."""
+    faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
     rank = _rank(folder, gpus)
     if not rank.check(ENVIRONMENT, environment):
         return 1
-    holds = [rank.check(check, examine) for check, examine in ((GPU, gpu), (DISK, disk), (SHM, shm), (NAMES, names))]
-    joined = holds[0] and holds[-1] and rank.check(GROUP, join)
+    passed = [rank.check(check, examine) for check, examine in ((GPU, gpu), (DISK, disk), (SHM, shm), (NAMES, names))]
+    joined = passed[0] and passed[-1] and rank.check(GROUP, join)
     if joined:
-        holds += [rank.check(REDUCE, all_reduce), rank.check(CLOCK, clock)]
+        passed += [rank.check(REDUCE, all_reduce), rank.check(CLOCK, clock)]
         leave()
-    return 0 if joined and all(holds) else 1
+    return 0 if joined and all(passed) else 1
 
 
 def _rank(folder: Path, gpus: int) -> Rank:
@@ -115,7 +115,7 @@ def _rank(folder: Path, gpus: int) -> Rank:
 
 
 def environment(rank: Rank) -> str:
-    """The packages that the job imports; torch itself is imported."""
+    """Check that the packages of the job can be imported."""
     from job.runtime import environment as variables
 
     try:
@@ -127,7 +127,7 @@ def environment(rank: Rank) -> str:
         import transformers  # noqa: F401
     except JobError as error:
         raise _as_problem(error) from None
-    except Exception as error:  # noqa: BLE001  anybody's package
+    except Exception as error:  # noqa: BLE001  packages raise anything
         shadow = f"PYTHONPATH is {os.environ['PYTHONPATH']}: unset it; else " if os.environ.get("PYTHONPATH") else ""
         raise Problem(f"{sys.executable} cannot import what trains: {type(error).__name__}: {error}",
                       f"{shadow}make the environment again (make setup), or the image") from None  # fmt: skip
@@ -136,7 +136,7 @@ def environment(rank: Rank) -> str:
 
 
 def _name(rank: Rank) -> None:
-    """Tell the libraries which rank this is, where Slurm started it."""
+    """Set the variables with the rank for torch and accelerate, if Slurm started this process."""
     if "SUBMITIT_FOLDER" in os.environ:
         from submitit import JobEnvironment
 
@@ -147,18 +147,18 @@ def _name(rank: Rank) -> None:
 
 
 def gpu(rank: Rank) -> str:
-    """The GPU of this rank: that torch computes with it, its driver and memory."""
+    """Check that torch can use the GPU of this rank; returns its name, memory and driver."""
     import torch
 
     from job import devices
 
     if not rank.gpus:
         return "none is asked for"
-    found = devices.look()
-    if problem := devices.problem(found):
+    seen = devices.look()
+    if problem := devices.problem(seen):
         raise _as_problem(problem)
-    if found.visible < rank.gpus:
-        raise Problem(f"{rank.gpus} GPUs were asked for and torch sees {found.visible}",
+    if seen.visible < rank.gpus:
+        raise Problem(f"{rank.gpus} GPUs were asked for and torch sees {seen.visible}",
                       f"look at nvidia-smi on {rank.host}; leave the node out with --sbatch=--exclude={rank.host}; a "
                       "container must be started with its GPUs")  # fmt: skip
     try:
@@ -171,9 +171,9 @@ def gpu(rank: Rank) -> str:
 
 
 def disk(rank: Rank) -> str:
-    """The folders that a job writes."""
+    """Check that the folders that a job writes are writable and have free space."""
     home = os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser()
-    found = []
+    details = []
     for name, place in {"runs": rank.folder, "HF_HOME": Path(home), "TMPDIR": Path(tempfile.gettempdir())}.items():
         remedy = f"set {name} to another folder" if name != "runs" else "work in another folder"
         try:
@@ -187,12 +187,12 @@ def disk(rank: Rank) -> str:
             raise Problem(f"{name} ({place}) cannot be written: {error.strerror}", remedy) from None
         if free < DISK_BYTES:
             raise Problem(f"{name} ({place}) has {free / 1e6:,.0f} MB free", f"make room there, or {remedy}")
-        found.append(f"{name} {free / 1e9:,.0f} GB free")
-    return ", ".join(found)
+        details.append(f"{name} {free / 1e9:,.0f} GB free")
+    return ", ".join(details)
 
 
 def shm(rank: Rank) -> str:
-    """NCCL's shared memory between the processes of a node."""
+    """Check the size of /dev/shm, which NCCL uses between the processes of a node."""
     place = Path("/dev/shm")
     free = shutil.disk_usage(place).free if place.is_dir() else 0
     if free < SHM_BYTES:
@@ -203,7 +203,7 @@ def shm(rank: Rank) -> str:
 
 
 def names(rank: Rank) -> str:
-    """That the address of the first node means something here."""
+    """Check that the first node's name resolves on this node."""
     if rank.slurm is None or rank.slurm.num_nodes == 1:
         return "one machine, none is needed"
     from launch.slurm import rendezvous
@@ -215,7 +215,7 @@ def names(rank: Rank) -> str:
 
 
 def join(rank: Rank) -> str:
-    """The process group of all ranks, made as the job makes it."""
+    """Create the process group of all ranks, like the job does."""
     import torch
     from torch.distributed import FileStore  # type: ignore[attr-defined]
 
@@ -245,33 +245,33 @@ def join(rank: Rank) -> str:
 
 
 def all_reduce(rank: Rank) -> str:
-    """A sum over all ranks with known numbers, and its speed: the best round, on the slowest rank."""
+    """Check a sum of known numbers over all ranks, and measure its speed: the best round of the slowest rank."""
     import torch
 
     device = f"cuda:{rank.local}" if rank.gpus else "cpu"
-    pattern = torch.arange(REDUCED, device=device).remainder_(1009).float()
+    pattern = torch.arange(REDUCE_SIZE, device=device).remainder_(1009).float()
     times = []
     for _ in range(ROUNDS):
-        mine = pattern * (rank.number + 1)
+        numbers = pattern * (rank.number + 1)
         began = time.monotonic()
         try:
-            torch.distributed.all_reduce(mine)
+            torch.distributed.all_reduce(numbers)
             if rank.gpus:
                 torch.cuda.synchronize()
         except RuntimeError as error:
             raise Problem(f"it fails: {str(error).splitlines()[0][:200]}", "NCCL_DEBUG=INFO says why") from None
         times.append(time.monotonic() - began)
-        if not torch.equal(mine, pattern * (rank.world * (rank.world + 1) // 2)):
+        if not torch.equal(numbers, pattern * (rank.world * (rank.world + 1) // 2)):
             raise Problem(f"the sum of 1 to {rank.world} is wrong on rank {rank.number}",
                           "do not train here: compare with other nodes, and try NCCL_P2P_DISABLE=1")  # fmt: skip
     slowest = torch.tensor(min(times), device=device)
     torch.distributed.all_reduce(slowest, torch.distributed.ReduceOp.MAX)
-    seconds, size = slowest.item(), 4 * REDUCED
+    seconds, size = slowest.item(), 4 * REDUCE_SIZE
     return f"right; {size / 1e6:.0f} MB in {1000 * seconds:.0f} ms, {size / seconds / 1e9:.2f} GB/s"
 
 
 def clock(rank: Rank) -> str:
-    """The time on this node against rank 0's, at the same moment."""
+    """Compare this node's clock with rank 0's, right after a barrier."""
     import torch
 
     torch.distributed.barrier()
@@ -290,7 +290,7 @@ def leave() -> None:
 
 
 def _as_problem(error: JobError | str) -> Problem:
-    """Our errors end in `: remedy`."""
+    """Split an error message of ours, which ends in `: remedy`."""
     detail, _, remedy = str(error).rpartition(": ")
     return Problem(detail, remedy)
 

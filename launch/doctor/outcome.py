@@ -1,4 +1,4 @@
-"""What the doctor's job left in its folder, as findings: of each node before Python, then of each rank."""
+"""Reads the results of the doctor's job from its folder: those of each node before Python, then those of each rank."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from launch.slurm import client
 
 NO_FOLDER, BAD_NODE = 91, 92
 """Exit codes of the batch script."""
-LATE = 10.0
-"""Seconds in which a network file system shows what a node has written."""
-PROBED = {
+VISIBLE_SECONDS = 10.0
+"""How long a network file system may take to show a file that a node wrote, in seconds."""
+PROBE_RESULTS = {
     "no-folder": (FOLDER, "{reason} is not on this node", "work in a folder of a file system that the nodes share"),
     "other-folder": (FOLDER, "{reason} is another folder on this node", "work in a folder that the nodes share"),
     "read-only": (FOLDER, "the folder of the runs cannot be written here: {reason}",
@@ -46,76 +46,76 @@ def read(folder: Path, job: str, processes: int, submitted: float) -> list[Findi
     """The findings of a job that has ended.
 
     Args:
-        folder: the doctor's own.
-        job: its id.
-        processes: ranks on all nodes.
-        submitted: seconds since the epoch, on this machine.
+        folder: the doctor's own folder.
+        job: id of the job.
+        processes: number of ranks on all nodes.
+        submitted: time of the submission on this machine, in seconds since the epoch.
     """
     code, host = client.exit_code(job)
     if code == NO_FOLDER:
         return [Finding(FOLDER.name, FAILED, f"{folder.parent} is not on this node{local_disk(folder)}",
                         "work in a folder of a file system that the nodes share", host)]  # fmt: skip
-    _await(folder, lambda: _has_said_why(folder, code) if code else len(_ranks(folder)) == processes)
+    _wait_for(folder, lambda: _has_reason(folder, code) if code else len(_ranks(folder)) == processes)
     if not (folder / "batch.log").exists():
-        return [_unseen(folder, host)]
-    found = list(_probed(folder))
-    return found if _failed(found) else [*found, *of_ranks(folder, submitted, code)]
+        return [_not_visible(folder, host)]
+    findings = list(_from_nodes(folder))
+    return findings if _failed(findings) else [*findings, *of_ranks(folder, submitted, code)]
 
 
 def of_ranks(folder: Path, submitted: float, code: int) -> list[Finding]:
-    """What the ranks found; where none has said anything, why, by the logs and the exit code."""
+    """The findings of the ranks; if there are none, the reason from the logs and the exit code."""
     return [*_from_ranks(folder, submitted), *_before_python(folder, code)]
 
 
-def _has_said_why(folder: Path, code: int) -> bool:
-    """Whether a job that failed has left a reason."""
+def _has_reason(folder: Path, code: int) -> bool:
+    """Whether the files of a failed job already contain a reason."""
     if code == BAD_NODE:
         return (folder / "nodes.txt").exists()
     return bool(_ranks(folder)) or "muster: " in _text(folder / "batch.log")
 
 
 def _text(path: Path) -> str:
-    """What a file holds; nothing where it is not there (yet)."""
+    """The content of a file; empty if it does not exist (yet)."""
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace")
     return ""
 
 
-def _await(folder: Path, condition: Callable[[], bool]) -> None:
-    """A network file system may be late, and remembers that a file was not there until its folder is listed."""
-    until = time.monotonic() + LATE
+def _wait_for(folder: Path, condition: Callable[[], bool]) -> None:
+    """Wait for a file on a network file system, which may cache its absence until the folder is listed."""
+    until = time.monotonic() + VISIBLE_SECONDS
     while not condition() and time.monotonic() < until:
         time.sleep(0.5)
         os.listdir(folder)  # noqa: PTH208
 
 
-def _failed(found: list[Finding]) -> bool:
-    return any(finding.state == FAILED for finding in found)
+def _failed(findings: list[Finding]) -> bool:
+    return any(finding.state == FAILED for finding in findings)
 
 
-def _probed(folder: Path) -> Iterator[Finding]:
-    """What the shell found on each node."""
+def _from_nodes(folder: Path) -> Iterator[Finding]:
+    """The findings of probe.sh on each node."""
     for line in _text(folder / "nodes.txt").splitlines():
         node, what, reason = [*line.split("|", 2), "", ""][:3]
-        if what in PROBED:
-            check, detail, remedy = PROBED[what]
+        if what in PROBE_RESULTS:
+            check, detail, remedy = PROBE_RESULTS[what]
             if check == ENVIRONMENT:
                 yield Finding(FOLDER.name, OK, _shared(folder), place=node)
             yield Finding(check.name, FAILED, detail.format(reason=reason), remedy, node)
         elif what == "ok":
-            yield _seen(folder, node)
+            yield _visibility(folder, node)
 
 
-def _seen(folder: Path, node: str) -> Finding:
-    """What a node wrote is to be seen here too."""
+def _visibility(folder: Path, node: str) -> Finding:
+    """Whether this machine sees the file that a node wrote."""
     mark = folder / f"seen-by-{node}"
-    _await(folder, mark.exists)
+    _wait_for(folder, mark.exists)
     if mark.exists():
         return Finding(FOLDER.name, OK, _shared(folder), place=node)
-    return _unseen(folder, node)
+    return _not_visible(folder, node)
 
 
-def _unseen(folder: Path, node: str) -> Finding:
+def _not_visible(folder: Path, node: str) -> Finding:
     return Finding(FOLDER.name, FAILED, f"what it writes into {folder.parent} is not to be seen elsewhere",
                    "work in a folder of a file system that the nodes share", node)  # fmt: skip
 
@@ -125,11 +125,11 @@ def _shared(folder: Path) -> str:
 
 
 def _ranks(folder: Path) -> list[dict[str, Any]]:
-    found = []
+    ranks = []
     for path in sorted(folder.glob("rank-*.json")):
         with contextlib.suppress(OSError, ValueError):
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-    return found
+            ranks.append(json.loads(path.read_text(encoding="utf-8")))
+    return ranks
 
 
 def _from_ranks(folder: Path, submitted: float) -> Iterator[Finding]:
@@ -143,12 +143,12 @@ def _from_ranks(folder: Path, submitted: float) -> Iterator[Finding]:
 
 
 def _before_python(folder: Path, code: int) -> Iterator[Finding]:
-    """Why no rank has said anything: --setup, the container or Python itself failed."""
+    """Why no rank has written a result: --setup, the container or Python itself failed."""
     if code == 0 or _ranks(folder):
         return
     logs = [folder / "batch.log", *sorted(folder.glob("*_log.err"))]
     lines = [line for path in logs for line in _text(path).splitlines()]
-    said = [line for line in lines if line.strip() and not re.match(r"(srun|slurmstepd): ", line)] or lines
-    reason = said[-1].strip() if said else f"exit code {code}, and nothing in the logs"
+    causes = [line for line in lines if line.strip() and not re.match(r"(srun|slurmstepd): ", line)] or lines
+    reason = causes[-1].strip() if causes else f"exit code {code}, and nothing in the logs"
     remedy = "correct --setup (MUSTER_SETUP)" if "--setup" in reason else "make the environment again, or the image"
     yield Finding(ENVIRONMENT.name, FAILED, f"Python did not start: {reason[:300]}", remedy)

@@ -1,4 +1,4 @@
-"""The same checks on this machine alone, without Slurm: one process a GPU, or as many as are asked for on the CPU."""
+"""The same checks on this machine only, without Slurm: one process per GPU, or the requested number on the CPU."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ NODE = Path(__file__).with_name("node.py")
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be checked."""
+    """What to check."""
 
     gpus: int
     processes: int
     folder: Path
     seconds: float = 240.0
-    """After which processes that hang are killed; they end by themselves before."""
+    """Time after which hanging processes are killed; they should end by themselves earlier."""
 
     def command(self) -> list[str]:
         return [sys.executable, "-P", str(NODE), str(self.folder), str(self.gpus)]
 
 
 def run(request: Request, environ: Mapping[str, str]) -> list[Finding]:
-    """Start the processes, wait for their end, and read what they found."""
-    begun = time.time()
+    """Start the processes, wait for their end, and read their results."""
+    started_at = time.time()
     size = {"WORLD_SIZE": str(request.processes), "LOCAL_WORLD_SIZE": str(request.processes)}
-    started = [_start(request, {**environ, **size, "RANK": str(n), "LOCAL_RANK": str(n)}, n)
-               for n in range(request.processes)]  # fmt: skip
+    processes = [_start(request, {**environ, **size, "RANK": str(n), "LOCAL_RANK": str(n)}, n)
+                 for n in range(request.processes)]  # fmt: skip
     until = time.monotonic() + request.seconds
     try:
-        for process in started:
+        for process in processes:
             process.wait(max(0.1, until - time.monotonic()))
     except subprocess.TimeoutExpired:
-        pass  # what it had found by then is written
+        pass  # its results so far are in the folder
     finally:
-        ended = [process.poll() for process in started]  # without those that are killed for their time
-        for process in started:
+        ended = [process.poll() for process in processes]  # before the kill: a killed process counts as not answering
+        for process in processes:
             process.kill()
             process.wait()
     code = next((code for code in ended if code), 0)
-    found = outcome.of_ranks(request.folder, begun, code)
-    here = Finding(HERE.name, OK, f"{request.folder.parent} can be written")
-    return [here, *(replace(finding, place="") for finding in found)]  # there is one machine
+    findings = outcome.of_ranks(request.folder, started_at, code)
+    writable = Finding(HERE.name, OK, f"{request.folder.parent} can be written")
+    return [writable, *(replace(finding, place="") for finding in findings)]  # a single machine needs no name
 
 
 def _start(request: Request, environ: Mapping[str, str], number: int) -> subprocess.Popen[bytes]:

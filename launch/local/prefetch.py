@@ -1,6 +1,7 @@
-"""`python -m launch prefetch`: fetch on a login node what a job loads from the hub; job/prefetch.py does it.
+"""`python -m launch prefetch`: downloads everything that a job loads from the hub, on a login node.
 
-That needs the training environment, which this process does not import: it checks what it can and becomes the other.
+job/prefetch.py downloads it, in the training environment. This process does not import that environment: it checks the
+request and is then replaced by that script.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ SCRIPT = package.JOB / "prefetch.py"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
-    parser.add_argument("--dry_run", action="store_true", help="say what would be fetched, fetch nothing")
+    parser.add_argument("--dry_run", action="store_true", help="only print what would be downloaded")
 
 
 def prefetch(arguments: argparse.Namespace) -> int:
-    """Check the request, then fetch."""
+    """Check the request, then download."""
     environment.load_dotenv()
     words = job_words(arguments)
     checks.check(config.parse(words))
@@ -42,12 +43,12 @@ def prefetch(arguments: argparse.Namespace) -> int:
 
 
 def plan(words: Sequence[str], dry_run: bool, directory: Path) -> Plan:
-    """The command; `words` are the job's command line."""
+    """The command that downloads; `words` are the job's command line."""
     return Plan((sys.executable, str(SCRIPT), *(["--dry_run"] if dry_run else []), *words), (), directory)
 
 
 def check(environ: Mapping[str, str]) -> None:
-    """Refused where nothing can be fetched: offline, or the caches cannot be written."""
+    """Refused if nothing can be downloaded: offline mode is set, or the caches cannot be written."""
     for name in environment.OFFLINE:
         if environ.get(name, "").lower() in environment.TRUE:
             raise Refused(f"{name} is set, so nothing can be fetched: {name}=0 in front of this command allows it")
@@ -63,7 +64,7 @@ def check(environ: Mapping[str, str]) -> None:
 
 
 def run(plan: Plan) -> NoReturn:
-    """Become the process that fetches."""
+    """Replace this process by the one that downloads."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.chdir(plan.directory)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_resources(parser: argparse.ArgumentParser) -> None:
-    """What a job asks of the cluster."""
+    """The flags for the resources that a job requests."""
     parser.add_argument("--gpus", type=parsing.count, metavar="N", help="GPUs per node; 0: train on the CPU")
     parser.add_argument("--nodes", type=parsing.count, metavar="N", help="number of nodes (default: 1)")
     parser.add_argument("--tasks", type=parsing.count, metavar="N", help="processes per node on the CPU (default: 1)")

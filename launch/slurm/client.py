@@ -1,7 +1,7 @@
-"""What Slurm is asked: whether it would take a job, and what it knows of the user's jobs.
+"""Queries to Slurm: whether it accepts a job, the user's jobs, and the state of nodes.
 
-Answers are read strictly. A site may wrap Slurm's commands and print what it likes around them, so a line counts only
-where it has exactly the form that the command itself gives.
+Output is parsed strictly. A site may wrap Slurm's commands and print additional text, so a line counts only if it has
+exactly the form that the command itself prints.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from launch.runs.slurm import is_job_id
 
 SECONDS = 120
 UNAVAILABLE = re.compile(r"(down|drain|drng|drained|fail|failg|maint|resv|reboot|unk|inval|npc|no_respond)|.*[*$@^]$")
-"""How sinfo marks a node that does not start jobs now: by its state, or a sign behind it."""
+"""sinfo's states of nodes that cannot start jobs now; some are marked by a suffix."""
 FORMAT = "%i|%T|%r|%k"
 
 
@@ -28,7 +28,7 @@ class Job:
     """A job that is queued or running."""
 
     id: str
-    """Of an element of an array with its index: 12_3."""
+    """With the index for an element of an array: 12_3."""
     state: str
     """As Slurm spells it: PENDING, RUNNING, COMPLETING, ..."""
     reason: str
@@ -38,21 +38,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """What sbatch says of a job that it queued."""
+    """sbatch's answer for a job that it queued."""
 
     id: str
     cluster: str
-    """Empty unless sbatch was asked for another cluster."""
+    """Empty unless the job was queued on another cluster."""
 
 
 def read_answer(text: str) -> Answer | None:
-    """The job that sbatch's output names; None where no line has the form of its answer."""
+    """The job id in sbatch's output; None if no line has the form of an answer."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if lines and (found := re.fullmatch(r"([0-9]+)(?:;(\S+))?", lines[-1])):
-        return Answer(found[1], found[2] or "")
+    if lines and (match := re.fullmatch(r"([0-9]+)(?:;(\S+))?", lines[-1])):
+        return Answer(match[1], match[2] or "")
     for line in lines:
-        if found := re.fullmatch(r"Submitted batch job ([0-9]+)(?: on cluster (\S+))?", line):
-            return Answer(found[1], found[2] or "")
+        if match := re.fullmatch(r"Submitted batch job ([0-9]+)(?: on cluster (\S+))?", line):
+            return Answer(match[1], match[2] or "")
     return None
 
 
@@ -60,20 +60,23 @@ def my_jobs(cluster: str = "") -> list[Job]:
     """The user's jobs that are queued or running.
 
     Raises:
-        Refused: squeue gives no answer.
+        Refused: squeue fails.
     """
-    words = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={FORMAT}"]
-    done = _run([*words, *([f"--clusters={cluster}"] if cluster else [])])
+    command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={FORMAT}"]
+    done = _run([*command, *([f"--clusters={cluster}"] if cluster else [])])
     if done.returncode:
-        raise Refused(f"Slurm cannot be asked for your jobs: {said(done.stderr)}")
+        raise Refused(f"Slurm cannot be asked for your jobs: {error_text(done.stderr)}")
     rows = (line.strip().split("|", 3) for line in done.stdout.splitlines())
     return [Job(*row) for row in rows if len(row) == 4 and is_job_id(row[0])]
 
 
-def of_owner(owner: str, index: str, jobs: Sequence[Job]) -> Job | None:
-    """The job that `owner`, as status.json has it, names: by its id, or by its comment, which an array has in common.
+def find_by_owner(owner: str, index: str, jobs: Sequence[Job]) -> Job | None:
+    """The job that owns a run; None if it is not among `jobs`.
 
-    `index` is the name of the run folder, by which the element of an array is known.
+    Args:
+        owner: `owner` in status.json: `slurm:` and the job id, or the token in the job's comment.
+        index: name of the run folder. All elements of an array have the same comment; the index selects the element.
+        jobs: the jobs to search.
     """
     name = owner.removeprefix("slurm:")
     for job in jobs:
@@ -83,43 +86,43 @@ def of_owner(owner: str, index: str, jobs: Sequence[Job]) -> Job | None:
     return None
 
 
-def find(token: str, cluster: str = "", pauses: Sequence[float] = (0, 1, 2, 4)) -> Job | None:
-    """The job whose comment holds `token`; asked again after each of `pauses` seconds, as a controller may be slow."""
+def find_by_token(token: str, cluster: str = "", pauses: Sequence[float] = (0, 1, 2, 4)) -> Job | None:
+    """The job with `token` in its comment. squeue is called after each of `pauses`, in seconds: Slurm may be slow."""
     for pause in pauses:
         time.sleep(pause)
         try:
-            found = [job for job in my_jobs(cluster) if token in job.comment.split()]
+            matching = [job for job in my_jobs(cluster) if token in job.comment.split()]
         except Refused:
             continue
-        if found:
-            return found[0]
+        if matching:
+            return matching[0]
     return None
 
 
-def test(plan: Plan) -> str:
-    """What Slurm has against the batch script of `plan`, by `sbatch --test-only`; empty if nothing.
+def objection(plan: Plan) -> str:
+    """Why Slurm rejects the batch script of `plan`, from `sbatch --test-only`; empty if it accepts it.
 
     Raises:
-        Refused: sbatch does not run here.
+        Refused: sbatch cannot be run.
     """
     done = _run([*plan.argv, "--test-only"], plan)
-    return said(done.stderr) if done.returncode else ""
+    return error_text(done.stderr) if done.returncode else ""
 
 
 def exit_code(job: str) -> tuple[int, str]:
-    """The exit code of a batch script that has ended minutes ago, and its node; 0 and nothing where Slurm forgot it."""
+    """Exit code and node of a batch script that ended recently; 0 and an empty name if Slurm does not know it."""
     shown = _run(["scontrol", "--oneliner", "show", "job", job]).stdout
     code, host = re.search(r"\bExitCode=([0-9]+):", shown), re.search(r"\bBatchHost=(\S+)", shown)
     return int(code[1]) if code else 0, host[1] if host else ""
 
 
 def unavailable(partition: str) -> str:
-    """The nodes that cannot start jobs now, with their states; empty if there are none, or Slurm does not say.
+    """The nodes, and the partition if it is not up, that cannot start jobs now, with their states.
 
-    A partition that is not up counts too.
+    Empty if all are available, or if sinfo fails.
     """
-    words = ["sinfo", "--noheader", "--Node", "--format=%N|%t|%P|%a"]
-    done = _run([*words, *([f"--partition={partition}"] if partition else [])])
+    command = ["sinfo", "--noheader", "--Node", "--format=%N|%t|%P|%a"]
+    done = _run([*command, *([f"--partition={partition}"] if partition else [])])
     rows = (line.strip().split("|") for line in done.stdout.splitlines())
     states: dict[str, str] = {}
     for row in rows:
@@ -131,8 +134,8 @@ def unavailable(partition: str) -> str:
     return ", ".join(f"{name} {state}" for name, state in states.items())
 
 
-def said(stderr: str) -> str:
-    """Slurm's errors as one line."""
+def error_text(stderr: str) -> str:
+    """Slurm's error messages on one line."""
     lines = [
         re.sub(r"^(sbatch|squeue|sinfo|allocation failure): (error: )?", "", line.strip())
         for line in stderr.splitlines()
@@ -140,10 +143,10 @@ def said(stderr: str) -> str:
     return "; ".join(filter(None, lines)) or "it gives no reason"
 
 
-def _run(words: Sequence[str], plan: Plan | None = None) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str], plan: Plan | None = None) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            words,
+            command,
             input=plan.script if plan else "",
             cwd=plan.directory if plan else None,
             capture_output=True,
@@ -152,4 +155,4 @@ def _run(words: Sequence[str], plan: Plan | None = None) -> subprocess.Completed
             timeout=SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Refused(f"{' '.join(words)} does not work here: {error}") from None
+        raise Refused(f"{' '.join(command)} does not work here: {error}") from None

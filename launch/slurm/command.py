@@ -1,4 +1,4 @@
-"""`python -m launch submit`: the command line's words -> a request -> a queued job, and what one needs next."""
+"""`python -m launch submit`: command line -> request -> queued job, and a summary."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from launch.slurm import submission as slurm
 from launch.slurm.client import Answer
 from launch.slurm.submission import Array, Request, Submission
 
-FIRST_LOOKS = (0.0, 1.0, 2.0)
-"""Seconds before each look at a job that was just queued."""
+REASON_DELAYS = (0.0, 1.0, 2.0)
+"""Seconds before each check of the reason why a job that was just queued is pending."""
 UNDECIDED = ("None", "PartitionConfig")
-"""Reasons that Slurm gives before it has looked at the job."""
+"""Reasons that Slurm reports before its scheduler has considered the job."""
 
 
 def submit(arguments: argparse.Namespace) -> int:
-    """Queue the job that the command line asks for, or print it."""
+    """Queue the requested job, or print its batch script."""
     environment.load_dotenv()
     words = parsing.job_words(arguments)
     settings = config.parse(words)
     checks.check(settings)
     run = Path(settings.run.output_dir or run_folder.new_path(config.run_name(words))).absolute()
-    asked = request(arguments, config.settled(settings), run, is_new=settings.run.output_dir is None)
-    if queued := queue(asked, arguments, arguments.flags):
+    requested = request(arguments, config.settled(settings), run, is_new=settings.run.output_dir is None)
+    if queued := queue(requested, arguments, arguments.flags):
         print(_summary(*queued), flush=True)
     return 0
 
@@ -44,7 +44,7 @@ def submit(arguments: argparse.Namespace) -> int:
 def request(
     arguments: argparse.Namespace, settings: Config, run: Path, *, is_new: bool = False, array: Array | None = None
 ) -> Request:
-    """What the launcher's flags ask for; Refused where they do not say how many GPUs."""
+    """The request from the launcher's flags; Refused without --gpus."""
     if arguments.gpus is None:
         raise Refused("say how many GPUs a node has: --gpus N, or --gpus 0 --tasks N for CPUs")
     return Request(
@@ -60,29 +60,29 @@ def request(
 
 
 def queue(request: Request, arguments: argparse.Namespace, flags: Sequence[str]) -> tuple[Submission, Answer] | None:
-    """Queue what `request` asks for; None where --dry_run only prints it. `flags` are kept for a rerun."""
-    at = sites.read(vars(arguments), os.environ)
-    if at.setup:
-        script.check_setup(at.setup)
-    code = snapshot.look(package.ROOT)
+    """Queue `request`; None after printing it with --dry_run. `flags` are recorded for `rerun`."""
+    site = sites.read(vars(arguments), os.environ)
+    if site.setup:
+        script.check_setup(site.setup)
+    code = snapshot.describe(package.ROOT)
     directory = Path.cwd()
 
     def plan(request: Request) -> Submission:
-        return slurm.plan(request, at, os.environ, directory, code)
+        return slurm.plan(request, site, os.environ, directory, code)
 
     planned = plan(request)
     if code.untracked:
-        warn(f"git does not track {_some(code.untracked)}: left out of the job's code")
+        warn(f"git does not track {_first_five(code.untracked)}: left out of the job's code")
     if arguments.dry_run:
         print(planned)
         return None
     for member in planned.members:
         offline.check(member.config, os.environ)
-    needed = [request.run, directory, *([Path(sys.executable)] if at.container == "none" else [])]
+    needed = [request.run, directory, *([Path(sys.executable)] if site.container == "none" else [])]
     for path, kind in filesystems.local(needed):
         warn(f"{path} is on this machine's own disk ({kind}): a node that does not share it cannot run the job")
     submission, answer = queueing.submit(request, plan, flags)
-    _warn_if_never(answer)
+    _warn_if_never_starting(answer)
     return submission, answer
 
 
@@ -94,8 +94,8 @@ def _summary(submission: Submission, answer: Answer) -> str:
     )
 
 
-def _warn_if_never(answer: Answer) -> None:
-    """Say so where the job waits for something that does not come."""
+def _warn_if_never_starting(answer: Answer) -> None:
+    """Warn if the job is pending for a reason that keeps it pending forever."""
     reason = _pending_reason(answer)
     pending = explanations.pending(reason)
     if pending.never_starts and reason != "JobHeldUser":
@@ -103,13 +103,13 @@ def _warn_if_never(answer: Answer) -> None:
 
 
 def _pending_reason(answer: Answer) -> str:
-    """Why the job is pending; Slurm may need a moment to say. `None`, as Slurm spells it, where it does not."""
-    for pause in FIRST_LOOKS:
+    """Slurm's reason why the job is pending, for which it may need a moment; `None`, as Slurm spells it, if unknown."""
+    for pause in REASON_DELAYS:
         time.sleep(pause)
         try:
             jobs = [job for job in client.my_jobs(answer.cluster) if job.id.partition("_")[0] == answer.id]
         except Refused:
-            break  # the job is queued, which is what was asked for
+            break  # the job is queued: only the warning is skipped
         if not jobs or jobs[0].state != "PENDING":
             break
         if jobs[0].reason not in UNDECIDED:
@@ -117,6 +117,6 @@ def _pending_reason(answer: Answer) -> str:
     return "None"
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_five(names: Sequence[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

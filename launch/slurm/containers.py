@@ -1,10 +1,11 @@
-"""The three places where a container enters a batch script: lines before srun, arguments of srun, the worker's Python.
+"""What a container runtime adds to a batch script: lines before srun, arguments of srun, and the Python command.
 
-The image brings the dependencies; the code is the snapshot, which is mounted like every other path at the place where
-the host has it. The batch script itself stays outside, since an image has no scontrol. Each runtime is a pure function.
+The image provides the dependencies. The code is the snapshot, which is mounted, like all other paths, under its path on
+the host. The batch script runs outside the container, because an image has no scontrol. Each runtime is a pure
+function.
 
-Does not: build or pull images, or offer docker, whose containers outlive their job (they are dockerd's children, out of
-reach of scancel).
+Images are not built or pulled here. Docker is not supported: its containers are children of dockerd, so scancel does
+not end them.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ class Container:
     srun_args: tuple[str, ...]
     """Arguments of srun."""
     python: tuple[str, ...]
-    """Words that start Python on the node."""
+    """Command that starts Python on the node."""
 
 
-def enter(runtime: str, image: str, *, python: str, mounts: Sequence[Path], directory: Path, gpus: bool) -> Container:
-    """How the worker is started.
+def wrap(runtime: str, image: str, *, python: str, mounts: Sequence[Path], directory: Path, gpus: bool) -> Container:
+    """How the worker is started in a container, or without one.
 
     Args:
         runtime: none, apptainer or pyxis.
-        image: what the runtime takes as one; none takes nothing.
-        python: this interpreter, which the nodes see too where there is no container.
-        mounts: what the container must see, at the same place.
+        image: an image in the runtime's notation; empty for none.
+        python: this interpreter, which the nodes use if there is no container.
+        mounts: paths to mount, each under the same path.
         directory: working directory.
         gpus: whether GPUs are used.
 
     Raises:
-        Refused: no image, an image without a container, or a path that the runtime would read as two.
+        Refused: the image is missing, is given without a container, or a path contains a separator of the mount list.
     """
     if runtime == "none":
         if image:
@@ -53,7 +54,7 @@ def enter(runtime: str, image: str, *, python: str, mounts: Sequence[Path], dire
 
 
 def apptainer(image: str, mounts: Sequence[Path], directory: Path, gpus: bool) -> Container:
-    """`apptainer exec`, which passes the environment on; the user's own packages would shadow the image's."""
+    """`apptainer exec`, which passes the environment on. PYTHONNOUSERSITE hides the user's packages from the image."""
     words = [
         *("apptainer", "exec", *(["--nv"] if gpus else [])),
         *("--bind", ",".join(map(str, mounts))),
@@ -65,8 +66,8 @@ def apptainer(image: str, mounts: Sequence[Path], directory: Path, gpus: bool) -
 
 
 def pyxis(image: str, mounts: Sequence[Path], directory: Path, gpus: bool) -> Container:
-    """srun's own container flags; enroot finds the GPUs by itself. They are arguments of srun because `#` ends an
-    #SBATCH line."""
+    """srun's container flags; enroot finds the GPUs itself. They cannot be #SBATCH lines: a `#` in an image name would
+    start a comment."""
     if image.endswith(".sqsh") and not image.startswith(("/", "./")):
         raise Refused(f"--image {image}: pyxis takes a file only with its path, as ./{image}")
     arguments = (
@@ -79,7 +80,7 @@ def pyxis(image: str, mounts: Sequence[Path], directory: Path, gpus: bool) -> Co
 
 
 def _outermost(paths: Sequence[Path]) -> list[Path]:
-    """`paths` in order, without those that lie in another."""
+    """`paths` in order, without those inside another one."""
     return sorted({path for path in paths if not any(parent in paths for parent in path.parents)})
 
 

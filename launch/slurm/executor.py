@@ -1,8 +1,8 @@
 """submitit's executor, with a call of sbatch that loses no job.
 
-submitit searches sbatch's output for the first number after "job", takes an exit code for the truth, and leaves a job
-without its pickle behind where it is interrupted. Here the answer is read strictly, sbatch does not hear the terminal's
-Ctrl-C, and where its answer cannot be read or says no, Slurm is asked for the job by its unique comment.
+submitit searches sbatch's output for the first number after "job", trusts the exit code, and, if it is interrupted, may
+leave a queued job without its pickle. Here the output is parsed strictly and sbatch ignores Ctrl-C. If sbatch fails or
+its output cannot be read, the job is looked up in Slurm by its unique comment.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Executor(SlurmExecutor):
     """Queues one job, or the elements `indexes` of one array.
 
     Attributes:
-        token: what the job's comment holds and no other's does.
-        started: whether sbatch was started: from then on Slurm may have the job.
+        token: unique text in the job's comment.
+        started: whether sbatch was started, after which Slurm may have the job.
         answer: the job, once it is queued.
     """
 
@@ -41,10 +41,10 @@ class Executor(SlurmExecutor):
         self.answer: client.Answer | None = None
 
     def _internal_process_submissions(self, delayed_submissions: list[DelayedSubmission]) -> list[Any]:
-        """As submitit does it, but for arrays: there it would call its own executor, and count the elements from 0."""
+        """Like submitit, except for arrays: submitit would call its own executor and number the elements from 0."""
         if not self.indexes:
             return super()._internal_process_submissions(delayed_submissions)
-        self.parameters["map_count"] = len(self.indexes)  # names the logs by array and index
+        self.parameters["map_count"] = len(self.indexes)  # so that the logs are named by array and index
         pickles = [
             JobPaths.get_first_id_independent_folder(self.folder) / f"{uuid.uuid4().hex}.pkl" for _ in self.indexes
         ]
@@ -65,11 +65,11 @@ class Executor(SlurmExecutor):
         return jobs
 
     def _submit_command(self, command: str) -> Any:
-        """Queue the batch script around `command`, and give script and job the places where the job looks for them.
+        """Queue the batch script that runs `command`, and move the script to where the job expects it.
 
         Raises:
-            Refused: Slurm does not take the job.
-            JobError: whether it took the job is not known.
+            Refused: Slurm rejects the job.
+            JobError: it is unknown whether Slurm queued the job.
         """
         token = uuid.uuid4().hex
         script = JobPaths.get_first_id_independent_folder(self.folder) / f".submission_file_{token}.sh"
@@ -84,14 +84,14 @@ class Executor(SlurmExecutor):
 
 
 def queue(command: list[str], token: str) -> client.Answer:
-    """Run sbatch; the job that it queued.
+    """Run sbatch and return the job that it queued.
 
     Raises:
-        Refused: Slurm does not take the job.
-        JobError: whether it took the job is not known.
+        Refused: Slurm rejects the job.
+        JobError: it is unknown whether Slurm queued the job.
     """
-    with _interrupts_wait() as interrupts:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which sbatch inherits
+    with _interrupts_recorded() as interrupts:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by sbatch
         sbatch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
         signal.signal(signal.SIGINT, before)
         try:
@@ -99,16 +99,16 @@ def queue(command: list[str], token: str) -> client.Answer:
         except KeyboardInterrupt:
             out = err = ""
             sbatch.kill()
-        return _job(token, out, err, sbatch.returncode, bool(interrupts))
+        return _queued_job(token, out, err, sbatch.returncode, bool(interrupts))
 
 
-def _job(token: str, out: str, err: str, code: int | None, interrupted: bool) -> client.Answer:
+def _queued_job(token: str, out: str, err: str, code: int | None, interrupted: bool) -> client.Answer:
     answer = client.read_answer(out) if code == 0 else None
-    if answer is None and (found := client.find(token)):
-        answer = client.Answer(found.id.partition("_")[0], "")
+    if answer is None and (job := client.find_by_token(token)):
+        answer = client.Answer(job.id.partition("_")[0], "")
         warn(f"sbatch gave no answer that can be read ({_shortened(out, err)}): the job was found by its comment")
     if answer is None and code and err.strip():
-        raise Refused(f"Slurm does not take the job: {client.said(err)}")
+        raise Refused(f"Slurm does not take the job: {client.error_text(err)}")
     if answer is None:
         raise JobError("whether Slurm took the job is not known: sbatch's answer cannot be read "
                        f"({_shortened(out, err)}) and no job has the comment {token} yet; "
@@ -119,17 +119,17 @@ def _job(token: str, out: str, err: str, code: int | None, interrupted: bool) ->
 
 
 @contextlib.contextmanager
-def _interrupts_wait() -> Iterator[list[int]]:
-    """Within, the first interrupt is only noted: the job may be queued already, and then its id must be known."""
+def _interrupts_recorded() -> Iterator[list[int]]:
+    """Only record the first interrupt inside this context: the job may be queued already, so its id must be read."""
     arrived: list[int] = []
 
-    def note(number: int, _: object) -> None:
+    def record(number: int, _: object) -> None:
         arrived.append(number)
         if len(arrived) > 1:
             raise KeyboardInterrupt
         warn("sbatch was started already: waiting for its answer, another interrupt ends that")
 
-    before = {number: signal.signal(number, note) for number in INTERRUPTS}
+    before = {number: signal.signal(number, record) for number in INTERRUPTS}
     try:
         yield arrived
     finally:

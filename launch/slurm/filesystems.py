@@ -1,4 +1,4 @@
-"""Which folders lie on a disk that is this machine's alone: nodes would not see them."""
+"""Finds folders on this machine's own disk, which other nodes cannot see."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SHARED_WORDS = re.compile(rf"({'|'.join(map(re.escape, SHARED))})|fuse\..*")
 
 
 def local(paths: Iterable[Path], mounts: Path = MOUNTS) -> Iterator[tuple[Path, str]]:
-    """Those of `paths` that are certainly local, and why.
+    """Those of `paths` that are certainly local, each with the reason.
 
-    Other disks cannot be distinguished: a cluster may be a single machine, or export its own disk.
+    Other paths may be local too: nothing distinguishes a disk that this machine exports to the nodes.
     """
     kinds = _mounts(mounts)
     for path in dict.fromkeys(paths):
-        whole = path.resolve()
-        place = next((at for at in (whole, *whole.parents) if at in kinds), None)
-        kind = kinds[place] if place else ""
-        private = next((at for at in PRIVATE if whole.is_relative_to(at)), None)
+        resolved = path.resolve()
+        mount = next((folder for folder in (resolved, *resolved.parents) if folder in kinds), None)
+        kind = kinds[mount] if mount else ""
+        private = next((folder for folder in PRIVATE if resolved.is_relative_to(folder)), None)
         if kind in IN_MEMORY:
             yield path, kind
         elif private and not SHARED_WORDS.fullmatch(kind):
@@ -31,10 +31,10 @@ def local(paths: Iterable[Path], mounts: Path = MOUNTS) -> Iterator[tuple[Path, 
 
 
 def _mounts(table: Path) -> dict[Path, str]:
-    """Mount point -> type of file system; the last one counts where several are on top of each other."""
+    """Mount point -> type of file system; if several are mounted at one point, the last one."""
     try:
         lines = table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return {}
     fields = (line.split() for line in lines)
     return {Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), f[1])): f[2] for f in fields if len(f) > 2}

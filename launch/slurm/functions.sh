@@ -1,13 +1,13 @@
 # Functions of the batch script, which runs on the first node, outside any container.
-# An element of an array is named by array and index: the plain job id of one of them is the array's, which means all.
+# scontrol would apply the plain job id of an array to all its elements: an element is named ARRAY_INDEX.
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 job=${job:-$SLURM_JOB_ID}
-fail() { # CODE REASON [DETAIL]: the job ends before it has started
+fail() { # CODE REASON [DETAIL]: end the job before srun
     echo "muster: $2${3:+: $3}" >&2
     report_failed "$2"
     exit "$1"
 }
-report_failed() { # REASON: for a job that could not say so itself. A status that is not its own is left alone.
+report_failed() { # REASON: for a job that could not write its own status. The status of another job is not changed.
     local own="\"state\": \"RUNNING\".*\"owner\": \"slurm:$job\"|\"state\": \"QUEUED\".*\"owner\": \"$submission\""
     [ -f "$status" ] && tr -d '\n' < "$status" | grep -qE "$own" || return 0
     sed -E "s|(\"state\": )\"[A-Z]*\"|\1\"FAILED\"|; s|(\"reason\": )\".*\"|\1\"$1\"|" "$status" > "$status.$job" \
@@ -20,6 +20,6 @@ in_words() { # CODE
         *) echo "exit code $1" ;;
     esac
 }
-check_setup() { # CODE COMMAND: called for each command of --setup that fails; what a sourced file does is its own affair
+check_setup() { # CODE COMMAND: called when a command of --setup fails; failures inside sourced files do not count
     [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
 }

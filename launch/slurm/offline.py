@@ -1,4 +1,4 @@
-"""With the hub switched off, what the job would load from it must be in the cache: said before the job is queued."""
+"""Checks before submission that an offline job finds what it loads from the hub in the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from launch import caches
 
 
 def check(config: Config, environ: Mapping[str, str]) -> None:
-    """Refused if HF_HUB_OFFLINE is set and a model, tokenizer or data set of the hub is not in the cache."""
+    """Refused if HF_HUB_OFFLINE is set and a model, tokenizer or dataset of the hub is not in the cache."""
     if not any(environ.get(name, "").lower() in environment.TRUE for name in environment.OFFLINE):
         return
     hub = caches.hub(environ)

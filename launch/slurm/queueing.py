@@ -1,8 +1,8 @@
-"""Queue a planned job: what would be refused is found before anything is written, then the job and its files stay
-together.
+"""Queues a planned job: everything is checked before anything is written.
 
-Folders are made exclusively, so that two submissions of the same second get two. Before sbatch is started, what this
-process made is removed again if something fails; once it has been started nothing is, since Slurm may have the job.
+Folders are created exclusively, so that two submissions in the same second get different folders. If something fails
+before sbatch is started, the files and folders of the submission are removed. Afterwards nothing is removed, because
+Slurm may have the job.
 """
 
 from __future__ import annotations
@@ -25,33 +25,32 @@ from launch import records
 from launch.console import warn
 from launch.plan import Plan
 from launch.records import Record
-from launch.slurm import client, worker
+from launch.slurm import client, snapshot, worker
 from launch.slurm.client import Answer
-from launch.slurm.snapshot import take
 from launch.slurm.submission import Member, Request, Submission
 
-NOT_NOW = re.compile(
+MAYBE_TEMPORARY = re.compile(
     "node configuration is not available|nodes? (are )?(not available|busy)|partition not available", re.I
 )
-"""Objections that nodes or partitions raise which are only unavailable for a time, but not only those."""
+"""Objections that may only mean that nodes or a partition are unavailable at the moment."""
 
 
 def submit(request: Request, plan: Callable[[Request], Submission], flags: Sequence[str]) -> tuple[Submission, Answer]:
-    """Queue the job of `request`; what was queued, and as which job.
+    """Queue the job of `request`; returns what was queued, and sbatch's answer.
 
     Args:
         request: what to run.
-        plan: makes the submission of a request.
-        flags: the launcher's command line, for the record.
+        plan: makes a submission from a request.
+        flags: the launcher's command line, which is recorded in job.json.
 
     Raises:
-        Refused: there is no Slurm here, it does not take the job, or another job has the run folder.
-        JobError: whether Slurm took the job is not known.
+        Refused: there is no Slurm here, it rejects the job, or another job uses the run folder.
+        JobError: it is unknown whether Slurm queued the job.
     """
     if not (shutil.which("sbatch") and shutil.which("srun")):
         raise Refused("no Slurm here (sbatch and srun are not on PATH): submit on a login node, or look with --dry_run")
     with outside_any_job():
-        _ask_slurm(plan(request))
+        _test_submission(plan(request))
         if not request.is_new:
             members = plan(request).members
             _refuse_if_busy([member.run for member in members])
@@ -65,11 +64,11 @@ def submit(request: Request, plan: Callable[[Request], Submission], flags: Seque
         return submission, answer
 
 
-def _ask_slurm(submission: Submission) -> None:
-    """Refused for what Slurm will never start, before anything is written.
+def _test_submission(submission: Submission) -> None:
+    """Refused if Slurm would never start the job; called before anything is written.
 
-    `sbatch --test-only` also objects where nodes are only down or drained now. sbatch itself tells that apart, and
-    queues the job or not.
+    `sbatch --test-only` also objects if nodes are only down or drained at the moment. sbatch itself distinguishes the
+    two cases, so then there is only a warning.
     """
     objection, missing = objection_to(submission.plan, submission.parameters.get("partition", ""))
     if objection and not missing:
@@ -79,9 +78,9 @@ def _ask_slurm(submission: Submission) -> None:
 
 
 def objection_to(plan: Plan, partition: str) -> tuple[str, str]:
-    """Slurm's objection to a job, and the nodes that only are unavailable now where that may be all there is to it."""
-    objection = client.test(plan)
-    return objection, client.unavailable(partition) if NOT_NOW.search(objection) else ""
+    """Slurm's objection to a job; and the nodes that are unavailable at the moment, if they may be the only reason."""
+    objection = client.objection(plan)
+    return objection, client.unavailable(partition) if MAYBE_TEMPORARY.search(objection) else ""
 
 
 def _record(submission: Submission, member: Member, answer: Answer, request: Request, flags: Sequence[str]) -> Record:
@@ -98,30 +97,30 @@ def _record(submission: Submission, member: Member, answer: Answer, request: Req
 
 
 def _refuse_if_busy(runs: Sequence[Path]) -> None:
-    """Refused where a job that Slurm knows, or a process elsewhere, has one of these run folders."""
-    found = {run: records.read_status(run) for run in runs}
-    owners = {run: str(status.get("owner", "")) for run, status in found.items()}
+    """Refused if a job that Slurm knows, or another process, uses one of these run folders."""
+    statuses = {run: records.read_status(run) for run in runs}
+    owners = {run: str(status.get("owner", "")) for run, status in statuses.items()}
     queued = {run: owner for run, owner in owners.items() if owner.startswith(("slurm:", "muster:"))}
     known = client.my_jobs() if queued else []
     for run, owner in queued.items():
-        if job := client.of_owner(owner, run.name, known):
+        if job := client.find_by_owner(owner, run.name, known):
             raise Refused(
                 f"{run} has the job {job.id} ({job.state}): scancel {job.id} first, or choose another --output_dir"
             )
-    silent = [run for run, status in found.items() if status.get("state") == "RUNNING"]
-    with ThreadPoolExecutor(max(1, len(silent))) as pool:  # each is watched for 20 seconds
-        for run, active in zip(silent, pool.map(lock.is_active, silent), strict=True):
+    running = [run for run, status in statuses.items() if status.get("state") == "RUNNING"]
+    with ThreadPoolExecutor(max(1, len(running))) as pool:  # each call watches for 20 seconds
+        for run, active in zip(running, pool.map(lock.is_active, running), strict=True):
             if active:
                 raise Refused(f"another run ({owners[run]}) is active in {run}: wait until it ends, or choose another "
                               "--output_dir")  # fmt: skip
 
 
 def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tuple[Submission, list[Path]]:
-    """The submission with a folder of its own, in a run folder of its own if that is new; and what was made for it."""
+    """Create the submission's folders, under unused names; returns the submission and all new folders around it."""
     for number in count(1):
         submission = plan(request.numbered(number))
-        around = (*(member.run for member in submission.members), submission.folder.parent)
-        made = [path for path in (*around, *submission.folder.parent.parents) if not path.exists()]
+        needed = (*(member.run for member in submission.members), submission.folder.parent)
+        made = [path for path in (*needed, *submission.folder.parent.parents) if not path.exists()]
         try:
             submission.run.mkdir(parents=True, exist_ok=not request.is_new)
             submission.folder.parent.mkdir(exist_ok=True)
@@ -144,7 +143,7 @@ def _make_caches(submission: Submission) -> None:
 
 
 def _discard(folder: Path, made: Sequence[Path]) -> None:
-    """Remove the submission's own folder, and those around it that were made for it, unless somebody uses them too."""
+    """Remove the submission's folder, and those of the folders `made` for it that are empty."""
     shutil.rmtree(folder, ignore_errors=True)
     for path in made:
         with suppress(OSError):
@@ -152,7 +151,7 @@ def _discard(folder: Path, made: Sequence[Path]) -> None:
 
 
 def _queue(submission: Submission, made: Sequence[Path]) -> Answer:
-    """Write what the job needs, then call sbatch."""
+    """Write the job's files, then call sbatch."""
     from launch.slurm.executor import Executor
 
     indexes = [member.index for member in submission.members if member.index is not None]
@@ -182,8 +181,8 @@ def _queue(submission: Submission, made: Sequence[Path]) -> Answer:
 
 
 def _write(submission: Submission) -> None:
-    """The code and the settings as they are now, which is how they will run; and that the run is queued."""
-    take(submission.code, submission.folder / "code")
+    """Copy the code and write the settings, which the job uses as they are now; set the status to QUEUED."""
+    snapshot.copy(submission.code, submission.folder / "code")
     for member in submission.members:
         member.file.write_text(configuration.to_yaml(member.config), encoding="utf-8")
         member.run.mkdir(exist_ok=True)
@@ -208,9 +207,9 @@ def _restore(path: Path, content: bytes | None) -> None:
 
 @contextmanager
 def outside_any_job() -> Iterator[None]:
-    """Hide the variables of a job that we may run in, and SBATCH_*, which would beat the script's own flags.
+    """Hide the variables of a job in which this process may run, and SBATCH_*, which would override the script's flags.
 
-    SLURM_CONF, which says where the cluster is, stays.
+    SLURM_CONF is kept: it locates the cluster.
     """
     from submitit.helpers import clean_env
 

@@ -1,10 +1,10 @@
 """How the ranks of a Slurm job find each other.
 
-Rank 0 opens torch's store on a port that is free and writes the port into the job's folder, from which the other ranks
-read it. Refused: a port chosen in advance, as submitit and torchrun do, which another process may have by then.
+Rank 0 opens torch's store on a free port and writes the port to a file in the job's folder, from which the other ranks
+read it. Alternative considered: a port chosen in advance, as in submitit and torchrun, which may be in use by then.
 
-A file of the run folder is there on every node, or the job could not run at all; its name holds the job's id and the
-number of the start, so that no rank takes the port of a start before.
+Every node sees the run folder, or the job could not run at all. The file's name contains the job id and the number of
+the start, so that no rank reads the port of an earlier start.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from submitit import JobEnvironment
 
 SECONDS = 600
-"""How long rank 0 is waited for: nodes start at different times."""
+"""How long the other ranks wait for rank 0: nodes start at different times."""
 CONNECT_SECONDS = 60
 
 
 def name_rank(rank: JobEnvironment) -> None:
-    """Tell torch and accelerate which rank this is. GPUs are not masked: a rank names its own by its local rank."""
+    """Set the rank for torch and accelerate. GPUs are not masked: each process uses the GPU with its local rank."""
     os.environ.update(
         RANK=str(rank.global_rank),
         WORLD_SIZE=str(rank.num_tasks),
@@ -38,14 +38,14 @@ def name_rank(rank: JobEnvironment) -> None:
 
 
 def join(rank: JobEnvironment, restarts: int, seconds: float = SECONDS) -> Any:
-    """Tell torch where the ranks meet; rank 0 is waited for `seconds`.
+    """Connect to rank 0 and set the variables with which torch finds it; wait for it for up to `seconds`.
 
     Returns:
-        On rank 0 the store, which lives as long as this object.
+        The store on rank 0, which closes when this object is deleted; None on other ranks.
 
     Raises:
-        Refused: the first node's name or address cannot be used from here.
-        JobError: rank 0 did not come.
+        Refused: the first node's name does not resolve, or its address cannot be reached from here.
+        JobError: rank 0 did not open its port in time.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -62,13 +62,13 @@ def join(rank: JobEnvironment, restarts: int, seconds: float = SECONDS) -> Any:
     os.environ.update(
         MASTER_ADDR="127.0.0.1" if rank.global_rank == 0 else address,
         MASTER_PORT=str(port),
-        TORCHELASTIC_USE_AGENT_STORE="True",  # torch: the store is there already
+        TORCHELASTIC_USE_AGENT_STORE="True",  # for torch: the store exists already
     )
     return store
 
 
 def first_node(rank: JobEnvironment) -> str:
-    """Where rank 0 can be reached; Refused if its name means nothing here."""
+    """The address of rank 0; Refused if its name does not resolve here."""
     if rank.num_nodes == 1:
         return "127.0.0.1"
     address = os.environ.get(contract.MASTER_ADDR) or rank.hostnames[0]
@@ -93,7 +93,7 @@ def _read_port(path: Path, seconds: float) -> int:
         try:
             return int(path.read_text(encoding="ascii"))
         except FileNotFoundError:
-            os.listdir(path.parent)  # noqa: PTH208 (a network file system remembers that a file was not there)
+            os.listdir(path.parent)  # noqa: PTH208 (makes a network file system look for the file again)
             time.sleep(0.1)
     raise JobError(
         f"rank 0 did not open its port within {seconds:.0f} seconds ({path} is missing): see the log of rank 0"
@@ -101,7 +101,7 @@ def _read_port(path: Path, seconds: float) -> int:
 
 
 def _connect(address: str, port: int) -> None:
-    """Refused, in words, where torch would wait for minutes and end with a traceback."""
+    """Refused if rank 0 cannot be reached; torch would wait for minutes and end with a traceback."""
     try:
         socket.create_connection((address, port), CONNECT_SECONDS).close()
     except OSError as error:

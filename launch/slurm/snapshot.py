@@ -1,8 +1,8 @@
-"""The code that was submitted is the code that runs: the checkout's tracked files, with local edits, copied aside.
+"""A copy of the code for each submission: the checkout's tracked files, with local edits.
 
-A job waits in a queue for hours and may start again days later; the checkout is edited meanwhile. Files that git does
-not track are left out and named, since there is no telling results from sources among them. submitit's RsyncSnapshot
-was refused: it clones the history for each submission and fails where a tracked file was deleted.
+A job waits in the queue for hours and may restart days later, while the checkout is edited. Files that git does not
+track are left out, with a warning, because they may be results as well as sources. Alternative considered: submitit's
+RsyncSnapshot, which clones the history for each submission and fails if a tracked file was deleted.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ DIFF = (
     *("--src-prefix=a/", "--dst-prefix=b/", "--unified=3", "--inter-hunk-context=0", "--submodule=short"),
     *("--ignore-submodules=none", "-O/dev/null"),
 )
-"""What the user's configuration of git may have set otherwise: `local.diff` is to be one that `git apply` takes."""
+"""Overrides the user's git configuration, so that `git apply` accepts `local.diff`."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What would be copied."""
+    """The files to copy, and the state of their checkout."""
 
     root: Path
     """The checkout."""
@@ -37,7 +37,7 @@ class Snapshot:
     files: tuple[str, ...]
     """Relative to the root, in order."""
     untracked: tuple[str, ...]
-    """Left out."""
+    """Files that git does not track; they are not copied."""
     diff: str
     """The local edits, as `git diff HEAD` shows them."""
 
@@ -46,8 +46,8 @@ class Snapshot:
         return f"{len(self.files)} files of {self.root} at {(self.commit or 'no commit')[:12]}{edited}"
 
 
-def look(root: Path) -> Snapshot:
-    """What a snapshot of `root` would hold; .env never is part of it.
+def describe(root: Path) -> Snapshot:
+    """The snapshot of `root` as it is now; .env is never part of it.
 
     Raises:
         Refused: git is missing or fails on a checkout.
@@ -60,8 +60,8 @@ def look(root: Path) -> Snapshot:
     return Snapshot(root, _git(root, "rev-parse", "HEAD").strip(), tuple(files), tuple(untracked), diff)
 
 
-def take(snapshot: Snapshot, folder: Path) -> None:
-    """Copy the files into `folder`, which does not exist yet, and write the edits next to it.
+def copy(snapshot: Snapshot, folder: Path) -> None:
+    """Copy the files to `folder`, which must not exist, and write the local edits next to it as local.diff.
 
     Raises:
         Refused: a file cannot be read.
@@ -87,26 +87,26 @@ def _content(path: Path) -> bytes:
 
 
 def _without_git(root: Path) -> Snapshot:
-    """All there is of an installed copy; a snapshot, from which a job submits another, still knows its origin."""
-    code = (path for name in ("job", "launch") for path in (root / name).rglob("*"))
-    kept = (path for path in code if path.is_file() and "__pycache__" not in path.parts)
+    """A snapshot of an installed package, or of another snapshot, whose commit and diff are kept."""
+    paths = (path for name in ("job", "launch") for path in (root / name).rglob("*"))
+    code = (path for path in paths if path.is_file() and "__pycache__" not in path.parts)
     state = json.loads((root / SNAPSHOT_STATE).read_text(encoding="utf-8")) if (root / SNAPSHOT_STATE).is_file() else {}
     diff = Path(state["diff"]).read_text(encoding="utf-8", errors="surrogateescape") if state.get("diff") else ""
-    return Snapshot(root, state.get("commit"), tuple(sorted(str(p.relative_to(root)) for p in kept)), (), diff)
+    return Snapshot(root, state.get("commit"), tuple(sorted(str(p.relative_to(root)) for p in code)), (), diff)
 
 
 def _listed(root: Path, *flags: str) -> list[str]:
     return sorted(filter(None, _git(root, "ls-files", "-z", *flags).split("\0")))
 
 
-def _git(root: Path, *words: str) -> str:
-    command = ["git", "-C", str(root), *words]
-    # GIT_DIR and the like would name another repository; configuration may say that this one is safe to use.
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    # GIT_DIR and similar variables would select another repository; GIT_CONFIG_* may mark this one as safe.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or "CONFIG" in name}
     try:
         done = subprocess.run(command, capture_output=True, check=True, timeout=60, env=environ)
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", b"") or b""
-        reason = " ".join(said.decode(errors="replace").split()) or str(error)
+        stderr = getattr(error, "stderr", b"") or b""
+        reason = " ".join(stderr.decode(errors="replace").split()) or str(error)
         raise Refused(f"the code in {root} cannot be read by git: {reason}") from None
     return done.stdout.decode(errors="surrogateescape")

@@ -1,8 +1,9 @@
-"""What would be queued on a Slurm cluster: one task a GPU, on one or many nodes, as a value.
+"""A Slurm submission as a value: one task per GPU, on one or several nodes.
 
-submitit writes the batch script and the worker's pickle, and gives each rank its log. Its own requeue is not used: it
-runs scontrol in the worker, which a container does not have. Here the job saves and leaves a marker, and the batch
-script requeues (requeue.sh). There is no torchrun in between: signals reach the ranks, and the exit code reaches Slurm.
+submitit writes the batch script and the worker's pickle, and gives each rank a log. Its requeue is not used, because it
+runs scontrol in the worker, and containers have no scontrol. Instead the job saves a checkpoint and leaves a marker,
+and the batch script requeues it (requeue.sh). There is no torchrun in between, so signals reach the ranks directly and
+Slurm sees their exit codes.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from launch.slurm import containers, script
 from launch.slurm.snapshot import Snapshot
 
 IGNORE_SIGNALS = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
-"""A signal in the first moments would kill the job; the worker's own first act is to hold signals back."""
+"""Signals are ignored until Python has started and blocks them; otherwise an early signal would kill the job."""
 
 
 @dataclass(frozen=True)
 class Array:
-    """Elements of a sweep that are queued together: element N has index N in the array and the run folder SWEEP/N."""
+    """Elements of a sweep that are queued as one array: element N has index N and the run folder SWEEP/N."""
 
     configs: Mapping[int, Config]
-    """Number of an element -> all its settings."""
+    """Number of the element -> its complete settings."""
     parallel: int
-    """How many run at a time."""
+    """How many run at the same time."""
 
     def __str__(self) -> str:
-        """In sbatch's form, as 0-2,5%4."""
+        """In sbatch's notation, for example 0-2,5%4."""
         ranges: list[list[int]] = []
         for number in sorted(self.configs):
             if ranges and ranges[-1][-1] == number - 1:
@@ -56,21 +57,21 @@ class Request:
     config: Config
     """All settings of the job."""
     gpus: int
-    """GPUs of a node; 0: train on the CPU."""
+    """GPUs per node; 0: train on the CPU."""
     tasks: int | None
-    """Processes of a node, on the CPU; None: one."""
+    """Processes per node on the CPU; None: one."""
     nodes: int
     run: Path
     """Run folder."""
     is_new: bool
-    """The launcher chose the run folder: it must not be there yet."""
+    """Whether the launcher chose the run folder, which must not exist then."""
     stamp: str
-    """Names this submission in the run folder."""
+    """Part of the name of the submission's folder."""
     array: Array | None = None
-    """The elements to queue, where `run` is the folder of a sweep."""
+    """The elements to queue, if `run` is the folder of a sweep."""
 
     def numbered(self, number: int) -> Request:
-        """The request under its `number`-th names, for where the ones before are taken."""
+        """The request with the `number`-th choice of names, for when the previous ones are taken."""
         if number == 1:
             return self
         run = self.run.with_name(f"{self.run.name}-{number}") if self.is_new else self.run
@@ -79,20 +80,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Member:
-    """A run of a submission: of an array there are several."""
+    """A run of a submission; an array has several."""
 
     run: Path
     """Run folder."""
     config: Config
     file: Path
-    """The file that these settings are written to."""
+    """File for these settings."""
     argv: tuple[str, ...]
     """The job's command line on the nodes."""
     index: int | None = None
-    """In the array."""
+    """Index in the array."""
 
     def job_id(self, id: str) -> str:
-        """Its own job id, of the one that sbatch gave."""
+        """The job id of this run; `id` is the one that sbatch printed."""
         return id if self.index is None else f"{id}_{self.index}"
 
 
@@ -103,44 +104,44 @@ class Submission:
     plan: Plan
     """sbatch and its script."""
     parameters: dict[str, Any]
-    """submitit's, under Slurm's names; the script is made of them."""
+    """submitit's parameters, from which the script is made."""
     python: str
-    """Shell words that start the worker."""
+    """Shell command that starts the worker."""
     members: tuple[Member, ...]
     run: Path
-    """Run folder; of an array the sweep's folder."""
+    """Run folder; for an array, the sweep's folder."""
     folder: Path
-    """This submission's own: code/ and the settings."""
+    """Folder of this submission, with code/ and the settings."""
     jobs: Path
-    """submitit's folder, with Slurm's patterns for ids."""
+    """submitit's folder; its name contains Slurm's patterns for job ids."""
     code: Snapshot
     caches: tuple[Path, ...]
-    """Folders to make: a container runtime binds only what is there."""
+    """Folders to create, because a container runtime mounts only existing ones."""
     token: str
-    """In the job's comment, and in no other job's."""
+    """Unique text in the job's comment."""
 
     def __str__(self) -> str:
-        facts = [f"# {self.code} -> {self.folder / 'code'}"]
+        lines = [f"# {self.code} -> {self.folder / 'code'}"]
         for member in self.members:
-            whose = "each process" if member.index is None else f"each process of element {member.index}"
-            facts.append(f"# {whose}: launch.slurm.worker.run({', '.join(map(repr, member.argv))})")
-        return "\n".join([*facts, f"# checked first: {shlex.join([*self.plan.argv, '--test-only'])}", str(self.plan)])
+            processes = "each process" if member.index is None else f"each process of element {member.index}"
+            lines.append(f"# {processes}: launch.slurm.worker.run({', '.join(map(repr, member.argv))})")
+        return "\n".join([*lines, f"# checked first: {shlex.join([*self.plan.argv, '--test-only'])}", str(self.plan)])
 
 
-def plan(request: Request, at: Site, environ: Mapping[str, str], directory: Path, code: Snapshot) -> Submission:
+def plan(request: Request, site: Site, environ: Mapping[str, str], directory: Path, code: Snapshot) -> Submission:
     """The submission for `request`.
 
     Raises:
-        Refused: numbers, names or paths that make no job.
+        Refused: numbers, names or paths that are not valid for a job.
     """
     run, array = sites.safe_path("--output_dir", request.run), request.array
     folder = (run if array else run / contract.JOBS) / f"submitted-{request.stamp}"
-    token = f"muster:{hashlib.sha256(bytes(folder)).hexdigest()[:16]}"  # the folder is made exclusively
-    container = containers.enter(
-        at.container,
-        at.image,
+    token = f"muster:{hashlib.sha256(bytes(folder)).hexdigest()[:16]}"  # unique, as the folder is created exclusively
+    container = containers.wrap(
+        site.container,
+        site.image,
         python=sys.executable,
-        mounts=_mounts(request, environ, directory) if at.container != "none" else [],
+        mounts=_mounts(request, environ, directory) if site.container != "none" else [],
         directory=sites.safe_path("the working directory", directory),
         gpus=request.gpus > 0,
     )
@@ -154,32 +155,37 @@ def plan(request: Request, at: Site, environ: Mapping[str, str], directory: Path
         ]
     )
     parameters = {
-        **script.resources(at, gpus=request.gpus, tasks=request.tasks, nodes=request.nodes, name=run.name),
+        **script.resources(site, gpus=request.gpus, tasks=request.tasks, nodes=request.nodes, name=run.name),
         "setup": [
             *script.setup(
-                at,
+                site,
                 run=shlex.quote(str(run)) + ("/$SLURM_ARRAY_TASK_ID" if array else ""),
                 directory=directory,
                 token=token,
-                python=sys.executable if at.container == "none" else "",
-                variables=_variables(request, at, environ),
+                python=sys.executable if site.container == "none" else "",
+                variables=_variables(request, site, environ),
             ),
             *container.setup,
         ],
-        "srun_args": ["--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={at.cpus_per_task}", *container.srun_args],
+        "srun_args": [
+            "--kill-on-bad-exit=1",
+            "--wait=60",
+            f"--cpus-per-task={site.cpus_per_task}",
+            *container.srun_args,
+        ],
         "teardown": script.teardown(),
         "additional_parameters": {
             **{"requeue": True, "chdir": str(directory), "propagate": "NONE"},
-            **script.site_flags(at, token),
+            **script.site_flags(site, token),
             **({"array": str(array)} if array else {}),
         },
     }
     jobs = (run / "%a" if array else run) / contract.JOBS / "%j"
-    made = caches.all_folders(environ) if at.container != "none" else ()
+    cache_folders = caches.all_folders(environ) if site.container != "none" else ()
     text = script.text(parameters, python, jobs, len(array.configs) if array else None)
     sbatch = Plan(("sbatch",), (), directory, text)
     members = _members(request, run, folder)
-    return Submission(sbatch, parameters, python, members, run, folder, jobs, code, made, token)
+    return Submission(sbatch, parameters, python, members, run, folder, jobs, code, cache_folders, token)
 
 
 def _members(request: Request, run: Path, folder: Path) -> tuple[Member, ...]:
@@ -187,32 +193,32 @@ def _members(request: Request, run: Path, folder: Path) -> tuple[Member, ...]:
         file = folder / "config.yaml"
         output = () if request.is_new else ("--output_dir", str(run))
         return (Member(run, request.config, file, (str(file), *output)),)
-    made = []
+    members = []
     for number, config in sorted(request.array.configs.items()):
         file, own = folder / f"{number}.yaml", run / str(number)
-        made.append(Member(own, config, file, (str(file), "--output_dir", str(own)), number))
-    return tuple(made)
+        members.append(Member(own, config, file, (str(file), "--output_dir", str(own)), number))
+    return tuple(members)
 
 
-def _variables(request: Request, at: Site, environ: Mapping[str, str]) -> dict[str, str]:
+def _variables(request: Request, site: Site, environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that the batch script exports for the worker."""
-    users = environ.get("OMP_NUM_THREADS", "")
+    threads = environ.get("OMP_NUM_THREADS", "")
     return {
         "ACCELERATE_USE_CPU": "false" if request.gpus else "true",
         "ACCELERATE_MIXED_PRECISION": request.config.training.mixed_precision or "no",
         ALLOCATOR_VARIABLE: environ.get(ALLOCATOR_VARIABLE, ALLOCATOR),
-        contract.THREADS: users if re.fullmatch("[1-9][0-9]*", users) else at.cpus_per_task,
-        contract.MASTER_ADDR: at.master_addr,
-        **({"HF_HOME": str(caches.home(environ))} if at.container != "none" else {}),
+        contract.THREADS: threads if re.fullmatch("[1-9][0-9]*", threads) else site.cpus_per_task,
+        contract.MASTER_ADDR: site.master_addr,
+        **({"HF_HOME": str(caches.home(environ))} if site.container != "none" else {}),
         contract.RUN_FOLDER: str(request.run) if request.is_new else "",
     }
 
 
 def _mounts(request: Request, environ: Mapping[str, str], directory: Path) -> list[Path]:
-    """What a container must see: folders, since a file may be replaced while the job waits."""
+    """Folders to mount in a container. Not single files: a file may be replaced while the job waits."""
     configs = request.array.configs.values() if request.array else (request.config,)
     read = reads.with_links(path for config in configs for path in reads.of_job((), config, directory))
     folders = [path if path.is_dir() else path.parent for path in read]
-    for folder in reads.answers_folder(request.config, directory):  # the job makes it where it is not there
+    for folder in reads.answers_folder(request.config, directory):  # the job creates it if it does not exist
         folders.append(next(path for path in (folder, *folder.parents) if path.is_dir()))
     return [directory, *reads.real_places([request.run, *caches.all_folders(environ)]), *folders]

@@ -1,12 +1,13 @@
-"""What submitit starts on a node, once a rank: the one place that knows both Slurm and the job.
+"""The process that srun starts for each rank: the only module that knows both Slurm and the job.
 
-Run as a script it holds signals back, so that one that comes while Python imports is neither lost nor fatal, and
-becomes submitit's worker with the code of its own snapshot. That calls `run`, which joins the ranks and runs the job.
+As a script it blocks signals, so that one that arrives while Python imports is neither lost nor fatal, and then runs
+submitit's worker with the code of its own snapshot. The worker calls `run`, which joins the ranks and runs the job.
 
-A job that stopped leaves a marker for the batch script, which requeues: a container has no scontrol. After a checkpoint
-rank 0 leaves it; while ranks still wait for each other any rank does, since nothing can be agreed on yet. Everyone then
-exits with 0 by SystemExit, which submitit does not record as a result, so that waiting for a result waits for the real
-end. Exit codes would not do as a message, as srun reports its own kill (143) where ranks end one by one.
+A job that stopped leaves a marker for the batch script, which requeues it, because a container has no scontrol. After a
+checkpoint rank 0 writes the marker; while the ranks still wait for each other any rank does, since they cannot agree
+yet. All ranks then exit with 0 through SystemExit, which submitit does not record as a result, so that a caller that
+waits for the result waits for the last start. An exit code cannot replace the marker: if ranks end one after another,
+srun reports the code of its own kill (143).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __name__ == "__main__":  # started with -P: our folder itself is not on the path
+if __name__ == "__main__":  # with -P, Python does not add our folder to the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from job.runtime import contract
@@ -36,34 +37,34 @@ MAX_IDLE_RESTARTS = 3
 
 @dataclass(frozen=True)
 class Stop:
-    """A stop behind a checkpoint."""
+    """A stop after a checkpoint."""
 
     step: int
     """Step of the newest checkpoint."""
     restarts: int
-    """How often Slurm had restarted the job by then."""
+    """Number of restarts by Slurm before this stop."""
 
 
 def next_record(last: Stop | None, now: Stop) -> Stop | None:
-    """The last stop that made progress, this one included; None if the job is not to be restarted once more."""
+    """The last stop that made progress, `now` included; None if the job should not be restarted again."""
     if last is None or now.step > last.step:
         return now
     return last if now.restarts - last.restarts < MAX_IDLE_RESTARTS else None
 
 
 def main(argv: list[str]) -> None:
-    """`worker.py -u -m submitit.core._submit FOLDER`: run that module with the code that this file is part of."""
+    """`worker.py -u -m submitit.core._submit FOLDER`: run that module with the code of this snapshot."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2))
-    at = argv.index("-m") + 1
-    sys.argv = argv[at:]
-    runpy.run_module(argv[at], run_name="__main__", alter_sys=True)
+    module = argv.index("-m") + 1
+    sys.argv = argv[module:]
+    runpy.run_module(argv[module], run_name="__main__", alter_sys=True)
 
 
 def run(*argv: str) -> int:
     """Run the job's command line as this rank of the Slurm job; returns 0 when it is finished.
 
     Raises:
-        SystemExit: with the job's exit code if it failed, with 0 if it stopped and is to be requeued.
+        SystemExit: with the job's exit code if it failed, with 0 if it stopped and should be requeued.
     """
     from submitit import JobEnvironment
 
@@ -75,7 +76,7 @@ def run(*argv: str) -> int:
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     os.environ[contract.OWNER] = f"slurm:{rank.job_id}"
     signals.install()
-    signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit would log each
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit would log each one
     code = _train(rank, restarts, argv)
     signals.ignore()
     if code == 0:
@@ -86,7 +87,7 @@ def run(*argv: str) -> int:
 
 
 def _train(rank: JobEnvironment, restarts: int, argv: Sequence[str]) -> int:
-    """Join the other ranks and run the job; its exit code."""
+    """Join the other ranks and run the job; returns its exit code."""
     from job import train
     from job.errors import JobError, Stopped
     from job.runtime import environment, signals
@@ -109,12 +110,12 @@ def _train(rank: JobEnvironment, restarts: int, argv: Sequence[str]) -> int:
         last_line(f"error: {error}")
         return error.exit_code
     code = train.main(list(argv), leave=leave)
-    del store  # lived until here
+    del store  # must stay open until the job has ended
     return code
 
 
 def leave_marker(folder: Path, restarts: int) -> int:
-    """Ask the batch script for a requeue, unless the restarts lead nowhere; the exit code."""
+    """Ask the batch script for a requeue, unless restarts make no progress; returns the exit code."""
     from job.errors import Stopped
     from job.runtime import signals
 
@@ -127,18 +128,18 @@ def leave_marker(folder: Path, restarts: int) -> int:
         return Stopped.exit_code
     _write(folder / RECORD, json.dumps(asdict(progress)))
     reason, marker = signals.reason(), folder / contract.REQUEUE
-    if reason or not marker.exists():  # a rank that only lost the others does not hide the signal that another one got
+    if reason or not marker.exists():  # a rank without a signal does not overwrite another one's
         _write(marker, signals.in_words(reason) if reason else "another rank")
     return 0
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no file: a stop may come before the first."""
+    """The JSON object in a file; empty if it does not exist, as before the first stop."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _write(path: Path, text: str) -> None:
-    """In one step: the batch script never reads half a word. Several ranks may write at the same time."""
+    """Write atomically, because the batch script reads the file. Several ranks may write at the same time."""
     aside = path.with_name(f".{path.name}.{os.environ.get('SLURM_PROCID', '0')}")
     aside.write_text(f"{text}\n", encoding="utf-8")
     aside.replace(path)

@@ -1,4 +1,4 @@
-"""The verb `sweep`: its words on the command line."""
+"""The verb `sweep`: its arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def sweep(arguments: argparse.Namespace) -> int:
-    """Start what is missing of a sweep, on Slurm or here."""
+    """Start the missing and failed runs of a sweep, on Slurm or on this machine."""
     from launch.sweeps import command
 
     return command.sweep(arguments)

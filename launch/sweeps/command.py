@@ -1,4 +1,4 @@
-"""`python -m launch sweep`: a sweep as a value, then what is missing of it: one Slurm array, or runs here."""
+"""`python -m launch sweep`: plans a sweep, then starts its missing runs: as one Slurm array, or on this machine."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ RESOURCES = ("gpus", "nodes", "tasks", *(known.name for known in fields(sites.Si
 
 
 def sweep(arguments: argparse.Namespace) -> int:
-    """Start the runs of the sweep that are missing or have failed, or print what would be started."""
+    """Start the missing and failed runs of the sweep, or print what would be started."""
     environment.refuse_unjoined_tasks(os.environ)
     environment.load_dotenv()
-    made = _made(arguments)
-    sweeps.refuse_others(made)
-    found = progress.look(made)
-    here = arguments.local or shutil.which("sbatch") is None
+    requested = _requested(arguments)
+    sweeps.refuse_others(requested)
+    current = progress.read(requested)
+    local_only = arguments.local or shutil.which("sbatch") is None
     if arguments.dry_run:
-        print(made)
-        print(f"# there already: {found}")
+        print(requested)
+        print(f"# there already: {current}")
     else:
-        _say(made, found)
-    if not found.to_start:
+        _print_summary(requested, current)
+    if not current.to_start:
         return 0
-    return _run_here(arguments, made, found.to_start) if here else _queue(arguments, made, found.to_start)
+    start = _run_locally if local_only else _queue
+    return start(arguments, requested, current.to_start)
 
 
-def _made(arguments: argparse.Namespace) -> Sweep:
-    """The sweep that the command line asks for."""
+def _requested(arguments: argparse.Namespace) -> Sweep:
+    """The sweep from the command line."""
     if bool(arguments.grid) == bool(arguments.search):
         raise Refused("give either --grid 'learning_rate=2e-5,5e-5 seed=1,2,3' or --search "
                       "'learning_rate=1e-5..1e-3:log' with --trials N")  # fmt: skip
@@ -58,51 +59,51 @@ def _made(arguments: argparse.Namespace) -> Sweep:
     return sweeps.trials(sweeps.base(words, [*space]), name, space, arguments.trials)
 
 
-def _say(made: Sweep, found: Progress) -> None:
-    print(f"sweep     {made.folder}: {len(made.elements)} runs, {made.what}")
-    if found.left_alone:
-        print(f"there     {found}")
-    if not found.to_start:
-        print(f"nothing to start; results: python -m launch results {made.folder}", flush=True)
+def _print_summary(sweep: Sweep, current: Progress) -> None:
+    print(f"sweep     {sweep.folder}: {len(sweep.elements)} runs, {sweep.description}")
+    if current.left_alone:
+        print(f"there     {current}")
+    if not current.to_start:
+        print(f"nothing to start; results: python -m launch results {sweep.folder}", flush=True)
 
 
-def _queue(arguments: argparse.Namespace, made: Sweep, elements: Sequence[Element]) -> int:
-    """One array of `elements`."""
+def _queue(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence[Element]) -> int:
+    """Queue `elements` as one array."""
     from launch.slurm import command as slurm
     from launch.slurm.submission import Array
 
     if arguments.parallel == 0:
         raise Refused("--parallel must be above 0, not 0")
-    array = Array({one.number: one.config for one in elements}, arguments.parallel or len(elements))
-    request = slurm.request(arguments, made.base, made.folder, array=array)
-    is_new = not made.folder.exists()
+    array = Array({element.number: element.config for element in elements}, arguments.parallel or len(elements))
+    request = slurm.request(arguments, sweep.base, sweep.folder, array=array)
+    is_new = not sweep.folder.exists()
     if not arguments.dry_run:
-        sweeps.write(made, arguments.flags)
+        sweeps.write(sweep, arguments.flags)
     try:
         queued = slurm.queue(request, arguments, _resources(arguments))
     except Refused:
-        if is_new and not [*made.folder.glob("submitted-*")]:  # rejected before sbatch was called
-            files.remove(made.folder)
+        if is_new and not [*sweep.folder.glob("submitted-*")]:  # rejected before sbatch was called
+            files.remove(sweep.folder)
         raise
     if queued is None:
         return 0
     _, answer = queued
     at_a_time = f", {arguments.parallel} at a time" if (arguments.parallel or len(elements)) < len(elements) else ""
     print(
-        f"submitted {answer.id}: {_runs(elements)}{at_a_time}\n"
-        f"status    python -m launch status {made.folder}\n"
+        f"submitted {answer.id}: {_numbers(elements)}{at_a_time}\n"
+        f"status    python -m launch status {sweep.folder}\n"
         f"cancel    python -m launch cancel {answer.id}",
         flush=True,
     )
     return 0
 
 
-def _run_here(arguments: argparse.Namespace, made: Sweep, elements: Sequence[Element]) -> int:
+def _run_locally(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence[Element]) -> int:
     for name in ("nodes", *(known.name for known in fields(sites.Site))):
         if getattr(arguments, name):
             raise Refused(f"--{name} is for Slurm, and this sweep runs on this machine: leave it out")
     planned = workstation.schedule(
-        made,
+        sweep,
         elements,
         gpus=arguments.gpus,
         tasks=arguments.tasks,
@@ -114,18 +115,18 @@ def _run_here(arguments: argparse.Namespace, made: Sweep, elements: Sequence[Ele
         print(planned)
         return 0
     local.require_training()
-    sweeps.write(made, arguments.flags)
+    sweeps.write(sweep, arguments.flags)
     code = workstation.run(planned)
-    print(f"results   python -m launch results {made.folder}", file=sys.stderr, flush=True)
+    print(f"results   python -m launch results {sweep.folder}", file=sys.stderr, flush=True)
     return code
 
 
 def _resources(arguments: argparse.Namespace) -> list[str]:
-    """The flags of the verb `submit` among those given: a single run is started again with them."""
+    """The given flags that the verb `submit` has too; `rerun` of a single run uses them."""
     return [f"--{name}={value}" for name in RESOURCES if (value := getattr(arguments, name)) not in (None, "")]
 
 
-def _runs(elements: Sequence[Element]) -> str:
+def _numbers(elements: Sequence[Element]) -> str:
     numbers = [str(element.number) for element in elements]
     shown = ", ".join(numbers[:12]) + (", ..." if len(numbers) > 12 else "")
     return f"{len(numbers)} run{'s' if len(numbers) > 1 else ''}: {shown}"

@@ -1,7 +1,7 @@
-"""How much each setting matters: its share in the variance of the score, by fANOVA over the runs of a sweep.
+"""Importance of each setting of a sweep: its share of the variance of the score, computed by fANOVA.
 
-Hutter, Hoos and Leyton-Brown, "An Efficient Approach for Assessing Hyperparameter Importance" (ICML 2014), as Optuna
-has it: a random forest learns the score from the settings. It needs the training environment.
+Hutter, Hoos and Leyton-Brown, "An Efficient Approach for Assessing Hyperparameter Importance" (ICML 2014), as
+implemented in Optuna: a random forest predicts the score from the settings. Needs the training environment.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 
 from launch.runs.results import DATA, Row, differing
 
-FEWEST_ROWS = 4
-"""Of fewer, a share would mean nothing."""
+MIN_ROWS = 4
+"""With fewer rows the shares would be meaningless."""
 
 
 def importances(rows: Sequence[Row]) -> dict[str, float]:
-    """Name of a setting -> its share, largest first; empty if it cannot be computed.
+    """Name of a setting -> its share, largest first; empty if the shares cannot be computed.
 
-    Runs that differ in their seed alone count as one, with the mean of their scores.
+    Runs that differ only in their seed count as one, with the mean of their scores.
     """
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     rows = [row for row in rows if math.isfinite(row.mean)]
     names = [name for name in differing([row.runs[0].settings for row in rows]) if name != DATA]
-    if len(rows) < FEWEST_ROWS or len(names) < 2:
+    if len(rows) < MIN_ROWS or len(names) < 2:
         return {}
     distributions = {name: _distribution([row.runs[0].settings.get(name) for row in rows]) for name in names}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -35,7 +35,7 @@ def importances(rows: Sequence[Row]) -> dict[str, float]:
     for row in rows:
         settings = {name: row.runs[0].settings.get(name) for name in names}
         study.add_trial(optuna.create_trial(params=settings, distributions=distributions, value=row.mean))
-    with contextlib.suppress(RuntimeError):  # all scores are the same
+    with contextlib.suppress(RuntimeError):  # raised if all scores are equal
         return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
     return {}
 

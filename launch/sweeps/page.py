@@ -1,4 +1,4 @@
-"""report.html of a sweep, in the form of a run's report: its runs, best first, and each setting against the score."""
+"""report.html of a sweep, styled like a run's report: the runs, best first, and the score over each setting."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAME = "report.html"
-MOST_LABELS = 12
+MAX_LABELS = 12
 """Maximum number of non-numeric values that are written below the axis."""
-SPREAD = 10
-"""Ratio of largest to smallest value from which on an axis is logarithmic."""
+MIN_LOG_RATIO = 10
+"""Minimum ratio of the largest to the smallest value for a logarithmic axis."""
 
 
 def write(folder: Path, rows: Sequence[Row], importances: Mapping[str, float]) -> Path:
-    """Write the page of the finished runs, best first; its path."""
+    """Write the page of the finished runs, best first; returns its path."""
     files.write_text(folder / NAME, render(folder.name, rows, importances))
     return folder / NAME
 
 
 def render(name: str, rows: Sequence[Row], importances: Mapping[str, float]) -> str:
-    """The page as text."""
+    """The page as HTML."""
     return page.document(name, "Sweep report", sections(rows, importances), again=f"muster results {name}")
 
 
 def sections(rows: Sequence[Row], importances: Mapping[str, float]) -> list[Section]:
-    """The verdict with all runs, how much each setting matters, and each setting against the score."""
+    """The verdict with all runs, the importance of each setting, and plots of the score over each setting."""
     made = [Section("verdict", "Verdict", [Paragraph(_verdict(rows), lead=True), _table(rows)])]
     if importances:
         shares = [[name, f"{share:.2f}"] for name, share in importances.items()]
@@ -65,7 +65,7 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _picture(number: int, setting: str, rows: Sequence[Row]) -> Picture:
-    """A dot for each run."""
+    """A plot of the score over one setting, with a dot for each run."""
     by = rows[0].by
     dots = [(row.runs[0].settings.get(setting), run.scores[by]) for row in rows for run in row.runs]
     values: list[Any] = list(dict.fromkeys(value for value, _ in dots))
@@ -75,10 +75,10 @@ def _picture(number: int, setting: str, rows: Sequence[Row]) -> Picture:
     def draw(axes: Axes, palette: drawing.Palette) -> None:
         at: list[Any] = [value if numeric else values.index(value) for value, _ in dots]
         axes.plot(at, [score for _, score in dots], "o", color=palette.first, alpha=0.7)
-        if numeric and min(values) > 0 and max(values) >= SPREAD * min(values):
+        if numeric and min(values) > 0 and max(values) >= MIN_LOG_RATIO * min(values):
             drawing.make_logarithmic(axes, "x")
         elif not numeric:
-            axes.set_xticks(range(len(values))[:MOST_LABELS], labels[:MOST_LABELS], rotation=20, ha="right")
+            axes.set_xticks(range(len(values))[:MAX_LABELS], labels[:MAX_LABELS], rotation=20, ha="right")
         axes.set_xlabel(setting)
         axes.set_ylabel(by)
 

@@ -1,4 +1,4 @@
-"""How far a sweep is: which of its runs are finished, which wait or run, and which are to be started."""
+"""Progress of a sweep: which runs are finished, queued or running, and which have to be started."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from launch.runs.states import View
 from launch.slurm import client
 from launch.sweeps.sweep import Element, Sweep
 
-KEPT = ("DONE", "NEEDS_HUMAN")
-"""States in which a run is not started again: it has ended well, or somebody has to look first."""
+FINAL_STATES = ("DONE", "NEEDS_HUMAN")
+"""States in which a run is not started again: it has finished, or somebody has to inspect it first."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The runs of a sweep by what is to be done about them."""
+    """The runs of a sweep: those to start, and the others."""
 
     to_start: tuple[Element, ...]
-    """Missing, or ended without a result."""
+    """Runs that are missing or ended without a result."""
     left_alone: tuple[View, ...]
-    """Finished, or waiting or running now."""
+    """Runs that are finished, queued or running."""
 
     def __str__(self) -> str:
         counts = Counter(view.state for view in self.left_alone)
         return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
 
 
-def look(sweep: Sweep) -> Progress:
-    """The runs as their folders and Slurm say.
+def read(sweep: Sweep) -> Progress:
+    """The progress according to the run folders and Slurm.
 
     Raises:
-        Refused: Slurm does not answer about runs that it may have.
+        Refused: Slurm does not answer, and it may have queued some of the runs.
     """
-    there = {element.run: element for element in sweep.elements if folders.is_run(element.run)}
-    views, problem = states.look(there, time.time())
+    existing = [element.run for element in sweep.elements if folders.is_run(element.run)]
+    views, problem = states.look(existing, time.time())
     if problem:
         raise Refused(f"{states.SILENT} ({problem}): it may have some of these runs, so nothing was started; try again")
     unrecorded = [view for view in views if view.state == "QUEUED" and view.run.job is None]
-    known = client.my_jobs() if unrecorded and shutil.which("squeue") else []
-    kept = [view for view in views if _is_kept(view, known)]
-    names = {view.run.path for view in kept}
-    to_start = tuple(element for element in sweep.elements if element.run not in names)
-    return Progress(to_start, tuple(kept))
+    jobs = client.my_jobs() if unrecorded and shutil.which("squeue") else []
+    left_alone = [view for view in views if _is_left_alone(view, jobs)]
+    paths = {view.run.path for view in left_alone}
+    to_start = tuple(element for element in sweep.elements if element.run not in paths)
+    return Progress(to_start, tuple(left_alone))
 
 
-def _is_kept(view: View, known: Sequence[client.Job]) -> bool:
-    if view.state in KEPT or (view.slurm is not None and not view.slurm.has_ended):
+def _is_left_alone(view: View, jobs: Sequence[client.Job]) -> bool:
+    if view.state in FINAL_STATES or (view.slurm is not None and not view.slurm.has_ended):
         return True
     job = view.run.job
-    if view.state == "QUEUED" and job is None:  # its submission was cut short: Slurm has it or not
+    if view.state == "QUEUED" and job is None:  # its submission was interrupted: Slurm may have the job
         owner = str(records.read_status(view.run.path).get("owner", ""))
-        return client.of_owner(owner, view.run.name, known) is not None
+        return client.find_by_owner(owner, view.run.name, jobs) is not None
     if view.state == "RUNNING" and job is not None and job.pid and job.host == socket.gethostname():
-        return processes.is_running(job.pid, job.process_start)  # its last heartbeat may be younger than its end
+        return processes.is_running(job.pid, job.process_start)  # a recent heartbeat does not prove that it still runs
     return view.state in ("QUEUED", "RUNNING")

@@ -1,4 +1,4 @@
-"""What `results` adds below the table of a sweep: unfinished runs, the importance of each setting, and the page."""
+"""The lines that `results` adds for a sweep: unfinished runs, importance of the settings, path of report.html."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ NEEDED = ("jinja2", "matplotlib", "optuna", "sklearn")
 
 
 def show(sweep: Path, rows: Sequence[Row]) -> None:
-    """Print it, and write report.html into the sweep's folder."""
-    facts = {"not in it": _others(sweep)}
+    """Print the summary, and write report.html to the sweep's folder."""
+    facts = {"not in it": _unfinished(sweep)}
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         facts["page"] = f"needs {', '.join(missing)}: run `results` in the training environment (make setup)"
     else:
         from launch.sweeps import page
         from launch.sweeps.importance import importances
 
-        found = importances(rows)
-        facts["importance"] = ", ".join(f"{name} {share:.2f}" for name, share in found.items())
-        facts["page"] = str(page.write(sweep, rows, found))
+        shares = importances(rows)
+        facts["importance"] = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+        facts["page"] = str(page.write(sweep, rows, shares))
     tables.write("")
     tables.show(tables.page(facts))
 
 
-def _others(sweep: Path) -> str:
-    """The runs without results, by their states."""
+def _unfinished(sweep: Path) -> str:
+    """The number of runs without results, by state."""
     runs = [folders.read(path) for path in folders.elements(sweep) if not (path / "results.json").exists()]
     counts = Counter(run.reason if run.reason == "pruned" else run.state for run in runs)
     table = folders.read_json(sweep / folders.SWEEP).get("elements")

@@ -1,7 +1,8 @@
-"""A sweep as a value: the runs of one recipe that differ in some settings, each in a numbered folder of the sweep's.
+"""A sweep as a value: runs of one recipe that differ in some settings, in numbered folders inside the sweep's folder.
 
-`sweep.json` in that folder is the table of elements: run folder and settings of each. A grid is all combinations of
-some values; of a search each element is a trial, whose settings are chosen when it starts (job/run/trial.py).
+`sweep.json` in the sweep's folder lists the elements, with the run folder and settings of each. A grid has all
+combinations of the given values. In a search, each element is a trial, whose settings are chosen when it starts
+(job/run/trial.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from job.run.space import Range, Space
 from job.runtime import files
 from launch.runs.folders import RUNS, SWEEP
 
-MOST_ELEMENTS = 10_000
+MAX_ELEMENTS = 10_000
 NOT_FOR_SWEEPS = {
     "overwrite_output_dir": "a sweep continues where it was: delete its folder to start over",
     "resume_from_checkpoint": "each run resumes from its own newest checkpoint",
@@ -31,18 +32,18 @@ NOT_FOR_SWEEPS = {
     "push_to_hub": "each run would upload its model: upload one that has finished, with `python -m launch local "
     "RUN/config.yaml -- --output_dir RUN --push_to_hub --hub_model_id NAME`",
 }
-"""Settings that the runs of a sweep cannot be given, and why."""
+"""Settings that a sweep rejects -> the reason."""
 
 
 @dataclass(frozen=True)
 class Element:
-    """One run."""
+    """One run of a sweep."""
 
     number: int
     settings: Mapping[str, Any]
-    """Those in which it differs; of a search none until it has started."""
+    """The settings in which it differs from the others; empty for a search."""
     config: Config
-    """All of them."""
+    """All its settings."""
     run: Path
     """Run folder."""
 
@@ -52,7 +53,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The whole."""
+    """A grid or a search: its folder and its runs."""
 
     folder: Path
     base: Config
@@ -64,70 +65,70 @@ class Sweep:
     elements: tuple[Element, ...]
 
     def __str__(self) -> str:
-        lines = [f"# sweep {self.folder}: {len(self.elements)} runs, {self.what}"]
+        lines = [f"# sweep {self.folder}: {len(self.elements)} runs, {self.description}"]
         return "\n".join([*lines, *(f"# {element.number}  {element}".rstrip() for element in self.elements)])
 
     @property
-    def what(self) -> str:
-        """What varies, in words."""
+    def description(self) -> str:
+        """What varies, for messages."""
         if self.space:
             return "trials of " + " ".join(f"{name}={one}" for name, one in self.space.items())
-        return " x ".join(f"{len(found)} {name}" for name, found in self.grid.items())
+        return " x ".join(f"{len(values)} {name}" for name, values in self.grid.items())
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this sweep and no other, of JSON types."""
+        """The values, of JSON types, that distinguish this sweep from others."""
         known = config.fields()
         settings = {k: v for k, v in config.as_dict(self.base).items() if known[k][1].metadata["changes_result"]}
         varied = [*self.grid, *self.space]
-        found: dict[str, Any] = {"settings": {k: v for k, v in settings.items() if k not in varied}}
-        found |= (
+        values: dict[str, Any] = {"settings": {k: v for k, v in settings.items() if k not in varied}}
+        values |= (
             {"search": search.as_json(self.space)}
             if self.space
             else {"grid": {k: list(v) for k, v in self.grid.items()}}
         )
-        return json.loads(json.dumps(found))
+        return json.loads(json.dumps(values))
 
 
 def grid(base: Config, name: str, varied: Mapping[str, Sequence[Any]]) -> Sweep:
     """All combinations of the values in `varied`; the last setting varies fastest.
 
     Args:
-        base: the settings in common; output_dir is the sweep's folder, unset a folder in runs/ named after what it is.
-        name: what the name of such a folder begins with.
+        base: the common settings; output_dir is the sweep's folder. The default is in runs/, named after the settings.
+        name: start of the default folder's name.
         varied: name of a setting -> its values.
 
     Raises:
-        Refused: an element that the job would reject.
+        Refused: the job would reject an element.
     """
     _refuse_too_many(math.prod(map(len, varied.values())))
     combinations = [dict(zip(varied, chosen, strict=True)) for chosen in itertools.product(*varied.values())]
-    made = _made(base, name, varied, {}, combinations)
-    for element in made.elements:
+    sweep = _build(base, name, varied, {}, combinations)
+    for element in sweep.elements:
         _check(element.config, "--grid", element.settings)
-    return made
+    return sweep
 
 
 def trials(base: Config, name: str, space: Space, number: int) -> Sweep:
-    """`number` trials of a search; Refused where an end of a range, or a choice, is nothing that the job takes."""
+    """A search with `number` trials; Refused if the job rejects a choice, or an end of a range."""
     if not (base.training.do_train and base.training.do_eval):
         raise Refused("a search needs runs that train and are evaluated: leave out --no_do_train and --no_do_eval")
     if number < 1:
         raise Refused(f"--trials must be above 0, not {number}")
     _refuse_too_many(number)
-    made = _made(base, name, {}, space, [{}] * number)
+    sweep = _build(base, name, {}, space, [{}] * number)
     first = {name: one.low if isinstance(one, Range) else one.values[0] for name, one in space.items()}
     for name, one in space.items():
         for value in (one.low, one.high) if isinstance(one, Range) else one.values:
             changed = {**first, name: value}
-            _check(config.from_dict(changed, base=made.base), "--search", changed)
-    return made
+            _check(config.from_dict(changed, base=sweep.base), "--search", changed)
+    return sweep
 
 
 def write(sweep: Sweep, flags: Sequence[str]) -> None:
-    """Make the folder and its table; a search's trials get the path of the study that chooses their settings.
+    """Create the folder and its files. The trials of a search get the path of the study that chooses their settings.
 
     Raises:
-        Refused: another sweep's folder, or one that cannot be written.
+        Refused: the folder contains another sweep, or cannot be written.
     """
     refuse_others(sweep)
     try:
@@ -144,7 +145,7 @@ def write(sweep: Sweep, flags: Sequence[str]) -> None:
 
 
 def refuse_others(sweep: Sweep) -> None:
-    """Refused where the folder holds something else than this sweep. More trials of the same search are the same."""
+    """Refused if the folder contains anything but this sweep. A search may be continued with more trials."""
     if not sweep.folder.exists():
         return
     table = read(sweep.folder)
@@ -164,45 +165,43 @@ def refuse_others(sweep: Sweep) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The table of the sweep in `folder`; empty where there is none."""
+    """The content of sweep.json in `folder`; empty if it is missing or invalid."""
     try:
-        found = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
+        table = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return table if isinstance(table, dict) else {}
 
 
 def base(words: Sequence[str], varied: Sequence[str]) -> Config:
-    """The settings in common, of the job's command line.
+    """The common settings of the runs, from the job's command line.
 
     Raises:
-        Refused: a setting that a sweep cannot be given, or that varies too.
+        Refused: a setting is not allowed in a sweep, or is also varied.
     """
-    found = config.parse(words)
-    usual, given = config.as_dict(config.Config()), config.as_dict(found)
+    common = config.parse(words)
+    defaults, given = config.as_dict(config.Config()), config.as_dict(common)
     for name, why in NOT_FOR_SWEEPS.items():
-        if given[name] != usual[name]:
+        if given[name] != defaults[name]:
             raise Refused(f"--{name} is not for a sweep: {why}")
     flags = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
     if both := sorted(flags & set(varied)):
         raise Refused(f"--{both[0]} is given and varies: leave it out of one of the two")
-    return config.settled(found)
+    return config.settled(common)
 
 
 def _refuse_too_many(number: int) -> None:
-    if number > MOST_ELEMENTS:
-        raise Refused(f"{number} runs are too many for one sweep: {MOST_ELEMENTS} at most")
+    if number > MAX_ELEMENTS:
+        raise Refused(f"{number} runs are too many for one sweep: {MAX_ELEMENTS} at most")
 
 
-def _made(
+def _build(
     base: Config, name: str, grid: Mapping[str, Sequence[Any]], space: Space, settings: Sequence[Mapping[str, Any]]
 ) -> Sweep:
-    chosen = base.run.output_dir
+    output_dir = base.run.output_dir
     base = config.from_dict({"output_dir": None}, base=base)
-    named = Sweep(Path(), base, grid, space, ())
-    folder = (
-        Path(chosen).absolute() if chosen else (RUNS / f"{name}-sweep-{files.digest(named.identity())[:8]}").absolute()
-    )
+    digest = files.digest(Sweep(Path(), base, grid, space, ()).identity())
+    folder = Path(output_dir or RUNS / f"{name}-sweep-{digest[:8]}").absolute()
     elements = [_element(base, number, own, folder / str(number)) for number, own in enumerate(settings)]
     return Sweep(folder, base, grid, space, tuple(elements))
 
@@ -213,7 +212,7 @@ def _element(base: Config, number: int, settings: Mapping[str, Any], run: Path) 
 
 
 def _check(settings: Config, flag: str, own: Mapping[str, Any]) -> None:
-    """Refused where the job would reject a run; its own settings are named where they are the reason."""
+    """Refused if the job would reject a run; the message names the run's own settings if they are the reason."""
     try:
         checks.check(settings)
     except Refused as error:

@@ -1,4 +1,4 @@
-"""The texts of --grid and --search: settings and the values that they take, read by the job's own parser.
+"""Parses --grid and --search: settings and their values, each read by the job's own parser.
 
 learning_rate=2e-5,5e-5 seed=1,2,3
 learning_rate=1e-5..1e-3:log weight_decay=0..0.1 lr_scheduler_type=linear,cosine
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
 from job import config
@@ -17,60 +16,60 @@ from job.errors import Refused
 from job.run.space import Choices, Range
 
 RANGE = re.compile(r"(?P<low>[^,]+?)\.\.(?P<high>[^,:]+)(?P<log>:log)?")
-AT_THE_START = ("mixed_precision", "do_train", "do_eval")
-"""Settings that the processes need before a trial has its own."""
+FIXED_AT_START = ("mixed_precision", "do_train", "do_eval")
+"""Settings that the job needs before the settings of a trial are chosen."""
 
 
 def grid(text: str) -> dict[str, tuple[Any, ...]]:
-    """Name of a setting -> its values, in the order given.
+    """Name of a setting -> its values, in the given order.
 
     Raises:
-        Refused: a setting that is unknown, is given twice or cannot vary, or a value that it cannot have.
+        Refused: a setting is unknown, is given twice or cannot vary, or a value is invalid.
     """
-    found: dict[str, tuple[Any, ...]] = {}
-    for name, values in _words("--grid", text).items():
+    grid: dict[str, tuple[Any, ...]] = {}
+    for name, values in _split("--grid", text).items():
         if RANGE.fullmatch(values) and _is_number(name):
             raise Refused(f"--grid {name}={values}: a range is for --search; a grid takes values, as {name}=1,2")
-        found[name] = _choices("--grid", name, values)
-    return found
+        grid[name] = _choices("--grid", name, values)
+    return grid
 
 
 def space(text: str) -> dict[str, Range | Choices]:
-    """Name of a setting -> what a search may choose for it; Refused like `grid`."""
-    found: dict[str, Range | Choices] = {}
-    for name, values in _words("--search", text).items():
-        if name in AT_THE_START:
+    """Name of a setting -> its range or choices; Refused for the same reasons as in `grid`."""
+    space: dict[str, Range | Choices] = {}
+    for name, values in _split("--search", text).items():
+        if name in FIXED_AT_START:
             raise Refused(f"--search {name}: every trial has the same, as the job starts with it: give it after `--`")
         match = RANGE.fullmatch(values) if _is_number(name) else None
-        found[name] = _range(name, values, match) if match else Choices(_choices("--search", name, values))
-        if isinstance(one := found[name], Choices) and len(one.values) < 2:
+        space[name] = _range(name, values, match) if match else Choices(_choices("--search", name, values))
+        if isinstance(choices := space[name], Choices) and len(choices.values) < 2:
             raise Refused(f"--search {name}={values} is one value: give a range ({name}=LOW..HIGH), several values, or "
                           f"--{name} {values} after `--`")  # fmt: skip
-    return found
+    return space
 
 
-def _words(flag: str, text: str) -> dict[str, str]:
-    """Name of a setting -> the text of its values."""
+def _split(flag: str, text: str) -> dict[str, str]:
+    """Name of a setting -> its values as text."""
     try:
         words = shlex.split(text)
     except ValueError as error:
         raise Refused(f"{flag} cannot be cut into words: {str(error).lower()} in {text!r}") from None
     if not words:
         raise Refused(f"{flag} names no setting: {flag} 'learning_rate=2e-5,5e-5 seed=1,2,3'")
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for word in words:
         name, equals, values = word.removeprefix("--").partition("=")
         if not equals or not values:
             raise Refused(f"{flag} takes words of the form setting=value,value, not {word!r}")
         _refuse_fixed(flag, name)
-        if name in found:
+        if name in texts:
             raise Refused(f"{flag} names {name} twice")
-        found[name] = values
-    return found
+        texts[name] = values
+    return texts
 
 
 def _refuse_fixed(flag: str, name: str) -> None:
-    """Refused for what is no setting, or one in which the runs of a sweep cannot differ."""
+    """Refused for an unknown setting, or one in which the runs of a sweep cannot differ."""
     known = config.fields()
     if name not in known:
         raise Refused(f"{flag}: unknown setting {name}{suggestion(name, known)}")
@@ -83,11 +82,11 @@ def _refuse_fixed(flag: str, name: str) -> None:
 
 
 def _choices(flag: str, name: str, text: str) -> tuple[Any, ...]:
-    found = [_typed(flag, name, value) for value in text.split(",")]
-    for position, value in enumerate(found):
-        if value in found[:position]:
+    values = [_typed(flag, name, value) for value in text.split(",")]
+    for position, value in enumerate(values):
+        if value in values[:position]:
             raise Refused(f"{flag} {name}={text}: {value} is there twice")
-    return tuple(found)
+    return tuple(values)
 
 
 def _range(name: str, text: str, match: re.Match[str]) -> Range:
@@ -100,17 +99,13 @@ def _range(name: str, text: str, match: re.Match[str]) -> Range:
 
 
 def _is_number(name: str) -> bool:
-    """Whether a setting takes numbers: only then may its text be a range."""
+    """Whether a setting takes numbers; only then can its text be a range."""
     return config.fields()[name][1].metadata["bounds"] is not None
 
 
 def _typed(flag: str, name: str, text: str) -> Any:
-    """The value of a setting as the job's command line reads it."""
+    """The value of a setting, as parsed by the job's command line."""
     try:
-        return _flat(config.parse([f"--{name}={text}"]))[name]
+        return config.as_dict(config.parse([f"--{name}={text}"]))[name]
     except Refused as error:
         raise Refused(f"{flag} {name}={text}: {error}") from None
-
-
-def _flat(settings: config.Config) -> Mapping[str, Any]:
-    return config.as_dict(settings)

@@ -1,7 +1,8 @@
-"""A sweep on this machine: as many runs side by side as there are GPUs, each `python -m launch local` with its own.
+"""A sweep on this machine: one run per GPU at a time, each started as `python -m launch local`.
 
-Such a child records and logs its run, saves when it is signalled, and leaves nothing running: here the runs are only
-started in turn. A child is in a session of its own, so that a terminal's Ctrl-C reaches it once, from here.
+The child process records and logs its run, saves a checkpoint when it gets a signal, and leaves no process behind. This
+module only starts the children one after another. Each has its own session, so that Ctrl-C reaches it only once, sent
+from here.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from launch.sweeps.sweep import Element, Sweep
 
 POLL_SECONDS = 0.2
 SETTINGS = "settings"
-"""Folder of a sweep with the file of settings that each run is started with."""
+"""Folder in a sweep's folder with the settings file of each run."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """A run and the command that starts it."""
+    """A run, and the command that starts it."""
 
     element: Element
     plan: Plan
@@ -42,13 +43,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What would be started, and how many at a time."""
+    """The runs to start, and how many at a time."""
 
     sweep: Sweep
     starts: tuple[Start, ...]
-    """In this order."""
+    """In the order of their start."""
     slots: tuple[str | None, ...]
-    """CUDA_VISIBLE_DEVICES of each of the runs that are side by side; None: as it is, on the CPU."""
+    """CUDA_VISIBLE_DEVICES of each parallel run; None: not set, for runs on the CPU."""
 
     def __str__(self) -> str:
         where = ["the CPU" if slot is None else f"GPU {slot}" for slot in self.slots]
@@ -66,19 +67,19 @@ def schedule(
     machine: Machine,
     devices: Sequence[str] | None,
 ) -> Schedule:
-    """How `elements` are started here.
+    """How to start `elements` on this machine.
 
     Args:
-        sweep: the whole.
-        elements: those to start.
-        gpus: of each run; None: one, where there are GPUs.
-        tasks: processes of each run on the CPU.
-        parallel: how many side by side, at most; None: as many as GPUs allow, and one on the CPU.
-        machine: this one.
-        devices: what CUDA_VISIBLE_DEVICES names; None: it is not set.
+        sweep: the sweep.
+        elements: the runs to start.
+        gpus: GPUs per run; None: one, or 0 on a machine without GPUs.
+        tasks: processes per run on the CPU.
+        parallel: maximum number of parallel runs; None: as many as GPUs allow, or one on the CPU.
+        machine: this machine.
+        devices: GPUs in CUDA_VISIBLE_DEVICES; None: it is not set.
 
     Raises:
-        Refused: more GPUs than there are, or numbers that make no run.
+        Refused: more GPUs are requested than there are, or a number is 0.
     """
     if parallel == 0 or tasks == 0:
         raise Refused(f"--{'parallel' if parallel == 0 else 'tasks'} must be above 0, not 0")
@@ -97,32 +98,32 @@ def schedule(
 
 
 def _plan(sweep: Sweep, element: Element, flags: Sequence[str], variables: tuple[tuple[str, str], ...]) -> Plan:
-    words = ("local", str(_file(sweep, element)), *flags, "--", "--output_dir", str(element.run))
-    return Plan((sys.executable, "-m", "launch", *words), variables, Path.cwd())
+    arguments = ("local", str(_settings_file(sweep, element)), *flags, "--", "--output_dir", str(element.run))
+    return Plan((sys.executable, "-m", "launch", *arguments), variables, Path.cwd())
 
 
 def run(planned: Schedule) -> int:
-    """Carry out `planned`, printing what becomes of each run.
+    """Run `planned`, and print when a run starts and how it ends.
 
     Returns:
-        0 if all have finished; 75 if they were stopped on request, after which the same command continues; 1 if one
-        failed.
+        0 if all runs have finished; 75 if they were stopped on request, after which the same command continues; 1 if a
+        run failed.
     """
     (planned.sweep.folder / SETTINGS).mkdir(exist_ok=True)
     for start in planned.starts:
-        files.write_text(_file(planned.sweep, start.element), config.to_yaml(start.element.config))
+        files.write_text(_settings_file(planned.sweep, start.element), config.to_yaml(start.element.config))
     with tempfile.TemporaryDirectory(prefix="muster-") as folder, received() as signals:
-        found = _Runs(planned, Path(folder), signals)
+        runs = _Runs(planned, Path(folder), signals)
         try:
-            while found.step():
+            while runs.step():
                 time.sleep(POLL_SECONDS)
-        except BaseException:  # as where nobody reads the output any more
-            found.end_all()
+        except BaseException:  # for example BrokenPipeError, if stdout is closed
+            runs.stop_all()
             raise
-    if found.stopped:
+    if runs.stopped:
         print("stopped on request: the same command continues", file=sys.stderr, flush=True)
         return Stopped.exit_code
-    return 1 if found.failed else 0
+    return 1 if runs.failed else 0
 
 
 @dataclass
@@ -131,12 +132,12 @@ class _Child:
     element: Element
     slot: str | None
     output: IO[bytes]
-    """What it writes; the run's own log has the same, but for what the launcher says before it has one."""
+    """Its stdout and stderr. They are also in the run's log, except messages of the launcher before the log exists."""
 
 
 @dataclass
 class _Runs:
-    """The runs that wait and those that are active."""
+    """The waiting and the active runs."""
 
     planned: Schedule
     folder: Path
@@ -150,7 +151,7 @@ class _Runs:
         self.free = deque(self.planned.slots)
 
     def step(self) -> bool:
-        """Pass signals on, take note of what has ended, start what can be; whether there is more to do."""
+        """Forward signals, report ended runs and start waiting ones; returns whether any runs are active."""
         while self.signals:
             number = self.signals.popleft()
             self.stopped = True
@@ -160,13 +161,13 @@ class _Runs:
         for child in [child for child in self.active if child.process.poll() is not None]:
             self.active.remove(child)
             self.free.append(child.slot)
-            self._ended(child)
+            self._report(child)
         while self.waiting and self.free:
             self._start(self.waiting.popleft(), self.free.popleft())
         return bool(self.active)
 
-    def end_all(self) -> None:
-        """Let the active runs save and stop, and wait for it."""
+    def stop_all(self) -> None:
+        """Stop the active runs, which save a checkpoint first, and wait for their end."""
         for child in self.active:
             child.process.terminate()
         for child in self.active:
@@ -186,32 +187,32 @@ class _Runs:
             start_new_session=True,
         )
         self.active.append(_Child(process, element, slot, output))
-        _say(f"{element.number} started{'' if slot is None else f' on GPU {slot}'}{_settings(element)}")
+        _print(f"{element.number} started{'' if slot is None else f' on GPU {slot}'}{_settings(element)}")
 
-    def _ended(self, child: _Child) -> None:
+    def _report(self, child: _Child) -> None:
         code = child.process.returncode
         self.failed |= code not in (0, Stopped.exit_code)
         self.stopped |= code == Stopped.exit_code  # by a signal from here, or by `cancel` of this run alone
         child.output.seek(0)
         lines = child.output.read().decode(errors="replace").splitlines()
         child.output.close()
-        said = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "")
+        reason = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "")
         view = states.look([child.element.run], time.time())[0][0]
         score = f", {view.run.score}" if view.run.score and code == 0 else ""
         if code == 0:
-            _say(f"{child.element.number} {view.state}{score}{f', {view.note}' if view.note else ''}")
+            _print(f"{child.element.number} {view.state}{score}{f', {view.note}' if view.note else ''}")
         else:
             state = "STOPPED" if code == Stopped.exit_code else f"FAILED (exit code {code})"
-            _say(f"{child.element.number} {state}: {said}")
+            _print(f"{child.element.number} {state}: {reason}")
 
 
 def _settings(element: Element) -> str:
     return f": {element}" if element.settings else ""
 
 
-def _file(sweep: Sweep, element: Element) -> Path:
+def _settings_file(sweep: Sweep, element: Element) -> Path:
     return sweep.folder / SETTINGS / f"{element.number}.yaml"
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)

@@ -48,7 +48,7 @@ def test_a_snapshot_has_the_tracked_files_with_their_edits(checkout: Path, tmp_p
 
 def test_the_commit_and_the_edits_are_recorded_without_secrets(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "now").mkdir()
-    snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
+    snapshot.copy(snapshot.describe(checkout), tmp_path / "now" / "code")
     state = json.loads((tmp_path / "now" / "code" / SNAPSHOT_STATE).read_text(encoding="utf-8"))
     diff = tmp_path / "now" / "local.diff"
     assert state == {"commit": git(checkout, "rev-parse", "HEAD"), "dirty": True, "diff": str(diff)}
@@ -67,7 +67,7 @@ def test_the_diff_applied_to_the_commit_gives_the_copy(checkout: Path, tmp_path:
 
 def test_an_unedited_checkout_has_no_diff(checkout: Path, tmp_path: Path) -> None:
     git(checkout, "checkout", "-q", ".")
-    snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
+    snapshot.copy(snapshot.describe(checkout), tmp_path / "now" / "code")
     state = json.loads((tmp_path / "now" / "code" / SNAPSHOT_STATE).read_text(encoding="utf-8"))
     assert (state["dirty"], state["diff"]) == (False, None)
     assert not (tmp_path / "now" / "local.diff").exists()
@@ -78,8 +78,8 @@ def test_a_snapshot_can_be_made_of_a_snapshot(checkout: Path, tmp_path: Path) ->
     (checkout / "job").mkdir()
     (checkout / "job" / "x.py").write_text("", encoding="utf-8")
     git(checkout, "add", "job")
-    snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
-    second = snapshot.look(tmp_path / "now" / "code")
+    snapshot.copy(snapshot.describe(checkout), tmp_path / "now" / "code")
+    second = snapshot.describe(tmp_path / "now" / "code")
     assert second.commit == git(checkout, "rev-parse", "HEAD")
     assert "job/x.py" in second.files
     assert "+edited" in second.diff
@@ -88,7 +88,7 @@ def test_a_snapshot_can_be_made_of_a_snapshot(checkout: Path, tmp_path: Path) ->
 def test_a_checkout_that_git_cannot_read_is_rejected(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     with pytest.raises(Refused, match="cannot be read by git: fatal: "):
-        snapshot.look(tmp_path)
+        snapshot.describe(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ SETTINGS = ["diff.external=/bin/true", "diff.noprefix=true", "diff.mnemonicPrefi
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_diff_can_be_applied_regardless_of_git_settings(setting: str, checkout: Path, tmp_path: Path) -> None:
     git(checkout, "config", *setting.split("=", 1))
-    snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
+    snapshot.copy(snapshot.describe(checkout), tmp_path / "now" / "code")
     patch, again = tmp_path / "now" / "local.diff", tmp_path / "again"
     git(tmp_path, "clone", "-q", str(checkout), str(again))
     git(again, "apply", str(patch))
@@ -114,10 +114,10 @@ def test_a_repository_from_the_environment_or_around_a_copy_is_ignored(
     other = tmp_path / "other"
     other.mkdir()
     git(other, "init", "-q")
-    before = snapshot.look(checkout)
+    before = snapshot.describe(checkout)
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
-    assert snapshot.look(checkout) == before
+    assert snapshot.describe(checkout) == before
     copy = other / "copy"
     (copy / "job").mkdir(parents=True)
     (copy / "job" / "train.py").write_text("", encoding="ascii")
@@ -133,4 +133,4 @@ def test_gits_error_about_another_users_checkout_is_shown_in_full(
     for path in (checkout, checkout / ".git"):
         os.chown(path, 12345, 12345)
     with pytest.raises(Refused, match=r"dubious ownership .* git config --global --add safe\.directory"):
-        snapshot.look(checkout)
+        snapshot.describe(checkout)

@@ -23,15 +23,15 @@ sbatch <<'END-OF-SCRIPT'
 : > '/my runs/.doctor-now/batch.log' || exit 91
 exec >> '/my runs/.doctor-now/batch.log' 2>&1
 # Functions of the batch script, which runs on the first node, outside any container.
-# An element of an array is named by array and index: the plain job id of one of them is the array's, which means all.
+# scontrol would apply the plain job id of an array to all its elements: an element is named ARRAY_INDEX.
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 job=${job:-$SLURM_JOB_ID}
-fail() { # CODE REASON [DETAIL]: the job ends before it has started
+fail() { # CODE REASON [DETAIL]: end the job before srun
     echo "muster: $2${3:+: $3}" >&2
     report_failed "$2"
     exit "$1"
 }
-report_failed() { # REASON: for a job that could not say so itself. A status that is not its own is left alone.
+report_failed() { # REASON: for a job that could not write its own status. The status of another job is not changed.
     local own="\"state\": \"RUNNING\".*\"owner\": \"slurm:$job\"|\"state\": \"QUEUED\".*\"owner\": \"$submission\""
     [ -f "$status" ] && tr -d '\n' < "$status" | grep -qE "$own" || return 0
     sed -E "s|(\"state\": )\"[A-Z]*\"|\1\"FAILED\"|; s|(\"reason\": )\".*\"|\1\"$1\"|" "$status" > "$status.$job" \
@@ -44,7 +44,7 @@ in_words() { # CODE
         *) echo "exit code $1" ;;
     esac
 }
-check_setup() { # CODE COMMAND: called for each command of --setup that fails; what a sourced file does is its own affair
+check_setup() { # CODE COMMAND: called when a command of --setup fails; failures inside sourced files do not count
     [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
 }
 submission=muster-doctor:<token>
@@ -60,25 +60,25 @@ export MUSTER_THREADS=4
 export MUSTER_MASTER_ADDR=10.0.0.1
 export SUBMITIT_FOLDER='/my runs/.doctor-now'
 export HF_HOME=/cache
-srun --ntasks=2 --ntasks-per-node=1 --kill-on-bad-exit=0 --unbuffered bash -c '# Runs once on each node, by srun and before Python: FOLDER TOKEN PYTHON CONTAINER IMAGE. It prints
-# "node|what|reason" for what is wrong, and "node|ok|" last, to srun, since the folder itself may be what is missing.
+srun --ntasks=2 --ntasks-per-node=1 --kill-on-bad-exit=0 --unbuffered bash -c '# Runs once per node, through srun, before Python: FOLDER TOKEN PYTHON CONTAINER IMAGE. It prints "node|problem|reason",
+# or "node|ok|" if there is none. The output goes through srun, because the node may not see the folder.
 folder=$1 token=$2 python=$3 container=$4 image=$5
 node=${SLURMD_NODENAME:-$(hostname)}
-say() { echo "$node|$1|$2"; }
+report() { echo "$node|$1|$2"; }
 if ! [ -d "$folder" ]; then
-    say no-folder "$folder"
+    report no-folder "$folder"
 elif [ "$(cat "$folder/token" 2>&1)" != "$token" ]; then
-    say other-folder "$folder"
+    report other-folder "$folder"
 elif ! reason=$(touch "$folder/seen-by-$node" 2>&1); then
-    say read-only "${reason##*: }"
+    report read-only "${reason##*: }"
 elif [ -n "$python" ] && ! [ -x "$python" ]; then
-    say no-python "$python"
+    report no-python "$python"
 elif [ "$container" = apptainer ] && ! command -v apptainer > /dev/null; then
-    say no-apptainer "$PATH"
+    report no-apptainer "$PATH"
 elif [ "$container" = apptainer ] && [ "${image#*://}" = "$image" ] && ! [ -e "$image" ]; then
-    say no-image "$image"
+    report no-image "$image"
 else
-    say ok ""
+    report ok ""
 fi
 ' bash '/my runs/.doctor-now' muster-doctor:<token> <python> none '' > '/my runs/.doctor-now/nodes.txt'
 [ "$(grep -c "|ok|" '/my runs/.doctor-now/nodes.txt')" = 2 ] || exit 92

@@ -22,15 +22,15 @@ sbatch <<'END-OF-SCRIPT'
 
 # setup
 # Functions of the batch script, which runs on the first node, outside any container.
-# An element of an array is named by array and index: the plain job id of one of them is the array's, which means all.
+# scontrol would apply the plain job id of an array to all its elements: an element is named ARRAY_INDEX.
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 job=${job:-$SLURM_JOB_ID}
-fail() { # CODE REASON [DETAIL]: the job ends before it has started
+fail() { # CODE REASON [DETAIL]: end the job before srun
     echo "muster: $2${3:+: $3}" >&2
     report_failed "$2"
     exit "$1"
 }
-report_failed() { # REASON: for a job that could not say so itself. A status that is not its own is left alone.
+report_failed() { # REASON: for a job that could not write its own status. The status of another job is not changed.
     local own="\"state\": \"RUNNING\".*\"owner\": \"slurm:$job\"|\"state\": \"QUEUED\".*\"owner\": \"$submission\""
     [ -f "$status" ] && tr -d '\n' < "$status" | grep -qE "$own" || return 0
     sed -E "s|(\"state\": )\"[A-Z]*\"|\1\"FAILED\"|; s|(\"reason\": )\".*\"|\1\"$1\"|" "$status" > "$status.$job" \
@@ -43,7 +43,7 @@ in_words() { # CODE
         *) echo "exit code $1" ;;
     esac
 }
-check_setup() { # CODE COMMAND: called for each command of --setup that fails; what a sourced file does is its own affair
+check_setup() { # CODE COMMAND: called when a command of --setup fails; failures inside sourced files do not count
     [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
 }
 submission=muster:dd08212b75a11fbc
@@ -65,10 +65,10 @@ srun --unbuffered --output '/my runs/it'"'"'s; $(touch X) "a" `b` #c/jobs/%j/%j_
 
 # teardown
 rc=$?
-# What follows srun, outside any container. The job leaves $marker where it stopped and is to be requeued; the file holds
-# the signal that stopped it. Nothing else leads to a requeue.
+# Runs after srun, outside any container. A job that stopped and wants to be requeued creates $marker, which contains
+# the signal that stopped it. Nothing else causes a requeue.
 give_up() { echo "muster: $1; submitted again with its --output_dir the job resumes" >&2; exit 75; }
-ask() { # for a minute: Slurm's controller may be restarting
+retry() { # for a minute: Slurm's controller may be restarting
     local pause
     for pause in 1 2 4 8 15 30; do "$@" && return; sleep "$pause"; done
     "$@"
@@ -76,13 +76,13 @@ ask() { # for a minute: Slurm's controller may be restarting
 if [ -f "$marker" ]; then
     stopped_by=$(cat "$marker")
     rm -f "$marker"
-    shown=$(ask scontrol --oneliner show job "$job") || give_up "Slurm does not answer"
-    # A bare SIGTERM is a preemption or somebody's wish to end the job: Slurm knows. A cancelled job is not RUNNING.
+    shown=$(retry scontrol --oneliner show job "$job") || give_up "Slurm does not answer"
+    # SIGTERM means a preemption, which Slurm records, or a request to end the job. A cancelled job is not RUNNING.
     if [[ $shown != *" JobState=RUNNING "* || ($stopped_by = SIGTERM && $shown != *" PreemptTime="[0-9]*) ]]; then
         give_up "stopped by $stopped_by, not by Slurm: not requeued"
     fi
     echo "muster: stopped by $stopped_by: requeued" >&2
-    ask scontrol requeue "$job" || give_up "Slurm does not take the requeue"
+    retry scontrol requeue "$job" || give_up "Slurm does not take the requeue"
     exit 0
 fi
 [ "$rc" = 0 ] || report_failed "$(in_words "$rc")"
