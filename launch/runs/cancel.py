@@ -70,8 +70,8 @@ def _chosen(runs: Sequence[str], queued: bool) -> list[View]:
         raise Refused("--queued cancels all queued runs: remove the names, or remove --queued")
     if not queued and not runs:
         raise Refused("name the runs to cancel, or use --queued for all queued ones; `status` lists them")
-    found = [folders.below(), *map(folders.elements, folders.sweeps())] if queued else map(_find, runs)
-    paths = list(dict.fromkeys(path for some in found for path in some))
+    groups = [folders.below(), *map(folders.elements, folders.sweeps())] if queued else map(_find, runs)
+    paths = list(dict.fromkeys(path for group in groups for path in group))
     views, problem = states.look(paths, time.time())
     if problem:
         raise Refused(f"{problem}: nothing was cancelled, try again")
@@ -83,12 +83,12 @@ def _chosen(runs: Sequence[str], queued: bool) -> list[View]:
 
 
 def _find(run: str) -> list[Path]:
-    """The run folder that is meant; of a sweep all, of an array those whose newest job is in it."""
+    """The run folders for `run`: one; all of a sweep; or, for the id of an array, those whose newest job is in it."""
     if sweep := folders.find_sweep(run):
-        found = folders.elements(sweep)
+        elements = folders.elements(sweep)
         if not run.isdigit() or folders.is_sweep(Path(run)) or folders.is_sweep(folders.RUNS / run):
-            return found
-        mine = [path for path in found if (job := folders.newest_job(path)) and job.id.partition("_")[0] == run]
+            return elements
+        mine = [path for path in elements if (job := folders.newest_job(path)) and job.id.partition("_")[0] == run]
         if not mine:
             raise Refused(
                 f"the runs of array {run} were submitted again since: name the sweep, {sweep}, or a newer array"
@@ -149,17 +149,17 @@ def _wait(begun: Sequence[Cancellation], pause: Callable[[float], None]) -> list
 
 def _unfinished(left: Sequence[Cancellation], *, hard: bool) -> list[Cancellation]:
     """Those of `left` that have not ended. A job that was requeued meanwhile, or is out of time, is cancelled."""
-    found = [one for one in left if one.job.launcher != "slurm" and _process_runs(one.job)]
+    unfinished = [one for one in left if one.job.launcher != "slurm" and _process_runs(one.job)]
     for cluster in {one.job.cluster for one in left if one.job.launcher == "slurm"}:
         mine = [one for one in left if one.job.launcher == "slurm" and one.job.cluster == cluster]
         answer = slurm.squeue([one.job.id for one in mine], cluster)
         for one in mine:
             job = answer.jobs.get(one.job.id)
             if answer.problem or (job and not job.has_ended):
-                found.append(one)
+                unfinished.append(one)
             if job and not one.killed and (job.waits or (hard and job.runs)):
                 one.killed = not slurm.scancel(one.job.id, cluster)
-    return found
+    return unfinished
 
 
 def _process(job: Job) -> str:
@@ -197,7 +197,7 @@ def _state(path: Path) -> object:
 
 
 def _user() -> str:
-    with contextlib.suppress(KeyError, OSError):  # a user without a name, as in a container
+    with contextlib.suppress(KeyError, OSError):  # the user may have no name, for example in a container
         return getpass.getuser()
     return str(os.getuid())
 

@@ -89,15 +89,15 @@ def rerun(arguments: argparse.Namespace) -> int:
 
     if sweep := folders.find_sweep(arguments.run):
         return _rerun_sweep(sweep, arguments)
-    made = plan(arguments.run, arguments.job)
-    before, _ = verbs.VERBS[made.verb].parser().parse_known_args(made.flags)
+    planned = plan(arguments.run, arguments.job)
+    before, _ = verbs.VERBS[planned.verb].parser().parse_known_args(planned.flags)
     flags = merged(vars(before), vars(arguments))
-    print(made, file=sys.stderr, flush=True)
-    return cli.main([made.verb, str(made.settings), *flags, "--", *made.job()])
+    print(planned, file=sys.stderr, flush=True)
+    return cli.main([planned.verb, str(planned.settings), *flags, "--", *planned.job()])
 
 
 def _rerun_sweep(sweep: Path, arguments: argparse.Namespace) -> int:
-    """The same command again, which starts what is missing of the sweep or has failed."""
+    """Run the same `sweep` command again, which starts the missing and failed runs."""
     from launch import cli, verbs
     from launch.runs.rerun import merged
 

@@ -1,6 +1,6 @@
 """`compare A B`: two runs on the same evaluation rows, and the rows on which they differ, with their text.
 
-Needs the training environment, where numpy, pyarrow and the data are.
+Needs the training environment, with numpy and pyarrow, and the data.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Comparison:
 
 
 def show(one: str, other: str, by: str | None, *, as_json: bool) -> int:
-    """Compare two runs and print how they differ; exit code 0."""
+    """Compare two runs and print how they differ; returns 0."""
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise Refused(f"compare needs {', '.join(missing)}: run it in the training environment (make setup, or "
                       "pip install -e '.[train]')")  # fmt: skip
@@ -183,11 +183,13 @@ def _deciding(path: Path, known: Sequence[str]) -> str:
 
 
 def _positive_last(one: Path, other: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The two classes, with the positive class of f1 last, as it is without --positive_label."""
-    asked = {folders.read_settings(RunFolder(path).config).get("positive_label") or classes[1] for path in (one, other)}
-    if len(asked) > 1 or not asked <= set(classes):
+    """The two classes, with the positive class of f1 last, which is the default order."""
+    positive = {
+        folders.read_settings(RunFolder(path).config).get("positive_label") or classes[1] for path in (one, other)
+    }
+    if len(positive) > 1 or not positive <= set(classes):
         raise Refused("--by f1: the runs have different positive labels; compare them by f1_macro")
-    return tuple(sorted(classes, key=lambda name: name in asked))
+    return tuple(sorted(classes, key=lambda name: name in positive))
 
 
 def _comparable(side: Side) -> dict[str, str]:
@@ -240,25 +242,25 @@ def _read_texts(settings: Config, split: str, rows: Sequence[int]) -> dict[int, 
     source = read[split] if split in read else sources.read(settings.data, ("train",))["train"]
     if rows and max(rows) >= len(source.table):
         raise Refused(f"{source.origin} has fewer rows now than when the runs were evaluated")
-    found = source.table.select(rows) if rows else []
+    selected = source.table.select(rows) if rows else []
     return {
         row: " | ".join(str(values[name]) for name in source.columns.text)
-        for row, values in zip(rows, found, strict=True)
+        for row, values in zip(rows, selected, strict=True)
     }
 
 
 def _changed(a: Side, b: Side, texts: dict[int, str]) -> list[Changed]:
     """The changed rows: first those that only A predicts correctly, then those that only B does, then the rest."""
-    made = [
+    changed = [
         Changed(row, label, one, other, texts.get(row, ""))
         for row, label, one, other in zip(a.index, a.labels, a.predictions, b.predictions, strict=True)
         if one != other
     ]
-    return sorted(made, key=lambda row: (row.a != row.label, row.b != row.label))
+    return sorted(changed, key=lambda row: (row.a != row.label, row.b != row.label))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Showing
+# Printing
 
 
 def _shown(found: Comparison) -> Group:
@@ -272,7 +274,7 @@ def _shown(found: Comparison) -> Group:
         "McNemar": "" if test is None else f"p = {test.p:.4g} (exact); rows correct only in A: {test.only_a}, "
         f"only in B: {test.only_b}",
     }  # fmt: skip
-    rows = [[str(row.row), *map(_cell, (row.label, row.a, row.b)), _short(row.text)] for row in found.changed]
+    rows = [[str(row.row), *map(_cell, (row.label, row.a, row.b)), _shortened(row.text)] for row in found.changed]
     changed = f"\nrows with a different prediction: {len(found.changed)}"
     parts: list[Any] = [tables.page(facts), changed]
     if rows:
@@ -290,6 +292,6 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 3]}..."

@@ -61,10 +61,10 @@ class Error:
 def logs(job: Path) -> list[tuple[int | None, Path]]:
     """(rank, file) of every log of a submission, by rank, stdout first; rank None: one log for all ranks."""
     with contextlib.suppress(OSError):
-        found = [(RANK_LOG.fullmatch(path.name), path) for path in sorted(job.iterdir())]
-        ranked = [(int(match[1]), path) for match, path in found if match]
-        whole = [(None, path) for match, path in found if not match and path.name == "log.txt"]
-        return [*whole, *sorted(ranked, key=lambda pair: (pair[0], pair[1].suffix == ".err"))]
+        files = [(RANK_LOG.fullmatch(path.name), path) for path in sorted(job.iterdir())]
+        ranked = [(int(match[1]), path) for match, path in files if match]
+        combined = [(None, path) for match, path in files if not match and path.name == "log.txt"]
+        return [*combined, *sorted(ranked, key=lambda pair: (pair[0], pair[1].suffix == ".err"))]
     return []
 
 
@@ -81,8 +81,8 @@ def times(lines: Iterable[str]) -> Iterator[str]:
     """The time of each line of a log: its own, else that of the previous line; empty before the first time."""
     moment = ""
     for line in lines:
-        if found := STAMP.match(line):
-            moment = found[1]
+        if match := STAMP.match(line):
+            moment = match[1]
         yield moment
 
 

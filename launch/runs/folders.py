@@ -24,7 +24,7 @@ from launch.runs.slurm import is_job_id
 
 JOB = "job.json"
 SWEEP = "sweep.json"
-"""File of a sweep's folder: the table of its elements."""
+"""File in a sweep's folder that lists its elements."""
 RUNS = Path("runs")
 LATEST = "latest"
 TAIL_BYTES = 1 << 20
@@ -36,8 +36,7 @@ NESTED = re.compile(r"([\[{]\s*){9}|(- ){9}")
 
 @dataclass(frozen=True)
 class Job:
-    """One submission, from job.json. Local and docker jobs have a process on this or another host, Slurm jobs do
-    not."""
+    """One submission, from job.json. `host`, `pid` and `process_start` identify a local or docker job's process."""
 
     id: str
     folder: Path
@@ -108,7 +107,7 @@ def is_run(path: Path) -> bool:
 
 
 def is_sweep(path: Path) -> bool:
-    """Whether `path` is the folder of a sweep, whose run folders are numbered."""
+    """Whether `path` is the folder of a sweep, which contains numbered run folders."""
     return (path / SWEEP).is_file()
 
 
@@ -120,7 +119,7 @@ def sweeps(folder: Path = RUNS) -> list[Path]:
 
 
 def find_sweep(name: str, folder: Path = RUNS) -> Path | None:
-    """The sweep that a path, a name in `folder` or the job id of an array means; None where there is none."""
+    """The sweep for a path, a name in `folder` or the job id of an array; None if there is no such sweep."""
     for path in (Path(name), folder / name):
         if is_sweep(path):
             return path
@@ -130,7 +129,7 @@ def find_sweep(name: str, folder: Path = RUNS) -> Path | None:
 
 
 def elements(sweep: Path) -> list[Path]:
-    """The run folders of a sweep that are there, in order."""
+    """The existing run folders of a sweep, in order."""
     return sorted(below(sweep), key=lambda path: (len(path.name), path.name))
 
 
@@ -161,8 +160,8 @@ def find(run: str, folder: Path = RUNS) -> Path:
         if is_run(path):
             return path.resolve() if path.is_symlink() else path
     if "/" not in run:
-        inside = (path for sweep in sweeps(folder) for path in below(sweep))
-        with_job = [path for path in (*below(folder), *inside) if (path / JOBS / run).is_dir()]
+        in_sweeps = (path for sweep in sweeps(folder) for path in below(sweep))
+        with_job = [path for path in (*below(folder), *in_sweeps) if (path / JOBS / run).is_dir()]
         if run and with_job:
             return with_job[0]
     if sweep := find_sweep(run, folder):
@@ -186,10 +185,10 @@ def _latest(folder: Path) -> Path:
     """The run that started last, from the link `latest`, else the newest folder."""
     if is_run(folder / LATEST):
         return (folder / LATEST).resolve()
-    found = below(folder)
-    if not found:
+    runs = below(folder)
+    if not runs:
         raise Refused(f"no runs in {folder}/: give the folder of a run")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return max(runs, key=lambda path: path.stat().st_mtime)
 
 
 def _newest_job(run: Path) -> Path | None:

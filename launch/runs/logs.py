@@ -20,7 +20,7 @@ from launch.runs import failures, folders, states, tables
 from launch.runs.states import View
 
 LAST_LINES = 10
-"""Of each run, where the log of a sweep is asked for."""
+"""Number of lines printed for each run of a sweep."""
 POLL_SECONDS = 0.5
 POLLS_PER_LOOK = 10
 """Polls of the logs between two checks whether the run has ended."""
@@ -72,10 +72,10 @@ class Log:
 
     def new(self, *, whole: bool = True) -> Iterator[str]:
         """The lines that were added since the last call; `whole`: include an unfinished last line."""
-        found = self._files()
-        by_rank = self.rank is None and len({rank for rank, _ in found}) > 1
+        files = self._files()
+        by_rank = self.rank is None and len({rank for rank, _ in files}) > 1
         added: list[tuple[str, int | None, str, str]] = []
-        for rank, path in found:
+        for rank, path in files:
             lines = self._lines(path, whole)
             added += (
                 (moment, rank, path.name, line) for moment, line in zip(failures.times(lines), lines, strict=True)
@@ -89,14 +89,14 @@ class Log:
     def _files(self) -> list[tuple[int | None, Path]]:
         """The log files; Refused if the requested rank has no log but others have."""
         job = self.fixed or _newest(self.run)
-        found = failures.logs(job)
-        if self.rank is None or not found:
-            return found
-        if found[0][0] is None:
+        files = failures.logs(job)
+        if self.rank is None or not files:
+            return files
+        if files[0][0] is None:
             raise Refused(f"{self.run.name} has a single log for all ranks: remove --rank")
-        mine: list[tuple[int | None, Path]] = [(rank, path) for rank, path in found if rank == self.rank]
+        mine: list[tuple[int | None, Path]] = [(rank, path) for rank, path in files if rank == self.rank]
         if not mine:
-            ranks = sorted({rank for rank, _ in found if rank is not None})
+            ranks = sorted({rank for rank, _ in files if rank is not None})
             raise Refused(f"no log of rank {self.rank}: {self.run.name} has ranks {ranks[0]} to {ranks[-1]}")
         return mine
 

@@ -18,8 +18,8 @@ def started(pid: int) -> str:
             fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
             return "" if fields[0] in "ZX" else f"{boot}:{fields[19]}"
         return ""
-    asked = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return asked.stdout.strip()
+    ps = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return ps.stdout.strip()
 
 
 def is_running(pid: int, start: str) -> bool:
@@ -29,8 +29,8 @@ def is_running(pid: int, start: str) -> bool:
 
 def container_runs(name: str) -> bool:
     """Whether docker has a running container with this name, or does not answer."""
-    asked = _docker("ps", "--quiet", f"--filter=name=^/{name}$")
-    return asked is None or bool(asked)
+    ids = _docker("ps", "--quiet", f"--filter=name=^/{name}$")
+    return ids is None or bool(ids)
 
 
 def terminate_container(name: str) -> str:
@@ -38,10 +38,10 @@ def terminate_container(name: str) -> str:
     return "" if _docker("kill", "--signal=TERM", name) is not None else f"docker has no running container {name}"
 
 
-def _docker(*words: str) -> str | None:
+def _docker(*arguments: str) -> str | None:
     """The output of docker; None for an error."""
     try:
-        asked = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout.strip() if asked.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None

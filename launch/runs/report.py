@@ -1,6 +1,6 @@
-"""`report RUN`: write report.html again from what is in the run folder, also while the run trains.
+"""`report RUN`: writes report.html from the files in the run folder, also during training.
 
-The page is made by the job's own code in a process of its own: the launcher imports neither it nor what it needs.
+The job's code writes the report, in a separate process: the launcher imports neither that code nor its dependencies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SCRIPT = environment.ROOT / "job" / "report" / "html" / "__main__.py"
 
 
 def write(run: str) -> int:
-    """Write the report of a run and print where it is; the exit code."""
+    """Write the report of a run and print its path; returns the exit code."""
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise Refused(f"report needs {', '.join(missing)}: run it in the training environment (make setup, or "
                       "pip install -e '.[train]')")  # fmt: skip

@@ -84,8 +84,8 @@ def merged(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]
 
 
 def _given(arguments: Mapping[str, object]) -> dict[str, object]:
-    ours = ("recipe", "run", "flags", "job")
-    return {k: v for k, v in arguments.items() if k not in ours and v is not None and v is not False and v != ""}
+    not_flags = ("recipe", "run", "flags", "job")
+    return {k: v for k, v in arguments.items() if k not in not_flags and v is not None and v is not False and v != ""}
 
 
 def _settings(path: Path, job: Job) -> Path:
@@ -107,8 +107,8 @@ def _refuse_if_open_or_done(path: Path, changes: Sequence[str]) -> None:
 def _new_folder(path: Path) -> Path:
     """A new folder, named after `path` and the time."""
     name = f"{STAMP.sub('', path.name)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    made, number = path.parent / name, 1
-    while made.exists():
+    folder, number = path.parent / name, 1
+    while folder.exists():
         number += 1
-        made = path.parent / f"{name}-{number}"
-    return made
+        folder = path.parent / f"{name}-{number}"
+    return folder

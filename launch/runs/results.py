@@ -66,15 +66,15 @@ class Row:
 
 
 def show(folder: Path, by: str | None, form: str) -> list[Row]:
-    """Print the finished runs in `folder`, sorted by the number `by`; the rows of the table."""
+    """Print the finished runs in `folder`, sorted by the score `by`; returns the rows of the table."""
     runs = [run for path in folders.below(folder) if (run := read(path))]
     if not runs:
         raise Refused(f"no finished runs in {folder}/: `status` shows their progress")
-    by = by or _usual(runs)
+    by = by or _common_metric(runs)
     missing = [run.name for run in runs if by not in run.scores]
     if len(missing) == len(runs):
-        there = dict.fromkeys(name for run in runs for name in run.scores)
-        raise Refused(f"--by {by} is not among the scores: choose one of {', '.join(there)}")
+        available = dict.fromkeys(name for run in runs for name in run.scores)
+        raise Refused(f"--by {by} is not among the scores: choose one of {', '.join(available)}")
     rows = grouped([run for run in runs if by in run.scores], by)
     columns, body = cells(rows, by, rounded=form == "table")
     if form == "json":
@@ -112,8 +112,8 @@ def grouped(runs: Sequence[Finished], by: str) -> list[Row]:
         same = {name: value for name, value in run.settings.items() if name != "seed"}
         groups[repr(same) if "seed" in run.settings else run.name].append(run)  # without config.yaml: its own group
     sign = _sign(runs, by)
-    made = [Row(tuple(sorted(group, key=lambda run: sign * run.scores[by])), by) for group in groups.values()]
-    return sorted(made, key=lambda row: sign * row.mean if math.isfinite(row.mean) else math.inf)
+    rows = [Row(tuple(sorted(group, key=lambda run: sign * run.scores[by])), by) for group in groups.values()]
+    return sorted(rows, key=lambda row: sign * row.mean if math.isfinite(row.mean) else math.inf)
 
 
 def cells(rows: Sequence[Row], by: str, *, rounded: bool) -> tuple[list[str], list[list[str]]]:
@@ -150,7 +150,7 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if len({repr(values.get(name)) for values in settings}) > 1]
 
 
-def _usual(runs: Sequence[Finished]) -> str:
+def _common_metric(runs: Sequence[Finished]) -> str:
     """The deciding number of the runs, if it is the same for all."""
     names = sorted({run.decided_by for run in runs})
     if len(names) > 1:

@@ -1,8 +1,8 @@
-"""What Slurm says about jobs: squeue for what waits or runs, sacct for how a job ended, where there is accounting.
+"""Queries the state of jobs: squeue for pending and running jobs, sacct, if there is accounting, for ended ones.
 
-One squeue and at most one sacct a cluster, however many jobs. Sites wrap these programs and print banners, so only
-lines of our own format count, and an answer counts only if it begins with the header that we asked for: then a job that
-is not in it is one that Slurm does not know.
+There is one call of squeue and at most one of sacct per cluster, regardless of the number of jobs. Sites wrap these
+programs and print banners, so only lines in the requested format count, and only after the requested header: then a job
+that is not listed is one that Slurm does not know.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from signal import SIGKILL
 
 SECONDS = 5.0
-"""How long Slurm has to answer."""
+"""Timeout of a Slurm command."""
 SQUEUE = ("squeue", "--array", "--states=all", "--format=%i|%T|%M|%L|%N|%r")
 SQUEUE_HEADER = "JOBID|STATE|TIME|TIME_LEFT|NODELIST|REASON"
 SACCT = ("sacct", "--parsable2", "--allocations", "--format=JobID,State,ExitCode,NodeList")
@@ -25,7 +25,7 @@ RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNAL
 
 
 def is_job_id(text: str) -> bool:
-    """Whether `text` is the id of a job, 12, or of an element of an array, 12_3."""
+    """Whether `text` is the id of a job, such as 12, or of an element of an array, such as 12_3."""
     return re.fullmatch(r"[0-9]+(_[0-9]+)?", text) is not None
 
 
@@ -35,10 +35,10 @@ class SlurmJob:
 
     state: str
     reason: str = ""
-    """Why it waits."""
+    """Why it is pending."""
     nodes: str = ""
     time_left: str = ""
-    """Until its limit, in Slurm's form."""
+    """Time until its limit, in Slurm's format."""
     exit_code: str = ""
     """`code:signal`, from sacct."""
 
@@ -57,40 +57,40 @@ class SlurmJob:
 
 @dataclass(frozen=True)
 class Answer:
-    """What Slurm answered about some jobs; a job that is not in `jobs` is unknown to it, unless `problem` says why."""
+    """Slurm's answer about some jobs; it does not know those that are not in `jobs`, unless there is a `problem`."""
 
     jobs: Mapping[str, SlurmJob] = field(default_factory=dict)
     problem: str = ""
-    """Why there is no answer; empty where there is one."""
+    """Why there is no answer; empty if there is one."""
 
 
 def squeue(ids: Sequence[str], cluster: str = "") -> Answer:
-    """The jobs of these ids that wait, run, or ended minutes ago."""
+    """The jobs with these ids that are pending or running, or ended minutes ago."""
     if not ids:
         return Answer()
-    said = _ask([*SQUEUE, f"--jobs={','.join(ids)}", *_of(cluster)])
-    return said if isinstance(said, Answer) else parse_squeue(*said)
+    output = _run([*SQUEUE, f"--jobs={','.join(ids)}", *_cluster_flag(cluster)])
+    return output if isinstance(output, Answer) else parse_squeue(*output)
 
 
 def sacct(ids: Sequence[str], cluster: str = "") -> Answer:
-    """The last state of these jobs, where they are accounted for."""
+    """The final state of these jobs, if Slurm has accounting."""
     if not ids:
         return Answer()
-    said = _ask([*SACCT, f"--jobs={','.join(ids)}", *_of(cluster)])
-    return said if isinstance(said, Answer) else parse_sacct(*said)
+    output = _run([*SACCT, f"--jobs={','.join(ids)}", *_cluster_flag(cluster)])
+    return output if isinstance(output, Answer) else parse_sacct(*output)
 
 
 def scancel(id: str, cluster: str = "", signal: str = "") -> str:
-    """Cancel a job, or send `signal` to its ranks; why that did not work, or nothing."""
-    said = _ask(["scancel", *([f"--signal={signal}"] if signal else []), *_of(cluster), id])
-    if isinstance(said, Answer):
-        return said.problem
-    code, out, err = said
-    return f"not cancelled: scancel says {_said(err, out, code)!r}" if code else ""
+    """Cancel a job, or send `signal` to its ranks; returns an error message, or an empty string."""
+    output = _run(["scancel", *([f"--signal={signal}"] if signal else []), *_cluster_flag(cluster), id])
+    if isinstance(output, Answer):
+        return output.problem
+    code, out, err = output
+    return f"not cancelled: scancel says {_first_line(err, out, code)!r}" if code else ""
 
 
 def parse_squeue(code: int, out: str, err: str) -> Answer:
-    """squeue's exit code and output; a single id that it does not know is an error for it, and an answer for us."""
+    """The jobs in squeue's output. squeue fails if the only id is unknown, which here is a valid answer."""
     if "Invalid job id" in err:
         return Answer()
     rows, problem = _rows("squeue", SQUEUE_HEADER, code, out, err)
@@ -98,30 +98,31 @@ def parse_squeue(code: int, out: str, err: str) -> Answer:
 
 
 def parse_sacct(code: int, out: str, err: str) -> Answer:
+    """The jobs in sacct's output."""
     rows, problem = _rows("sacct", SACCT_HEADER, code, out, err)
-    # "CANCELLED by 1000", "TIMEOUT"
+    # the state may have more words, as in "CANCELLED by 1000"
     return Answer({row[0]: SlurmJob(row[1].split()[0], "", row[3], "", row[2]) for row in rows if row[1]}, problem)
 
 
 def _rows(program: str, header: str, code: int, out: str, err: str) -> tuple[list[list[str]], str]:
-    """The rows below the header, and what is wrong with the answer."""
+    """The rows below the header; and an error message, if the header is missing."""
     lines = [line.strip() for line in out.splitlines()]
     if header not in lines:
-        return [], f"{program} says {_said(err, out, code)!r}"
+        return [], f"{program} says {_first_line(err, out, code)!r}"
     columns = header.count("|")
     rows = [line.split("|", columns) for line in lines[lines.index(header) + 1 :] if line.count("|") >= columns]
     return [row for row in rows if is_job_id(row[0])], ""
 
 
-def _said(err: str, out: str, code: int) -> str:
+def _first_line(err: str, out: str, code: int) -> str:
     """The first line of what a program printed."""
     lines = (line.strip() for line in [*err.splitlines(), *out.splitlines()])
-    said = next((line for line in lines if line), f"exit code {code}")
-    return re.sub(r"^s[a-z]+: error: ", "", said)[:120]
+    first = next((line for line in lines if line), f"exit code {code}")
+    return re.sub(r"^s[a-z]+: error: ", "", first)[:120]
 
 
-def _ask(command: Iterable[str]) -> Answer | tuple[int, str, str]:
-    """The program's exit code and output, or why there is none."""
+def _run(command: Iterable[str]) -> Answer | tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command; an answer with a problem if it cannot be run."""
     words = list(command)
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     try:
@@ -134,10 +135,10 @@ def _ask(command: Iterable[str]) -> Answer | tuple[int, str, str]:
         try:
             out, err = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, SIGKILL)  # a site's wrapper and what it started
+            os.killpg(process.pid, SIGKILL)  # the site's wrapper, and the processes that it started
             return Answer(problem=f"{words[0]} did not answer in {SECONDS:.0f} s")
     return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
 
 
-def _of(cluster: str) -> list[str]:
+def _cluster_flag(cluster: str) -> list[str]:
     return [f"--clusters={cluster}"] if cluster else []

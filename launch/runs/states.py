@@ -20,8 +20,8 @@ from launch.runs.slurm import Answer, SlurmJob
 
 STALE_SECONDS = 120.0
 """A run without a heartbeat for this long counts as lost: 24 beats, and longer than network file systems cache."""
-ASKED = ("QUEUED", "RUNNING", "STOPPED", "UNKNOWN")
-"""States for which Slurm is asked: a stopped run may have been requeued."""
+QUERIED = ("QUEUED", "RUNNING", "STOPPED", "UNKNOWN")
+"""States for which Slurm is queried: a stopped run may have been requeued."""
 OPEN = ("QUEUED", "RUNNING", "UNKNOWN")
 """States in the folder of a job that may have been killed without recording it."""
 
@@ -49,39 +49,39 @@ class View:
 
 
 def look(paths: Iterable[Path], now: float) -> tuple[list[View], str]:
-    """The runs in `paths`, newest first, and why Slurm did not answer, if it was asked and did not answer."""
+    """The runs in `paths`, newest first; and a message if Slurm was queried and did not answer."""
     runs = [folders.read(path) for path in paths]
-    answers = ask(runs, now)
+    answers = query(runs, now)
     views = [view(run, answers.get(_cluster(run), Answer()), now) for run in runs]
     problem = next((answer.problem for answer in answers.values() if answer.problem), "")
-    explained = [_explained(found) for found in views]
-    return sorted(explained, key=lambda found: (found.run.started, found.run.name), reverse=True), problem
+    explained = [_explained(one) for one in views]
+    return sorted(explained, key=lambda one: (one.run.started, one.run.name), reverse=True), problem
 
 
-def ask(runs: Sequence[RunState], now: float) -> dict[str, Answer]:
+def query(runs: Sequence[RunState], now: float) -> dict[str, Answer]:
     """Slurm's answer for each cluster: from squeue, and from sacct for jobs that squeue does not know."""
-    asked: dict[str, list[RunState]] = defaultdict(list)
+    by_cluster: dict[str, list[RunState]] = defaultdict(list)
     for run in runs:
-        if run.job and run.job.launcher == "slurm" and slurm.is_job_id(run.job.id) and run.state in ASKED:
-            asked[run.job.cluster].append(run)
-    return {cluster: _answer(cluster, some, now) for cluster, some in asked.items()}
+        if run.job and run.job.launcher == "slurm" and slurm.is_job_id(run.job.id) and run.state in QUERIED:
+            by_cluster[run.job.cluster].append(run)
+    return {cluster: _answer(cluster, group, now) for cluster, group in by_cluster.items()}
 
 
 def _answer(cluster: str, runs: Sequence[RunState], now: float) -> Answer:
     ids = [run.job.id for run in runs if run.job]
-    found = slurm.squeue(ids, cluster)
+    known = slurm.squeue(ids, cluster)
     unknown = [
         run.job.id
         for run in runs
-        if run.job and run.job.id not in found.jobs and run.state in OPEN and not _is_alive(run, now)
+        if run.job and run.job.id not in known.jobs and run.state in OPEN and not _is_alive(run, now)
     ]
     ended = slurm.sacct(unknown, cluster)
-    return dataclasses.replace(found, jobs={**ended.jobs, **found.jobs})
+    return dataclasses.replace(known, jobs={**ended.jobs, **known.jobs})
 
 
 def view(run: RunState, answer: Answer, now: float) -> View:
     """The state of a run, from its folder and Slurm's answer."""
-    if run.job is None or run.job.launcher != "slurm" or run.state not in ASKED:
+    if run.job is None or run.job.launcher != "slurm" or run.state not in QUERIED:
         return _by_folder(run, now)
     job = answer.jobs.get(run.job.id)
     if job is None:
@@ -111,8 +111,8 @@ def _without_slurm(run: RunState, answer: Answer, now: float) -> View:
         if answer.problem:
             return View(run, run.state, SILENT)
         return View(run, "LOST", "unknown to Slurm: cancelled, or purged")
-    found = _by_folder(run, now)
-    return dataclasses.replace(found, note=_joined(found.note, SILENT if answer.problem else ""))
+    by_folder = _by_folder(run, now)
+    return dataclasses.replace(by_folder, note=_joined(by_folder.note, SILENT if answer.problem else ""))
 
 
 def _running(run: RunState, job: SlurmJob, now: float) -> View:
@@ -150,12 +150,12 @@ def _exit_code(job: SlurmJob) -> int:
     return int(match[1]) or (128 + int(match[2]) if int(match[2]) else 0)
 
 
-def _explained(found: View) -> View:
+def _explained(view: View) -> View:
     """Add the first error of the logs, if the run failed without recording a reason."""
-    silent = not found.run.reason or found.run.reason.startswith("exit code")
-    if found.state in ("FAILED", "LOST") and silent and (error := failures.first_error(found.run)):
-        return dataclasses.replace(found, note=_joined(found.note, error.line))
-    return found
+    unexplained = not view.run.reason or view.run.reason.startswith("exit code")
+    if view.state in ("FAILED", "LOST") and unexplained and (error := failures.first_error(view.run)):
+        return dataclasses.replace(view, note=_joined(view.note, error.line))
+    return view
 
 
 # ---------------------------------------------------------------------------------------------------------------------

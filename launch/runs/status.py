@@ -28,8 +28,8 @@ def show(target: str, *, as_json: bool, watch: bool) -> int:
         target = str(sweep)
     one = None if target == str(folders.RUNS) or _is_folder_of_runs(target) else folders.find(target)
     if as_json:
-        found = [as_dict(view) for view in _look(target, one)[0]]
-        tables.write(json.dumps(found[0] if one else found, indent=2, ensure_ascii=False))
+        values = [as_dict(view) for view in _look(target, one)[0]]
+        tables.write(json.dumps(values[0] if one else values, indent=2, ensure_ascii=False))
     elif watch:
         _watch(target, one)
     else:
@@ -75,7 +75,7 @@ def facts(view: View) -> dict[str, str]:
     """Details of one run, and why it ended."""
     run, job = view.run, view.run.job
     error = failures.first_error(run) if view.state in ("FAILED", "LOST", "NEEDS_HUMAN", "STOPPED") else None
-    found = {
+    lines = {
         "run": str(run.path),
         "state": view.state,
         "note": view.note,
@@ -88,9 +88,9 @@ def facts(view: View) -> dict[str, str]:
     }
     if error is not None:
         by = "" if error.rank is None else f"rank {error.rank}: "
-        found |= {"error": by + error.line, "in": str(error.log)}
-    said = " ".join(filter(None, (view.note, run.reason, error.line if error else "")))
-    return {**found, "try": failures.advice(view.state, said).replace("RUN", run.name)}
+        lines |= {"error": by + error.line, "in": str(error.log)}
+    reasons = " ".join(filter(None, (view.note, run.reason, error.line if error else "")))
+    return {**lines, "try": failures.advice(view.state, reasons).replace("RUN", run.name)}
 
 
 def _is_folder_of_runs(target: str) -> bool:
@@ -132,12 +132,12 @@ def _shown(target: str, one: Path | None) -> Group:
     if sweeps:
         gap = [""] if views else []
         shown += [*gap, tables.table(["sweep", "runs", "states"], sweeps, right=("runs",))]
-    said = [f"\n{states.SILENT}: {problem}"] if problem else []
-    return Group(*shown, *said)
+    warnings = [f"\n{states.SILENT}: {problem}"] if problem else []
+    return Group(*shown, *warnings)
 
 
 def _sweep(path: Path) -> list[str]:
-    """A sweep in a row: how many runs it has, and how they are."""
+    """A sweep as a row of the table: its name, number of runs, and their states."""
     table = folders.read_json(path / folders.SWEEP).get("elements")
     views, _ = states.look(folders.elements(path), time.time())
     counts = Counter(view.state for view in views)
@@ -183,8 +183,8 @@ def _job(view: View) -> str:
 
 def _own_settings(view: View) -> str:
     """The settings that differ from the defaults."""
-    usual = config.as_dict(config.Config())
-    own = {k: v for k, v in view.run.settings.items() if k in usual and v != usual[k] and v not in (None, [])}
+    defaults = config.as_dict(config.Config())
+    own = {k: v for k, v in view.run.settings.items() if k in defaults and v != defaults[k] and v not in (None, [])}
     return "  ".join(
         f"{name}={value if not isinstance(value, list) else ','.join(value)}" for name, value in own.items()
     )

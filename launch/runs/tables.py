@@ -67,7 +67,7 @@ def show(shown: RenderableType) -> None:
 
 
 def write(text: str) -> None:
-    """Print a text; a closed pipe, as of `head`, is not an error.
+    """Print a text; a closed pipe, for example with `head`, is not an error.
 
     Raises:
         SystemExit: with 0, if the pipe is closed.
