@@ -35,7 +35,7 @@ def train(arguments: argparse.Namespace) -> int:
     settings = config.parse(words)
     checks.check(settings)
     here = Path.cwd()
-    machine = command.look(os.environ, dotenv)
+    machine = command.inspect_machine(os.environ, dotenv)
     request = command.request(words, settings, arguments.gpus, arguments.image or command.IMAGE, here)
     plan = command.plan(request, machine, here)
     if arguments.dry_run:

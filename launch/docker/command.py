@@ -82,13 +82,13 @@ class Request:
     """Folders that the job writes to, in addition to the run folder and the caches."""
 
 
-def look(environ: Mapping[str, str], dotenv: Iterable[str]) -> Machine:
+def inspect_machine(environ: Mapping[str, str], dotenv: Iterable[str]) -> Machine:
     """Inspect this machine; `dotenv` has the names of the variables in .env, which are all passed to the job."""
     devices = local.named_gpus(environ)
     passed = {name for name in environ if PASSED.fullmatch(name)} | set(dotenv)
     named = (Path(environ[name]).absolute() for name in FILES if environ.get(name))
     return Machine(
-        gpus=local.look(environ).gpus,
+        gpus=local.inspect_machine(environ).gpus,
         devices=devices,
         user=f"{os.getuid()}:{os.getgid()}",
         host=socket.gethostname(),
@@ -165,7 +165,7 @@ def _gpus(request: Request, machine: Machine) -> list[str]:
 
 
 def _mounts(writable: Iterable[Path], readable: Iterable[Path]) -> list[str]:
-    """Each path once, at the same place; paths inside a writable folder need no mount of their own."""
+    """Each path once, under the same path; paths inside a writable folder need no mount of their own."""
     folders = sorted(set(writable))
     files = sorted({path for path in readable if not any(path.is_relative_to(folder) for folder in folders)})
     return [*map(_mount, folders), *(_mount(path, "readonly") for path in files)]
@@ -183,8 +183,8 @@ def _digest(image: str) -> str:
     if shutil.which("docker") is None:
         raise Refused("docker is not installed: use `make train`, which trains without it")
     command = ["docker", "image", "inspect", "--format={{.Id}}", image]
-    look = subprocess.run(command, capture_output=True, text=True, check=False)
-    if look.returncode:
-        reason = (look.stderr.strip().splitlines() or ["docker image inspect failed"])[-1]
+    inspected = subprocess.run(command, capture_output=True, text=True, check=False)
+    if inspected.returncode:
+        reason = (inspected.stderr.strip().splitlines() or ["docker image inspect failed"])[-1]
         raise Refused(f"image {image} not found: build it with `make image`, or `docker pull` one ({reason})")
-    return look.stdout.strip()
+    return inspected.stdout.strip()

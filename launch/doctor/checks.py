@@ -43,7 +43,9 @@ DISK = Check("disk", "runs, HF_HOME and TMPDIR can be written and have 1 GB free
 SHM = Check("shm", "/dev/shm has 128 MB free")
 
 CLOCK_SECONDS = 5.0
-CLOCK_REMEDY = "have it set by NTP: Slurm rejects credentials of another time, and `status` takes running jobs for lost"
+CLOCK_REMEDY = (
+    "synchronize it by NTP: with a wrong clock Slurm rejects credentials and `status` shows running jobs as lost"
+)
 
 CLUSTER = (TOOLS, REQUEST, START, FOLDER, ENVIRONMENT, NAMES, GROUP, REDUCE, GPU, CLOCK, DISK, SHM)
 RANK_CHECKS = (ENVIRONMENT, NAMES, GROUP, REDUCE, GPU, CLOCK, DISK, SHM)

@@ -28,7 +28,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     folder = (RUNS / f".doctor-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}").absolute()
     if arguments.local or login.is_workstation():
         why = "" if arguments.local else ": no Slurm here"
-        print(f"checks of this machine alone{why}", file=sys.stderr, flush=True)
+        print(f"checks of this machine only{why}", file=sys.stderr, flush=True)
         report = _check_workstation(arguments, folder)
     else:
         report = _check_cluster(arguments, folder)
@@ -45,7 +45,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def _check_workstation(arguments: argparse.Namespace, folder: Path) -> list[Line] | None:
     local.require_training()
-    gpus = local.gpus(arguments.gpus, local.look(os.environ).gpus)
+    gpus = local.gpus(arguments.gpus, local.inspect_machine(os.environ).gpus)
     request = workstation.Request(gpus, gpus or arguments.tasks or 1, folder)
     if arguments.dry_run:
         print(_listed(checks.LOCAL))

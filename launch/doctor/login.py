@@ -54,7 +54,7 @@ def folder(path: Path) -> str:
     try:
         path.mkdir(parents=True)
     except OSError as error:
-        raise Problem(f"{path} cannot be made here: {error.strerror}", "work in a folder that you can write") from None
+        raise Problem(f"{path} cannot be created: {error.strerror}", "work in a folder that you can write") from None
     return ""
 
 

@@ -153,7 +153,7 @@ def gpu(rank: Rank) -> str:
     from job import devices
 
     if not rank.gpus:
-        return "none is asked for"
+        return "none requested"
     seen = devices.look()
     if problem := devices.problem(seen):
         raise _as_problem(problem)
@@ -174,29 +174,29 @@ def disk(rank: Rank) -> str:
     """Check that the folders that a job writes are writable and have free space."""
     home = os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser()
     details = []
-    for name, place in {"runs": rank.folder, "HF_HOME": Path(home), "TMPDIR": Path(tempfile.gettempdir())}.items():
+    for name, folder in {"runs": rank.folder, "HF_HOME": Path(home), "TMPDIR": Path(tempfile.gettempdir())}.items():
         remedy = f"set {name} to another folder" if name != "runs" else "work in another folder"
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=place) as file:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(bytes(2**20))
                 file.flush()
                 os.fsync(file.fileno())
-            free = shutil.disk_usage(place).free
+            free = shutil.disk_usage(folder).free
         except OSError as error:
-            raise Problem(f"{name} ({place}) cannot be written: {error.strerror}", remedy) from None
+            raise Problem(f"{name} ({folder}) cannot be written: {error.strerror}", remedy) from None
         if free < DISK_BYTES:
-            raise Problem(f"{name} ({place}) has {free / 1e6:,.0f} MB free", f"make room there, or {remedy}")
+            raise Problem(f"{name} ({folder}) has {free / 1e6:,.0f} MB free", f"make room there, or {remedy}")
         details.append(f"{name} {free / 1e9:,.0f} GB free")
     return ", ".join(details)
 
 
 def shm(rank: Rank) -> str:
     """Check the size of /dev/shm, which NCCL uses between the processes of a node."""
-    place = Path("/dev/shm")
-    free = shutil.disk_usage(place).free if place.is_dir() else 0
+    folder = Path("/dev/shm")
+    free = shutil.disk_usage(folder).free if folder.is_dir() else 0
     if free < SHM_BYTES:
-        raise Problem(f"{place} has {free / 1e6:,.0f} MB free, NCCL needs {SHM_BYTES / 1e6:.0f} MB",
+        raise Problem(f"{folder} has {free / 1e6:,.0f} MB free, NCCL needs {SHM_BYTES / 1e6:.0f} MB",
                       "start the container with more shared memory (--shm-size 8g), or remove what ended jobs left "
                       "there")  # fmt: skip
     return f"{free / 1e9:,.1f} GB free"
@@ -205,7 +205,7 @@ def shm(rank: Rank) -> str:
 def names(rank: Rank) -> str:
     """Check that the first node's name resolves on this node."""
     if rank.slurm is None or rank.slurm.num_nodes == 1:
-        return "one machine, none is needed"
+        return "a single machine needs no name"
     from launch.slurm import rendezvous
 
     try:

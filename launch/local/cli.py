@@ -29,12 +29,12 @@ def train(arguments: argparse.Namespace) -> int:
     settings = config.parse(words)
     checks.check(settings)
     request = command.Request(words, settings.training.mixed_precision, arguments.gpus, arguments.tasks)
-    plan = command.plan(request, command.look(os.environ), Path.cwd())
+    plan = command.plan(request, command.inspect_machine(os.environ), Path.cwd())
     if arguments.dry_run:
         print(plan)
         return 0
     command.require_training()
-    tasks = command.gpus(arguments.gpus, command.look(os.environ).gpus) or arguments.tasks or 1
+    tasks = command.gpus(arguments.gpus, command.inspect_machine(os.environ).gpus) or arguments.tasks or 1
     begun = jobs.begin(settings, config.run_name(words), arguments.flags, tasks, os.environ)
     code = command.run(replace(plan, environment=(*plan.environment, *begun.environment)), begun.log)
     if code == Refused.exit_code:

@@ -53,7 +53,7 @@ class Request:
     """Number of processes on the CPU; None: one."""
 
 
-def look(environ: Mapping[str, str]) -> Machine:
+def inspect_machine(environ: Mapping[str, str]) -> Machine:
     """Inspect this machine, without importing torch."""
     return Machine(_visible_gpus(environ), environment.cores(), environ.get("OMP_NUM_THREADS", ""))
 

@@ -72,7 +72,7 @@ def _chosen(runs: Sequence[str], queued: bool) -> list[View]:
         raise Refused("name the runs to cancel, or use --queued for all queued ones; `status` lists them")
     groups = [folders.below(), *map(folders.elements, folders.sweeps())] if queued else map(_find, runs)
     paths = list(dict.fromkeys(path for group in groups for path in group))
-    views, problem = states.look(paths, time.time())
+    views, problem = states.read(paths, time.time())
     if problem:
         raise Refused(f"{problem}: nothing was cancelled, try again")
     if queued:

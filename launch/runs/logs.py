@@ -151,5 +151,5 @@ def _may_continue(view: View, problem: str) -> bool:
 
 
 def _look(path: Path) -> tuple[View, str]:
-    views, problem = states.look([path], time.time())
+    views, problem = states.read([path], time.time())
     return views[0], problem

@@ -97,7 +97,7 @@ def _settings(path: Path, job: Job) -> Path:
 
 
 def _refuse_if_open_or_done(path: Path, changes: Sequence[str]) -> None:
-    view = states.look([path], time.time())[0][0]
+    view = states.read([path], time.time())[0][0]
     if view.state in ("QUEUED", "RUNNING"):
         raise Refused(f"{path.name} is {view.state} (job {view.run.job}): `cancel {path.name}` first")
     if view.state == "DONE" and "--overwrite_output_dir" not in changes:

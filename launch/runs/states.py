@@ -48,7 +48,7 @@ class View:
         return max(0, run.steps - run.step) * run.seconds_per_step
 
 
-def look(paths: Iterable[Path], now: float) -> tuple[list[View], str]:
+def read(paths: Iterable[Path], now: float) -> tuple[list[View], str]:
     """The runs in `paths`, newest first; and a message if Slurm was queried and did not answer."""
     runs = [folders.read(path) for path in paths]
     answers = query(runs, now)

@@ -101,9 +101,9 @@ def _look(target: str, one: Path | None) -> tuple[list[View], str]:
     """The runs, newest first; those of a sweep by their numbers."""
     if one is None and folders.is_sweep(Path(target)):
         paths = folders.elements(Path(target))
-        views, problem = states.look(paths, time.time())
+        views, problem = states.read(paths, time.time())
         return sorted(views, key=lambda view: paths.index(view.run.path)), problem
-    return states.look([one] if one else folders.below(Path(target)), time.time())
+    return states.read([one] if one else folders.below(Path(target)), time.time())
 
 
 def _watch(target: str, one: Path | None) -> None:
@@ -139,7 +139,7 @@ def _shown(target: str, one: Path | None) -> Group:
 def _sweep(path: Path) -> list[str]:
     """A sweep as a row of the table: its name, number of runs, and their states."""
     table = folders.read_json(path / folders.SWEEP).get("elements")
-    views, _ = states.look(folders.elements(path), time.time())
+    views, _ = states.read(folders.elements(path), time.time())
     counts = Counter(view.state for view in views)
     number = len(table) if isinstance(table, list) else len(views)
     if missing := number - len(views):

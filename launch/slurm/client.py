@@ -65,7 +65,7 @@ def my_jobs(cluster: str = "") -> list[Job]:
     command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={FORMAT}"]
     done = _run([*command, *([f"--clusters={cluster}"] if cluster else [])])
     if done.returncode:
-        raise Refused(f"Slurm cannot be asked for your jobs: {error_text(done.stderr)}")
+        raise Refused(f"squeue cannot list your jobs: {error_text(done.stderr)}")
     rows = (line.strip().split("|", 3) for line in done.stdout.splitlines())
     return [Job(*row) for row in rows if len(row) == 4 and is_job_id(row[0])]
 
@@ -140,7 +140,7 @@ def error_text(stderr: str) -> str:
         re.sub(r"^(sbatch|squeue|sinfo|allocation failure): (error: )?", "", line.strip())
         for line in stderr.splitlines()
     ]
-    return "; ".join(filter(None, lines)) or "it gives no reason"
+    return "; ".join(filter(None, lines)) or "no reason given"
 
 
 def _run(command: Sequence[str], plan: Plan | None = None) -> subprocess.CompletedProcess[str]:
@@ -155,4 +155,4 @@ def _run(command: Sequence[str], plan: Plan | None = None) -> subprocess.Complet
             timeout=SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Refused(f"{' '.join(command)} does not work here: {error}") from None
+        raise Refused(f"{' '.join(command)} cannot be run: {error}") from None

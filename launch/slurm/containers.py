@@ -69,7 +69,7 @@ def pyxis(image: str, mounts: Sequence[Path], directory: Path, gpus: bool) -> Co
     """srun's container flags; enroot finds the GPUs itself. They cannot be #SBATCH lines: a `#` in an image name would
     start a comment."""
     if image.endswith(".sqsh") and not image.startswith(("/", "./")):
-        raise Refused(f"--image {image}: pyxis takes a file only with its path, as ./{image}")
+        raise Refused(f"--image {image}: pyxis needs a path for a file, as ./{image}")
     arguments = (
         f"--container-image={image}",
         f"--container-mounts={','.join(f'{path}:{path}' for path in mounts)}",

@@ -106,7 +106,7 @@ def _queued_job(token: str, out: str, err: str, code: int | None, interrupted: b
     answer = client.read_answer(out) if code == 0 else None
     if answer is None and (job := client.find_by_token(token)):
         answer = client.Answer(job.id.partition("_")[0], "")
-        warn(f"sbatch gave no answer that can be read ({_shortened(out, err)}): the job was found by its comment")
+        warn(f"the output of sbatch cannot be read ({_shortened(out, err)}): the job was found by its comment")
     if answer is None and code and err.strip():
         raise Refused(f"Slurm does not take the job: {client.error_text(err)}")
     if answer is None:
@@ -139,4 +139,4 @@ def _interrupts_recorded() -> Iterator[list[int]]:
 
 def _shortened(out: str, err: str) -> str:
     text = " ".join(f"{out} {err}".split())
-    return repr(text[:200]) if text else "there was none"
+    return repr(text[:200]) if text else "no output"

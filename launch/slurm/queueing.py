@@ -56,9 +56,9 @@ def submit(request: Request, plan: Callable[[Request], Submission], flags: Seque
             _refuse_if_busy([member.run for member in members])
             for member in members:
                 run_folder.refuse_others(RunFolder(member.run), member.config)
-        submission, made = _make_folders(request, plan)
+        submission, new_folders = _make_folders(request, plan)
         _make_caches(submission)
-        answer = _queue(submission, made)
+        answer = _queue(submission, new_folders)
         for member in submission.members:
             _record(submission, member, answer, request, flags).write(member.run)
         return submission, answer
@@ -120,7 +120,7 @@ def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tu
     for number in count(1):
         submission = plan(request.numbered(number))
         needed = (*(member.run for member in submission.members), submission.folder.parent)
-        made = [path for path in (*needed, *submission.folder.parent.parents) if not path.exists()]
+        new_folders = [path for path in (*needed, *submission.folder.parent.parents) if not path.exists()]
         try:
             submission.run.mkdir(parents=True, exist_ok=not request.is_new)
             submission.folder.parent.mkdir(exist_ok=True)
@@ -128,9 +128,9 @@ def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tu
         except FileExistsError:
             continue
         except OSError as error:
-            _discard(submission.folder, made)
+            _discard(submission.folder, new_folders)
             raise Refused(f"{submission.run} cannot be written: {error.strerror}") from None
-        return submission, made
+        return submission, new_folders
     raise AssertionError
 
 
@@ -139,18 +139,18 @@ def _make_caches(submission: Submission) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            warn(f"the cache {path} cannot be made ({error.strerror}): the container will not see it")
+            warn(f"the cache {path} cannot be created ({error.strerror}): it is not mounted in the container")
 
 
-def _discard(folder: Path, made: Sequence[Path]) -> None:
-    """Remove the submission's folder, and those of the folders `made` for it that are empty."""
+def _discard(folder: Path, new_folders: Sequence[Path]) -> None:
+    """Remove the submission's folder, and those of `new_folders` that are empty."""
     shutil.rmtree(folder, ignore_errors=True)
-    for path in made:
+    for path in new_folders:
         with suppress(OSError):
             path.rmdir()
 
 
-def _queue(submission: Submission, made: Sequence[Path]) -> Answer:
+def _queue(submission: Submission, new_folders: Sequence[Path]) -> Answer:
     """Write the job's files, then call sbatch."""
     from launch.slurm.executor import Executor
 
@@ -169,7 +169,7 @@ def _queue(submission: Submission, made: Sequence[Path]) -> Answer:
         if not executor.started:
             for status, content in before.items():
                 _restore(status, content)
-            _discard(submission.folder, made)
+            _discard(submission.folder, new_folders)
         elif isinstance(error, Refused):
             for member in submission.members:
                 records.write_refused(member.run, submission.token, str(error))

@@ -94,7 +94,7 @@ def check_setup(setup: str) -> None:
         return  # no bash on this machine; the nodes have it
     if done.returncode:
         reason = re.sub(r"^(bash|-bash): (line \d+: )?", "", done.stderr.strip().splitlines()[0])
-        raise Refused(f"--setup {setup!r} is no shell command: {reason}")
+        raise Refused(f"--setup {setup!r} is not valid shell code: {reason}")
 
 
 def setup(site: Site, *, run: str, directory: Path, token: str, python: str, variables: Mapping[str, str]) -> list[str]:

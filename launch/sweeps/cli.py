@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", metavar="X", help="ranges to search: 'learning_rate=1e-5..1e-3:log seed=1..9'")
     parser.add_argument("--trials", type=parsing.count, metavar="N", help="runs of a search")
     parser.add_argument("--parallel", type=parsing.count, metavar="N", help="runs at a time, at most")
-    parser.add_argument("--local", action="store_true", help="run on this machine, as where there is no Slurm")
+    parser.add_argument("--local", action="store_true", help="run on this machine even if there is Slurm")
     parser.add_argument("--dry_run", action="store_true", help="print what would be started")
     slurm.add_resources(parser)
 

@@ -108,7 +108,7 @@ def _run_locally(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence
         gpus=arguments.gpus,
         tasks=arguments.tasks,
         parallel=arguments.parallel,
-        machine=local.look(os.environ),
+        machine=local.inspect_machine(os.environ),
         devices=local.named_gpus(os.environ),
     )
     if arguments.dry_run:

@@ -44,7 +44,7 @@ def sections(rows: Sequence[Row], importances: Mapping[str, float]) -> list[Sect
     names = differing([row.runs[0].settings for row in rows])
     if names:
         pictures = [_picture(number, setting, rows) for number, setting in enumerate(names)]
-        made.append(Section("settings", "Settings against the score", pictures))
+        made.append(Section("settings", "Score by setting", pictures))
     return made
 
 

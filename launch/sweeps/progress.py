@@ -41,7 +41,7 @@ def read(sweep: Sweep) -> Progress:
         Refused: Slurm does not answer, and it may have queued some of the runs.
     """
     existing = [element.run for element in sweep.elements if folders.is_run(element.run)]
-    views, problem = states.look(existing, time.time())
+    views, problem = states.read(existing, time.time())
     if problem:
         raise Refused(f"{states.SILENT} ({problem}): it may have some of these runs, so nothing was started; try again")
     unrecorded = [view for view in views if view.state == "QUEUED" and view.run.job is None]

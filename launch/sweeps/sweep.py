@@ -152,7 +152,7 @@ def refuse_others(sweep: Sweep) -> None:
     if not table:
         if sweep.folder.is_dir() and not any(sweep.folder.iterdir()):
             return
-        raise Refused(f"{sweep.folder} is there and is no sweep: choose another folder with -- --output_dir")
+        raise Refused(f"{sweep.folder} exists and is not a sweep: choose another folder with -- --output_dir")
     mine = sweep.identity()
     if differing := sorted(name for name in ("settings", "grid", "search") if table.get(name) != mine.get(name)):
         before, now = table.get(differing[0]) or {}, mine.get(differing[0]) or {}

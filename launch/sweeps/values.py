@@ -39,7 +39,7 @@ def space(text: str) -> dict[str, Range | Choices]:
     space: dict[str, Range | Choices] = {}
     for name, values in _split("--search", text).items():
         if name in FIXED_AT_START:
-            raise Refused(f"--search {name}: every trial has the same, as the job starts with it: give it after `--`")
+            raise Refused(f"--search {name}: it must be the same for all trials: give it after `--`")
         match = RANGE.fullmatch(values) if _is_number(name) else None
         space[name] = _range(name, values, match) if match else Choices(_choices("--search", name, values))
         if isinstance(choices := space[name], Choices) and len(choices.values) < 2:
@@ -53,14 +53,14 @@ def _split(flag: str, text: str) -> dict[str, str]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise Refused(f"{flag} cannot be cut into words: {str(error).lower()} in {text!r}") from None
+        raise Refused(f"{flag} cannot be parsed: {str(error).lower()} in {text!r}") from None
     if not words:
         raise Refused(f"{flag} names no setting: {flag} 'learning_rate=2e-5,5e-5 seed=1,2,3'")
     texts: dict[str, str] = {}
     for word in words:
         name, equals, values = word.removeprefix("--").partition("=")
         if not equals or not values:
-            raise Refused(f"{flag} takes words of the form setting=value,value, not {word!r}")
+            raise Refused(f"{flag} takes setting=value,value, not {word!r}")
         _refuse_fixed(flag, name)
         if name in texts:
             raise Refused(f"{flag} names {name} twice")
@@ -85,16 +85,16 @@ def _choices(flag: str, name: str, text: str) -> tuple[Any, ...]:
     values = [_typed(flag, name, value) for value in text.split(",")]
     for position, value in enumerate(values):
         if value in values[:position]:
-            raise Refused(f"{flag} {name}={text}: {value} is there twice")
+            raise Refused(f"{flag} {name}={text}: {value} is given twice")
     return tuple(values)
 
 
 def _range(name: str, text: str, match: re.Match[str]) -> Range:
     low, high = (_typed("--search", name, match[end]) for end in ("low", "high"))
     if not low < high:
-        raise Refused(f"--search {name}={text}: a range goes from the lower number to the higher one")
+        raise Refused(f"--search {name}={text}: the lower end of a range comes first")
     if match["log"] and low <= 0:
-        raise Refused(f"--search {name}={text}: a logarithmic range begins above 0")
+        raise Refused(f"--search {name}={text}: a logarithmic range must be above 0")
     return Range(low, high, bool(match["log"]))
 
 

@@ -197,7 +197,7 @@ class _Runs:
         lines = child.output.read().decode(errors="replace").splitlines()
         child.output.close()
         reason = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "")
-        view = states.look([child.element.run], time.time())[0][0]
+        view = states.read([child.element.run], time.time())[0][0]
         score = f", {view.run.score}" if view.run.score and code == 0 else ""
         if code == 0:
             _print(f"{child.element.number} {view.state}{score}{f', {view.note}' if view.note else ''}")

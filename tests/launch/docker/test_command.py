@@ -186,7 +186,7 @@ def test_caches_are_mounted_where_the_libraries_expect_them(environ: dict[str, s
 def test_files_that_variables_name_are_mounted_if_they_exist(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").touch()
     environ = {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "HF_TOKEN_PATH": str(tmp_path / "none")}
-    assert docker.look(environ, []).files == (tmp_path / "ca.pem",)
+    assert docker.inspect_machine(environ, []).files == (tmp_path / "ca.pem",)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def test_a_healthy_machine_gets_a_line_for_each_check_and_no_files_remain(tmp_pa
     assert "torch 2." in done.stdout
     assert "2 processes, gloo" in done.stdout
     assert "right; 67 MB in" in done.stdout
-    assert done.stderr == "checks of this machine alone\n"
+    assert done.stderr == "checks of this machine only\n"
     assert not (tmp_path / "runs").exists()
 
 
@@ -86,7 +86,7 @@ def test_without_slurm_the_local_checks_run_and_the_output_says_so(tmp_path: Pat
     words = [word for word in DOCTOR if word != "--local"]
     env = environment(tmp_path / "home", PYTHONPATH=str(ROOT)) | {"PATH": str(tmp_path)}
     done = run([*words, "--dry_run"], env, tmp_path, 60).expect(0)
-    assert done.stderr == "checks of this machine alone: no Slurm here\n"
+    assert done.stderr == "checks of this machine only: no Slurm here\n"
     assert len(done.stdout.splitlines()) == len(checks.LOCAL) + 1
 
 

@@ -93,7 +93,7 @@ def test_processes_share_the_cores(cores: int, tasks: int) -> None:
     ],
 )
 def test_visible_gpus_as_cuda_counts_them(named: str, count: int) -> None:
-    assert local.look({"CUDA_VISIBLE_DEVICES": named}).gpus == count
+    assert local.inspect_machine({"CUDA_VISIBLE_DEVICES": named}).gpus == count
 
 
 SMI = {
@@ -114,12 +114,12 @@ def test_gpus_that_nvidia_smi_lists(kind: str, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n", encoding="ascii")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert local.look({}).gpus == count
+    assert local.inspect_machine({}).gpus == count
 
 
 def test_no_gpus_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert local.look({}).gpus == 0
+    assert local.inspect_machine({}).gpus == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------

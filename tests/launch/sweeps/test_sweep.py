@@ -55,7 +55,7 @@ def test_a_folder_of_another_sweep_is_rejected() -> None:
         sweeps.write(sweeps.grid(config.from_dict({"weight_decay": 0.5}, base=chosen), "demo", GRID), [])
     Path("other").mkdir()
     Path("other", "thesis.tex").touch()
-    with pytest.raises(Refused, match="other is there and is no sweep"):
+    with pytest.raises(Refused, match="other exists and is not a sweep"):
         sweeps.write(sweeps.grid(config.from_dict({"output_dir": "other"}, base=DEMO), "demo", GRID), [])
 
 
