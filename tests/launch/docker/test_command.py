@@ -162,7 +162,7 @@ ENVIRONMENT = {
 
 
 def test_variables_are_passed_to_the_job() -> None:
-    machine = docker.look(ENVIRONMENT, ["TRACKER_KEY", "MUSTER_PARTITION", "CUDA_VISIBLE_DEVICES"])
+    machine = docker.inspect_machine(ENVIRONMENT, ["TRACKER_KEY", "MUSTER_PARTITION", "CUDA_VISIBLE_DEVICES"])
     libraries = ("CUDA_LAUNCH_BLOCKING", "GLOO_SOCKET_IFNAME", "PYTORCH_ALLOC_CONF", "TRITON_CACHE_DIR", "UCX_TLS")
     others = ("HF_HUB_OFFLINE", "HF_TOKEN", "TRACKER_KEY", "WANDB_API_KEY", "https_proxy")
     assert sorted(machine.variables) == sorted((*libraries, *others))
@@ -180,7 +180,7 @@ def test_variables_are_passed_to_the_job() -> None:
     ],
 )
 def test_caches_are_mounted_where_the_libraries_expect_them(environ: dict[str, str], caches: list[str]) -> None:
-    assert docker.look(environ, []).caches == tuple(Path(cache).expanduser() for cache in caches)
+    assert docker.inspect_machine(environ, []).caches == tuple(Path(cache).expanduser() for cache in caches)
 
 
 def test_files_that_variables_name_are_mounted_if_they_exist(tmp_path: Path) -> None:

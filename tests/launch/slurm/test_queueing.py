@@ -53,7 +53,7 @@ def test_only_a_valid_sbatch_output_is_accepted(text: str) -> None:
 )
 def test_the_job_of_a_run_folder_is_found_by_its_id_or_its_comment(owner: str, run: str, expected: str | None) -> None:
     elements = [client.Job(f"12_{index}", "PENDING", "None", "muster:a") for index in (3, 4)]
-    known = client.of_owner(owner, run, [*elements, client.Job("7", "RUNNING", "None", "mine muster:b")])
+    known = client.find_by_owner(owner, run, [*elements, client.Job("7", "RUNNING", "None", "mine muster:b")])
     assert (known.id if known else None) == expected
 
 
@@ -97,7 +97,7 @@ def test_a_time_limit_within_the_signals_delay_is_rejected() -> None:
 
 @pytest.mark.parametrize("setup", ["if true", "echo 'a", "a; )"])
 def test_a_setup_that_is_invalid_shell_is_rejected(setup: str) -> None:
-    with pytest.raises(Refused, match="is no shell command: "):
+    with pytest.raises(Refused, match="is not valid shell code: "):
         script.check_setup(setup)
     script.check_setup("module load cuda && source /x; export A=1 # comment")
 

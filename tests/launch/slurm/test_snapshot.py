@@ -38,8 +38,8 @@ def git(root: Path, *words: str) -> str:
 
 
 def test_a_snapshot_has_the_tracked_files_with_their_edits(checkout: Path, tmp_path: Path) -> None:
-    state, code = snapshot.look(checkout), tmp_path / "now" / "code"
-    snapshot.take(state, code)
+    state, code = snapshot.describe(checkout), tmp_path / "now" / "code"
+    snapshot.copy(state, code)
     copied = {str(path.relative_to(code)) for path in code.rglob("*") if path.is_file()}
     assert copied == {"pkg/a.py", "pkg/b.py", f"pkg/{ODD}", SNAPSHOT_STATE}
     assert (code / "pkg" / "a.py").read_text(encoding="utf-8") == "edited\n"
@@ -57,7 +57,7 @@ def test_the_commit_and_the_edits_are_recorded_without_secrets(checkout: Path, t
 
 
 def test_the_diff_applied_to_the_commit_gives_the_copy(checkout: Path, tmp_path: Path) -> None:
-    snapshot.take(snapshot.look(checkout), tmp_path / "now" / "code")
+    snapshot.copy(snapshot.describe(checkout), tmp_path / "now" / "code")
     again = tmp_path / "again"
     subprocess.run(["git", "clone", "-q", str(checkout), str(again)], check=True)
     git(again, "apply", str(tmp_path / "now" / "local.diff"))
@@ -121,7 +121,7 @@ def test_a_repository_from_the_environment_or_around_a_copy_is_ignored(
     copy = other / "copy"
     (copy / "job").mkdir(parents=True)
     (copy / "job" / "train.py").write_text("", encoding="ascii")
-    state = snapshot.look(copy)
+    state = snapshot.describe(copy)
     assert (state.commit, state.files) == (None, ("job/train.py",))
 
 

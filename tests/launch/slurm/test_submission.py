@@ -402,4 +402,4 @@ def test_only_our_snapshot_of_the_code_is_pickled(submitted: Path) -> None:
 
 
 def test_a_snapshot_of_this_checkout_includes_the_launcher(no_slurm: Path) -> None:
-    assert "launch/slurm/worker.py" in snapshot.look(ROOT).files
+    assert "launch/slurm/worker.py" in snapshot.describe(ROOT).files
