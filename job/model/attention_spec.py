@@ -1,4 +1,4 @@
-"""What is computed of queries, keys and values, the same for every kernel."""
+"""The parameters of an attention computation, shared by all kernels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class AttentionSpec(NamedTuple):
 
     Attributes:
         dropout: probability, 0.0 in evaluation.
-        scale: of the scores.
+        scale: factor applied to the scores.
         causal: whether a token attends only to itself and those before it.
-        window: largest distance of two tokens that attend to each other; None for no limit.
+        window: largest distance between two tokens that attend to each other; None for no limit.
     """
 
     dropout: float

@@ -1,13 +1,13 @@
 """Attention over the sequences of a packed micro-batch on a CPU, each within itself.
 
-`attend_plainly` is the definition; `attend` computes the same, faster. PyTorch's fused CPU kernel takes no dropout, and
-its backward pass in bf16 costs several times the matrix products it consists of. It is used in fp32 without dropout.
-Otherwise neighbouring sequences of about one length are computed together, in blocks of scores that fit into a core's
-cache. The probabilities are kept for the backward pass, dropped ones with a minus sign: that takes memory for each pair
-of tokens of a sequence and saves computing them twice.
+`attend_plainly` is the reference implementation; `attend` computes the same, faster. PyTorch's fused CPU kernel does
+not support dropout, and in bf16 its backward pass is several times slower than the matrix products it consists of. It
+is used in fp32 without dropout. Otherwise neighbouring sequences of similar length are computed together, in blocks of
+scores that fit into a core's cache. The probabilities are saved for the backward pass, with a minus sign if they were
+dropped: this needs memory quadratic in the length of a sequence, but avoids computing them twice.
 
-    T  tokens of all sequences     L  tokens of one     H  heads (Hkv: of keys and values)     D  channels of a head
-    N  sequences of a group x heads
+    T  tokens of all sequences     L  tokens of one sequence     H  query heads     Hkv  key and value heads
+    D  channels per head           N  sequences in a group times heads
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from job.model.attention_spec import AttentionSpec
 from job.model.cpu_dropout import DropoutSampler
 
 BLOCK = 2**19
-"""Scores computed at a time: two such matrices in fp32 fit into a core's cache."""
+"""Number of scores computed at a time: two fp32 matrices of this size fit into a core's cache."""
 
 CALL_COST, MASK_COST = 12_000, 0.1
-"""What a call costs, in scores of a head, and what masking a score costs, compared with computing it. They decide
-whether sequences of different lengths are computed together."""
+"""Overhead of a call, as a number of scores of one head; and cost of masking a score, relative to computing it. They
+decide whether sequences of different lengths are computed together."""
 
 BF16_MULTIPLE = 32
-"""In bf16 numbers of tokens are rounded up to a multiple of this: oneDNN compiles matrix products for each shape, in
-milliseconds, and keeps up to a thousand of them, half a megabyte each. Many shapes cost a fifth of a step's time."""
+"""In bf16, lengths are rounded up to a multiple of this: oneDNN compiles a matrix product for each shape, which takes
+milliseconds, and caches up to a thousand of them, half a megabyte each. Without rounding, a step takes 20 % longer."""
 
 SIGNED = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Bytes of a floating-point number -> the integer type of its size."""
+"""Size of a floating-point type in bytes -> integer type of the same size."""
 
 
 def attend_plainly(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], spec: AttentionSpec
 ) -> torch.Tensor:
-    """What `attend` computes, one sequence at a time: tests compare the two."""
+    """Reference implementation of `attend`, one sequence at a time; tests compare the two."""
     key, value = _repeat_heads(query, key, value)
     attended = []
     queries = query.split([1] * len(lengths) if len(query) != len(key) else list(lengths))
@@ -62,22 +62,23 @@ def attend(
     """Attention within every sequence.
 
     Args:
-        query: [T, H, D] or, for the first token of each sequence alone, [len(lengths), H, D].
+        query: [T, H, D]; or [len(lengths), H, D] to compute the first token of each sequence only.
         key, value: [T, Hkv, D]; H is a multiple of Hkv.
-        lengths: of the sequences, in their order; they sum to T or less.
-        spec: what is computed.
+        lengths: lengths of the sequences, in order; their sum is at most T.
+        spec: parameters of the attention.
 
     Returns:
-        Like query; zeros for the tokens behind the last sequence.
+        Same shape as query; zeros for the tokens after the last sequence.
 
     Raises:
-        NotImplementedError: first tokens alone with a mask, or values of another width than the keys.
+        NotImplementedError: queries for first tokens only, combined with a mask; or keys and values of different
+        widths.
     """
     if len(query) != len(key) and (spec.causal or spec.window is not None):
-        raise NotImplementedError("attention of first tokens alone takes no mask")
+        raise NotImplementedError("attention of first tokens only does not support a mask")
     if query.shape[-1] != value.shape[-1]:
-        raise NotImplementedError("values of another width than the keys")
-    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, a norm may have made them fp32
+        raise NotImplementedError("keys and values have different widths")
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, a norm may have cast them to fp32
     key, value = _repeat_heads(query, key, value)
     fused = spec.dropout == 0.0 and query.element_size() >= 4
     multiple = BF16_MULTIPLE if query.element_size() == 2 else 1
@@ -91,7 +92,7 @@ def attend(
 def _repeat_heads(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Keys and values [T, H, D], each head repeated for the query heads that share it."""
+    """Keys and values as [T, H, D]: each head is repeated for the query heads that share it."""
     shared = query.shape[1] // key.shape[1]
     if shared == 1:
         return key, value
@@ -99,7 +100,7 @@ def _repeat_heads(
 
 
 def _hidden(length: int, spec: AttentionSpec) -> torch.Tensor | None:
-    """bool[L, L], True where a token (row) does not attend to another (column); None if it attends to all."""
+    """bool[L, L], True where a token (row) must not attend to another (column); None if all attend to all."""
     causal, window = spec.causal, spec.window
     if not causal and (window is None or window >= length - 1):
         return None
@@ -114,14 +115,14 @@ def _hidden(length: int, spec: AttentionSpec) -> torch.Tensor | None:
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring sequences that are computed together, padded to the longest of them.
+    """Neighbouring sequences that are computed together, padded to the length of the longest.
 
     Attributes:
         count: number of sequences.
-        queries: their rows of the queries.
-        keys: their rows of the keys and values.
-        mask: bool[count, width], True where a sequence has a token; None where there is no padding.
-        places: int64[tokens], the places of the tokens in the flattened mask; None likewise.
+        queries: the group's rows in the query tensor.
+        keys: the group's rows in the key and value tensors.
+        mask: bool[count, width], True where a sequence has a token; None without padding.
+        places: int64[tokens], positions of the tokens in the flattened mask; None without padding.
     """
 
     count: int
@@ -131,13 +132,13 @@ class Group:
     places: torch.Tensor | None = None
 
 
-@lru_cache(maxsize=4)  # the layers of a model ask in turn
+@lru_cache(maxsize=4)  # every layer of a model asks for the same groups
 def plan_groups(
     lengths: tuple[int, ...], first_only: bool, call_cost: int, multiple: int
 ) -> tuple[Group, ...]:  # fmt: skip
-    """Sequences of one length in a group; those of several, while what is computed for nothing costs less than a call.
+    """Group neighbouring sequences of equal length, and of different lengths if padding costs less than another call.
 
-    Each length counts as the next multiple of `multiple`.
+    Lengths are rounded up to a multiple of `multiple`.
     """
     widths = [-(-length // multiple) * multiple for length in lengths]
     groups, begin, row = [], 0, 0
@@ -164,13 +165,13 @@ def _group(lengths: Sequence[int], width: int, queries: slice, keys: slice) -> G
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# PyTorch's kernel: the faster one in fp32 without dropout
+# PyTorch's fused kernel, used in fp32 without dropout
 
 
 def _fused(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Sequence[Group], spec: AttentionSpec
 ) -> torch.Tensor:
-    """For groups of one length each."""
+    """Attention with PyTorch's kernel; all sequences of a group have the same length."""
     of_queries, of_keys = ([_size(rows) for rows in (getattr(g, name) for g in groups)] for name in ("queries", "keys"))
     unused = len(query) - sum(of_queries), len(key) - sum(of_keys)
     parts = query.split([*of_queries, unused[0]]), key.split([*of_keys, unused[1]]), value.split([*of_keys, unused[1]])
@@ -179,13 +180,13 @@ def _fused(
         q, k, v = (x.unflatten(0, (group.count, -1)).transpose(1, 2) for x in qkv)
         hidden = None if spec.window is None else _hidden(k.shape[2], spec)
         mask = None if hidden is None else ~hidden
-        found = F.scaled_dot_product_attention(q, k, v, mask, is_causal=spec.causal and mask is None, scale=spec.scale)
-        attended.append(found.transpose(1, 2).flatten(0, 1))
+        output = F.scaled_dot_product_attention(q, k, v, mask, is_causal=spec.causal and mask is None, scale=spec.scale)
+        attended.append(output.transpose(1, 2).flatten(0, 1))
     return torch.cat([*attended, query.new_zeros(unused[0], *query.shape[1:])])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Our own, with dropout
+# Own implementation, used with dropout or in bf16
 
 
 class _Attention(torch.autograd.Function):
@@ -229,21 +230,21 @@ class _Attention(torch.autograd.Function):
 
 
 def _empty(like: torch.Tensor, tokens: int, end: int) -> torch.Tensor:
-    """[tokens, H, D] to be written up to `end`, with zeros behind."""
+    """Uninitialized [tokens, H, D], with zeros from row `end` on."""
     rows = like.new_empty(tokens, *like.shape[1:])
     rows[end:] = 0
     return rows
 
 
 def _heads_first(x: torch.Tensor, group: Group, padded: bool = True) -> torch.Tensor:
-    """[tokens, H, D] -> [N, L, D], zeros behind the shorter sequences; L = 1 for one row a sequence, never padded."""
+    """[tokens, H, D] -> [N, L, D], zero-padded. With `padded` False there is one row per sequence, so L = 1."""
     if padded and group.mask is not None and group.places is not None:
         x = x.new_zeros(group.mask.numel(), *x.shape[1:]).index_copy_(0, group.places, x)
     return x.unflatten(0, (group.count, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _write(x: torch.Tensor, rows: torch.Tensor, group: Group, padded: bool = True) -> None:
-    """[N, L, D] -> rows: [tokens, H, D]."""
+    """Write [N, L, D] without its padding into `rows`, [tokens, H, D]."""
     tokens = x.unflatten(0, (group.count, -1)).transpose(1, 2)
     if padded and group.places is not None:
         tokens = tokens.flatten(0, 1)[group.places]
@@ -251,7 +252,7 @@ def _write(x: torch.Tensor, rows: torch.Tensor, group: Group, padded: bool = Tru
 
 
 def _padding_bias(group: Group, q: torch.Tensor) -> torch.Tensor | None:
-    """[N, 1, L] to be added to scores: minus infinity behind the shorter sequences; None without padding."""
+    """Bias [N, 1, L] for the scores: minus infinity at padding; None without padding."""
     if group.mask is None:
         return None
     bias = torch.zeros(group.mask.shape, dtype=q.dtype).masked_fill_(~group.mask, -torch.inf)
@@ -259,7 +260,7 @@ def _padding_bias(group: Group, q: torch.Tensor) -> torch.Tensor | None:
 
 
 def _mask_bias(k: torch.Tensor, spec: AttentionSpec) -> torch.Tensor | None:
-    """[L, L] to be added to scores. Finite: padding whose whole window is padding must not become NaN."""
+    """Bias [L, L] for the scores. It is finite, because a padding token may see padding only, which would give NaN."""
     hidden = _hidden(k.shape[1], spec)
     if hidden is None:
         return None
@@ -270,7 +271,7 @@ def _forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, biases: tuple[torch.Tensor | None, torch.Tensor | None],
     sampler: DropoutSampler | None, keep: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
-    """([N, L, D] attended; the probabilities [N, L, L], those dropped with a minus, if they are to be kept)."""
+    """(output [N, L, D]; probabilities [N, L, L], negative where dropped, or None unless `keep`)."""
     padding, mask = biases
     shape = (len(q), q.shape[1], k.shape[1])
     scores = q.new_empty(_step(shape), *shape[1:])
@@ -299,7 +300,7 @@ def _backward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, weights: torch.Tensor, g: torch.Tensor, mean: torch.Tensor,
     sampler: DropoutSampler | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Gradients of q, k and v from that of the output; `mean`: [N, L, 1], of the gradients of the scores."""
+    """Gradients of q, k and v, given the gradient of the output and `mean`, [N, L, 1], that of the score gradients."""
     d_q, d_k, d_v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     scores, scratch = (q.new_empty(_step(weights.shape), *weights.shape[1:]) for _ in range(2))
     if sampler:
@@ -323,7 +324,7 @@ def _size(part: slice) -> int:
 
 
 def _step(shape: Sequence[int]) -> int:
-    """Matrices of scores in a block."""
+    """Number of score matrices in a block."""
     return min(shape[0], max(1, BLOCK // (shape[1] * shape[2])))
 
 

@@ -1,11 +1,11 @@
-"""Attention over sequences laid end to end on a CUDA GPU: each within itself, without padding.
+"""Attention over concatenated sequences on a CUDA GPU: each within itself, without padding.
 
-Both kernels come with PyTorch, which calls them in this form for its nested tensors. FlashAttention computes bf16 and
-fp16, with dropout; torch.nn.attention.varlen_attn, which calls it too, has no dropout. The memory-efficient kernel
-computes fp32. Its dropout is wrong in this form: the forward pass gives all heads of all sequences one mask, and the
-backward pass another one (seen with torch 2.11; tests/gpu looks whether it still is so).
+Both kernels come with PyTorch, which uses them in the same way for nested tensors. FlashAttention supports bf16 and
+fp16, with dropout; torch.nn.attention.varlen_attn, which calls it too, has no dropout. The memory-efficient kernel is
+used for fp32. With sequences of different lengths its dropout is wrong: the forward pass uses one mask for all heads of
+all sequences, and the backward pass another one (torch 2.11; a test in tests/gpu fails once this is fixed).
 
-Nothing here makes the host wait for the device.
+Nothing here synchronizes the host with the device.
 
     T  tokens of all sequences     b  sequences     H  heads     Hkv  heads of keys and values     D  channels of a head
 """
@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from job.model.attention_spec import AttentionSpec
 
 Ends = tuple[torch.Tensor, torch.Tensor, int, int]
-"""Bounds of the sequences among the queries and among the keys, and the longest of each."""
+"""Cumulative lengths of the queries, those of the keys, and the longest query and key sequence."""
 
 ALIGNMENT = 8
-"""Both kernels want a multiple of this many channels."""
+"""Both kernels need a number of channels that is a multiple of this."""
 
 NO_MASK, CAUSAL_FROM_BOTTOM_RIGHT = 0, 2
 """Mask types of the memory-efficient kernel."""
@@ -44,15 +44,15 @@ def attend(
     Under autocast the inputs are cast to its dtype, as in F.scaled_dot_product_attention.
 
     Args:
-        query: [T, H, D], or [b, H, D] with one token of each sequence: the last one if causal, else the first one.
-        key, value: [T, Hkv, D] where H is a multiple of Hkv.
+        query: [T, H, D]; or [b, H, D] with one token per sequence: the last one if causal, else the first one.
+        key, value: [T, Hkv, D]; H is a multiple of Hkv.
         bounds: int32[b + 1] on the device, where each sequence begins and the last one ends. They must cover all T
-            tokens: the kernels leave the output of others uninitialized.
-        longest: at least the length of the longest sequence. A constant of the run lets a compiled graph be reused.
-        spec: what is computed; in fp32 without dropout.
+            tokens: the kernels leave other tokens of the output uninitialized.
+        longest: upper bound of the sequence lengths. If it is constant in a run, compiled graphs are reused.
+        spec: parameters of the attention; dropout is not supported in fp32.
 
     Returns:
-        Like query, in the dtype that was computed in.
+        Same shape as query, in the dtype of the computation.
 
     Raises:
         RuntimeError: the kernel does not support the GPU, the head dimension, the window or the dropout.
@@ -61,7 +61,7 @@ def attend(
     if spec.window is not None and spec.window >= longest - 1:
         spec = AttentionSpec(spec.dropout, spec.scale, spec.causal)
     if one_each and spec.window is not None and not spec.causal:
-        raise NotImplementedError("windowed attention of the first tokens alone: the kernels align windows at the end")
+        raise NotImplementedError("windowed attention of first tokens only: the kernels align windows at the end")
     channels = value.shape[-1]
     query, key, value = (_aligned(_autocast(x)) for x in (query, key, value))
     ends = (bounds, bounds, longest, longest)
@@ -77,7 +77,7 @@ def _autocast(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """With zeros behind the channels, which change no score and add channels to the output that are cut off."""
+    """Pad the channels with zeros: this changes no score, and the caller cuts the added channels of the output."""
     missing = -tensor.shape[-1] % ALIGNMENT
     return F.pad(tensor, (0, missing)) if missing else tensor
 
@@ -98,7 +98,7 @@ def _flash(
 def _memory_efficient(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: Ends, spec: AttentionSpec
 ) -> torch.Tensor:
-    """The CUTLASS kernel. It has no two-sided windows, and PyTorch's gradient of it forgets a window to one side."""
+    """The CUTLASS kernel. It has no two-sided windows, and PyTorch's backward pass ignores a one-sided one."""
     if spec.window is not None:
         raise NotImplementedError("windowed attention in fp32 has no kernel: use --mixed_precision bf16")
     if spec.dropout:

@@ -1,4 +1,4 @@
-"""What the head of a fine-tuned model predicts, as its configuration tells."""
+"""The task of a fine-tuned model's head, read from its configuration."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ if TYPE_CHECKING:
 
 
 def own_task(pretrained: PreTrainedConfig, required: bool = False) -> Task | None:
-    """What a fine-tuned model predicts; None for one that was not fine-tuned to classify texts.
+    """The task of a fine-tuned model; None if it was not fine-tuned for text classification.
 
-    A single output is a number, regardless of its name. Default names (LABEL_0, LABEL_1, ...) are kept where the
-    architecture
-    says that there is a head: without training, they are the answers that the pipeline gives too.
+    A single output means regression, regardless of its name. Default class names (LABEL_0, LABEL_1, ...) are kept if
+    the architecture has a classification head: for a model that is not trained further, the pipeline returns them too.
 
     Args:
         pretrained: the model's configuration.
-        required: the model is used as it is. Without it, a head that cannot be understood counts as none: it is
-            replaced by one for the training data.
+        required: the model is used without training. Otherwise an unsupported head counts as none, because training
+            replaces it.
 
     Raises:
-        Refused: where `required`, the head gives several numbers or its class names are invalid.
+        Refused: if `required`, and the head predicts several numbers or has invalid class names.
     """
     try:
         return _task(pretrained)
@@ -49,7 +48,7 @@ def _task(pretrained: PreTrainedConfig) -> Task | None:
 
 
 def _names(pretrained: PreTrainedConfig) -> tuple[str, ...]:
-    """The class names in the order of the outputs. Refused unless each output has one text or number of its own."""
+    """The class names in the order of the outputs. Refused unless each output has a unique text or number as name."""
     id2label = {int(i): name for i, name in (pretrained.id2label or {}).items()}
     if sorted(id2label) != list(range(len(id2label))):
         numbers = ", ".join(map(str, sorted(id2label)))
@@ -67,6 +66,6 @@ def _names(pretrained: PreTrainedConfig) -> tuple[str, ...]:
 
 
 def _has_head(pretrained: PreTrainedConfig) -> bool:
-    """Whether the weights are those of a classifier of texts, as far as the configuration says."""
+    """Whether the configuration is that of a text classifier; True if it names no architecture."""
     architectures = pretrained.architectures or ()
     return not architectures or any(name.endswith("ForSequenceClassification") for name in architectures)

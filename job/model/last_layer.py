@@ -1,7 +1,7 @@
-"""The last layer of BERT and its relatives, for the first token of each row alone: their heads read no other.
+"""Computes the last layer of BERT-like models for the first token of each row only: their heads read no other token.
 
-Only a table of classes can say so. It makes a packed forward pass faster and changes nothing else; a model that is not
-in it computes its last layer in full.
+This needs a table of model classes. It makes the packed forward pass faster and does not change its result; a model
+that is not in the table computes its last layer in full.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def keep_first_tokens(model: PreTrainedModel) -> Callable[[], None]:
-    """Replace the forward pass of the last layer of a packed `model`, if it is in the table; returns what undoes it."""
+    """Replace the forward pass of a packed model's last layer, if its class is in FAMILIES.
+
+    Returns:
+        A function that restores it.
+    """
     encoder_name, forward = FAMILIES.get(type(model).__name__, ("", None))
     if (
         forward is None
@@ -39,15 +43,15 @@ def keep_first_tokens(model: PreTrainedModel) -> Callable[[], None]:
 
 def _bert(layer: Any, hidden: torch.Tensor, *args: Any, packed: Layout, **kwargs: Any) -> torch.Tensor:
     """BERT, RoBERTa or ELECTRA: [1, T, H] -> [1, b, H]."""
-    own, first = layer.attention.self, _first_tokens(hidden, packed)
-    context = _attend(own.query(first), own.key(hidden), own.value(hidden), packed, own)
+    attention, first = layer.attention.self, _first_tokens(hidden, packed)
+    context = _attend(attention.query(first), attention.key(hidden), attention.value(hidden), packed, attention)
     return layer.feed_forward_chunk(layer.attention.output(context, first))
 
 
 def _distilbert(layer: Any, hidden: torch.Tensor, *args: Any, packed: Layout, **kwargs: Any) -> torch.Tensor:
-    own, first = layer.attention, _first_tokens(hidden, packed)
-    context = _attend(own.q_lin(first), own.k_lin(hidden), own.v_lin(hidden), packed, own)
-    attended = layer.sa_layer_norm(own.out_lin(context) + first)
+    attention, first = layer.attention, _first_tokens(hidden, packed)
+    context = _attend(attention.q_lin(first), attention.k_lin(hidden), attention.v_lin(hidden), packed, attention)
+    attended = layer.sa_layer_norm(attention.out_lin(context) + first)
     return layer.output_layer_norm(layer.ffn(attended) + attended)
 
 
@@ -55,10 +59,10 @@ def _first_tokens(hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
     return hidden.index_select(1, layout.bounds[:-1])
 
 
-def _attend(first: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, own: Any) -> torch.Tensor:
-    """Projections [1, b, H] and [1, T, H] -> [1, b, H]; `own`: the attention module."""
-    q, k, v = (x[0].unflatten(-1, (-1, own.attention_head_size)) for x in (first, key, value))
-    spec = AttentionSpec(own.dropout.p if own.training else 0.0, own.attention_head_size**-0.5)
+def _attend(first: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, module: Any) -> torch.Tensor:
+    """Projections [1, b, H] and [1, T, H] -> [1, b, H]; `module`: the attention module."""
+    q, k, v = (x[0].unflatten(-1, (-1, module.attention_head_size)) for x in (first, key, value))
+    spec = AttentionSpec(module.dropout.p if module.training else 0.0, module.attention_head_size**-0.5)
     return attend(q, k, v, layout, spec).flatten(1)[None]
 
 
@@ -70,4 +74,4 @@ FAMILIES: dict[str, tuple[str, Callable[..., torch.Tensor]]] = {
     "ElectraForSequenceClassification": ("encoder", _bert),
     "DistilBertForSequenceClassification": ("transformer", _distilbert),
 }
-"""Class of the model -> (name of its encoder, forward pass of its last layer)."""
+"""Model class -> (attribute that holds its encoder, forward pass of its last layer)."""

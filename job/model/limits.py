@@ -1,4 +1,4 @@
-"""How many tokens of an example a model can read."""
+"""The maximum sequence length of a model."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ if TYPE_CHECKING:
 
 LONGEST = 512
 NO_LIMIT = 1_000_000
-"""What a tokenizer's model_max_length of this size and more means."""
+"""A tokenizer's model_max_length from this value on means that there is no limit."""
 
 
 def max_length(
-    asked: int | None, pretrained: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, trained: bool = False
+    requested: int | None, pretrained: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, trained: bool = False
 ) -> int:
-    """Tokens kept of an example.
+    """The maximum length of an example in tokens: `requested`, or by default the model's limit, at most 512.
 
-    As asked; else the model's limit, 512 at most. A model that is used as it is (`trained`) reads as many as its
-    tokenizer says, which is the length it was trained with.
+    For a model that is used without training (`trained`) the default is the limit of its tokenizer, which is the length
+    it was trained with.
 
     Raises:
-        Refused: the model has fewer positions than asked for, or none.
+        Refused: the model has fewer positions than requested, or none.
     """
     limit = positions(pretrained)
     if limit is not None and limit < 1:
         raise Refused(f"the model has no positions behind its padding token: config.json has pad_token_id "
                       f"{pretrained.pad_token_id} and {pretrained.max_position_embeddings} positions")  # fmt: skip
-    if asked is not None:
-        if limit is not None and asked > limit:
-            raise Refused(f"--max_seq_length {asked} is more than the {limit} positions of the model")
-        return asked
-    of_tokenizer = int(min(tokenizer.model_max_length, NO_LIMIT))
-    longest = of_tokenizer if limit is None else min(limit, of_tokenizer)
-    return longest if trained and of_tokenizer < NO_LIMIT else min(longest, LONGEST)
+    if requested is not None:
+        if limit is not None and requested > limit:
+            raise Refused(f"--max_seq_length {requested} is more than the {limit} positions of the model")
+        return requested
+    tokenizer_limit = int(min(tokenizer.model_max_length, NO_LIMIT))
+    longest = tokenizer_limit if limit is None else min(limit, tokenizer_limit)
+    return longest if trained and tokenizer_limit < NO_LIMIT else min(longest, LONGEST)
 
 
 def positions(pretrained: PreTrainedConfig) -> int | None:
-    """Tokens that the model has positions for; None for one without a limit, which may say so by -1."""
+    """The number of tokens that the model has positions for; None without a limit (some models write -1)."""
     number = getattr(pretrained.get_text_config(), "max_position_embeddings", None)
     if not isinstance(number, int) or number <= 0:
         return None
@@ -49,10 +49,10 @@ def positions(pretrained: PreTrainedConfig) -> int | None:
 
 
 def offset(pretrained: PreTrainedConfig) -> int:
-    """Positions before that of a text's first token: RoBERTa and its relatives count from behind their padding token.
+    """The position of a text's first token: RoBERTa-like models start after the index of their padding token.
 
-    Their position embeddings have a row for padding, and that is how they are recognised: in the model itself, built
-    without weights, as a list of families would be incomplete.
+    These models have a padding row in their position embeddings. A list of model families would be incomplete, so the
+    model is built without weights to look for that row.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""The pretrained model and its tokenizer, from a folder, the installation or the hub; and the model as it is saved.
+"""Loads pretrained models from a folder, an installed package or the hub, and saves fine-tuned ones.
 
-Weights are read from safetensors only, in fp32 regardless of the checkpoint's type: AdamW on bf16 weights loses small
-updates, and autocast gives the speed without that. Code that a repository brings runs only when asked for.
+Weights are read from safetensors only, and as fp32 regardless of the checkpoint's dtype: AdamW on bf16 weights loses
+small updates, and autocast gives the speed of bf16 without that. Code of a repository is run only on request.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ LOADING_FAILS = (
     AttributeError,
     SafetensorError,
 )
-"""What Transformers raises for a folder or repository that it cannot load; a config.json may hold anything."""
+"""What Transformers raises for a folder or repository that it cannot load; a config.json may have any content."""
 
 
 @cache
 def locate(name: str, revision: str | None) -> str:
-    """Where to load `name` from: a package that brings these very weights, else `name` itself (folder or hub).
+    """Where to load `name` from: an installed package with the same weights, else `name` itself (folder or hub).
 
     Raises:
-        Refused: the package's weights are not those that were published under the name.
+        Refused: the package's weights differ from the published ones.
     """
     package, digest = EMBEDDED.get(name, (None, None))
     spec = importlib.util.find_spec(package) if package and revision is None else None
@@ -68,17 +68,17 @@ def load_config(model: config.Model) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     try:
-        found = from_pretrained(AutoConfig, model, model.model_name_or_path)
+        pretrained = from_pretrained(AutoConfig, model, model.model_name_or_path)
     except Refused:
-        with contextlib.suppress(OSError):  # the first error says more
+        with contextlib.suppress(OSError):  # report the first error
             _refuse_adapter(model)
         raise
     _refuse_adapter(model)
-    return found
+    return pretrained
 
 
 def _refuse_adapter(model: config.Model) -> None:
-    """Transformers would load the base model that an adapter names, from any place."""
+    """Refused for an adapter: Transformers would load the base model that it names, from anywhere."""
     if has_file(model, model.model_name_or_path, checks.ADAPTER_CONFIG):
         raise checks.not_a_model(model.model_name_or_path)
 
@@ -91,7 +91,7 @@ def network_class(pretrained: PreTrainedConfig) -> Any:
 
 
 def check_settings(model: config.Model, pretrained: PreTrainedConfig) -> None:
-    """Refused if the architecture lacks what is asked for; said before any data is read."""
+    """Refused if the architecture does not support a setting; called before any data is read."""
     network = network_class(pretrained)
     if model.gradient_checkpointing and network is not None and not network.supports_gradient_checkpointing:
         raise _no_checkpointing(pretrained)
@@ -99,12 +99,12 @@ def check_settings(model: config.Model, pretrained: PreTrainedConfig) -> None:
 
 
 def _no_checkpointing(pretrained: PreTrainedConfig) -> Refused:
-    return Refused(f"--gradient_checkpointing: a {pretrained.model_type} model has no such form; lower "
+    return Refused(f"--gradient_checkpointing: a {pretrained.model_type} model does not support it; lower "
                    "--max_tokens_per_device to save memory")  # fmt: skip
 
 
 def attention_dropout(pretrained: PreTrainedConfig) -> float:
-    """The dropout of attention probabilities; 0.0 for an architecture that has none."""
+    """The dropout probability of attention weights; 0.0 if the architecture has none."""
     name = _attention_dropout_name(pretrained)
     return float(getattr(pretrained.get_text_config(), name)) if name else 0.0
 
@@ -115,7 +115,7 @@ def _attention_dropout_name(pretrained: PreTrainedConfig) -> str | None:
 
 
 def _dropout_options(model: config.Model, pretrained: PreTrainedConfig) -> dict[str, float]:
-    """The asked --attention_dropout by this architecture's name for it; Refused if it has none."""
+    """--attention_dropout under the name that this architecture uses; Refused if it has no such option."""
     if model.attention_dropout is None:
         return {}
     name = _attention_dropout_name(pretrained)
@@ -127,26 +127,26 @@ def _dropout_options(model: config.Model, pretrained: PreTrainedConfig) -> dict[
 def load(
     model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int, trained: bool = False
 ) -> PreTrainedModel:
-    """The model of `load_naming_new`."""
+    """The model with a head for `task`; see `load_naming_new`."""
     return load_naming_new(model, pretrained, task, pad_token_id, trained)[0]
 
 
 def load_naming_new(
     model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int, trained: bool = False
 ) -> tuple[PreTrainedModel, frozenset[str]]:
-    """The model with a head for `task`, weights in fp32; and the names of the weights that the checkpoint lacks.
+    """The model with a head for `task`, in fp32; and the names of the weights that the checkpoint lacks.
 
-    The head is new unless the checkpoint has one of the same size: then training starts from that. `pad_token_id` is
-    what rows are padded with: the head of a decoder reads the last token before it. `trained`: no weight may be new,
-    as those of a model for another purpose would be, that has class names too (one that tags words, say).
+    The head is newly initialized unless the checkpoint has one of the same size. The head of a decoder reads the last
+    token before padding, so `pad_token_id` must be the padding of the rows. With `trained`, no weight may be newly
+    initialized: a model for another task, such as token classification, may have class names too.
 
     Raises:
-        Refused: weights that are missing, pickled or do not fit.
+        Refused: weights are missing, pickled or of the wrong size.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    loaded, found = from_pretrained(
+    loaded, info = from_pretrained(
         AutoModelForSequenceClassification,
         model,
         model.model_name_or_path,
@@ -157,17 +157,17 @@ def load_naming_new(
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
-    _check_weights(model.model_name_or_path, loaded, found, trained)
-    for own in (loaded.config, loaded.config.get_text_config()):
-        own.pad_token_id = pad_token_id
+    _check_weights(model.model_name_or_path, loaded, info, trained)
+    for part in (loaded.config, loaded.config.get_text_config()):
+        part.pad_token_id = pad_token_id
     if model.gradient_checkpointing:
         if not loaded.supports_gradient_checkpointing:
             raise _no_checkpointing(pretrained)
         loaded.activation_checkpointing_enable({"use_reentrant": False})
     if model.torch_compile:
         loaded.compile(dynamic=True)
-    _mask_without_asking_the_device(loaded)
-    return loaded, frozenset({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    _avoid_mask_sync(loaded)
+    return loaded, frozenset({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
 
 
 def _configured(model: config.Model, pretrained: PreTrainedConfig, task: Task) -> PreTrainedConfig:
@@ -177,30 +177,30 @@ def _configured(model: config.Model, pretrained: PreTrainedConfig, task: Task) -
     changed.label2id = {name: i for i, name in enumerate(task.names)}
     changed.update({"problem_type": task.kind.problem_type, "return_dict": True})
     text = changed.get_text_config()
-    for name in ("use_cache", "use_mems_eval", "use_mems_train"):  # keys, values or states that nobody reads
+    for name in ("use_cache", "use_mems_eval", "use_mems_train"):  # caches that are not used here
         if hasattr(text, name):
             setattr(text, name, False)
     if getattr(text, "attention_type", None) == "block_sparse":
-        # BigBird's sparse form gives way to this one at the first short batch, for all that come after.
+        # BigBird switches from sparse to full attention at the first short batch, for all later ones too.
         text.attention_type = "original_full"
     for name, value in _dropout_options(model, pretrained).items():
         setattr(text, name, value)
     return changed
 
 
-def _check_weights(name: str, loaded: PreTrainedModel, found: Mapping[str, Any], trained: bool) -> None:
-    """Refused if other weights than those of a new head were missing or of another size: they would be random.
+def _check_weights(name: str, loaded: PreTrainedModel, info: Mapping[str, Any], trained: bool) -> None:
+    """Refused if weights outside the head are missing or of the wrong size: they would be random.
 
-    A pooler counts as head: it is new where the model was pretrained without one.
+    A pooler counts as part of the head: some models are pretrained without one.
     """
-    mismatched = {key for key, *_ in found["mismatched_keys"]}
-    missing = set(found["missing_keys"])
+    mismatched = {key for key, *_ in info["mismatched_keys"]}
+    missing = set(info["missing_keys"])
     if trained and mismatched:
         raise Refused(f"model {name}: the weights {min(mismatched)} are of another size than config.json says "
                       f"({loaded.config.num_labels} outputs)")  # fmt: skip
     if trained and missing:
         raise Refused(f"model {name} was not fine-tuned to classify texts: it has no {min(missing)}")
-    if loaded.base_model is loaded:  # code of a repository, which does not say what is its head
+    if loaded.base_model is loaded:  # custom code: its head is unknown
         return
     body = {f"{loaded.base_model_prefix}.{key}" for key, _ in loaded.base_model.named_parameters()}
     lost = {key for key in (missing | mismatched) & body if "pooler" not in key}
@@ -209,8 +209,8 @@ def _check_weights(name: str, loaded: PreTrainedModel, found: Mapping[str, Any],
                       f"{'of another size' if min(lost) in mismatched else 'missing'}")  # fmt: skip
 
 
-def _mask_without_asking_the_device(loaded: PreTrainedModel) -> None:
-    """Give a model that uses SDPA the same under a name of our own, with `_mask`; other models keep Transformers'."""
+def _avoid_mask_sync(loaded: PreTrainedModel) -> None:
+    """Let a model that uses SDPA make its masks with `_mask`: the same function is registered under our own name."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -221,10 +221,10 @@ def _mask_without_asking_the_device(loaded: PreTrainedModel) -> None:
 
 
 def _mask(**options: Any) -> Any:
-    """Transformers' mask for SDPA, but a GPU is not asked whether there is padding at all.
+    """Transformers' mask for SDPA, without the check on a GPU whether there is padding.
 
-    To ask is to wait, in every forward pass, until it has done all that it was given. A CPU tells at once, and may then
-    take the faster kernel that knows no mask.
+    That check synchronizes the host with the GPU in every forward pass. On a CPU it is cheap, and without padding the
+    faster kernel without a mask is used.
     """
     import torch
     from transformers.masking_utils import sdpa_mask
@@ -235,20 +235,19 @@ def _mask(**options: Any) -> Any:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a Transformers folder that `pipeline("text-classification", model=folder, truncation=True)` loads."""
+    """Write a folder that `pipeline("text-classification", model=folder, truncation=True)` loads."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     files.set_default_mode(folder)
 
 
 def from_pretrained(auto: Any, model: config.Model, name: str, **options: Any) -> Any:
-    """`auto.from_pretrained`; every way to fail is Refused, in one line."""
-    of_model = name == model.model_name_or_path
-    revision = model.model_revision if of_model else None
+    """`auto.from_pretrained`; any failure raises Refused with a message of one line."""
+    revision = model.model_revision if name == model.model_name_or_path else None
     where = locate(name, revision)
     try:
         if not Path(where).is_dir():
-            hub.commit(where, revision, "model")  # raises where the library would fall back on an older copy
+            hub.commit(where, revision, "model")  # raises; the library would fall back to an older cached copy
         return auto.from_pretrained(where, revision=revision, trust_remote_code=model.trust_remote_code, **options)
     except Refused:
         raise

@@ -1,4 +1,4 @@
-"""What the logits of each kind of task mean: the loss in training, and answers, probabilities and loss in evaluation.
+"""Loss in training, and answers, probabilities and loss in evaluation, computed from logits for each kind of task.
 
 Evaluation is computed with numpy in float64, from the logits of all examples at once.
 """
@@ -23,7 +23,7 @@ class Outputs:
     Attributes:
         training_losses: (logits float32[b, C], labels, label smoothing, weight float32[C] of each class or None) ->
             float32[b], the loss of each example.
-        answers: logits float32[n, C] -> what is predicted, in the form of the labels.
+        answers: logits float32[n, C] -> predictions, in the form of the labels.
         probabilities: logits float32[n, C] -> float32[n, C]; [n, 0] for regression.
         mean_loss: (logits float32[n, C], labels) -> the mean loss over the examples.
     """
@@ -40,7 +40,7 @@ def outputs_of(kind: Kind) -> Outputs:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# One of several classes: cross-entropy in nats; of equally probable classes the lowest is the answer
+# One of several classes: cross-entropy in nats; among equally probable classes, the one with the lowest number wins
 
 
 def _cross_entropies(
@@ -62,7 +62,7 @@ def _mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Any of several classes: binary cross-entropy, mean over the classes; classes of probability 0.5 or more are answered
+# Any of several classes: mean binary cross-entropy of the classes; predicted are classes with probability >= 0.5
 
 
 def _binary_cross_entropies(logits: torch.Tensor, labels: torch.Tensor, *_: object) -> torch.Tensor:
@@ -83,14 +83,14 @@ def _mean_binary_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# A number: squared error
+# Regression: squared error
 
 
 def _squared_errors(logits: torch.Tensor, labels: torch.Tensor, *_: object) -> torch.Tensor:
     return (logits[:, 0] - labels) ** 2
 
 
-def _number(logits: np.ndarray) -> np.ndarray:
+def _predicted_number(logits: np.ndarray) -> np.ndarray:
     return logits[:, 0].astype(np.float64)
 
 
@@ -99,11 +99,11 @@ def _no_probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def _mean_squared_error(logits: np.ndarray, labels: np.ndarray) -> float:
-    return float(((_number(logits) - labels) ** 2).mean())
+    return float(((_predicted_number(logits) - labels) ** 2).mean())
 
 
 _OUTPUTS = {
     SINGLE_LABEL: Outputs(_cross_entropies, _most_probable, _softmax, _mean_cross_entropy),
     MULTI_LABEL: Outputs(_binary_cross_entropies, _probable, _sigmoid, _mean_binary_cross_entropy),
-    REGRESSION: Outputs(_squared_errors, _number, _no_probabilities, _mean_squared_error),
+    REGRESSION: Outputs(_squared_errors, _predicted_number, _no_probabilities, _mean_squared_error),
 }

@@ -1,17 +1,17 @@
-"""Packed forward passes: the rows of a micro-batch laid end to end, [1, T], so that no padding is computed.
+"""Packed forward passes: the rows of a micro-batch are concatenated to [1, T], so there is no padding to compute.
 
-Every layer but attention treats tokens one by one, so only attention must know where a row ends. One function is
-registered with Transformers' attention interface for that, without a mask function: the library then makes no masks.
-Hooks give the base model the packed tokens, and the model around it what it always sees: padded token ids before, and
-hidden states [b, L, H] behind. So every head works unchanged, and no model family is named here.
+Every layer except attention processes tokens independently, so only attention must know the row boundaries. An
+attention function is registered with Transformers for that, without a mask function: Transformers then makes no masks.
+Hooks pass the packed tokens to the base model, and the usual shapes to the model around it: padded token ids before the
+base model, and hidden states [b, L, H] after it. So every head works unchanged, and no model family is named here.
 
-Whether a model can be packed is not known from its class (an embedding may look at its neighbours): the start of a run
-compares the packed form with rows computed alone (job/batching/forms.py).
+The class of a model does not tell whether it can be packed (an embedding may depend on neighbouring tokens). So a run
+compares the packed form with rows computed alone before it starts (job/batching/forms.py).
 
-    b  rows     L  tokens of the longest of them     T  tokens of all     H  hidden channels
+    b  rows     L  length of the longest row     T  tokens of all rows     H  hidden channels
 
-Alternatives considered: position ids that start again at each row make Transformers keep rows apart only in causal
-models; elsewhere they see their neighbours, without a word. Flash attention needs CUDA, a package and half precision.
+Alternatives considered: with position ids that restart at each row, Transformers separates the rows of causal models
+only; in other models rows silently attend to each other. Flash attention needs CUDA, a package and half precision.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOKEN_INPUTS = ("input_ids", "position_ids", "token_type_ids")
 
 
 def obstacle(model: PreTrainedModel) -> str | None:
-    """Why this model cannot be packed, as far as its class and configuration tell; None if nothing does."""
+    """Why this model cannot be packed, judging by class and configuration; None if nothing is known against it."""
     name = type(model).__name__
     if getattr(model.config, "is_encoder_decoder", False):
         return f"{name} has an encoder and a decoder"
@@ -42,17 +42,15 @@ def obstacle(model: PreTrainedModel) -> str | None:
         return f"{name} has attention code of its own"
     if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
         return f"{name} takes no position ids"
-    if getattr(
-        model.config, "token_dropout", False
-    ):  # of ESM; rows without such tokens, as the check has, do not show it
+    if getattr(model.config, "token_dropout", False):  # ESM: rows without mask tokens, as in the check, do not show it
         return f"{name} scales the embeddings of a row by its share of mask tokens"
     return None
 
 
 def padding_position(model: PreTrainedModel) -> int | None:
-    """The token and position of padding in a RoBERTa, behind which positions start; None where they start at 0.
+    """The index of the padding token in RoBERTa-like models, whose positions start after it; None: they start at 0.
 
-    An ESM with rotary positions has such a token too, but counts its places like those of any other.
+    An ESM with rotary positions has a padding token too, but its positions start at 0.
     """
     embeddings = getattr(model.base_model, "embeddings", None)
     if getattr(embeddings, "position_embeddings", None) is None:
@@ -61,12 +59,13 @@ def padding_position(model: PreTrainedModel) -> int | None:
 
 
 def enable(model: PreTrainedModel) -> Callable[[], None]:
-    """Make `model` take packed inputs, and only these. What is saved of it does not change.
+    """Make `model` accept packed inputs, and no others. What is saved of it does not change.
 
-    Its inputs are then input_ids, position_ids and, where it has them, token_type_ids: int64[1, T]; packed: Layout.
+    Its inputs are then int64[1, T] `input_ids`, `position_ids` and, if the model has them, `token_type_ids`; and
+    `packed`, the Layout.
 
     Returns:
-        What undoes it.
+        A function that undoes this.
     """
     from transformers import AttentionInterface
 
@@ -91,7 +90,7 @@ def enable(model: PreTrainedModel) -> Callable[[], None]:
 
 
 def _restorer(model: PreTrainedModel) -> Callable[[], None]:
-    """What gives each part of a model its attention implementation back."""
+    """A function that restores the attention implementation of each part of a model."""
     configs: Any = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values()
     before = [(config, config._attn_implementation) for config in configs if hasattr(config, "_attn_implementation")]
 
@@ -104,13 +103,13 @@ def _restorer(model: PreTrainedModel) -> Callable[[], None]:
 
 @dataclass
 class _Inputs:
-    """The packed inputs of the forward pass under way, from the model's hook to those of its base model."""
+    """Passes the packed inputs of a forward pass from the model's hook to the hooks of its base model."""
 
     tokens: dict[str, torch.Tensor] = field(default_factory=dict)
     layout: Layout | None = None
 
     def pad(self, model: Any, args: Any, kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
-        """Before the model: packed inputs -> padded token ids and mask, which heads look for the last token in."""
+        """Before the model: packed inputs -> padded token ids and mask; some heads search them for the last token."""
         if args or "packed" not in kwargs:
             raise RuntimeError("this model takes packed inputs only")
         layout: Layout = kwargs["packed"]
@@ -124,12 +123,12 @@ class _Inputs:
     def pack(self, base: Any, args: Any, kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
         """Before the base model: the packed tokens take the place of the padded ones."""
         if len(args) > 1:
-            raise RuntimeError("the model hands more than its token ids to its base model by position")
+            raise RuntimeError("the model passes more than its token ids to its base model by position")
         use_cache = {"use_cache": False} if "use_cache" in inspect.signature(base.forward).parameters else {}
         return (), kwargs | self.tokens | use_cache | {"attention_mask": None, "packed": self.layout}
 
     def unpack(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states [1, T, H] -> [b, L, H]; or of first tokens alone, [1, b, H] -> [b, 1, H]."""
+        """Hidden states [1, T, H] -> [b, L, H]; or, with first tokens only, [1, b, H] -> [b, 1, H]."""
         assert self.layout is not None
         if hidden.shape[1] < len(self.layout.places):
             return hidden.transpose(0, 1)
@@ -137,7 +136,7 @@ class _Inputs:
 
 
 def _register_unpacking(base: Any, inputs: _Inputs) -> list[Any]:
-    """Hooks behind the encoder where a pooler follows it, else behind the base model."""
+    """Register the hooks that unpack: after the encoder if a pooler follows it, else after the base model."""
 
     def after(module: Any, args: Any, output: Any) -> Any:
         if isinstance(output, torch.Tensor):

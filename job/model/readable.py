@@ -1,4 +1,4 @@
-"""Rows that a model cannot read, found before anything is computed: they would end the run in the middle."""
+"""Finds rows that a model cannot process before training starts: later they would end the run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def check_rows(data: Data, tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig) -> None:
-    """Refused for a token without an embedding, or for end tokens in a text of a model that looks for the last one."""
-    embedded = vocabulary_size(pretrained)
+    """Refused for tokens without embedding, and for end tokens in a text if the model's head reads the last one."""
+    embeddings = vocabulary_size(pretrained)
     splits = {"training": data.train, "evaluation": data.evaluation, "test": data.test}
     for name, split in splits.items():
         if split is None:
             continue
-        if embedded is not None and _has_more(tokenizer, embedded):
-            unknown = _count(split, lambda ids: ids >= embedded)
+        if embeddings is not None and _exceeds(tokenizer, embeddings):
+            unknown = _count(split, lambda ids: ids >= embeddings)
             _refuse(split, unknown > 0, f"of the {name} data: it has a token that the model has no embedding for")
         if pretrained.model_type in READ_AT_END_TOKEN:
             ends = _count(split, lambda ids: ids == pretrained.eos_token_id)
@@ -31,21 +31,22 @@ def check_rows(data: Data, tokenizer: PreTrainedTokenizerBase, pretrained: PreTr
             _refuse(split, ends != usual, f"of the {name} data: {tokenizer.eos_token} in a text ends it")
 
 
-def _has_more(tokenizer: PreTrainedTokenizerBase, embedded: int) -> bool:
-    return bool(tokenizer.vocab_files_names) and max(tokenizer.get_vocab().values()) >= embedded
+def _exceeds(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> bool:
+    """Whether the tokenizer has token ids without an embedding."""
+    return bool(tokenizer.vocab_files_names) and max(tokenizer.get_vocab().values()) >= embeddings
 
 
-def _count(split: Split, wanted: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """int64[n], the tokens of each example that are `wanted`."""
+def _count(split: Split, matches: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """int64[n], the number of tokens in each example for which `matches` is True."""
     column = split.tokens.data.column("input_ids")
     counts = []
     for chunk in column.chunks:
-        ends = np.cumsum(wanted(chunk.flatten().to_numpy()))
+        ends = np.cumsum(matches(chunk.flatten().to_numpy()))
         bounds = chunk.offsets.to_numpy().astype(np.int64) - chunk.offsets[0].as_py()
         counts.append(np.diff(np.concatenate([[0], ends])[bounds]))
     rows = np.concatenate(counts)
-    taken = split.tokens._indices
-    return rows if taken is None else rows[taken.column(0).to_numpy()]
+    selection = split.tokens._indices
+    return rows if selection is None else rows[selection.column(0).to_numpy()]
 
 
 def _refuse(split: Split, bad: np.ndarray, why: str) -> None:

@@ -1,4 +1,4 @@
-"""The tokenizer of a model: that it is there, and that the model can read what it gives."""
+"""Loads the tokenizer of a model and checks that the model can process its output."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 SEGMENTS = "token_type_ids"
-WHOLE = ("tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model")
-"""Files that contain a whole tokenizer, for any class."""
+COMPLETE_FILES = ("tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model")
+"""Files that contain a complete tokenizer, for any tokenizer class."""
 READ_AT_END_TOKEN = frozenset({"bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"})
-"""Model types whose head reads the last end token, and requires as many of them in each row of a batch."""
+"""Model types whose head reads the last end token, and requires the same number of them in each row of a batch."""
 SEGMENTS_OF_ANY_NUMBER = frozenset({"funnel", "xlnet"})
-"""Model types that compare segments, and so have no embeddings of them."""
-OF_FAMILY = re.compile(r"<extra_id_\d+>|[a-z]{2,3}_[A-Z]{2}|__\w+__")
-"""Special tokens that come with these models: sentinels, languages."""
+"""Model types that compare segment ids instead of embedding them."""
+KNOWN_SPECIAL_TOKEN = re.compile(r"<extra_id_\d+>|[a-z]{2,3}_[A-Z]{2}|__\w+__")
+"""Special tokens of the models in READ_AT_END_TOKEN: sentinels, languages."""
 MEDIA = ("image", "audio", "video")
 
 
 def load(model: config.Model, pretrained: PreTrainedConfig, trained: bool = False) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, or the one named, giving only inputs that the model takes.
+    """The tokenizer of the model, or that of --tokenizer_name; it returns only inputs that the model accepts.
 
     Args:
-        model: of the run's configuration.
+        model: the run's model settings.
         pretrained: the model's configuration.
-        trained: the model is used as it is, and so is its tokenizer: what it gives does not change.
+        trained: the model is used without training, so the outputs of its tokenizer must not change.
 
     Raises:
-        Refused: it cannot be read, has no token to pad with, or has tokens that the model does not know.
+        Refused: it cannot be read, has no padding token, or has tokens that the model does not know.
     """
     from transformers import AutoTokenizer
 
@@ -50,23 +50,23 @@ def load(model: config.Model, pretrained: PreTrainedConfig, trained: bool = Fals
 
 
 def _check_files(model: config.Model, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Transformers makes a tokenizer without words where the files are missing; refused here.
+    """Refused if the files of the tokenizer are missing: Transformers would silently make one without words.
 
-    Some read bytes or characters and have no files (ByT5, CANINE).
+    Tokenizers of bytes or characters need no files (ByT5, CANINE).
     """
     own = {file for key, file in tokenizer.vocab_files_names.items() if file and key != "entity_vocab_file"}
-    if not own or any(loading.has_file(model, name, file) for file in WHOLE):
+    if not own or any(loading.has_file(model, name, file) for file in COMPLETE_FILES):
         return
-    parts = own - set(WHOLE)
+    parts = own - set(COMPLETE_FILES)
     if not parts or not all(loading.has_file(model, name, file) for file in parts):
         raise Refused(f"{name} has no tokenizer ({', '.join(sorted(own))}): name the model's with --tokenizer_name")
 
 
 def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig) -> None:
-    """Refused if the tokenizer knows no words, or more tokens than the model.
+    """Refused if the tokenizer has no words, or more tokens than the model has embeddings.
 
-    A model that reads text only may lack the placeholders for images and sound that its tokenizer has: a text that
-    holds one is refused when the data is there.
+    A text-only model may lack embeddings for the image and audio placeholders of its tokenizer: texts that contain one
+    are rejected later, in job/model/readable.py.
     """
     if not tokenizer.vocab_files_names:
         return
@@ -88,12 +88,12 @@ def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, pretrained:
 
 
 def vocabulary_size(pretrained: PreTrainedConfig) -> int | None:
-    """Tokens that the model has embeddings for; None for one that hashes characters, as CANINE does."""
+    """The number of token embeddings; None for a model that hashes characters, such as CANINE."""
     return getattr(pretrained.get_text_config(), "vocab_size", None)
 
 
 def _set_padding(name: str, tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig) -> None:
-    """Let the tokenizer have a padding token: the model's own where positions are counted from it."""
+    """Set the padding token: that of the model if its positions start after it, else the end token if there is none."""
     own = getattr(pretrained.get_text_config(), "pad_token_id", None)
     if own is not None and own != tokenizer.pad_token_id and limits.offset(pretrained):
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
@@ -104,30 +104,30 @@ def _set_padding(name: str, tokenizer: PreTrainedTokenizerBase, pretrained: PreT
 
 
 def _set_inputs(tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig, trained: bool) -> None:
-    """Let the tokenizer give what the model takes: no more, and segment ids where the model learned from them.
+    """Let the tokenizer return only what the model accepts, and segment ids if the model was pretrained with them.
 
-    Tokenizers of ALBERT, BigBird, RemBERT, XLNet and Funnel no longer give them by themselves.
+    The tokenizers of ALBERT, BigBird, RemBERT, XLNet and Funnel no longer return them by default.
     """
     network = loading.network_class(pretrained)
-    taken = set(inspect.signature(network.forward).parameters) if network else None
-    names = [name for name in tokenizer.model_input_names if taken is None or name in taken]
+    accepted = set(inspect.signature(network.forward).parameters) if network else None
+    names = [name for name in tokenizer.model_input_names if accepted is None or name in accepted]
     has_segments = getattr(pretrained, "type_vocab_size", 0) > 1
     has_segments = has_segments or pretrained.model_type in SEGMENTS_OF_ANY_NUMBER
-    if taken and SEGMENTS in taken and has_segments and SEGMENTS not in names and not trained:
+    if accepted and SEGMENTS in accepted and has_segments and SEGMENTS not in names and not trained:
         names.append(SEGMENTS)
     tokenizer.model_input_names = names
-    tokenizer.init_kwargs["model_input_names"] = names  # which is what is saved
+    tokenizer.init_kwargs["model_input_names"] = names  # these are saved
 
 
 def _keep_end_token_out_of_texts(name: str, tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig) -> None:
-    """Let </s> in a text be plain text, unless special tokens of the user's own would become plain text too.
+    """Tokenize </s> in a text as plain text, unless the tokenizer has user-defined special tokens.
 
-    Refused if the tokenizer does not end a text with the token that the head reads.
+    Those would become plain text too. Refused if the tokenizer does not end a text with the token that the head reads.
     """
     end = pretrained.eos_token_id
     if end not in tokenizer("a")["input_ids"]:
         raise Refused(f"the tokenizer of {name} does not end a text with token {end}, which the model's head reads: "
                       "name the model's with --tokenizer_name")  # fmt: skip
-    if all(OF_FAMILY.fullmatch(str(token)) for token in tokenizer.extra_special_tokens):
+    if all(KNOWN_SPECIAL_TOKEN.fullmatch(str(token)) for token in tokenizer.extra_special_tokens):
         tokenizer.split_special_tokens = True
         tokenizer.init_kwargs["split_special_tokens"] = True

@@ -220,7 +220,7 @@ def test_gradient_checkpointing_is_rejected_where_there_is_none(tmp_path: Path) 
                 warnings.simplefilter("error", FutureWarning)
                 assert loading.load(asked, pretrained, TASK, 0).is_activation_checkpointing
         else:
-            with pytest.raises(Refused, match=f"--gradient_checkpointing: a {family} model has no such form"):
+            with pytest.raises(Refused, match=f"--gradient_checkpointing: a {family} model does not support it"):
                 loading.check_settings(asked, pretrained)
 
 
