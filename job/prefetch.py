@@ -2,13 +2,13 @@
 
     python -m launch prefetch mrpc -- --model_revision v2
 
-First the hub is asked for commits and sizes, so that a wrong name, a missing token or a full disk is reported before
-anything is downloaded. Then the job's own code opens each thing as the job will, the weights on torch's meta device,
-which takes no memory: the cache gets the files that the job reads, and no others. Last, a process with the hub switched
-off opens all of it again. Refused: downloading by patterns of file names, which needs no torch, but fetches what no job
-reads and misses what a new family of models brings.
+First, commits and sizes are looked up on the hub, so a wrong name, a missing token or a full disk is reported before
+anything is downloaded. Then everything is loaded with the job's own code, the weights on torch's meta device, which
+takes no memory: the cache gets exactly the files that the job reads. Finally, another process with the hub switched off
+loads everything again. Alternative considered: downloading by file name patterns needs no torch, but fetches files that
+no job reads and misses those that a new model family needs.
 
-Not done: converting or tokenizing the data; the first job does that.
+The data is neither converted nor tokenized; the first job does that.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Asset:
     name: str
     revision: str | None = None
     here: str = ""
-    """Why nothing is to be fetched; empty where the hub has it."""
+    """Why it need not be fetched; empty if it comes from the hub."""
 
     @property
     def kind(self) -> hub.Kind:
@@ -60,30 +60,30 @@ class Asset:
 
 @dataclass(frozen=True)
 class Remote:
-    """What the hub has of an asset."""
+    """An asset as it is on the hub."""
 
     commit: str
     missing: int
-    """Bytes of data or weights that are not in the cache."""
+    """Bytes of data or weights that are not yet in the cache."""
 
 
 def assets(config: Config) -> tuple[Asset, ...]:
-    """What the job of `config` loads by name."""
+    """The assets that a job with this configuration loads by name."""
     from job.model import loading
 
     model, data = config.model, config.data
-    found = [_model("model", model.model_name_or_path, loading.locate(model.model_name_or_path, model.model_revision),
+    needed = [_model("model", model.model_name_or_path, loading.locate(model.model_name_or_path, model.model_revision),
                     model.model_revision)]  # fmt: skip
     if model.tokenizer_name and model.tokenizer_name != model.model_name_or_path:
-        found.append(_model("tokenizer", model.tokenizer_name, loading.locate(model.tokenizer_name, None), None))
+        needed.append(_model("tokenizer", model.tokenizer_name, loading.locate(model.tokenizer_name, None), None))
     if data.dataset_name:
-        made = "made from installed packages" if data.dataset_name == configuration.BUILT_IN_DATASET else ""
-        here = made or ("a folder" if Path(data.dataset_name).is_dir() else "")
-        found.append(Asset("dataset", data.dataset_name, None if here else data.dataset_revision, here))
+        built_in = "made from installed packages" if data.dataset_name == configuration.BUILT_IN_DATASET else ""
+        here = built_in or ("a folder" if Path(data.dataset_name).is_dir() else "")
+        needed.append(Asset("dataset", data.dataset_name, None if here else data.dataset_revision, here))
     for name in config.evaluation.metrics:
         here = "part of Muster" if name in metrics.METRICS else "a path" if Path(name).exists() else ""
-        found.append(Asset("metric", name, here=here))
-    return tuple(found)
+        needed.append(Asset("metric", name, here=here))
+    return tuple(needed)
 
 
 def _model(what: str, name: str, place: str, revision: str | None) -> Asset:
@@ -92,7 +92,7 @@ def _model(what: str, name: str, place: str, revision: str | None) -> Asset:
 
 
 def look_up(asset: Asset) -> Remote:
-    """What the hub has of a model or dataset.
+    """Look up a model or dataset on the hub.
 
     Raises:
         Refused: no such repository or revision, no access, or no answer.
@@ -102,31 +102,31 @@ def look_up(asset: Asset) -> Remote:
     try:
         commit = str(hub.commit(asset.name, asset.revision, asset.kind))
         with hub.network_errors():
-            found = HfApi().repo_info(asset.name, revision=commit, repo_type=asset.kind, files_metadata=True)
-            if getattr(found, "gated", False):
+            info = HfApi().repo_info(asset.name, revision=commit, repo_type=asset.kind, files_metadata=True)
+            if getattr(info, "gated", False):
                 HfApi().auth_check(asset.name, repo_type=asset.kind)
     except (OSError, ValueError) as error:
         raise Refused(hub.in_words(error, asset.what, asset.name, asset.revision)) from error
-    sizes = {file.rfilename: file.size or 0 for file in getattr(found, "siblings", None) or ()}
+    sizes = {file.rfilename: file.size or 0 for file in getattr(info, "siblings", None) or ()}
     if asset.kind == "model":
         sizes = _weights(sizes) if asset.what == "model" else {}
-    there = [name for name in sizes if isinstance(
+    cached = [name for name in sizes if isinstance(
         try_to_load_from_cache(asset.name, name, revision=commit, repo_type=asset.kind), str)]  # fmt: skip
-    return Remote(commit, sum(size for name, size in sizes.items() if name not in there))
+    return Remote(commit, sum(size for name, size in sizes.items() if name not in cached))
 
 
 def _weights(sizes: dict[str, int]) -> dict[str, int]:
-    """The weights among a repository's files: one file, or numbered parts of it."""
-    whole = f"model{SAFETENSORS}"
-    parts = {n: s for n, s in sizes.items() if n.startswith("model-") and n.endswith(SAFETENSORS)}
-    return {whole: sizes[whole]} if whole in sizes else parts
+    """The weights among the files of a repository: one file, or its shards."""
+    single = f"model{SAFETENSORS}"
+    shards = {n: s for n, s in sizes.items() if n.startswith("model-") and n.endswith(SAFETENSORS)}
+    return {single: sizes[single]} if single in sizes else shards
 
 
 def fetch(config: Config, asset: Asset) -> None:
-    """Let the job's own code open `asset`.
+    """Load `asset` with the job's own code, which puts it into the cache.
 
     Raises:
-        Refused: it is not what the job can use.
+        Refused: the job cannot use it.
     """
     if asset.what == "model":
         _fetch_model(config)
@@ -159,21 +159,21 @@ def _fetch_model(config: Config) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Fetch what the job with the command line `argv` needs; the exit code.
+    """Fetch what a job with the command line `argv` needs; returns the exit code.
 
-    With --dry_run as the first word, only say what would be fetched; with --verify, only open it.
+    With --dry_run as first argument, only print what would be fetched; with --verify, only load it.
     """
     console.install()
-    mode, words = (argv[0], list(argv[1:])) if argv[:1] and argv[0] in (DRY_RUN, VERIFY) else ("", list(argv))
+    mode, arguments = (argv[0], list(argv[1:])) if argv[:1] and argv[0] in (DRY_RUN, VERIFY) else ("", list(argv))
     try:
         environment.prepare()
-        config = configuration.parse(words, "prefetch")
+        config = configuration.parse(arguments, "prefetch")
         checks.check(config)
         if mode == VERIFY:
-            _open_all(config)
+            _load_all(config)
             return 0
         _prefetch(config, mode == DRY_RUN)
-        return 0 if mode == DRY_RUN else _verify(words)
+        return 0 if mode == DRY_RUN else _verify(arguments)
     except JobError as error:
         place = "what was fetched does not open with the hub switched off: " if mode == VERIFY else ""
         console.last_line(f"error: {place}{error}")
@@ -183,37 +183,37 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _prefetch(config: Config, only_look: bool) -> None:
+def _prefetch(config: Config, dry_run: bool) -> None:
     from huggingface_hub import constants
 
     home, cache = Path(constants.HF_HOME), Path(constants.HF_HUB_CACHE)
     needed = assets(config)
     remote = {asset: look_up(asset) for asset in needed if not asset.here and asset.what != "metric"}
-    missing = sum(found.missing for found in remote.values())
-    if not only_look:
-        _require_room(cache, missing)
+    missing = sum(state.missing for state in remote.values())
+    if not dry_run:
+        _require_space(cache, missing)
     for asset in needed:
         print(f"{asset}: {asset.here or _described(asset, remote.get(asset))}", flush=True)
-    if only_look:
+    if dry_run:
         print(f"to fetch   {_size(missing)} of weights and data into {home}")
         return
-    before = _content(home, cache)
-    with _room_needed(cache):
-        _open_all(config)
-    new = {path: size for path, size in _content(home, cache).items() if path not in before}
+    before = _cached_files(home, cache)
+    with _report_full_disk(cache):
+        _load_all(config)
+    new = {path: size for path, size in _cached_files(home, cache).items() if path not in before}
     print(f"fetched    {len(new)} files, {_size(sum(new.values()))}, into {home}", flush=True)
 
 
-def _open_all(config: Config) -> None:
-    """The model, which may be large, last: a wrong name of a split is found before."""
+def _load_all(config: Config) -> None:
+    """Load all assets; the model, which may be large, comes last, so that a wrong split name is found first."""
     for asset in reversed(assets(config)):
         if not asset.here:
             fetch(config, asset)
 
 
-def _verify(words: Sequence[str]) -> int:
-    """Open everything in a process with the hub switched off; its exit code."""
-    command = [sys.executable, __file__, VERIFY, *words]
+def _verify(arguments: Sequence[str]) -> int:
+    """Load everything in a process with the hub switched off; returns its exit code."""
+    command = [sys.executable, __file__, VERIFY, *arguments]
     quiet = {"HF_HUB_OFFLINE": "1", "EVALUATE_VERBOSITY": "error"}
     code = subprocess.run(command, env={**os.environ, **quiet}).returncode
     if code == 0:
@@ -228,16 +228,16 @@ def _described(asset: Asset, remote: Remote | None) -> str:
     return f"commit {remote.commit[:12]}, {'with the model' if asset.what == 'tokenizer' else state}"
 
 
-def _require_room(cache: Path, missing: int) -> None:
+def _require_space(cache: Path, missing: int) -> None:
     free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
     if free < missing:
-        raise Refused(f"{_size(missing)} are to be fetched and {cache} has {_size(free)} free: make room there, or set "
-                      "HF_HOME to a folder on a larger disk")  # fmt: skip
+        raise Refused(f"{_size(missing)} must be fetched, but {cache} has only {_size(free)} free: make room "
+                      "there, or set HF_HOME to a folder on a larger disk")  # fmt: skip
 
 
 @contextlib.contextmanager
-def _room_needed(cache: Path) -> Iterator[None]:
-    """A full disk in one line, whichever library met it."""
+def _report_full_disk(cache: Path) -> Iterator[None]:
+    """Report a full disk in one line, regardless of the library that raises the error."""
     try:
         yield
     except Exception as error:
@@ -250,21 +250,21 @@ def _room_needed(cache: Path) -> Iterator[None]:
                       "what was fetched is kept") from error  # fmt: skip
 
 
-def _content(*folders: Path) -> dict[Path, int]:
-    """The files in the caches, without links to them, locks and marks."""
-    found: dict[Path, int] = {}
+def _cached_files(*folders: Path) -> dict[Path, int]:
+    """The files in the caches and their sizes, without symbolic links and locks."""
+    sizes: dict[Path, int] = {}
     for folder in folders:
-        for at, _, names in os.walk(folder):
-            if ".locks" not in at:
-                for path in (Path(at, name) for name in names if not name.endswith(".lock")):
-                    with contextlib.suppress(FileNotFoundError):  # another process may rename what it has fetched
+        for parent, _, names in os.walk(folder):
+            if ".locks" not in parent:
+                for path in (Path(parent, name) for name in names if not name.endswith(".lock")):
+                    with contextlib.suppress(FileNotFoundError):  # another process may rename its files
                         if not path.is_symlink():
-                            found[path] = path.stat().st_size
-    return found
+                            sizes[path] = path.stat().st_size
+    return sizes
 
 
 def _size(number: float) -> str:
-    """`number` bytes as 1.5 GB."""
+    """A number of bytes in readable form, such as `1.5 GB`."""
     factor, unit = next((pair for pair in UNITS if number >= pair[0]), (1, "bytes"))
     return f"{number / factor:.{0 if factor == 1 else 1}f} {unit}"
 

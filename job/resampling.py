@@ -1,8 +1,8 @@
-"""Metrics over resampled rows: the bootstrap (Efron, 1979) of one model's score, or of two models' difference.
+"""Bootstrap (Efron, 1979) of metrics: for the score of one model, or the difference between two models.
 
-Every metric here is a function of sums over rows (right answers, true positives of a class, squared errors). So a
-resample is a weight for each row, all resamples are one matrix product, and rows that contribute the same are drawn
-together (multinomial), which is the same distribution at a fraction of the work.
+Every metric here is a function of sums over rows (correct answers, true positives of a class, squared errors). So a
+resample is a vector of row counts, and all resamples are computed with one matrix product. Identical rows are drawn
+together from a multinomial distribution, which gives the same distribution with much less work.
 """
 
 from __future__ import annotations
@@ -16,41 +16,42 @@ import numpy as np
 RESAMPLES = 2000
 FEWEST_RESAMPLES = 200
 MOST_DRAWS = 5_000_000
-"""Distinct rows times resamples: beyond that, resamples become fewer. 25,000 different rows get the fewest."""
+"""Limit of distinct rows times resamples: beyond it, fewer resamples are drawn; from 25,000 distinct rows on, the
+fewest."""
 SEED = 42
 LEVEL = 0.95
 MERGED_COLUMNS = 8
 CELLS_AT_ONCE = 10_000_000
-"""Weights held in memory at a time."""
+"""Number of row counts that are in memory at a time."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Labels of n rows and what one model says of them.
+    """Labels of n rows and the predictions of a model for them.
 
     Attributes:
         labels: bool[n, C], the classes of each row; float64[n] for regression.
-        predictions: likewise.
+        predictions: in the form of `labels`.
     """
 
     labels: Array
     predictions: Array
 
     def of(self, rows: Array) -> Answers:
-        """Those of some rows."""
+        """The answers for these rows."""
         return Answers(self.labels[rows], self.predictions[rows])
 
     @property
     def right(self) -> Array:
-        """bool[n]: the classes are exactly the labels; for regression never asked."""
+        """bool[n]: whether the predicted classes are exactly the labels. Not for regression."""
         return (self.labels == self.predictions).all(axis=1)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric of all rows, and the percentile interval of it over resampled rows."""
+    """The value of a metric on all rows, and its percentile interval over the resamples."""
 
     value: float
     low: float
@@ -59,29 +60,29 @@ class Interval:
 
 
 def score(answers: Answers, metric: str) -> float:
-    """The metric, one of METRICS."""
+    """The value of a metric, one of METRICS."""
     sums, value = METRICS[metric]
     first, counts = distinct(answers)
     return float(value(counts[None, :].astype(np.float64) @ sums(answers.of(first)), int(counts.sum()))[0])
 
 
 def interval(answers: Answers, metric: str) -> Interval:
-    """The metric, one of METRICS, with its interval at LEVEL; NaN where no resample has a value."""
+    """The value of a metric, one of METRICS, with its interval at LEVEL; NaN if no resample has a value."""
     sums, value = METRICS[metric]
     first, counts = distinct(answers)
     parts, rows = sums(answers.of(first)), int(counts.sum())
-    found = value(resampled_totals(parts, counts), rows)
-    seen = value(counts[None, :].astype(np.float64) @ parts, rows)
-    low, high = percentiles(found)
-    return Interval(float(seen[0]), low, high, len(found))
+    resampled = value(resampled_totals(parts, counts), rows)
+    observed = value(counts[None, :].astype(np.float64) @ parts, rows)
+    low, high = percentiles(resampled)
+    return Interval(float(observed[0]), low, high, len(resampled))
 
 
-def percentiles(found: Array) -> tuple[float, float]:
-    """The ends of the interval at LEVEL; resamples without a value are left out."""
-    known, tail = found[~np.isnan(found)], (1 - LEVEL) / 2
-    if not len(known):
+def percentiles(values: Array) -> tuple[float, float]:
+    """The bounds of the interval at LEVEL; NaN values are ignored."""
+    defined, tail = values[~np.isnan(values)], (1 - LEVEL) / 2
+    if not len(defined):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [tail, 1 - tail])
+    low, high = np.quantile(defined, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -89,14 +90,14 @@ def resampled_totals(parts: Array, counts: Array) -> Array:
     """The sums over the rows of each resample, float64[r, m].
 
     Args:
-        parts: float64[k, m], what a row contributes.
-        counts: int64[k], how many rows contribute that.
+        parts: float64[k, m], the summands of each distinct row.
+        counts: int64[k], the number of rows with these summands.
     """
     parts, counts = _merged(parts, counts)
     rows = int(counts.sum())
     resamples = max(FEWEST_RESAMPLES, min(RESAMPLES, MOST_DRAWS // len(counts)))
     rng = np.random.default_rng(SEED)
-    if len(counts) == rows:  # all rows differ: drawing them is faster than a multinomial of that many cells
+    if len(counts) == rows:  # all rows are distinct: drawing row numbers is faster than a multinomial
         columns = np.ascontiguousarray(parts.T)
         drawn = (rng.integers(0, rows, rows, dtype=np.int32) for _ in range(resamples))
         return np.array([[column[rows_drawn].sum() for column in columns] for rows_drawn in drawn])
@@ -106,7 +107,7 @@ def resampled_totals(parts: Array, counts: Array) -> Array:
 
 
 def _merged(parts: Array, counts: Array) -> tuple[Array, Array]:
-    """Rows that contribute the same few numbers as one: there are two kinds for accuracy, for any classes."""
+    """Merge rows with equal summands: for accuracy, only two kinds are left, for any number of classes."""
     if parts.shape[1] > MERGED_COLUMNS:
         return parts, counts
     values, place = np.unique(parts, axis=0, return_inverse=True)
@@ -114,21 +115,22 @@ def _merged(parts: Array, counts: Array) -> tuple[Array, Array]:
 
 
 def distinct(one: Answers, *others: Answers) -> tuple[Array, Array]:
-    """One row of each kind, int64[k], and how many there are of it, int64[k]. Numbers are hardly ever the same.
+    """(one row of each group of identical rows, int64[k]; size of the group, int64[k]).
 
-    `others` are answers to the same rows.
+    Rows are identical if labels and predictions are equal, also those of `others`, which are answers for the same rows.
+    For regression rows are not grouped: numbers are rarely equal.
     """
     if one.labels.dtype != bool:
         return np.arange(len(one.labels)), np.ones(len(one.labels), dtype=np.int64)
     tables = [one.labels, one.predictions, *(other.predictions for other in others)]
     packed = np.packbits(np.hstack(tables), axis=1)
-    whole = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1]))).ravel()  # sorts faster than rows
-    _, first, counts = np.unique(whole, return_index=True, return_counts=True)
+    keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1]))).ravel()  # sorts faster than rows
+    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
     return first, counts
 
 
 def indicators(values: Sequence[Any], names: Sequence[str]) -> Array:
-    """bool[n, C]: which of the classes `names` each value, a name or a list of names, holds."""
+    """bool[n, C], multi-hot: whether value n, a name or a list of names, contains class `names[C]`."""
     number = {name: i for i, name in enumerate(names)}
     table = np.zeros((len(values), len(names)), dtype=bool)
     for row, value in enumerate(values):
@@ -138,7 +140,7 @@ def indicators(values: Sequence[Any], names: Sequence[str]) -> Array:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Metrics: sums over rows, float64[n, m], and a number of their totals, [r, m] -> [r]
+# Metrics: a function for the summands of each row, float64[n, m], and one of their totals, [r, m] -> [r]
 
 
 def _correct(answers: Answers) -> Array:
@@ -146,7 +148,7 @@ def _correct(answers: Answers) -> Array:
 
 
 def _counts(answers: Answers) -> Array:
-    """Of each class: true positives, predictions, labels; and whether the row is right."""
+    """True positives, predictions and labels of each class; and whether the row is right."""
     labels, predictions = answers.labels, answers.predictions
     return np.hstack([labels & predictions, predictions, labels, answers.right[:, None]]).astype(np.float64)
 
@@ -157,13 +159,13 @@ def _split(totals: Array) -> tuple[Array, Array, Array]:
 
 
 def _f1(hits: Array, predicted: Array, labelled: Array) -> Array:
-    """0 where a class is neither predicted nor there, as scikit-learn's zero_division=0 has it."""
+    """F1; 0 if a class has neither predictions nor labels, as with scikit-learn's zero_division=0."""
     both = predicted + labelled
     return np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
 
 
 def _f1_macro(totals: Array, rows: int) -> Array:
-    """Over the classes that occur."""
+    """Mean F1 over the classes that occur in labels or predictions."""
     hits, predicted, labelled = _split(totals)
     return _f1(hits, predicted, labelled).sum(axis=1) / (predicted + labelled > 0).sum(axis=1)
 
@@ -178,7 +180,7 @@ def _f1_weighted(totals: Array, rows: int) -> Array:
 
 
 def _pooled(answers: Answers) -> Array:
-    """Over all classes of a row: true positives, predictions, labels."""
+    """True positives, predictions and labels, each summed over the classes."""
     labels, predictions = answers.labels, answers.predictions
     return np.stack([(labels & predictions).sum(axis=1), predictions.sum(axis=1), labels.sum(axis=1)], 1).astype(float)
 
@@ -192,7 +194,7 @@ def _f1_of_second(totals: Array, rows: int) -> Array:
 
 
 def _matthews(totals: Array, rows: int) -> Array:
-    """Gorodkin's correlation of several classes; 0 where either side is constant."""
+    """Gorodkin's correlation for several classes; 0 if labels or predictions are constant."""
     predicted, labelled = _split(totals)[1:]
     product = (rows**2 - (predicted**2).sum(axis=1)) * (rows**2 - (labelled**2).sum(axis=1))
     covariance = totals[:, -1] * rows - (predicted * labelled).sum(axis=1)
@@ -229,4 +231,4 @@ ONE_LABEL = {name: name for name in ("accuracy", "f1_macro", "f1_weighted", "mat
 TWO_CLASSES = {**ONE_LABEL, "f1": "f1"}
 SEVERAL_LABELS = {"accuracy": "accuracy", "f1_micro": "f1_micro", "f1_macro": "f1_macro_of_all"}
 NUMBERS = {"rmse": "rmse", "pearsonr": "pearsonr"}
-"""What the job calls a number -> its name in METRICS, for each kind of task, as job/metrics has them."""
+"""Metric name in job/metrics -> name in METRICS, for each kind of task."""

@@ -1,4 +1,4 @@
-"""Evaluation of a split: exact predictions by all processes, scores by the main one, broadcast to all."""
+"""Evaluates a split: all processes predict, the main process computes the scores and broadcasts them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULT_TOKENS = {"cpu": 4096, "gpu": 65536}
 
 
 class Evaluator:
-    """Predictions and scores of a split; the scores are computed on the main process and broadcast."""
+    """Computes predictions and scores of a split."""
 
     def __init__(
         self, context: RunContext, model: torch.nn.Module, form: Form, task: Task, between: Callable[[], object]
@@ -34,7 +34,7 @@ class Evaluator:
         """`between` is called before each micro-batch, by every process the same number of times."""
         self._model, self._form, self._between = model, form, between
         self._accelerator = context.accelerator
-        self._asked = context.config.evaluation.eval_max_tokens_per_device
+        self._token_setting = context.config.evaluation.eval_max_tokens_per_device
         self._config, self._task = context.config, task
         self._names = task_settings.computed_metrics(context.config, task)
         self._positive = task_settings.positive_class(context.config, task)
@@ -44,30 +44,32 @@ class Evaluator:
             distributed.broadcast_from_main(self._accelerator, self._load_foreign_metrics)
 
     def __call__(self, split: Split) -> tuple[Predictions, dict[str, float]]:
-        """The scores are empty for a split without labels."""
+        """Predictions and scores; the scores are {} for a split without labels."""
         loader = BatchLoader(split, self._form, self._accelerator)
-        limit = loader.token_limit(self._asked, DEFAULT_TOKENS[distributed.device_class(self._accelerator)])
+        limit = loader.token_limit(self._token_setting, DEFAULT_TOKENS[distributed.device_class(self._accelerator)])
         limit = min(limit, max(self._limit, loader.longest))
         with console.notice(f"evaluating {len(split)} examples"):
             predictions, self._limit = oom.fitting(
                 lambda limit: predict(self._model, self._task.kind, loader, limit, self._between),
-                limit, loader.longest, lambda: None, self._halved,
+                limit, loader.longest, lambda: None, self._warn_of_limit,
             )  # fmt: skip
         if split.labels is None:
             return predictions, {}
         return predictions, distributed.broadcast_from_main(self._accelerator, lambda: self._scores(predictions))
 
-    def _halved(self, limit: int) -> None:
+    def _warn_of_limit(self, limit: int) -> None:
         if self._accelerator.is_main_process:
             console.log.warning(f"out of memory in the evaluation: continuing with {limit} tokens per forward pass")
 
     def _load_foreign_metrics(self) -> None:
-        """Load and try metrics that are not ours: one may be missing or not fit the task, and only its results show its
-        numbers."""
+        """Load and try user-defined metrics before training: they may be missing, or not support the task.
+
+        The names of their numbers are known only from their results.
+        """
         with console.notice("loading the metrics"):
             self._load_metrics()
-            given = metrics.numbers_given(self._metrics, self._task)
-        task_settings.check_best_number(self._config, self._task, given)
+            numbers = metrics.numbers_given(self._metrics, self._task)
+        task_settings.check_best_number(self._config, self._task, numbers)
 
     def _load_metrics(self) -> None:
         self._metrics = metrics.load(self._names, self._task.kind)

@@ -1,4 +1,4 @@
-"""Scores of an evaluation: `evaluate` modules, ours (job/metrics) or others, and per-class scores."""
+"""Scores of an evaluation: built-in (job/metrics) or other `evaluate` modules, and per-class scores."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from job.runtime import package
 
 FOLDER = package.JOB / "metrics"
 METRIC_FAILS = (OSError, ImportError, SyntaxError, ValueError, TypeError, AttributeError, LookupError)
-"""What finding and importing a metric's module may raise: it can be any name, folder or file."""
+"""What may be raised when a metric is loaded: its name can be that of any folder, file or repository."""
 
 
 def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
-    """The `evaluate` modules of these names: ours by name, any other by folder or hub name.
+    """Load `evaluate` modules: built-in ones by name, others by folder or hub name.
 
     Raises:
         Refused: a metric does not exist.
@@ -33,14 +33,14 @@ def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
         try:
             loaded[name] = evaluate.load(str(own) if own.is_file() else name, configuration)
         except METRIC_FAILS as error:
-            there = ", ".join(sorted(path.name for path in FOLDER.iterdir() if (path / f"{path.name}.py").is_file()))
-            raise Refused(f"--metrics {name} cannot be loaded ({' '.join(str(error).split())[:120]}): use {there}, or "
-                          "the folder of an `evaluate` module") from error  # fmt: skip
+            builtin = ", ".join(sorted(path.name for path in FOLDER.iterdir() if (path / f"{path.name}.py").is_file()))
+            raise Refused(f"--metrics {name} cannot be loaded ({' '.join(str(error).split())[:120]}): use {builtin}, "
+                          "or the folder of an `evaluate` module") from error  # fmt: skip
     return loaded
 
 
 def numbers_given(metrics: Mapping[str, Any], task: Task) -> list[str]:
-    """The names of the loss and of the metrics' numbers, found by computing them on made-up rows of the task.
+    """The names of the loss and of all numbers that the metrics return, from computing them on artificial rows.
 
     Raises:
         Refused: a metric cannot be computed, or does not return numbers.
@@ -48,14 +48,14 @@ def numbers_given(metrics: Mapping[str, Any], task: Task) -> list[str]:
     computed: dict[str, float] = {}
     for name, metric in metrics.items():
         try:
-            computed |= scores(_made_up(task), {name: metric})
+            computed |= scores(_artificial(task), {name: metric})
         except Exception as error:  # a metric is arbitrary code
             raise Refused(f"--metrics {name} cannot be computed for this task ({task}): "
                           f"{' '.join(str(error).split())[:200] or type(error).__name__}") from error  # fmt: skip
     return list(computed)
 
 
-def _made_up(task: Task) -> Predictions:
+def _artificial(task: Task) -> Predictions:
     """Two rows of each class, one of them predicted wrongly; four different numbers for regression."""
     if not task.kind.has_classes:
         numbers = np.array([0.0, 1.0, 3.0, 2.0])
@@ -69,24 +69,26 @@ def _made_up(task: Task) -> Predictions:
 
 
 def scores(predictions: Predictions, metrics: Mapping[str, Any], positive: int | None = None) -> dict[str, float]:
-    """The loss and every number of the metrics; integers stay integers.
+    """The loss and all numbers that the metrics return; integers stay integers.
 
     A number that is undefined for these rows, such as the correlation of one row, is NaN. `positive` is the positive
     class of f1; None: the second of two.
     """
-    found: dict[str, float] = {"loss": predictions.loss}
+    numbers: dict[str, float] = {"loss": predictions.loss}
     for metric in metrics.values():
-        known = {"labels": list(range(predictions.logits.shape[1])), "positive": 1 if positive is None else positive}
-        taken = inspect.signature(metric._compute).parameters
-        options = {name: value for name, value in known.items() if name in taken}
+        options = {"labels": list(range(predictions.logits.shape[1])), "positive": 1 if positive is None else positive}
+        accepted = inspect.signature(metric._compute).parameters
+        options = {name: value for name, value in options.items() if name in accepted}
         computed = metric.compute(predictions=predictions.answers, references=predictions.labels, **options)
-        found.update({name: value if isinstance(value, int) else float(value) for name, value in computed.items()})
-    return found
+        numbers.update({name: value if isinstance(value, int) else float(value) for name, value in computed.items()})
+    return numbers
 
 
 def per_class(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
-    """Per-class precision, recall, F1 and support; for single labels the confusion matrix (rows: label, columns:
-    prediction). Nothing for regression."""
+    """Precision, recall, F1 and support of each class; {} for regression.
+
+    For single labels also the confusion matrix (rows: label, columns: prediction).
+    """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     if not predictions.kind.has_classes:

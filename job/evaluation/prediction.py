@@ -1,8 +1,8 @@
-"""Exact evaluation: every example is predicted once, for any number of processes and any batch shapes.
+"""Exact evaluation: every example is predicted exactly once, for any number of processes and any batch shape.
 
 Each process predicts its share. The results are gathered once, each with the index of its example, then sorted and
-checked, so that a lost or duplicated row ends the run instead of shifting a metric. Accelerate's gather_for_metrics
-needs no indices but is correct only under conditions (fixed batch sizes, no subset, no early break).
+checked: a lost or duplicated row ends the run instead of changing a metric. Accelerate's gather_for_metrics needs no
+indices, but is correct only for fixed batch sizes, without subsets and early breaks.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Predictions:
     """Predictions for a whole split, in order; the same on every process.
 
     Attributes:
-        kind: of the task.
-        row_ids: int64[n], row number in the source.
+        kind: the kind of task.
+        row_ids: int64[n], row numbers in the source.
         logits: float32[n, C]; float32[n, 1] for regression.
-        labels: int64[n] classes, float64[n] numbers or int8[n, C]; None without labels.
+        labels: int64[n] classes, float64[n] numbers or int8[n, C] multi-hot; None without labels.
     """
 
     kind: Kind
@@ -51,7 +51,7 @@ class Predictions:
 
     @property
     def loss(self) -> float:
-        """Mean over the examples."""
+        """The mean loss over the examples."""
         assert self.labels is not None
         return outputs_of(self.kind).mean_loss(self.logits, self.labels)
 
@@ -70,26 +70,26 @@ def predict(
 
     Raises:
         NonFiniteOutput: on every process.
-        oom.Exhausted: on every process: one of them ran out of memory.
-        RuntimeError: the gathered rows are not each example once (a bug of the program, never of the data).
+        oom.Exhausted: on every process, if one of them ran out of memory.
+        RuntimeError: an example is missing or duplicated after gathering: a bug in the program, not in the data.
     """
     accelerator, split = loader.accelerator, loader.split
     plan = loader.plan_evaluation(max_tokens)
     mine = plan[accelerator.process_index]
-    alone = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have already finished
-    alone.eval()
+    network = accelerator.unwrap_model(model)  # DDP's forward would wait for processes that have already finished
+    network.eval()
     outputs: list[torch.Tensor] = []
     turns = max(map(len, plan))
     with loader.tensors(mine) as ready, bar("evaluation", turns, shown=accelerator.is_main_process) as shown:
         for turn in range(turns):
             between()
-            if turn < len(mine) and len(outputs) == turn:  # else memory ran out, which the others do not know yet
+            if turn < len(mine) and len(outputs) == turn:  # else out of memory; the other processes learn of it below
                 with torch.inference_mode():
-                    outputs += oom.attempted(lambda: _logits(alone, next(ready), accelerator.device))
+                    outputs += oom.attempted(lambda: _logits(network, next(ready), accelerator.device))
             shown.update()
     oom.raise_if_one_failed(accelerator, len(outputs) < len(mine))
     longest = max(sum(map(len, share)) for share in plan)
-    logits = _gathered(outputs, mine, longest, alone.config.num_labels, len(split), accelerator)
+    logits = _gathered(outputs, mine, longest, network.config.num_labels, len(split), accelerator)
     _check_finite(logits, split.row_ids)
     return Predictions(kind, split.row_ids, logits, split.labels)
 
@@ -114,8 +114,10 @@ def _gathered(
     examples: int,
     accelerator: Accelerator,
 ) -> np.ndarray:
-    """The logits of all processes, in the order of the split. Each process contributes `longest` rows; -1 is
-    padding."""
+    """The logits of all processes, in the order of the split.
+
+    Each process contributes `longest` rows; padding rows have index -1.
+    """
     index = torch.full((longest,), -1, dtype=torch.int64, device=accelerator.device)
     logits = torch.zeros((longest, classes), device=accelerator.device)
     if outputs:
@@ -126,7 +128,7 @@ def _gathered(
 
 
 def in_order(index: np.ndarray, rows: np.ndarray, examples: int) -> np.ndarray:
-    """`rows` sorted by `index` (-1: padding); checks that each of 0..examples-1 occurs once.
+    """`rows` sorted by `index`, without padding (-1); checks that each of 0..examples-1 occurs once.
 
     Raises:
         RuntimeError: an example is missing or occurs twice.

@@ -1,13 +1,13 @@
-"""Checkpoints on disk: complete or not there.
+"""Checkpoints on disk: complete or absent.
 
     checkpoints/step-00000100/    model, optimizer, rng, evaluation .safetensors; state.json; config.yaml; manifest.json
-    checkpoints/quarantine/       those that did not verify
+    checkpoints/quarantine/       damaged ones
 
-A checkpoint is written aside, flushed to the disk, given a manifest of sizes and checksums, renamed, and only then are
-older ones removed: at any moment of a kill or a full disk, the previous one still exists. What is loaded is the
-newest that verifies, so no pointer to it can be wrong. Tensors are safetensors and the rest is JSON: nothing in a
-checkpoint can run code. Alternative considered: Accelerate's save_state, which removes old states first, pickles
-the random states and is silent when they cannot be read.
+A checkpoint is written to a temporary folder, with a manifest of sizes and checksums, flushed to disk and renamed. Only
+then are older ones removed, so the previous one survives a kill or a full disk at any moment. The newest checkpoint
+that matches its manifest is loaded, so there is no pointer that can be wrong. Tensors are safetensors and the rest is
+JSON: loading a checkpoint cannot run code. Alternative considered: Accelerate's save_state, which removes old states
+first, pickles the random states and ignores errors when reading them.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-        step: optimizer steps done.
-        best_step: the step of the best evaluation so far, 0 for none: that checkpoint is kept too.
-        tensors: file name without .safetensors -> tensor's name -> tensor on the CPU, shared with nothing.
+        step: number of optimizer steps done.
+        best_step: step of the best evaluation so far, 0 for none; the checkpoint of that step is kept too.
+        tensors: file name without .safetensors -> tensor name -> tensor on the CPU that shares no memory.
         state: plain JSON values.
         config: text of config.yaml.
     """
@@ -63,10 +63,13 @@ class Snapshot:
 
 
 def write(parent: Path, snapshot: Snapshot, keep: int) -> int:
-    """Publish `snapshot` below `parent`, then remove all but the `keep` newest and their best; returns its bytes.
+    """Write `snapshot` to `parent`, then remove all but the `keep` newest checkpoints and the best ones they refer to.
+
+    Returns:
+        Its size in bytes.
 
     Raises:
-        OSError, SafetensorError: it could not be written; what was there before still is.
+        OSError, SafetensorError: it could not be written; existing checkpoints are unchanged.
     """
     parent.mkdir(exist_ok=True)
     final = parent / name(snapshot.step)
@@ -75,7 +78,7 @@ def write(parent: Path, snapshot: Snapshot, keep: int) -> int:
     try:
         aside.mkdir()
         size = _fill(aside, snapshot)
-        _put_in_place(aside, final)
+        _replace(aside, final)
         files.flush(parent)
     finally:
         files.remove(aside)
@@ -88,12 +91,12 @@ def name(step: int) -> str:
 
 
 def step_of(folder: Path) -> int:
-    """The step of a checkpoint, by its folder's name."""
+    """The step in the name of a checkpoint folder."""
     return int(folder.name.removeprefix("step-"))
 
 
 def _fill(folder: Path, snapshot: Snapshot) -> int:
-    """Write every file, then the manifest with their checksums, all flushed to disk; returns the bytes."""
+    """Write all files, then the manifest with their checksums, and flush them to disk. Returns the size in bytes."""
     for file, tensors in snapshot.tensors.items():
         save_file(dict(tensors), folder / f"{file}.safetensors")
     (folder / STATE).write_text(json.dumps(snapshot.state), encoding="utf-8")
@@ -110,8 +113,8 @@ def _fill(folder: Path, snapshot: Snapshot) -> int:
     return sum(path.stat().st_size for path in written)
 
 
-def _put_in_place(aside: Path, final: Path) -> None:
-    """Rename; one that another start of this run wrote at the same step goes only when the new one is there."""
+def _replace(aside: Path, final: Path) -> None:
+    """Rename `aside` to `final`. An older checkpoint of the same step is removed only after that."""
     trash = _trash_path(final)
     if final.exists():
         final.rename(trash)
@@ -120,24 +123,25 @@ def _put_in_place(aside: Path, final: Path) -> None:
 
 
 def _rotate(parent: Path, keep: int) -> None:
-    """Leave the `keep` newest, and the best of each: without it, an older one could not take a damaged one's place."""
-    there = steps(parent)
-    kept = {*there[-keep:], *(_best_step(parent / name(step)) for step in there[-keep:])}
-    for step in there:
+    """Keep the `keep` newest checkpoints, and the best one that each refers to: without it, it cannot be resumed
+    from."""
+    existing = steps(parent)
+    kept = {*existing[-keep:], *(_best_step(parent / name(step)) for step in existing[-keep:])}
+    for step in existing:
         if step not in kept:
             folder = parent / name(step)
-            files.remove(folder.rename(_trash_path(folder)))  # no half of it can be taken for a whole one
+            files.remove(folder.rename(_trash_path(folder)))  # a partly removed one must not look complete
 
 
 def _trash_path(folder: Path) -> Path:
-    """Where a checkpoint is moved to be removed: nothing is there."""
+    """The path to which a checkpoint is renamed before it is removed; remains of an earlier one are deleted."""
     path = folder.with_name(f"{TRASH_PREFIX}{folder.name}-{os.getpid()}")
     files.remove(path)
     return path
 
 
 def _best_step(folder: Path) -> int:
-    """The step of the best evaluation when `folder` was written; 0 if it does not say."""
+    """The best step in the manifest of `folder`; 0 if it cannot be read."""
     try:
         return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["best_step"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -147,8 +151,8 @@ def _best_step(folder: Path) -> int:
 class Writer:
     """Writes snapshots in the background, one at a time; a failure is logged and does not end the run.
 
-    A snapshot of the best evaluation that could not be written is retried: the weights of that step exist nowhere else,
-    so it is written before any later one, which would be useless without it.
+    A snapshot of the best evaluation that could not be written is retried before any later one is written: its weights
+    exist nowhere else, and later checkpoints need it.
     """
 
     def __init__(self, parent: Path, keep: int) -> None:
@@ -161,7 +165,7 @@ class Writer:
         self._failing = False
 
     def save(self, snapshot: Snapshot) -> None:
-        """Begin to write `snapshot`, once the one before is done."""
+        """Start writing `snapshot` after the previous one is done."""
         self.wait()
         if self.pending_retry is not None and (
             snapshot.best_step != self.pending_retry.step or snapshot.step == self.pending_retry.step
@@ -171,7 +175,7 @@ class Writer:
         self._job = self._pool.submit(self._write, snapshot)
 
     def wait(self) -> bool:
-        """Until the last snapshot is on the disk; False where it could not be written."""
+        """Wait until the last snapshot is on disk; False if it could not be written."""
         job, snapshot, self._job = self._job, self._writing, None
         if job is None or snapshot is None:
             return not self._failing
@@ -191,7 +195,7 @@ class Writer:
         return True
 
     def close(self) -> bool:
-        """Finish what is being written and end the thread; False where it could not be written."""
+        """Wait for the last snapshot and end the thread; False if it could not be written."""
         written = self.wait()
         self._pool.shutdown()
         return written
@@ -203,7 +207,7 @@ class Writer:
         return write(self._parent, snapshot, self._keep)
 
     def _warn_once(self, line: str) -> None:
-        """A disk stays full for hours, in which each save fails."""
+        """Warn at the first failure only: a disk may stay full for hours, and each save fails."""
         if not self._failing:
             log.warning(line)
         self._failing = True
@@ -214,39 +218,39 @@ class Writer:
 
 
 def steps(parent: Path) -> list[int]:
-    """The steps of the checkpoints below `parent`, ascending, whole or not."""
-    found = (NAME.fullmatch(path.name) for path in parent.iterdir()) if parent.is_dir() else ()
-    return sorted(int(match[1]) for match in found if match)
+    """The steps of the checkpoints in `parent`, ascending; damaged ones are included."""
+    matches = (NAME.fullmatch(path.name) for path in parent.iterdir()) if parent.is_dir() else ()
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def newest(parent: Path) -> Path | None:
-    """The newest usable checkpoint, or None where there never was one; clears what killed saves left.
+    """The newest usable checkpoint, or None if none was ever written; remains of killed saves are removed.
 
-    One that does not verify, whose best checkpoint does not, or that twice ended its reader, is moved to quarantine.
-    To be called by the owner of the run folder only.
+    A checkpoint is moved to quarantine if it is damaged, if the best checkpoint that it refers to is, or if loading it
+    ended the process twice. Only the owner of the run folder may call this.
 
     Raises:
-        NeedsHuman: there are checkpoints and none is usable.
+        NeedsHuman: there are checkpoints, but none is usable.
     """
-    _clear_debris(parent)
-    found = steps(parent)
-    for step in reversed(found):
+    _remove_remains(parent)
+    existing = steps(parent)
+    for step in reversed(existing):
         fault = _fault(parent, step)
         if fault is None:
             return parent / name(step)
         _quarantine(parent, step)
         log.warning(f"checkpoint {name(step)} {fault}; moved to {parent / QUARANTINE}, the one before it is used")
-    if found or _quarantined(parent):
+    if existing or _quarantined(parent):
         raise NeedsHuman(f"none of the checkpoints of {parent.parent} can be used, see {parent / QUARANTINE}: restore "
                          "one from a backup, or start over with --overwrite_output_dir")  # fmt: skip
     return None
 
 
 def chosen(parent: Path, path: Path) -> Path:
-    """The checkpoint asked for by path; newer ones are moved to quarantine, as the run resumes from before them.
+    """The checkpoint at the requested path; newer ones are moved to quarantine.
 
     Raises:
-        Refused: it is not a complete checkpoint of this run.
+        Refused: it is not an intact checkpoint of this run.
     """
     match = NAME.fullmatch(path.name)
     if match is None or path.resolve().parent != parent.resolve() or not path.is_dir():
@@ -255,7 +259,7 @@ def chosen(parent: Path, path: Path) -> Path:
     fault = _fault(parent, int(match[1]))
     if fault is not None:
         raise Refused(f"--resume_from_checkpoint {path} {fault}: choose another, or leave the flag out")
-    _clear_debris(parent)
+    _remove_remains(parent)
     for step in steps(parent):
         if step > int(match[1]):
             _quarantine(parent, step)
@@ -264,7 +268,7 @@ def chosen(parent: Path, path: Path) -> Path:
 
 
 def read(folder: Path) -> Snapshot:
-    """What `folder`, a checkpoint that verifies, holds."""
+    """Read an intact checkpoint."""
     tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
     state = read_state(folder)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -273,36 +277,37 @@ def read(folder: Path) -> Snapshot:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The plain values of a checkpoint."""
+    """The content of a checkpoint's state.json."""
     return json.loads((folder / STATE).read_text(encoding="utf-8"))
 
 
 def begin_attempt(folder: Path) -> None:
-    """Note that `folder` is about to be loaded: one that ends its reader twice is not tried a third time."""
-    tried = _attempts(folder.parent)
-    files.write_json(folder.parent / ATTEMPTS, {**tried, folder.name: tried.get(folder.name, 0) + 1})
+    """Record that `folder` is about to be loaded: after two crashes while loading, it is not tried a third time."""
+    attempts = _attempts(folder.parent)
+    files.write_json(folder.parent / ATTEMPTS, {**attempts, folder.name: attempts.get(folder.name, 0) + 1})
 
 
 def end_attempt(folder: Path) -> None:
-    """It was loaded, so later errors do not count against it."""
+    """Record that `folder` was loaded: later errors are not attributed to it."""
     files.remove(folder.parent / ATTEMPTS)
 
 
 def _fault(parent: Path, step: int) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """Why a checkpoint cannot be used, or None."""
     folder = parent / name(step)
-    fault = _unlike_manifest(folder)
+    fault = _mismatch(folder)
     if fault is not None:
         return fault
     if _attempts(parent).get(folder.name, 0) >= ATTEMPTS_ALLOWED:
         return f"ended the run {ATTEMPTS_ALLOWED} times while it was being loaded"
     best = _best_step(folder)
-    if best not in (0, step) and _unlike_manifest(parent / name(best)) is not None:
+    if best not in (0, step) and _mismatch(parent / name(best)) is not None:
         return f"needs the best one, {name(best)}, which is not whole"
     return None
 
 
-def _unlike_manifest(folder: Path) -> str | None:
+def _mismatch(folder: Path) -> str | None:
+    """How the files of a checkpoint differ from its manifest, or None."""
     try:
         listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         for file, entry in listed.items():
@@ -318,10 +323,10 @@ def _unlike_manifest(folder: Path) -> str | None:
 
 def _attempts(parent: Path) -> dict[str, int]:
     try:
-        found = json.loads((parent / ATTEMPTS).read_text(encoding="utf-8"))
+        attempts = json.loads((parent / ATTEMPTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return attempts if isinstance(attempts, dict) else {}
 
 
 def _quarantine(parent: Path, step: int) -> None:
@@ -339,10 +344,10 @@ def _quarantined(parent: Path) -> bool:
     return place.is_dir() and any(place.iterdir())
 
 
-def _clear_debris(parent: Path) -> None:
+def _remove_remains(parent: Path) -> None:
     """Remove the remains of killed saves; restore a checkpoint whose replacement was never completed."""
     for path in list(parent.iterdir()) if parent.is_dir() else ():
-        if path.name.startswith(TRASH_PREFIX) and _unlike_manifest(path) is None:
+        if path.name.startswith(TRASH_PREFIX) and _mismatch(path) is None:
             original = parent / path.name.removeprefix(TRASH_PREFIX).rpartition("-")[0]
             if not original.exists():
                 path.rename(original)

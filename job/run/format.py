@@ -1,7 +1,7 @@
-"""The version of what a run leaves in its folder: a run of another version is not resumed.
+"""The format version of a run folder: a run with another format is not resumed.
 
-It may have read the data, cut the batches or drawn random numbers in another way: resumed, it would end with a result
-that neither version gives.
+A version with another format may read the data, form batches or draw random numbers differently. A run resumed across
+versions would have a result that neither version gives.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import json
 from pathlib import Path
 
 FORMAT = 2
-"""Raised by 1 when a run of the version before can no longer be resumed to the result of an uninterrupted one."""
+"""Incremented when resuming a run of the previous version no longer gives the result of an uninterrupted run."""
 KEY = "format"
 
 
 def written(manifest: Path) -> int | None:
-    """The format of the run whose manifest.json this is; None where there is none that can be read."""
+    """The format recorded in a manifest.json; None if the file is missing or cannot be read."""
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8")).get(KEY, 1)  # the first version did not write it
+        format = json.loads(manifest.read_text(encoding="utf-8")).get(KEY, 1)  # format 1 did not record it
     except (OSError, ValueError, AttributeError):
         return None
-    return found if isinstance(found, int) else None
+    return format if isinstance(format, int) else None
 
 
 def difference(manifest: Path) -> str | None:
-    """How the run's format differs from this version's, in words; None where it does not."""
+    """A description of how the run's format differs from this version's; None if it does not."""
     format = written(manifest)
     if format is None or format == FORMAT:
         return None

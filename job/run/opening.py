@@ -26,12 +26,12 @@ class Opened:
 
     Attributes:
         folder: locked for this run.
-        config: as requested; for a requeued job without settings that apply to the first start only.
+        config: the requested settings; a requeued job ignores those that apply to the first start only.
         results: content of results.json if this run has already finished.
         resume_from: the checkpoint to resume from; None to start from the beginning.
-        upload_is_due: the run has already finished, and its model is not on the hub where it is wanted.
-        trial: the trial of a search that this run is, if any; its settings are part of `config`.
-        pruned: whether the trial was pruned: it has ended.
+        upload_is_due: the run has already finished, but its model is not yet in the requested hub repository.
+        trial: the trial, if this run is one of a search; `config` has its settings.
+        pruned: whether the run is a trial that was pruned and so has ended.
     """
 
     folder: RunFolder
@@ -83,16 +83,17 @@ def close_run(folder: RunFolder, config: Config, error: BaseException | None = N
 
 
 def upload_is_due(folder: RunFolder, config: Config) -> bool:
-    """Whether the model of a finished run is to be uploaded and is not where it is wanted."""
-    asked = config.hub
-    if not asked.push_to_hub:
+    """Whether the model of a finished run should be uploaded and is not yet in the requested repository."""
+    hub = config.hub
+    if not hub.push_to_hub:
         return False
-    made = json.loads(folder.manifest.read_text(encoding="utf-8")).get(manifest.UPLOAD)
-    names = () if made is None else (None, made["repository"], made["repository"].partition("/")[2])
-    return asked.hub_model_id not in names or made["revision"] != (asked.hub_revision or manifest.MAIN_BRANCH)
+    upload = json.loads(folder.manifest.read_text(encoding="utf-8")).get(manifest.UPLOAD)
+    names = () if upload is None else (None, upload["repository"], upload["repository"].partition("/")[2])
+    return hub.hub_model_id not in names or upload["revision"] != (hub.hub_revision or manifest.MAIN_BRANCH)
 
 
 def _resume_point(config: Config, folder: RunFolder) -> Path | None:
-    asked = config.run.resume_from_checkpoint
-    return checkpoints.newest(folder.checkpoints) if asked == "auto" else checkpoints.chosen(
-        folder.checkpoints, Path(asked))  # fmt: skip
+    requested = config.run.resume_from_checkpoint
+    if requested == "auto":
+        return checkpoints.newest(folder.checkpoints)
+    return checkpoints.chosen(folder.checkpoints, Path(requested))

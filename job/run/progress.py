@@ -1,4 +1,4 @@
-"""Progress bars, on terminals only: in a log file a bar is thousands of carriage returns."""
+"""Progress bars, shown on terminals only: in a log file a bar would be thousands of carriage returns."""
 
 from __future__ import annotations
 

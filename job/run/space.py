@@ -1,4 +1,4 @@
-"""What a search may choose from: a range of numbers or some values for each setting."""
+"""The search space of a sweep: for each setting a range of numbers or a list of values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; of whole numbers where both are whole."""
+    """Numbers from `low` to `high`, both included; integers if both are integers."""
 
     low: float
     high: float
     log: bool = False
-    """Drawn evenly on a logarithmic scale."""
+    """Whether values are sampled on a logarithmic scale."""
 
     def __str__(self) -> str:
         return f"{self.low}..{self.high}{':log' if self.log else ''}"
@@ -22,7 +22,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choices:
-    """Some values."""
+    """A list of values."""
 
     values: tuple[Any, ...]
 
@@ -31,14 +31,16 @@ class Choices:
 
 
 Space = Mapping[str, Range | Choices]
-"""Name of a setting -> what it may be."""
+"""Name of a setting -> its possible values."""
 
 
 def as_json(space: Space) -> dict[str, Any]:
-    """`space` as plain values."""
-    return {name: asdict(one) for name, one in space.items()}
+    """`space` as JSON values."""
+    return {name: asdict(entry) for name, entry in space.items()}
 
 
 def from_json(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Range | Choices]:
-    """What `as_json` made."""
-    return {name: Choices(tuple(one["values"])) if "values" in one else Range(**one) for name, one in values.items()}
+    """The inverse of `as_json`."""
+    return {
+        name: Choices(tuple(entry["values"])) if "values" in entry else Range(**entry) for name, entry in values.items()
+    }

@@ -1,8 +1,9 @@
-"""A trial of a search: a run whose settings Optuna chooses at its first start, and whose score is reported to Optuna.
+"""A trial of a search: a run whose settings are chosen by Optuna, and whose evaluations are reported to Optuna.
 
-The trials of a search share a journal in the sweep's folder, which needs no server and no lock of the kernel's. Each
-run's own `trial.json` says which trial it is, so a restart has the same settings. Optuna is imported where it is used:
-login nodes do not have it. The objective is always minimised: the sign of a score that is better if greater is changed.
+The trials of a search share a journal file in the sweep's folder, which needs no server and no kernel file locks. Each
+run folder has a `trial.json` with its trial number and settings, so a restart uses the same settings. Optuna is
+imported only where it is used, because login nodes do not have it. The objective is always minimized: scores for which
+greater is better are negated.
 """
 
 from __future__ import annotations
@@ -32,38 +33,38 @@ FILE = contract.TRIAL
 JOURNAL = "study.journal"
 STUDY = "sweep"
 WHOLE_RUN = 1000
-"""Steps of a trial in Optuna's sense: evaluations are compared at the same share of the run, for any number of
-steps."""
+"""The number of steps that Optuna sees for a whole run. The pruner compares trials at the same step, so it compares
+runs at the same share of their steps, even if their numbers of steps differ."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that has its settings."""
+    """A trial with settings from Optuna."""
 
     run: Path
     number: int
-    """In the study."""
+    """Its number in the study."""
     settings: Mapping[str, Any]
 
     def report(self, score: float, *, greater: bool, progress: float) -> bool:
-        """Tell an evaluation; whether the run should be pruned.
+        """Report an evaluation; returns whether the run should be pruned.
 
         Args:
-            score: the number that decides which model is best.
-            greater: whether more of it is better.
-            progress: share of the run's steps that is done.
+            score: the metric that decides which model is best.
+            greater: whether a greater score is better.
+            progress: completed share of the run's steps.
         """
-        from optuna.trial import Trial as Asked
+        from optuna.trial import Trial as OptunaTrial
 
         study = _study(self.run)
-        asked = Asked(study, study.get_trials(deepcopy=False)[self.number]._trial_id)
+        trial = OptunaTrial(study, study.get_trials(deepcopy=False)[self.number]._trial_id)
         step = round(WHOLE_RUN * progress)
-        if step not in asked._get_latest_trial().intermediate_values:  # after a restart it is there already
-            asked.report(-score if greater else score, step)
-        return progress < 1 and asked.should_prune()
+        if step not in trial._get_latest_trial().intermediate_values:  # a restart may evaluate a step again
+            trial.report(-score if greater else score, step)
+        return progress < 1 and trial.should_prune()
 
     def end(self, *, pruned: bool = False) -> None:
-        """Tell how the run ended: with its best evaluation, or pruned. Once is enough."""
+        """Report the end of the run: its best evaluation, or that it was pruned. Idempotent."""
         from optuna.trial import TrialState
 
         study = _study(self.run)
@@ -79,7 +80,7 @@ class Trial:
 
 
 def prepare(run: Path, space: Space, sweep: Path) -> None:
-    """Make the run in folder `run` a trial of the search in `sweep`; one that is a trial already stays as it is."""
+    """Make the run in folder `run` a trial of the search in `sweep`; does nothing if it is one already."""
     if not (run / FILE).exists():
         journal = os.path.relpath(sweep / JOURNAL, run)
         _write(run, {"journal": journal, "lock": _usable_lock(sweep), "search": search.as_json(space)})
@@ -91,20 +92,20 @@ def is_trial(run: Path) -> bool:
 
 
 def was_pruned(run: Path) -> bool:
-    """Whether the run in this folder is a trial that has been pruned."""
+    """Whether the run in this folder is a trial that was pruned."""
     return _read(run).get("ended") == "pruned"
 
 
 def settings(run: Path) -> dict[str, Any]:
-    """The settings that the trial in this folder has been given; none before it has started, or where it is none."""
-    found = _read(run).get("settings", {})
-    return found if isinstance(found, dict) else {}
+    """The settings that Optuna chose for the trial in this folder; {} before its first start, and for other runs."""
+    chosen = _read(run).get("settings", {})
+    return chosen if isinstance(chosen, dict) else {}
 
 
 def ask(run: Path, config: Config) -> tuple[Trial | None, Config]:
-    """The trial that the run in this folder is, and its settings; None, and `config` as it is, where it is none.
+    """The trial of this run folder, and `config` with its settings; (None, `config`) if the run is not a trial.
 
-    At the first start Optuna is asked. To be called on the main process alone.
+    At the first start, Optuna chooses the settings. Call on the main process only.
 
     Raises:
         Refused: Optuna is missing, the trial's file cannot be read, or another run is active in the folder.
@@ -126,18 +127,20 @@ def ask(run: Path, config: Config) -> tuple[Trial | None, Config]:
 def _distributions(space: Space) -> dict[str, Any]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    found: dict[str, Any] = {}
-    for name, one in space.items():
-        if isinstance(one, Choices):
-            found[name] = CategoricalDistribution(one.values)
+    distributions: dict[str, Any] = {}
+    for name, values in space.items():
+        if isinstance(values, Choices):
+            distributions[name] = CategoricalDistribution(values.values)
         else:
-            kind: Any = IntDistribution if isinstance(one.low, int) and isinstance(one.high, int) else FloatDistribution
-            found[name] = kind(one.low, one.high, log=one.log)
-    return found
+            integers = isinstance(values.low, int) and isinstance(values.high, int)
+            kind: Any = IntDistribution if integers else FloatDistribution
+            distributions[name] = kind(values.low, values.high, log=values.log)
+    return distributions
 
 
 def _study(run: Path, seed: int = 0) -> Study:
-    """The study of all trials. Each run samples with a seed of its own: those that start together differ."""
+    """The study of all trials. Each run has its own sampler seed, so runs that start together get different
+    settings."""
     try:
         import optuna
         from optuna.storages import JournalStorage
@@ -152,9 +155,7 @@ def _study(run: Path, seed: int = 0) -> Study:
     number = int(run.name) if run.name.isdigit() else 0
     sampler = optuna.samplers.TPESampler(seed=seed + number)
     pruner = optuna.pruners.MedianPruner()
-    with contextlib.suppress(
-        KeyError
-    ):  # made already, which is asked first: two that create it at once are distinguished
+    with contextlib.suppress(KeyError):  # does not exist yet
         return optuna.load_study(study_name=STUDY, storage=storage, sampler=sampler, pruner=pruner)
     return optuna.create_study(
         study_name=STUDY, storage=storage, sampler=sampler, pruner=pruner, direction="minimize", load_if_exists=True
@@ -162,7 +163,7 @@ def _study(run: Path, seed: int = 0) -> Study:
 
 
 def _usable_lock(folder: Path) -> str:
-    """How the journal can be locked on this file system: by a link, on any NFS, or where there are none by a file."""
+    """How to lock the journal on this file system: "symlink", which works on any NFS, or "open" if it has no links."""
     probe = folder / f".lock-{os.getpid()}"
     try:
         probe.symlink_to(FILE)
@@ -174,10 +175,10 @@ def _usable_lock(folder: Path) -> str:
 
 def _read(run: Path) -> dict[str, Any]:
     try:
-        found = json.loads((run / FILE).read_text(encoding="utf-8"))
+        values = json.loads((run / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def _write(run: Path, values: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""AdamW and its learning rate.
+"""AdamW and its learning rate schedule.
 
-Counted in optimizer steps, for any number of processes: Accelerate's prepared scheduler steps once per process,
-so the same epoch would end at another learning rate on another machine. It is therefore not prepared.
+The schedule counts optimizer steps, for any number of processes. It is not passed to `accelerator.prepare`: a prepared
+scheduler steps once per process, so the learning rate would depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
 
 def total_steps(training: Training, examples: int) -> int:
-    """Optimizer steps of the run: max_steps, or the epochs' (a fraction of an epoch rounds up)."""
+    """The number of optimizer steps: max_steps, or the steps of all epochs (fractions of an epoch are rounded up)."""
     if training.max_steps is not None:
         return training.max_steps
     return _ceil(training.num_train_epochs * planner.steps_per_epoch(examples, training.train_batch_size))
 
 
 def optimizer(model: PreTrainedModel, training: Training) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices and embeddings; biases and norms (one dimension) have none.
+    """AdamW with weight decay for matrices and embeddings, and without for biases and norms (one dimension).
 
-    With --layer_lr_decay d each layer has d times the learning rate of the next one, as in ELECTRA and BEiT. The head
-    comes first: its rate is the one that is logged.
+    With --layer_lr_decay d, each layer has d times the learning rate of the next one, as in ELECTRA and BEiT. The
+    head's parameter groups come first, because the learning rate of the first group is logged.
 
-    The fused kernel is one pass over the weights: a fifth of the time of the plain one, on a CPU too.
+    The fused kernel needs one pass over the weights: a fifth of the time of the default one, on CPUs too.
 
     Raises:
-        Refused: the rate is to depend on the layer, and the model has no layers.
+        Refused: --layer_lr_decay is set, but the model has no list of layers.
     """
     groups: list[dict[str, Any]] = []
     for rate, parameters in _by_rate(model, training):
-        matrices, vectors = ([p for p in parameters if (p.ndim >= 2) == wanted] for wanted in (True, False))
+        matrices, vectors = ([p for p in parameters if (p.ndim >= 2) == decays] for decays in (True, False))
         groups += [
             {"params": matrices, "weight_decay": training.weight_decay, "lr": rate},
             {"params": vectors, "weight_decay": 0.0, "lr": rate},
@@ -50,21 +50,21 @@ def optimizer(model: PreTrainedModel, training: Training) -> torch.optim.AdamW:
 
 
 def _by_rate(model: PreTrainedModel, training: Training) -> list[tuple[float, list[torch.nn.Parameter]]]:
-    """Learning rate and trained parameters, from the head to the embeddings; all at once without layer-wise rates."""
+    """Learning rates and their parameters, from the head to the embeddings; one entry without layer-wise rates."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if training.layer_lr_decay == 1.0:
         return [(training.learning_rate, list(trained.values()))]
     depths = _depths(model)
     rates = layer_rates(training, depths.layers)
-    there = sorted(set(depths.of.values()), reverse=True)
-    return [(rates[d], [p for name, p in trained.items() if depths.of[name] == d]) for d in there]
+    occurring = sorted(set(depths.of.values()), reverse=True)
+    return [(rates[d], [p for name, p in trained.items() if depths.of[name] == d]) for d in occurring]
 
 
 def _depths(model: PreTrainedModel) -> depth.Depths:
-    found = depth.depths(model)
-    if not found.layers:
+    depths = depth.depths(model)
+    if not depths.layers:
         raise Refused(f"--layer_lr_decay: {type(model).__name__} has no list of layers: leave it out")
-    return found
+    return depths
 
 
 def layer_rates(training: Training, layers: int) -> list[float]:
@@ -73,22 +73,21 @@ def layer_rates(training: Training, layers: int) -> list[float]:
 
 
 def describe_rates(model: PreTrainedModel, training: Training) -> str | None:
-    """The peak learning rates in words, from the embeddings to the head; None where there is one for all."""
+    """The peak learning rates for the log, from the embeddings to the head; None if all parameters have the same."""
     if training.layer_lr_decay == 1.0:
         return None
     depths = _depths(model)
-    rates, there = layer_rates(training, depths.layers), set(depths.of.values())
+    rates = layer_rates(training, depths.layers)
     layers = " ".join(f"{rate:.3g}" for rate in rates[1:-1])
     which = f"layers (1 to {depths.layers})" if depths.layers > 1 else "layer"
     if depths.sharing is not None:
         which = f"the weights shared by {depths.sharing} layers"
-    shown = [f"embeddings {rates[0]:.3g}"] * (0 in there) + [f"{which} {layers}", f"head {rates[-1]:.3g}"]
+    shown = [f"embeddings {rates[0]:.3g}"] * (0 in depths.of.values()) + [f"{which} {layers}", f"head {rates[-1]:.3g}"]
     return ", ".join(shown)
 
 
 def allocate_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Make AdamW's state before the first step, so that no later one needs more memory than the first forward pass
-    leaves."""
+    """Allocate AdamW's state before the first step, so that running out of memory shows in the first step."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             moments = (torch.zeros_like(parameter, memory_format=torch.preserve_format) for _ in range(2))
@@ -97,7 +96,7 @@ def allocate_moments(optimizer: torch.optim.Optimizer) -> None:
 
 
 def schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> LRScheduler:
-    """The learning rate over `steps` optimizer steps, warm-up included."""
+    """The learning rate schedule over `steps` optimizer steps, including warmup."""
     from transformers import get_scheduler
 
     warmup = training.warmup_steps if training.warmup_steps is not None else _ceil(training.warmup_ratio * steps)
@@ -105,5 +104,5 @@ def schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -
 
 
 def _ceil(value: float) -> int:
-    """The next whole number; 0.07 * 100 is 7, though floats make it a little more."""
+    """Round up, ignoring float errors: 0.07 * 100 is 7.000000000000001, and gives 7."""
     return math.ceil(round(value, 9))

@@ -188,7 +188,7 @@ def test_a_cache_that_cannot_be_written_or_has_no_room_is_named(site: Site) -> N
     done = site.prefetch("rejected", *flags(JOB), HF_HOME=f"{blocked}/home").expect(2)
     assert done.errors[0].startswith(f"error: {blocked}/home cannot be written (Not a directory): set HF_HOME to ")
     small = on_a_disk_of("28k", site)
-    assert f"are to be fetched and {site.folder}/small/hub has " in small
+    assert f"must be fetched, but {site.folder}/small/hub has only " in small
     assert small.endswith(" free: make room there, or set HF_HOME to a folder on a larger disk")
 
 
@@ -235,7 +235,7 @@ def test_a_file_that_another_process_renames_meanwhile_is_not_counted(
     listed = list(os.walk(tmp_path))
     (tmp_path / "part.incomplete").unlink()
     monkeypatch.setattr(os, "walk", lambda _: listed)
-    assert prefetch._content(tmp_path) == {tmp_path / "weights": 7}
+    assert prefetch._cached_files(tmp_path) == {tmp_path / "weights": 7}
 
 
 def snapshots(home: Path) -> set[str]:

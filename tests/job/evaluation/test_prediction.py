@@ -218,7 +218,7 @@ def test_synthetic_rows_give_the_known_keys_of_our_metrics(task: Task) -> None:
     ours = metrics.load(fitting(task.kind), task.kind)
     known = {"loss", *numbers(fitting(task.kind), (task.kind,))} - ({"f1"} if task == THREE else set())
     assert set(metrics.numbers_given(ours, task)) == known
-    actual = metrics.scores(metrics._made_up(task), ours)
+    actual = metrics.scores(metrics._artificial(task), ours)
     assert all(np.isfinite(value) for value in actual.values()), actual
 
 

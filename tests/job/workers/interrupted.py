@@ -70,7 +70,7 @@ def step_of(folder: Path) -> int:
 
 hook(tracking.Tracker, "train_step", None, lambda tracker: reached("step", tracker.step))
 hook(checkpoints, "_fill", lambda folder, _: reached("begin", step_of(folder)))
-hook(checkpoints, "_put_in_place", lambda aside, _: reached("filled", step_of(aside)))
+hook(checkpoints, "_replace", lambda aside, _: reached("filled", step_of(aside)))
 hook(checkpoints, "_rotate", lambda parent, _: reached("placed", max(checkpoints.steps(parent))))
 hook(Path, "rename", None, lambda _, to: reached("doomed", step_of(to)) if to.name.startswith(".old-") else None)
 hook(lora.Adapter, "merge", None, lambda _: reached("merged", 0))
