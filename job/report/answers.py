@@ -1,7 +1,7 @@
-"""The answers to a test set as a file for people: every input row with its prediction, as csv, jsonl or parquet.
+"""Writes --output_file: every input row of the test set with its prediction, as csv, jsonl or parquet.
 
-They are made from the input files and the table of predictions, so that the file can be written again for a run that
-has finished, and does not depend on how many processes predicted.
+The file is made from the input files and the table of predictions. So it can be written again for a finished run, and
+does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """Predictions for each row: columns by name, each of n values, and the numbers of the rows.
+    """The predictions for n rows, as columns to add to the input.
 
     Attributes:
-        rows: int64[n], ascending, the row of the input (0-based).
-        columns: "prediction", "score" and "top_1", "top_1_score", ...; values are text, numbers or lists of them.
+        rows: int64[n], ascending, row numbers in the input, from 0.
+        columns: "prediction", "score", "top_1", "top_1_score", ... -> n values: texts, numbers or lists of them.
     """
 
     rows: np.ndarray
@@ -40,23 +40,23 @@ class Answers:
 
 
 def write(path: Path, inputs: Inputs, predictions: Path, top_k: int | None) -> None:
-    """Write the rows that were predicted, each with its answer, in the format of the file's name.
+    """Write each predicted row with its answer, in the format given by the file name.
 
     Args:
         predictions: the run's test_predictions.parquet.
-        top_k: how many of the best classes are written, with their scores; None: none.
+        top_k: write this many of the most probable classes with their scores; None for none.
 
     Raises:
-        Refused: the file cannot be written, or the input was changed.
+        Refused: the file cannot be written, or the input has changed.
     """
     import pyarrow.parquet as pq
 
     answers = read_answers(pq.read_table(predictions), top_k)
     names = _free_names(inputs.columns(), answers.columns)
-    how = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix.lower()]
+    write_rows = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix.lower()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.publish(path, lambda temporary: how(temporary, inputs, answers, names))
+        files.publish(path, lambda temporary: write_rows(temporary, inputs, answers, names))
     except OSError as error:
         if error.errno in NO_ROOM:
             raise
@@ -76,7 +76,7 @@ def read_answers(predictions: pa.Table, top_k: int | None) -> Answers:
 
 
 def _scores(chosen: Sequence[Any], names: Sequence[str], scores: np.ndarray) -> list[Any]:
-    """The probability of the answer; of each of them, where a row has several."""
+    """The probability of each row's answer; a list for rows with several labels."""
     number = {name: i for i, name in enumerate(names)}
     if any(isinstance(answer, list) for answer in chosen):
         return [[_shortest(row[number[name]]) for name in answer] for answer, row in zip(chosen, scores, strict=True)]
@@ -84,7 +84,7 @@ def _scores(chosen: Sequence[Any], names: Sequence[str], scores: np.ndarray) -> 
 
 
 def _best(chosen: Sequence[Any], names: Sequence[str], scores: np.ndarray, top_k: int) -> dict[str, list[Any]]:
-    """The best classes in order; of equal ones those that are predicted, then the first."""
+    """The `top_k` most probable classes and their scores; ties: predicted classes first, then in class order."""
     predicted = np.array([[name in answer if isinstance(answer, list) else name == answer for name in names]
                           for answer in chosen]) if top_k else np.zeros_like(scores)  # fmt: skip
     order = np.lexsort((~predicted.astype(bool), -scores), axis=1)
@@ -97,12 +97,12 @@ def _best(chosen: Sequence[Any], names: Sequence[str], scores: np.ndarray, top_k
 
 
 def _shortest(value: np.float32) -> float:
-    """A float32 as the float with the fewest digits that means it: 0.1, not 0.10000000149011612."""
+    """A float32 as the shortest float that rounds to it: 0.1, not 0.10000000149011612."""
     return float(str(value))
 
 
 def _free_names(taken: Sequence[str], wanted: Sequence[str] | dict[str, Any]) -> dict[str, str]:
-    """Names for the new columns: `prediction`, or `prediction_1` where the input has a column of that name."""
+    """Names for the new columns: `prediction`, or `prediction_1` if the input has a column of that name."""
     used, names = set(taken), {}
     for name in wanted:
         candidates = (name if number == 0 else f"{name}_{number}" for number in range(len(used) + 1))
@@ -131,7 +131,7 @@ def _write_csv(path: Path, inputs: Inputs, answers: Answers, names: dict[str, st
 
 
 def _csv_line(cells: Sequence[str]) -> str:
-    """A line that ends with a line feed only; the csv module quotes both line ends only where it writes both."""
+    """A csv line that ends with LF. It is written with CRLF first, so that the csv module quotes both CR and LF."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\r\n").writerow(cells)
     return line.getvalue().removesuffix("\r\n") + "\n"

@@ -1,6 +1,6 @@
-"""The model card: README.md of the model folder, with the metadata that the hub reads at its head.
+"""The model card: README.md of the model folder, which begins with metadata for the hub.
 
-What is not known is left out. A local path is never written: the card is made to be published.
+Unknown values are omitted. Local paths are never written, because the card may be published.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 LISTED_CLASSES = 30
 LONGEST_NAME = 60
 MODEL_HERE = "path/to/this/folder"
-"""In the card of a folder: what an upload replaces by the name on the hub."""
+"""Placeholder in the card; an upload replaces it with the name of the repository."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 NOT_A_LICENSE = ("other", "unknown")
-"""What a card says of a license that has no name of its own."""
+"""Values for a license without an identifier."""
 SPLITS = {"eval": "validation", "test": "test"}
-"""Keys of results.json, and what their splits are usually called."""
+"""Key in results.json -> usual name of the split."""
 
 
 def model_card(config: Config, results: Mapping[str, Any], data: Data) -> str:
-    """The card's text, from what results.json holds.
+    """The text of the card, from the content of results.json.
 
     Raises:
-        ValueError: the hub's own library rejects the metadata.
+        ValueError: huggingface_hub rejects the metadata.
     """
     from huggingface_hub import ModelCard
 
     title = f"{_base_name(config)} fine-tuned on {_data_name(config)}"
     header = _metadata(config, results, data, title).to_yaml()
     card = f"---\n{header}\n---\n\n# {title}\n\n" + "\n".join(_body(config, results, data))
-    ModelCard(card)  # reads the metadata back
+    ModelCard(card)  # validates the metadata
     return card
 
 
@@ -69,7 +69,7 @@ def _metadata(config: Config, results: Mapping[str, Any], data: Data, title: str
 
 
 def _eval_results(config: Config, results: Mapping[str, Any], data: Data) -> Iterator[EvalResult]:
-    """Each number of each scored split. Data that is not on the hub has no type there: `unknown`, as others write."""
+    """All metrics of all scored splits. The type of data that is not on the hub is `unknown`, as is usual."""
     from huggingface_hub import EvalResult
 
     on_hub, name = _is_hub_data(config), str(config.data.dataset_name)
@@ -97,7 +97,7 @@ def _scores(results: Mapping[str, Any], split: str) -> dict[str, float]:
 
 
 def _split_name(config: Config, data: Data, split: str) -> str | None:
-    """The data set's split; None where it was found by its usual name."""
+    """The configured name of the split; None if it was found by its usual name."""
     if split == "test":
         return config.data.test_split_name
     return config.data.train_split_name if data.cut else config.data.validation_split_name
@@ -108,18 +108,18 @@ def _shown_metric(name: str) -> str:
 
 
 def _base_model(config: Config) -> str | None:
-    """The model on the hub that this one derives from: for a local folder, what its own card says."""
+    """The base model on the hub; for a local folder, the base model in that folder's card."""
     name = config.model.model_name_or_path
     if not Path(name).is_dir():
         return name
-    said = _base_card(config).get("base_model")
-    return said if isinstance(said, str) and HUB_ID.fullmatch(said) else None
+    base_model = _base_card(config).get("base_model")
+    return base_model if isinstance(base_model, str) and HUB_ID.fullmatch(base_model) else None
 
 
 def _license(config: Config) -> str | None:
-    """That of the base model, as the Trainer of Transformers writes it."""
-    said = _base_card(config).get("license")
-    return said if isinstance(said, str) and said not in NOT_A_LICENSE else None
+    """The license of the base model, which Transformers' Trainer writes too."""
+    license = _base_card(config).get("license")
+    return license if isinstance(license, str) and license not in NOT_A_LICENSE else None
 
 
 def _base_card(config: Config) -> Mapping[str, Any]:
@@ -133,14 +133,14 @@ def _data_card(config: Config) -> Mapping[str, Any]:
 
 
 def _card_of(name: str, revision: str | None, kind: hub.Kind) -> Mapping[str, Any]:
-    """The metadata of a folder's or a repository's card; {} where there is none that can be read."""
+    """The metadata in the card of a folder or repository; {} if there is none or it cannot be read."""
     from huggingface_hub import metadata_load
 
     if not Path(name).is_dir():
         return hub.card(name, revision, kind)
     try:
         return metadata_load(Path(name, "README.md")) or {}
-    except Exception:  # noqa: BLE001  a README of any kind may lie there
+    except Exception:  # noqa: BLE001  the README may have any content
         return {}
 
 
@@ -150,17 +150,17 @@ def _is_hub_data(config: Config) -> bool:
 
 
 def _base_name(config: Config) -> str:
-    """The last part of the name; of a run's model, which is always called `model`, that of the run.
+    """The last part of the model's name; for the model of a run, whose folder is always called `model`, the run's name.
 
-    Another parent folder may be the user's home, whose name is not for the public.
+    Other parent folders are not used: one may be the user's home folder, whose name is private.
     """
     path = Path(config.model.model_name_or_path)
-    of_run = path.name == "model" and RunFolder(path.parent).is_finished()
-    return path.parent.name if of_run else path.name
+    is_run_model = path.name == "model" and RunFolder(path.parent).is_finished()
+    return path.parent.name if is_run_model else path.name
 
 
 def _data_name(config: Config, split: str = "train") -> str:
-    """How people call the data: the data set's name, or the name of a file, without its folder."""
+    """A name for the data: that of the dataset, or of the file without its folder."""
     data = config.data
     if data.dataset_name is not None:
         name = data.dataset_name if _is_hub_data(config) else Path(data.dataset_name).name
@@ -212,6 +212,6 @@ def _table(what: str, rows: Mapping[str, object]) -> Iterator[str]:
 
 
 def _classes(names: Sequence[str]) -> str:
-    """Class names as code with any content: they come from the data."""
+    """Class names as inline code. They come from the data and may contain anything."""
     shown = (" ".join(name.replace("`", "'").split())[:LONGEST_NAME] for name in names[:LISTED_CLASSES])
     return ", ".join(f"`{name}`" for name in shown) + (", ..." if len(names) > LISTED_CLASSES else "")

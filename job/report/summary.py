@@ -1,4 +1,4 @@
-"""What a finished run tells people: the summary on the terminal, the table of predictions."""
+"""Output of a run: the log at its start and end, and its files: results, predictions, model, report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def begin(context: RunContext, data: Data, of_model: Task | None, resumed: Path | None) -> None:
-    """Say what will be run, and from which checkpoint on, and write the manifest."""
+    """Log what will be run and from which checkpoint, and write the manifest."""
     config, accelerator, folder = context.config, context.accelerator, context.folder
     if not accelerator.is_main_process:
         return
@@ -55,7 +55,7 @@ def begin(context: RunContext, data: Data, of_model: Task | None, resumed: Path 
     )
     files.write_json(folder.manifest, made)
     recorded.write_data(folder, data)
-    if config.run.output_dir is None and config.training.do_train:  # so that runs/latest/model is always there
+    if config.run.output_dir is None and config.training.do_train:  # runs/latest/model should always exist
         run_folder.point_latest(folder)
     world_text = f"{world} process{'es' if world > 1 else ''}"
     shown = [
@@ -71,7 +71,7 @@ def begin(context: RunContext, data: Data, of_model: Task | None, resumed: Path 
 
 
 def _positive(config: Config, task: Task) -> list[str]:
-    """Which of two classes the metric f1 is about, where it is computed."""
+    """The positive class, if the metric f1 of two classes is computed."""
     positive = task_settings.positive_class(config, task)
     return [] if positive is None else [f"f1       of class {task.names[positive]} (--positive_label)"]
 
@@ -120,9 +120,9 @@ def publish(
             "data": data.description,
         }
     )
-    for found, path in ((outcome.evaluated, folder.predictions), (outcome.test, folder.test_predictions)):
-        if found:
-            files.publish(path, functools.partial(write_predictions, found[0], names))
+    for predicted, path in ((outcome.evaluated, folder.predictions), (outcome.test, folder.test_predictions)):
+        if predicted:
+            files.publish(path, functools.partial(write_predictions, predicted[0], names))
     recorded.write_rows(folder, data)
     if config.run.output_file and data.test_inputs is not None:
         answers.write(Path(config.run.output_file), data.test_inputs, folder.test_predictions, config.run.top_k)
@@ -152,10 +152,10 @@ def _write_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
 
 
 def write_predictions(predictions: Predictions, names: Sequence[str], path: Path) -> None:
-    """A parquet row an example, in the order of the split.
+    """Write predictions as parquet: one row per example, in the order of the split.
 
-    Columns: index int64 (row in the source), label (null where there is none) and prediction (a name, a float64, or a
-    list of names), probability_<name> float32 of each class (none for regression).
+    Columns: index int64 (row in the source), label (null if unknown) and prediction (a name, a float64, or a list of
+    names), and probability_<name> float32 for each class (none for regression).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -173,7 +173,7 @@ def write_predictions(predictions: Predictions, names: Sequence[str], path: Path
 
 
 def _column(values: np.ndarray, names: Sequence[str]) -> Any:
-    """Labels or answers as they are read by people."""
+    """Labels or answers as a pyarrow array of class names or numbers."""
     import pyarrow as pa
 
     table = np.array(names, dtype=object)
@@ -183,7 +183,7 @@ def _column(values: np.ndarray, names: Sequence[str]) -> Any:
 
 
 def summary(results: Mapping[str, Any], folder: RunFolder, output_file: str | None = None) -> str:
-    """The last lines of a run: how good, where the model is, what to type next."""
+    """The last lines of a run: scores, paths of the outputs, and commands to try next."""
     shown = _shown(folder.path)
     lines = [""]
     for split, what in {"eval": "evaluated", "test": "tested"}.items():
@@ -215,13 +215,13 @@ def _score_lines(what: str, scored: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(path: Path) -> str:
-    """`path` as short as it can be typed from here."""
+    """`path` relative to the working directory if it is below it, else as it is."""
     relative = os.path.relpath(path)
     return relative if not relative.startswith("..") else str(path)
 
 
 def _accelerate() -> str:
-    """How `accelerate` can be called here: by its name if that is the one of this Python."""
+    """The command for `accelerate`: its name if that finds the one of this Python, else its path."""
     own = Path(sys.executable).parent / "accelerate"
-    found = shutil.which("accelerate")
-    return "accelerate" if (found and Path(found) == own) or not own.exists() else _shown(own)
+    on_path = shutil.which("accelerate")
+    return "accelerate" if (on_path and Path(on_path) == own) or not own.exists() else _shown(own)

@@ -1,4 +1,4 @@
-"""`python -m job.report.html FOLDER`: write the report of a run folder; `muster report` calls it."""
+"""`python -m job.report.html FOLDER` writes the report of a run folder; called by `muster report`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from job.runtime import console
 
 
 def main(argv: list[str]) -> int:
-    """Write the report of the run folder `argv[0]`; the exit code."""
+    """Write the report of the run folder `argv[0]`; returns the exit code."""
     console.install()
     folder = RunFolder(Path(argv[0]))
     try:

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of paragraphs, tables and pictures. Plain values, which the template writes."""
+"""The parts of a page: sections of paragraphs, tables and pictures, as plain values that the template renders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph of text; `lead` is the first of the page."""
+    """A paragraph of text; `lead` marks the first one of the page."""
 
     text: str
     lead: bool = False
@@ -22,12 +22,12 @@ class Table:
     """A table whose first column names its rows.
 
     Attributes:
-        caption: what it shows, read out before it.
-        columns: the headers.
-        rows: of cells; a text in the form that is shown.
-        numbers: columns to set to the right.
-        texts: columns with text of the data, which may be long and in any script.
-        folded: whether it is shown only when it is opened.
+        caption: what it shows; screen readers read it first.
+        columns: the column headers.
+        rows: rows of formatted cells.
+        numbers: indices of the columns to align right.
+        texts: indices of the columns with text from the data, which may be long and in any script.
+        folded: whether the table is collapsed at first.
     """
 
     caption: str
@@ -41,14 +41,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with a caption, and what a reader who does not see it gets.
+    """A picture with a caption and a description for readers who cannot see it.
 
     Attributes:
-        name: its id, unique in the page.
-        title: what it shows.
+        name: id of the picture, unique in the page.
+        title: what the picture shows.
         description: what can be seen in it, in words and numbers.
-        svg: the drawing.
-        wide: whether it takes the whole width.
+        svg: the drawing as an SVG element.
+        wide: whether it spans the whole page.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Section:
 
 
 def numbers_from(first: int, columns: Sequence[str]) -> frozenset[int]:
-    """The columns from this one on."""
+    """The indices of the columns from `first` on."""
     return frozenset(range(first, len(columns)))
 
 
@@ -83,6 +83,6 @@ def count(number: int, noun: str) -> str:
 
 
 def short(text: str, longest: int = 40) -> str:
-    """A name that fits into a line: it may be any text of the data."""
+    """A text from the data, such as a class name, shortened to fit into a line."""
     text = " ".join(text.split())
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,7 +1,7 @@
-"""Calibration: is a class that is given a probability of 0.8 right in 80 % of the rows?
+"""Calibration: whether predictions with a probability of 0.8 are right in 80 % of the rows.
 
-Reliability curve and expected calibration error after Naeini, Cooper and Hauskrecht, Obtaining Well Calibrated
-Probabilities Using Bayesian Binning (AAAI 2015), with the 15 bins of equal width, open at their lower end, of Guo et
+Reliability curve and expected calibration error as in Naeini, Cooper and Hauskrecht, Obtaining Well Calibrated
+Probabilities Using Bayesian Binning (AAAI 2015), with 15 bins of equal width that exclude their lower end, as in Guo et
 al., On Calibration of Modern Neural Networks (ICML 2017).
 """
 
@@ -18,12 +18,12 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Reliability:
-    """Bins of predictions by confidence; bin m holds those in (m / BINS, (m + 1) / BINS].
+    """Predictions binned by confidence; bin m is the interval (m / BINS, (m + 1) / BINS].
 
     Attributes:
-        counts: int64[BINS].
-        confidence: float64[BINS], the mean in the bin; NaN where it is empty.
-        accuracy: float64[BINS], the share that is right; likewise.
+        counts: int64[BINS], the number of predictions in each bin.
+        confidence: float64[BINS], the mean confidence; NaN for empty bins.
+        accuracy: float64[BINS], the share of right predictions; NaN for empty bins.
     """
 
     counts: np.ndarray
@@ -32,14 +32,14 @@ class Reliability:
 
     @property
     def expected_error(self) -> float:
-        """The mean distance of confidence and accuracy over the bins, weighted by their predictions."""
+        """The mean distance between confidence and accuracy over the bins, weighted by their predictions."""
         filled = self.counts > 0
         distance = np.abs(self.accuracy[filled] - self.confidence[filled])
         return float((distance * self.counts[filled]).sum() / self.counts.sum())
 
     @property
     def overconfidence(self) -> float:
-        """Mean confidence less the share that is right: above 0 where the model is too sure."""
+        """Mean confidence minus accuracy: above 0 if the model is overconfident."""
         filled = self.counts > 0
         difference = self.confidence[filled] - self.accuracy[filled]
         return float((difference * self.counts[filled]).sum() / self.counts.sum())
@@ -62,7 +62,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> Reliability:
 
 
 def of(predicted: Predicted) -> Reliability:
-    """Of the predicted class; with several labels a row, of each class of each row as a yes or no of its own."""
+    """The reliability of the predicted classes; with several labels per row, of each class as a binary prediction."""
     assert predicted.labels is not None
     if predicted.kind.one_label:
         return reliability(predicted.confidence, ~predicted.wrong)

@@ -1,4 +1,4 @@
-"""Curves over the steps of training, thinned to what a picture can show."""
+"""Curves over training steps, downsampled for display."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Curve:
 
 
 def curve(records: Sequence[Mapping[str, Any]], name: str) -> Curve:
-    """A number of the records that have it."""
+    """The curve of a number, from the records that have it."""
     points = [(record["step"], record[name]) for record in records if isinstance(record.get(name), int | float)]
     steps, values = zip(*points, strict=True) if points else ((), ())
     return Curve(np.array(steps, np.int64), np.array(values, np.float64))
 
 
 def thinned(full: Curve) -> Curve:
-    """At most MOST_POINTS points: of each stretch the lowest and the highest, so that no spike is lost."""
+    """Downsample to at most MOST_POINTS points: the minimum and maximum of each interval, so that no spike is lost."""
     if len(full) <= MOST_POINTS:
         return full
-    stretches = np.array_split(np.arange(len(full)), MOST_POINTS // 2)
-    ends = ((at[full.values[at].argmin()], at[full.values[at].argmax()]) for at in stretches)
-    keep = np.unique(np.array(list(ends)).ravel())
+    intervals = np.array_split(np.arange(len(full)), MOST_POINTS // 2)
+    extremes = ((points[full.values[points].argmin()], points[full.values[points].argmax()]) for points in intervals)
+    keep = np.unique(np.array(list(extremes)).ravel())
     return Curve(full.steps[keep], full.values[keep])

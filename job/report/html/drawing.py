@@ -1,7 +1,8 @@
-"""A matplotlib figure as SVG that takes its colours from the page, and as PNG.
+"""Renders matplotlib figures as SVG in the colours of the page, and as PNG.
 
-Figures are drawn in placeholder colours, which become CSS variables: one drawing serves light, dark and print. Text
-stays text, so it is set in the reader's font. pyplot, which keeps state for the whole process, is not imported.
+For SVG, figures are drawn in placeholder colours that are replaced by CSS variables: one drawing works for light and
+dark mode and for print. Text is kept as text and shown in the reader's font. pyplot is not imported: it has global
+state.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours by their use. Blue, vermilion and near-black (near-white in the dark) differ for any colour vision."""
+    """Colours by purpose. Blue, vermilion and near-black (near-white in dark mode) can be distinguished by everyone."""
 
     ink: str
     muted: str
@@ -52,28 +53,28 @@ SETTINGS: dict[Any, Any] = {
     "path.simplify": True,
 }
 REM_PER_INCH = 6.6
-"""Largest size on the page: 9 points of the drawing are then about 13 pixels."""
-SMALLEST = 0.7
-"""To what part of that a picture with names is scaled down in a narrow window, which scrolls it then."""
-NUMBERS = re.compile(r"(-?\d+\.\d\d)\d+")
+"""Maximum scale of a drawing on the page: 9 points are then about 13 pixels."""
+MIN_SCALE = 0.7
+"""Minimum scale of a picture with class names, relative to the maximum: narrower windows scroll it."""
+DECIMALS = re.compile(r"(-?\d+\.\d\d)\d+")
 
 Draw = Callable[["Axes", Palette], None]
 
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Within, matplotlib draws as all pictures here are drawn; then its settings are what they were."""
+    """Context with the matplotlib settings of all pictures; the previous settings are restored."""
     import matplotlib as mpl
 
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # of a script its font lacks: the SVG keeps the text
+        warnings.filterwarnings("ignore", message="Glyph")  # matplotlib's font lacks a script: the SVG keeps the text
         yield
 
 
 def figure(draw: Draw, palette: Palette, width: float, height: float, names: float = 0.0) -> Figure:
-    """A figure of one picture, sizes in inches; `names`: what the names along its axes need.
+    """A figure with one picture. Sizes are in inches; `names` is the space for class names along the axes.
 
-    The margins are set rather than fitted to the text, which would take as long as drawing.
+    Margins are fixed: fitting them to the text would take as long as drawing.
     """
     from matplotlib.figure import Figure
 
@@ -85,7 +86,7 @@ def figure(draw: Draw, palette: Palette, width: float, height: float, names: flo
 
 
 def add(axes: Axes, draw: Draw, palette: Palette) -> None:
-    """Draw a picture on these axes, in the colours of the palette."""
+    """Draw a picture on `axes` in the colours of `palette`."""
     axes.figure.set_facecolor("none" if palette is PLACEHOLDERS else palette.paper)
     axes.set_facecolor("none")
     axes.tick_params(colors=palette.muted, labelcolor=palette.muted, length=3, width=0.6)
@@ -104,7 +105,8 @@ def add(axes: Axes, draw: Draw, palette: Palette) -> None:
 
 
 def make_logarithmic(axes: Axes, axis: Literal["x", "y"]) -> None:
-    """Give an axis a logarithmic scale with plain numbers: matplotlib writes formulas, which are off here."""
+    """Set a logarithmic scale with plain numbers as labels: matplotlib's default labels need math text, which is
+    off."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     made = axes.xaxis if axis == "x" else axes.yaxis
@@ -114,22 +116,22 @@ def make_logarithmic(axes: Axes, axis: Literal["x", "y"]) -> None:
 
 
 def svg(name: str, draw: Draw, width: float = 4.8, height: float = 2.9, names: float = 0.0) -> Markup:
-    """A picture for the page; `name` makes its ids unique there, the rest as in `figure`."""
+    """A picture for the page; `name` makes its ids unique. Other arguments as in `figure`."""
     written = io.StringIO()
     with settings():
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure(draw, PLACEHOLDERS, width, height, names).savefig(written, format="svg", metadata=metadata)
-    least = SMALLEST * width if names else 0.0
-    return Markup(_themed(written.getvalue(), name, width, least))  # matplotlib has escaped the text
+    min_width = MIN_SCALE * width if names else 0.0
+    return Markup(_themed(written.getvalue(), name, width, min_width))  # matplotlib has escaped the text
 
 
 def png(figure: Figure, path: Path) -> None:
-    """Write a figure for a mail or a page of notes."""
+    """Write a figure as PNG, for use outside of the report."""
     figure.savefig(path, format="png", dpi=120, facecolor=figure.get_facecolor())
 
 
-def _themed(text: str, name: str, width: float, least: float) -> str:
-    """The SVG element alone, with the page's colours and font, and ids that are its own."""
+def _themed(text: str, name: str, width: float, min_width: float) -> str:
+    """The SVG element with the colours and font of the page, and with unique ids."""
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box is not None
     inner = text[text.index("<g id=") : text.rindex("</svg>")]
@@ -138,12 +140,12 @@ def _themed(text: str, name: str, width: float, least: float) -> str:
     used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', inner))
     inner = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", inner)
     inner = re.sub(r"(url\(#|href=\"#)", rf"\1{name}-", inner)
-    inner = re.sub(r' (d|x|y|transform|points)="[^"]*"', lambda m: NUMBERS.sub(r"\1", m[0]), inner)
+    inner = re.sub(r' (d|x|y|transform|points)="[^"]*"', lambda m: DECIMALS.sub(r"\1", m[0]), inner)
     inner = re.sub(r' style="[^"]*"', lambda m: _style(m[0]), inner)
     inner = inner.replace("xlink:href", "href")
     return (
         f'<svg viewBox="{box[1]}" role="img" '
-        f'style="max-width: {width * REM_PER_INCH:.1f}rem; min-width: {least * REM_PER_INCH:.1f}rem" '
+        f'style="max-width: {width * REM_PER_INCH:.1f}rem; min-width: {min_width * REM_PER_INCH:.1f}rem" '
         f'aria-labelledby="{escape(name)}-title">{inner}</svg>'
     )
 

@@ -1,13 +1,13 @@
 """Probable label errors: confident learning (Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty
 in Dataset Labels, Journal of Artificial Intelligence Research 70, 2021).
 
-A class's threshold is the mean probability that the model gives it on the rows labelled with it. A row counts as a
-probable error if, among the classes whose probability reaches their threshold, the most probable is not its label: it
-is off the diagonal of the confident joint. As in the authors' package cleanlab, a row whose label is the predicted
-class is never an error. The rule needs probabilities of rows that were not trained on, as an evaluation set's are.
+The threshold of a class is the mean probability that the model gives it on the rows with that label. Among the classes
+whose probability reaches their threshold, take the most probable one: if it is not the label, the row is a probable
+error (it is off the diagonal of the confident joint). As in the authors' package cleanlab, a row whose label is the
+predicted class is never an error. The method needs out-of-sample probabilities, such as those of an evaluation set.
 
 cleanlab 2.9 finds the same rows in the same order (filter_by="confident_learning", ranked by self-confidence). It is
-no dependency: one rule of ten lines, against 300 kB, a further package and an import as long as drawing the report.
+not used, because the rule has ten lines, and importing cleanlab takes as long as drawing the report.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from job.report.html.predictions import Predicted
 
 
 def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows whose label is probably wrong, the least probable label first, and the class that each more likely is.
+    """Rows whose label is probably wrong, least probable label first, and the class that is more likely.
 
     Args:
         labels: int64[n], class numbers.
@@ -32,7 +32,7 @@ def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarra
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     sums = np.bincount(labels, weights=own, minlength=probabilities.shape[1])
     with np.errstate(invalid="ignore"):
-        thresholds = np.where(counts > 0, sums / counts, np.inf)  # a class without a label has no confident row
+        thresholds = np.where(counts > 0, sums / counts, np.inf)  # a class without labels has no threshold
     confident = np.where(probabilities >= thresholds, probabilities, -1.0)
     likely = confident.argmax(axis=1)
     predicted = probabilities.argmax(axis=1)
@@ -42,10 +42,10 @@ def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarra
 
 
 def of(predicted: Predicted) -> list[tuple[int, int, float]]:
-    """(row, class, probability of the label as it is) of each probable error, the least probable label first.
+    """(row, more likely class, probability of the given label) of each probable error, least probable label first.
 
-    With several labels a row, each class is a yes or no of its own: `class` is then the one that should probably be
-    changed. Nothing for regression.
+    With several labels per row, each class is treated as a binary label, and the class in the tuple is the one that
+    should probably be added or removed. Empty for regression.
     """
     assert predicted.labels is not None
     if not predicted.kind.has_classes:
@@ -54,10 +54,10 @@ def of(predicted: Predicted) -> list[tuple[int, int, float]]:
         rows, classes = suspicious(predicted.labels, predicted.probabilities)
         own = predicted.probabilities[rows, predicted.labels[rows]]
         return list(zip(rows.tolist(), classes.tolist(), own.tolist(), strict=True))
-    found = []
+    errors = []
     for number in range(len(predicted.names)):
         yes, labels = predicted.probabilities[:, number], predicted.labels[:, number].astype(np.int64)
         both = np.stack([1 - yes, yes], axis=1)
         rows, _ = suspicious(labels, both)
-        found += [(int(row), number, float(both[row, labels[row]])) for row in rows]
-    return sorted(found, key=lambda error: error[2])
+        errors += [(int(row), number, float(both[row, labels[row]])) for row in rows]
+    return sorted(errors, key=lambda error: error[2])

@@ -1,4 +1,4 @@
-"""Lengths in tokens: how they are distributed in each split, and how good the model is on short and long texts."""
+"""Lengths in tokens: their distribution in each split, and the score of the model by length."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ GROUPS = 8
 
 
 def histogram(lengths: np.ndarray, longest: int) -> list[int]:
-    """Rows in each of at most BARS bins of equal width over 1..`longest` tokens; see `edges`."""
+    """The number of rows in each bin of equal width over 1..`longest` tokens, at most BARS bins; see `edges`."""
     return np.histogram(lengths, bins=edges(longest))[0].tolist()
 
 
 def edges(longest: int) -> np.ndarray:
-    """The ends of the bins, half a token below the first length that each holds."""
+    """The bin edges: each is half a token below the shortest length in its bin."""
     width = max(1, -(-longest // BARS))
     return np.arange(0.5, longest + width + 0.5, width)
 
 
 def score_by_length(predicted: Predicted, lengths: np.ndarray) -> list[dict[str, Any]]:
-    """The rows in groups of about the same number, from the shortest to the longest.
+    """Scores of groups of about equally many rows, from the shortest rows to the longest.
 
     Returns:
-        Of each group "from" and "to" (tokens, both included), "rows", and "score": the share that is right; for
-        regression the root mean squared error.
+        For each group: "from" and "to" (tokens, inclusive), "rows", and "score", which is the accuracy, or the root
+        mean squared error for regression.
     """
     assert predicted.labels is not None
     cuts = np.unique(np.quantile(lengths, np.linspace(0, 1, GROUPS + 1)[1:], method="inverted_cdf"))

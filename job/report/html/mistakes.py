@@ -1,4 +1,4 @@
-"""What the model got wrong: the most confident mistakes, and the classes that it mixes up."""
+"""Mistakes of the model: the most confident ones, and the most confused classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from job.report.html.predictions import Predicted
 
 @dataclass(frozen=True)
 class Pair:
-    """Rows labelled `label` and predicted as `prediction`: how many, and what share of the rows labelled so."""
+    """The rows with label `label` that are predicted as `prediction`: their number, and share of the rows with the
+    label."""
 
     label: int
     prediction: int
@@ -20,7 +21,7 @@ class Pair:
 
 
 def most_confident(predicted: Predicted, most: int) -> np.ndarray:
-    """int64[k], the rows that are wrong with the highest confidence; for regression those with the largest error."""
+    """int64[k], the wrong predictions with the highest confidence; for regression those with the largest error."""
     assert predicted.labels is not None
     if not predicted.kind.has_classes:
         size = np.abs(predicted.predictions - predicted.labels)
@@ -34,7 +35,7 @@ def most_confident(predicted: Predicted, most: int) -> np.ndarray:
 
 
 def confused(matrix: np.ndarray, most: int) -> list[Pair]:
-    """The cells off the diagonal of a confusion matrix (int64[C, C], rows: label) with the most rows."""
+    """The largest off-diagonal cells of a confusion matrix, int64[C, C] with labels as rows."""
     off = matrix.copy()
     np.fill_diagonal(off, 0)
     order = np.argsort(-off, axis=None, kind="stable")[:most]
@@ -44,7 +45,7 @@ def confused(matrix: np.ndarray, most: int) -> list[Pair]:
 
 
 def confusion_matrix(predicted: Predicted) -> np.ndarray:
-    """int64[C, C], rows: label, columns: prediction; only with one label a row."""
+    """int64[C, C], rows: label, columns: prediction; only for tasks with one label per row."""
     assert predicted.labels is not None
     classes = len(predicted.names)
     flat = np.bincount(predicted.labels * classes + predicted.predictions, minlength=classes * classes)

@@ -1,4 +1,4 @@
-"""The page: its sections in order, written by the template, which escapes all that is not a drawing of ours."""
+"""The page: its sections in order, rendered by a template that escapes everything except our SVG drawings."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ SECTIONS = (
 
 
 def sections(run: RunFiles) -> list[Section]:
-    """Those that there is something to say in."""
+    """The sections that have content for this run."""
     return [made for section in SECTIONS if (made := section(run)) is not None]
 
 
 def render(run: RunFiles) -> str:
-    """The page as text: one file that asks for nothing else, and runs no script."""
+    """The page as HTML: a single file that loads nothing else and runs no scripts."""
     state = run.status.get("state", "")
     unfinished = "" if run.results else f", run not finished{f' ({state})' if state else ''}"
     return document(run.name, f"Run report{unfinished}", sections(run), again="muster report")
 
 
 def document(name: str, kind: str, sections: Sequence[Section], again: str) -> str:
-    """A page of sections; `kind` says above its name what it is, `again` is the command that writes it again."""
+    """A page as HTML; `kind` is shown above its name, `again` is the command that writes the page again."""
     return _template().render(
         name=name,
         kind=kind,
@@ -59,7 +59,7 @@ def document(name: str, kind: str, sections: Sequence[Section], again: str) -> s
 
 
 def colors(palette: Palette) -> dict[str, str]:
-    """Name of a colour in the style sheet -> its value."""
+    """CSS variable -> colour."""
     return {field.name: getattr(palette, field.name) for field in fields(palette)}
 
 

@@ -1,4 +1,4 @@
-"""The pictures: each function returns one that draws on given axes. What they show is computed elsewhere."""
+"""The pictures: each function returns a function that draws on given axes. The values are computed elsewhere."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHADES = 10
-"""Levels of opacity of a table of cells; each is one path of the drawing, however many cells it has."""
+"""Number of opacity levels of a heat map. All cells of a level are one SVG path, which keeps the file small."""
 ANNOTATED_CLASSES = 12
-"""Up to this many classes,  each cell of a confusion matrix has its number of rows written in it."""
+"""Up to this many classes, all cells of a confusion matrix show their number of rows."""
 NUMBERED_PAIRS = 30
-"""Of more classes, only the most confused pairs."""
+"""With more classes, only this many cells, the most confused pairs, show it."""
 LEVEL_CLASSES = 3
-"""Up to this many classes,  their names below the matrix are level."""
+"""Up to this many classes, names below the matrix are horizontal."""
 MOST_DOTS = 1500
 SPREAD = 100
-"""Ratio of largest to smallest value from which on an axis is logarithmic."""
+"""The y axis is logarithmic if the largest value is more than this many times the smallest."""
 
 
 @dataclass(frozen=True)
 class Marks:
-    """Steps that are marked in every curve: the best evaluation's, and those from which the run was restarted."""
+    """Steps marked in every curve: the best evaluation, and the checkpoints from which the run was restarted."""
 
     best: int | None
     restarts: Sequence[int]
 
 
 def curves(named: Mapping[str, Curve], marks: Marks, label: str, dots: frozenset[str] = frozenset()) -> Draw:
-    """Curves over the steps; those in `dots` have few points, which are marked."""
+    """Curves over training steps; those in `dots` are drawn with markers, as they have few points."""
 
     def draw(axes: Axes, palette: Palette) -> None:
         colors = (palette.first, palette.second, palette.third)
@@ -62,7 +62,7 @@ def curves(named: Mapping[str, Curve], marks: Marks, label: str, dots: frozenset
 
 
 def shaded(shares: np.ndarray, axes: Axes, color: str) -> None:
-    """A table as cells of one colour, the more opaque the larger the share (0..1); row 0 at the top."""
+    """A heat map of one colour: the larger the share (0..1), the more opaque the cell; row 0 is at the top."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
@@ -75,11 +75,11 @@ def shaded(shares: np.ndarray, axes: Axes, color: str) -> None:
         vertices = (np.stack([columns, rows], axis=1)[:, None, :] + corners).reshape(-1, 2)
         codes = np.tile([Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY], len(rows))
         cells = PathPatch(Path(vertices, codes), facecolor=color, alpha=level / SHADES, linewidth=0)
-        axes.add_artist(cells)  # add_patch would look for the limits of each curve
+        axes.add_artist(cells)  # faster than add_patch, which computes the extent of each path
 
 
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> Draw:
-    """A confusion matrix: rows are labels, shades the share of the label's rows."""
+    """A confusion matrix: rows are labels, the opacity is the share of the label's rows."""
     classes = len(names)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
@@ -103,23 +103,23 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Draw:
 
 
 def shown(name: str) -> str:
-    """A class's name along an axis."""
+    """A class name, shortened for an axis."""
     return short(name, 22)
 
 
 def name_size(classes: int) -> float:
-    """Its size in points."""
+    """The font size of class names, in points."""
     return 9 if classes <= ANNOTATED_CLASSES else 7
 
 
 def _largest(matrix: np.ndarray, most: int) -> np.ndarray:
-    """bool[C, C]: the cells off the diagonal with the most rows."""
+    """bool[C, C], the largest off-diagonal cells."""
     off = matrix - np.diag(np.diag(matrix))
     return off >= max(1, np.sort(off, axis=None)[-most])
 
 
 def reliability(found: Reliability) -> Draw:
-    """The share that is right against the confidence, over the share of the predictions in each bin."""
+    """Reliability diagram: accuracy against confidence, and the share of predictions in each bin."""
 
     def draw(axes: Axes, palette: Palette) -> None:
         filled = found.counts > 0
@@ -135,7 +135,7 @@ def reliability(found: Reliability) -> Draw:
 
 
 def against(labels: np.ndarray, predictions: np.ndarray) -> Draw:
-    """Predicted against true numbers: dots, or for many rows a table of how many fall where."""
+    """Predicted against true numbers: a scatter plot, or a heat map of densities for many rows."""
 
     def draw(axes: Axes, palette: Palette) -> None:
         low, high = min(labels.min(), predictions.min()), max(labels.max(), predictions.max())
@@ -162,7 +162,7 @@ def _density(x: np.ndarray, y: np.ndarray, axes: Axes, color: str) -> None:
 
 
 def residuals(errors: np.ndarray) -> Draw:
-    """How the errors (predicted less true) are distributed."""
+    """A histogram of the errors (prediction minus label)."""
 
     def draw(axes: Axes, palette: Palette) -> None:
         counts, ends = np.histogram(errors, bins=min(40, max(5, len(errors) // 10)))
@@ -174,7 +174,7 @@ def residuals(errors: np.ndarray) -> Draw:
 
 
 def lengths(counts: Mapping[str, Sequence[int]], ends: np.ndarray) -> Draw:
-    """The share of each split's rows by their tokens."""
+    """Histogram of lengths in tokens, for each split."""
 
     def draw(axes: Axes, palette: Palette) -> None:
         colors = (palette.first, palette.second, palette.third)
@@ -190,7 +190,7 @@ def lengths(counts: Mapping[str, Sequence[int]], ends: np.ndarray) -> Draw:
 
 
 def score_by_length(groups: Sequence[Mapping[str, Any]], label: str) -> Draw:
-    """The score of rows of about the same length."""
+    """The score of each group of rows of similar length."""
 
     def draw(axes: Axes, palette: Palette) -> None:
         places = range(len(groups))
@@ -202,5 +202,5 @@ def score_by_length(groups: Sequence[Mapping[str, Any]], label: str) -> Draw:
 
 
 def span(group: Mapping[str, Any]) -> str:
-    """The lengths of a group of rows."""
+    """The range of lengths of a group of rows, as a label."""
     return str(group["to"]) if group["from"] == group["to"] else f"{group['from']}-{group['to']}"

@@ -1,4 +1,4 @@
-"""A table of predictions as arrays: predictions.parquet, or test_predictions.parquet."""
+"""Reads a table of predictions, predictions.parquet or test_predictions.parquet, into arrays."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predicted:
-    """The rows of a split with what was predicted.
+    """Labels and predictions for the rows of a split.
 
     Attributes:
-        kind: of the task.
-        names: the classes in order; empty for regression.
-        index: int64[n], the row's number in its source.
-        labels: int64[n] class numbers, float64[n] for regression or bool[n, C]; None where there are none.
+        kind: the kind of task.
+        names: the class names in order; empty for regression.
+        index: int64[n], row numbers in the source.
+        labels: int64[n] class numbers, float64[n] for regression or bool[n, C]; None without labels.
         predictions: in the form of `labels`.
         probabilities: float32[n, C]; [n, 0] for regression.
     """
@@ -43,17 +43,17 @@ class Predicted:
 
     @property
     def confidence(self) -> np.ndarray:
-        """float32[n]: the probability of the predicted class; only with one label a row."""
+        """float32[n]: the probability of the predicted class; only for tasks with one label per row."""
         return np.take_along_axis(self.probabilities, self.predictions[:, None], axis=1)[:, 0]
 
     @property
     def wrong(self) -> np.ndarray:
-        """bool[n]: the prediction is not exactly the label; not for regression."""
+        """bool[n]: whether the prediction differs from the label; not for regression."""
         differs = self.predictions != self.labels
         return differs.any(axis=1) if differs.ndim == 2 else differs
 
     def answers(self, predictions: np.ndarray | None = None) -> Answers:
-        """As job.resampling takes them; `predictions` in place of the model's."""
+        """Labels and predictions for job.resampling; `predictions` replaces those of the model."""
         assert self.labels is not None
         given = self.predictions if predictions is None else predictions
         if self.kind != SINGLE_LABEL:
@@ -63,7 +63,7 @@ class Predicted:
 
 
 def read(path: Path) -> Predicted:
-    """The table of predictions in a file.
+    """Read a table of predictions.
 
     Raises:
         Refused: the file is damaged.
@@ -79,9 +79,9 @@ def read(path: Path) -> Predicted:
     names = tuple(name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY))
     probabilities = [table.column(PROBABILITY + name).to_numpy() for name in names]
     unlabelled = table.column("label").null_count == len(table)
-    several = pa.types.is_list(table.schema.field("prediction").type)
+    multi_label = pa.types.is_list(table.schema.field("prediction").type)
     return Predicted(
-        kind=MULTI_LABEL if several else SINGLE_LABEL if names else REGRESSION,
+        kind=MULTI_LABEL if multi_label else SINGLE_LABEL if names else REGRESSION,
         names=names,
         index=table.column("index").to_numpy(),
         labels=None if unlabelled else _values(table.column("label"), names),

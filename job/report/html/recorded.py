@@ -1,8 +1,7 @@
-"""What the job writes into report/ because only it knows: the data before training, the texts of the rows shown.
+"""Writes the files in report/ that need the data, which only the job has loaded. They are small for data of any size.
 
-Two small files, for data of any size. data.json is written at the start: task, classes, what
-job.data.statistics found, lengths. rows.json is written with the predictions: the texts of the rows that the report
-shows (a few dozen), cut to a length for reading, and the score by length.
+data.json is written at the start: task, classes, the statistics of job.data.statistics, and lengths. rows.json is
+written with the predictions: the texts of the few dozen rows that the report shows, truncated, and the score by length.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 SHOWN_MISTAKES = 25
 SHOWN_LABEL_ERRORS = 25
 SHOWN_CHARACTERS = 600
-"""Of a text; a longer one is cut, with a mark."""
+"""Longer texts are truncated and end with an ellipsis."""
 
 
 def data_file(folder: RunFolder) -> Path:
@@ -36,7 +35,7 @@ def rows_file(folder: RunFolder) -> Path:
 
 
 def write_data(folder: RunFolder, data: Data) -> None:
-    """Write what is known of the data before training."""
+    """Write data.json: statistics of the data, before training."""
     splits = {"train": data.train, "validation": data.evaluation, "test": data.test}
     longest = max(
         (int(split.lengths.max()) for split in splits.values() if split is not None and len(split)), default=1
@@ -60,9 +59,9 @@ def write_data(folder: RunFolder, data: Data) -> None:
 
 
 def write_rows(folder: RunFolder, data: Data) -> None:
-    """Write what the report shows of single rows; the tables of predictions must be there.
+    """Write rows.json, for the rows that the report shows; the tables of predictions must exist.
 
-    A failure loses these rows of the report only, and is one line of the log.
+    A failure is logged in one line; the report is then written without these rows.
 
     Raises:
         OSError: the folder cannot be written.
@@ -71,7 +70,7 @@ def write_rows(folder: RunFolder, data: Data) -> None:
         _write_rows(folder, data)
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001  the model has been trained and is not lost for this
+    except Exception as error:  # noqa: BLE001  a finished training must not fail here
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         log.warning(f"the rows that report.html shows could not be recorded ({reason}); the run continues without them")
 
@@ -84,11 +83,11 @@ def _write_rows(folder: RunFolder, data: Data) -> None:
         predicted = predictions.read(path)
         if predicted.labels is not None:
             folder.report_files.mkdir(exist_ok=True)
-            files.write_json(rows_file(folder), files.finite({"split": name, **_of_rows(predicted, split)}))
+            files.write_json(rows_file(folder), files.finite({"split": name, **_describe_rows(predicted, split)}))
             return
 
 
-def _of_rows(predicted: Predicted, split: Split) -> dict[str, Any]:
+def _describe_rows(predicted: Predicted, split: Split) -> dict[str, Any]:
     return {
         "score_by_length": lengths.score_by_length(predicted, split.lengths),
         "texts": {str(split.row_ids[row]): _texts(split, row) for row in shown_rows(predicted)},
@@ -96,7 +95,7 @@ def _of_rows(predicted: Predicted, split: Split) -> dict[str, Any]:
 
 
 def shown_rows(predicted: Predicted) -> list[int]:
-    """The rows of the split that the report shows with their text, ascending."""
+    """The row numbers in the split of the rows that the report shows with their text, ascending."""
     wrong = mistakes.most_confident(predicted, SHOWN_MISTAKES)
     errors = [row for row, _, _ in label_errors.of(predicted)[:SHOWN_LABEL_ERRORS]]
     return np.unique([*wrong.tolist(), *errors]).astype(int).tolist()

@@ -1,4 +1,4 @@
-"""A run as its files show it, at any moment: each may be missing, and the last line of metrics.jsonl half-written."""
+"""Reads the files of a run at any time: each may be missing, and metrics.jsonl may end with an incomplete line."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What is in a run folder; a file that is missing or cannot be read is empty.
+    """The content of a run folder; files that are missing or cannot be read count as empty.
 
     Attributes:
-        folder: of the run.
-        settings: config.yaml.
-        manifest: manifest.json.
-        status: status.json.
-        results: results.json; empty while the run is going on.
-        data: report/data.json.
-        rows: report/rows.json.
+        folder: the run folder.
+        settings: content of config.yaml.
+        manifest: content of manifest.json.
+        status: content of status.json.
+        results: content of results.json; empty while the run is active.
+        data: content of report/data.json.
+        rows: content of report/rows.json.
         records: the lines of metrics.jsonl.
     """
 
@@ -57,14 +57,14 @@ class RunFiles:
 
     @property
     def split(self) -> str | None:
-        """The split that the report is about: validation, else test; None while neither has been predicted."""
+        """The split that the report describes: validation, else test; None before one of them has been predicted."""
         if "eval" in self.results and self.folder.predictions.is_file():
             return "validation"
         return "test" if "test" in self.results and self.folder.test_predictions.is_file() else None
 
     @property
     def scores(self) -> Mapping[str, Any]:
-        """What results.json says of the split that the report is about."""
+        """The scores of `split` in results.json."""
         return self.results.get({"validation": "eval", "test": "test"}.get(self.split or "", ""), {})
 
     @cached_property
@@ -77,34 +77,34 @@ class RunFiles:
 
     @property
     def labelled(self) -> Predicted | None:
-        """The same, where there are labels to compare them with."""
+        """The predictions of `split` if it has labels, else None."""
         return None if self.predicted is None or self.predicted.labels is None else self.predicted
 
     @cached_property
     def reliability(self) -> Reliability:
-        """Of the labelled predictions, which have classes."""
+        """The reliability of the labelled predictions; not for regression."""
         assert self.labelled is not None
         return calibration.of(self.labelled)
 
     @cached_property
     def label_errors(self) -> list[tuple[int, int, float]]:
-        """Those that are probable among the labelled predictions."""
+        """The probable label errors among the labelled predictions."""
         assert self.labelled is not None
         return label_errors.of(self.labelled)
 
     @cached_property
     def confusion_matrix(self) -> np.ndarray:
-        """Of the labelled predictions, which have one label a row."""
+        """The confusion matrix of the labelled predictions; only for tasks with one label per row."""
         assert self.labelled is not None
         return mistakes.confusion_matrix(self.labelled)
 
     def of_split(self, split: str) -> list[Mapping[str, Any]]:
-        """The records of metrics.jsonl of "train" or "eval"."""
+        """The records in metrics.jsonl for split "train" or "eval"."""
         return [record for record in self.records if record.get("split") == split]
 
 
 def read(path: Path) -> RunFiles:
-    """What is in the run folder `path`."""
+    """Read the run folder `path`."""
     folder = RunFolder(path)
     return RunFiles(
         folder=folder,
@@ -133,11 +133,11 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _records(path: Path) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = []
+    records: list[Mapping[str, Any]] = []
     with contextlib.suppress(OSError):
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError):
                 record = json.loads(line)
                 if isinstance(record, dict) and isinstance(record.get("step"), int):
-                    found.append(record)
-    return found
+                    records.append(record)
+    return records

@@ -1,4 +1,4 @@
-"""The score of a run with its interval, and what answering the same for every row would reach."""
+"""The score of a run with its confidence interval, and the score of a constant baseline."""
 
 from __future__ import annotations
 
@@ -19,41 +19,46 @@ from job.resampling import Answers, Interval
 
 @dataclass(frozen=True)
 class Baseline:
-    """What is always answered, in words, and the score of that; None where the number is not one we can compute."""
+    """The constant answer, in words, and its score; None if we cannot compute the metric or it has no value."""
 
     answer: str
     score: float | None
 
 
 def deciding_number(run: RunFiles) -> str:
-    """The name of the number that decides which model is best."""
+    """The name of the metric that decides which model is best."""
     kind = run.task.kind if run.task else None
-    if asked := run.settings.get("metric_for_best_model"):
-        return metrics.as_computed(asked)
+    if setting := run.settings.get("metric_for_best_model"):
+        return metrics.as_computed(setting)
     if kind is None:
         return "loss"
     return metrics.deciding_number(run.settings.get("metrics") or metrics.defaults(kind), kind)
 
 
 def lower_is_better(run: RunFiles) -> bool:
-    asked = run.settings.get("greater_is_better")
-    return deciding_number(run) in LOWER_IS_BETTER if asked is None else not asked
+    greater = run.settings.get("greater_is_better")
+    return deciding_number(run) in LOWER_IS_BETTER if greater is None else not greater
 
 
 def interval(run: RunFiles, predicted: Predicted) -> Interval | None:
-    """The interval of the deciding number; None where it is none that can be resampled."""
-    metric = _computable(predicted.kind, deciding_number(run))
-    return None if metric is None else resampling.interval(_ordered(run, predicted.answers(), predicted), metric)
+    """The confidence interval of the deciding metric; None if it is not in job.resampling."""
+    metric = _resampling_name(predicted.kind, deciding_number(run))
+    return (
+        None if metric is None else resampling.interval(_positive_second(run, predicted.answers(), predicted), metric)
+    )
 
 
 def baseline(run: RunFiles, predicted: Predicted) -> Baseline:
-    """Always the most common class of the training data, or its mean label; of these rows where it is unknown."""
+    """The baseline that always answers the most common class, or the mean label, of the training data.
+
+    If the training data is unknown, that of the predicted rows is used.
+    """
     train = run.data.get("description", {}).get("train", {})
     constant, words = _constant(predicted, train)
-    metric = _computable(predicted.kind, deciding_number(run))
-    if metric is None or metric in ("pearsonr", "matthews_correlation"):  # which have no value for a constant
+    metric = _resampling_name(predicted.kind, deciding_number(run))
+    if metric is None or metric in ("pearsonr", "matthews_correlation"):  # undefined for constant answers
         return Baseline(words, None)
-    always = _ordered(run, predicted.answers(constant), predicted)
+    always = _positive_second(run, predicted.answers(constant), predicted)
     return Baseline(words, resampling.score(always, metric))
 
 
@@ -76,8 +81,8 @@ def _constant(predicted: Predicted, train: Mapping[str, Mapping[str, float]]) ->
     return np.full(rows, most), words
 
 
-def _computable(kind: Kind, number: str) -> str | None:
-    """The name of a number in resampling.METRICS, None where it is not there."""
+def _resampling_name(kind: Kind, number: str) -> str | None:
+    """The name of a metric in resampling.METRICS; None if it is not there."""
     if kind == REGRESSION:
         known = resampling.NUMBERS
     else:
@@ -85,8 +90,8 @@ def _computable(kind: Kind, number: str) -> str | None:
     return known.get(number)
 
 
-def _ordered(run: RunFiles, answers: Answers, predicted: Predicted) -> Answers:
-    """The positive one of two classes second, where f1 of two classes looks for it."""
+def _positive_second(run: RunFiles, answers: Answers, predicted: Predicted) -> Answers:
+    """Move the positive class to the second place, where resampling's f1 of two classes expects it."""
     positive = run.settings.get("positive_label")
     if len(predicted.names) == 2 and positive == predicted.names[0] and deciding_number(run) == OF_TWO_CLASSES:
         return Answers(answers.labels[:, ::-1], answers.predictions[:, ::-1])
@@ -94,6 +99,6 @@ def _ordered(run: RunFiles, answers: Answers, predicted: Predicted) -> Answers:
 
 
 def numbers(run: RunFiles) -> list[str]:
-    """The numbers of results.json to show, the deciding one first."""
+    """The names of the metrics to show, the deciding one first."""
     shown = [name for name, value in run.scores.items() if isinstance(value, float)]
     return sorted(shown, key=lambda name: name != deciding_number(run))

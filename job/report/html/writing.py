@@ -1,4 +1,4 @@
-"""report.html and its pictures, written into a run folder."""
+"""Writes report.html and its pictures into a run folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from job.runtime import files
 from job.runtime.console import log
 
 COLUMNS = 3
-"""Of the picture of all learning curves."""
+"""Number of columns in the picture of all learning curves."""
 
 
 def write_at_end(folder: RunFolder) -> None:
-    """Write the report of a run that has just finished. A failure loses the report only, and is one line of the log."""
+    """Write the report of a run that has just finished. A failure is only logged, in one line."""
     try:
         write(folder)
     except Exception as error:  # noqa: BLE001  the run itself is finished
@@ -26,7 +26,7 @@ def write_at_end(folder: RunFolder) -> None:
 
 
 def write(folder: RunFolder) -> None:
-    """Write report.html and, in report/, its main pictures as PNG.
+    """Write report.html, and its main pictures as PNG into report/.
 
     Raises:
         OSError: the folder cannot be written.
@@ -37,12 +37,12 @@ def write(folder: RunFolder) -> None:
     _write_curves(run)
     for name, (draw, *size) in _pictures(run).items():
         with drawing.settings():
-            made = drawing.figure(draw, LIGHT, *size)
-            files.publish(folder.report_files / f"{name}.png", functools.partial(drawing.png, made))
+            figure = drawing.figure(draw, LIGHT, *size)
+            files.publish(folder.report_files / f"{name}.png", functools.partial(drawing.png, figure))
 
 
 def _write_curves(run: RunFiles) -> None:
-    """All learning curves side by side."""
+    """Write a picture of all learning curves side by side."""
     from matplotlib.figure import Figure
 
     shown = learning.pictures(run)
@@ -60,19 +60,19 @@ def _write_curves(run: RunFiles) -> None:
 
 
 def _pictures(run: RunFiles) -> dict[str, tuple[Draw, *tuple[float, ...]]]:
-    """File name -> drawing and sizes of what is drawn of the predictions."""
+    """File name -> drawing and sizes of the pictures of predictions."""
     predicted = run.labelled
     if predicted is None or predicted.labels is None:
         return {}
-    found: dict[str, tuple[Draw, *tuple[float, ...]]] = {}
+    pictures: dict[str, tuple[Draw, *tuple[float, ...]]] = {}
     if predicted.kind.one_label:
         matrix = run.confusion_matrix
         drawn = classes.drawn_classes(matrix)
         part, names = matrix[drawn][:, drawn], [predicted.names[number] for number in drawn]
-        found["confusion_matrix"] = (plots.confusion(part, names), *classes.size(names))
+        pictures["confusion_matrix"] = (plots.confusion(part, names), *classes.size(names))
     if predicted.kind.has_classes:
-        found["reliability"] = (plots.reliability(run.reliability), 4.8, 3.2)
+        pictures["reliability"] = (plots.reliability(run.reliability), 4.8, 3.2)
     else:
-        found["predicted_against_label"] = (plots.against(predicted.labels, predicted.predictions), 4.8, 4.2)
-        found["errors"] = (plots.residuals(predicted.predictions - predicted.labels), 4.8, 3.2)
-    return found
+        pictures["predicted_against_label"] = (plots.against(predicted.labels, predicted.predictions), 4.8, 4.2)
+        pictures["errors"] = (plots.residuals(predicted.predictions - predicted.labels), 4.8, 3.2)
+    return pictures

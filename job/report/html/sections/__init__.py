@@ -1,1 +1,1 @@
-"""The parts of the page: each module has functions of what is in the run folder that give a section, or None."""
+"""The sections of the page: each module has functions that take the files of a run and return a section, or None."""

@@ -1,4 +1,4 @@
-"""Calibration: whether probabilities can be believed."""
+"""Calibration: whether predicted probabilities match observed frequencies."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from job.report.html.run_files import RunFiles
 
 
 def section(run: RunFiles) -> Section | None:
-    """Reliability curve and expected calibration error; None without classes."""
+    """Reliability curve and expected calibration error; None for regression or without labels."""
     predicted = run.labelled
     if predicted is None or not predicted.kind.has_classes:
         return None
-    found = run.reliability
-    picture = Picture("reliability", "Reliability", _described(found, predicted.kind.one_label),
-                      drawing.svg("reliability", plots.reliability(found)))  # fmt: skip
-    return Section("calibration", "Calibration", [picture, _table(found)])
+    reliability = run.reliability
+    picture = Picture("reliability", "Reliability", _described(reliability, predicted.kind.one_label),
+                      drawing.svg("reliability", plots.reliability(reliability)))  # fmt: skip
+    return Section("calibration", "Calibration", [picture, _table(reliability)])
 
 
-def _described(found: Reliability, one_label: bool) -> str:
-    sure = found.overconfidence
+def _described(reliability: Reliability, one_label: bool) -> str:
+    sure = reliability.overconfidence
     what = "Confidence is the probability of the predicted class."
     if not one_label:
         what = "Each class of each row counts as a prediction of its own; confidence is its probability."
     return (
-        f"Expected calibration error {found.expected_error:.4f} ({BINS} bins of equal width). Confidence is on average "
-        f"{100 * abs(sure):.1f} percentage points {'above' if sure > 0 else 'below'} the share that is right. {what} "
-        "Points below the dashed line: the model is too confident there."
+        f"Expected calibration error {reliability.expected_error:.4f} ({BINS} bins of equal width). On average, "
+        f"confidence is {100 * abs(sure):.1f} percentage points {'above' if sure > 0 else 'below'} the share that is "
+        f"right. {what} Points below the dashed line: the model is too confident there."
     )
 
 
-def _table(found: Reliability) -> Table:
+def _table(reliability: Reliability) -> Table:
     columns = ["confidence", "predictions", "mean confidence", "share right"]
     rows = [
-        [f"{place / BINS:.2f} to {(place + 1) / BINS:.2f}", f"{int(found.counts[place]):,}",
-         f"{found.confidence[place]:.3f}", f"{found.accuracy[place]:.3f}"]
-        for place in range(BINS) if found.counts[place]
+        [f"{place / BINS:.2f} to {(place + 1) / BINS:.2f}", f"{int(reliability.counts[place]):,}",
+         f"{reliability.confidence[place]:.3f}", f"{reliability.accuracy[place]:.3f}"]
+        for place in range(BINS) if reliability.counts[place]
     ]  # fmt: skip
     return Table("Reliability as a table", columns, rows, numbers_from(1, columns), folded=True)

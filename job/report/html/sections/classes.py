@@ -1,4 +1,4 @@
-"""Classes: which are mixed up, and how well each is found."""
+"""Classes: which ones are confused, and the scores of each."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from job.report.html.predictions import Predicted
 from job.report.html.run_files import RunFiles
 
 DRAWN_CLASSES = 100
-"""Of more, only those with the most errors are drawn."""
+"""With more classes, only the DRAWN_OF_MORE with the most errors are drawn."""
 DRAWN_OF_MORE = 60
 TABLED_CLASSES = 20
-"""Up to this many classes,  the matrix is also there as a table."""
+"""Up to this many classes, the matrix is also shown as a table."""
 GROUPED_FROM = 13
-"""From this many classes on,  classes that are mixed up are drawn side by side."""
+"""From this many classes on, classes are ordered so that confused ones are neighbours."""
 PAIRS = 20
 LETTER_WIDTH = 0.66
-"""Of the letters of a name, in parts of their size; those of wide scripts take twice as much."""
+"""Width of a letter in a class name, relative to the font size; letters of wide scripts are twice as wide."""
 
 
 def confusion(run: RunFiles) -> Section | None:
-    """The confusion matrix and the most confused pairs; None where a row has not exactly one class."""
+    """The confusion matrix and the most confused pairs; None unless rows have exactly one label."""
     predicted = run.labelled
     if predicted is None or not predicted.kind.one_label:
         return None
@@ -46,7 +46,7 @@ def confusion(run: RunFiles) -> Section | None:
 
 
 def drawn_classes(matrix: np.ndarray) -> list[int]:
-    """The classes of the picture in its order."""
+    """The classes in the picture, in order."""
     if len(matrix) < GROUPED_FROM:
         return list(range(len(matrix)))
     errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
@@ -55,7 +55,7 @@ def drawn_classes(matrix: np.ndarray) -> list[int]:
 
 
 def _grouped(matrix: np.ndarray) -> np.ndarray:
-    """An order in which classes that are mixed up are neighbours: the leaves of an average-linkage tree."""
+    """An order in which confused classes are neighbours, from hierarchical clustering with average linkage."""
     from scipy.cluster.hierarchy import leaves_list, linkage
 
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -65,7 +65,7 @@ def _grouped(matrix: np.ndarray) -> np.ndarray:
 
 
 def size(names: Sequence[str]) -> tuple[float, float, float]:
-    """Width and height of the picture, and what the names take of both, in inches."""
+    """Width and height of the picture, and the space for class names in both directions, in inches."""
     widest = max(sum(2 if east_asian_width(letter) in "WF" else 1 for letter in plots.shown(name)) for name in names)
     margin = widest * plots.name_size(len(names)) * LETTER_WIDTH / 72
     side = (0.6 if len(names) <= plots.ANNOTATED_CLASSES else 0.14) * len(names)
@@ -74,14 +74,14 @@ def size(names: Sequence[str]) -> tuple[float, float, float]:
 
 def _described(matrix: np.ndarray, pairs: list[Pair], predicted: Predicted) -> str:
     right, rows = int(np.trace(matrix)), int(matrix.sum())
-    said = [f"{right:,} of {rows:,} rows are on the diagonal: right.",
+    sentences = [f"{right:,} of {rows:,} rows are on the diagonal: right.",
             "A row is a label, a column a prediction; the stronger the colour, the larger the share of the label's "
             "rows."]  # fmt: skip
     if pairs:
         most = pairs[0]
-        said.append(f"Most often “{short(predicted.names[most.label])}” is taken for "
+        sentences.append(f"Most often “{short(predicted.names[most.label])}” is taken for "
                     f"“{short(predicted.names[most.prediction])}”: {count(most.rows, 'row')}.")  # fmt: skip
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _pairs(pairs: list[Pair], predicted: Predicted) -> list[Table | Paragraph]:
@@ -101,7 +101,7 @@ def _matrix(matrix: np.ndarray, predicted: Predicted) -> list[Table]:
 
 
 def per_class(run: RunFiles) -> Section | None:
-    """Precision, recall, F1 and support of each class, the worst first."""
+    """Precision, recall, F1 and support of each class, lowest F1 first."""
     scores = run.scores.get("per_class")
     if not scores or run.labelled is None:
         return None

@@ -1,4 +1,4 @@
-"""The data: sizes, classes, duplicates and leaks found before training, lengths."""
+"""The data: sizes, classes, lengths, and duplicates and leaks found before training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDED_FROM = 12
 
 
 def section(run: RunFiles) -> Section | None:
-    """What was found before training; None where the run did not get as far."""
+    """Statistics of the data; None if the run ended before they were computed."""
     description = run.data.get("description", {})
     splits = {name: description[name] for name in SPLITS if name in description}
     if not splits:

@@ -1,4 +1,4 @@
-"""How the run was made: time by phase, provenance, settings."""
+"""Facts about the run: time by phase, provenance, settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def time(run: RunFiles) -> Section | None:
 
 
 def _trained(run: RunFiles) -> float:
-    """Seconds of training by the records of a run that is going on: steps, batch and rate of each."""
+    """Seconds of training, estimated from the records of an active run: steps, batch size and rate of each."""
     batch, before, total = run.settings.get("train_batch_size", 0), 0, 0.0
     for record in run.of_split("train"):
         if rate := record.get("examples_per_second"):
@@ -58,7 +58,7 @@ def _duration(seconds: float) -> str:
 
 
 def provenance(run: RunFiles) -> Section | None:
-    """From what, where and when the run was made."""
+    """Model, data, code, machine and times of the run."""
     manifest = run.manifest
     if not manifest:
         return None
@@ -88,7 +88,7 @@ def provenance(run: RunFiles) -> Section | None:
 
 
 def settings(run: RunFiles) -> Section | None:
-    """The settings that are not the defaults; all of them folded below."""
+    """The settings that differ from the defaults, and a folded table of all settings."""
     if not run.settings:
         return None
     defaults = config.as_dict(config.Config())

@@ -20,7 +20,7 @@ TITLES = {
 
 
 def section(run: RunFiles) -> Section | None:
-    """Loss, score, learning rate, gradient norm and rate; None where nothing is trained."""
+    """Curves of loss, score, learning rate, gradient norm and speed; None if nothing is trained."""
     if not run.settings.get("do_train", True):
         return None
     if not run.records:
@@ -33,7 +33,7 @@ def section(run: RunFiles) -> Section | None:
 
 
 def pictures(run: RunFiles) -> dict[str, tuple[str, dict[str, Curve], Draw]]:
-    """Name -> title, curves and drawing of each picture that there is something to show in."""
+    """Name -> title, curves and drawing of each picture that has data."""
     train, evaluations = run.of_split("train"), run.of_split("eval")
     number = scoring.deciding_number(run)
     found = {
@@ -52,7 +52,7 @@ def pictures(run: RunFiles) -> dict[str, tuple[str, dict[str, Curve], Draw]]:
 
 
 def marks(run: RunFiles) -> Marks:
-    """The best step, of a run that is going on the best so far, and the steps of restarts."""
+    """The best step (so far, for an active run) and the steps from which the run was restarted."""
     best = [record["step"] for record in run.of_split("eval") if record.get("best")]
     last = run.results.get("best_step") or (best[-1] if best else None)
     return Marks(last, run.manifest.get("restart_steps", ()))
@@ -60,7 +60,7 @@ def marks(run: RunFiles) -> Marks:
 
 def _marked(run: RunFiles) -> str:
     marked = marks(run)
-    words = [] if marked.best is None else [f"The best evaluation is that at step {marked.best:,} (dash-dotted line)."]
+    words = [] if marked.best is None else [f"The best evaluation is at step {marked.best:,} (dash-dotted line)."]
     if marked.restarts:
         steps = ", ".join(f"{step:,}" for step in marked.restarts)
         words.append(f"The run was restarted from the checkpoint of step {steps} (dotted lines).")
@@ -70,16 +70,16 @@ def _marked(run: RunFiles) -> str:
 
 
 def _described(curves: dict[str, Curve], run: RunFiles) -> str:
-    said = []
+    sentences = []
     for name, one in curves.items():
         least, most = one.values.argmin(), one.values.argmax()
-        said.append(
+        sentences.append(
             f"{name.capitalize()}: {_short(one, 0)}, {_short(one, -1)}; lowest {_short(one, int(least))}, "
             f"highest {_short(one, int(most))}."
             if len(one) > 1
             else f"{name.capitalize()}: {_short(one, 0)}."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _short(one: Curve, place: int) -> str:

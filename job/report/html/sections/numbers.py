@@ -13,7 +13,7 @@ PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
 
 def section(run: RunFiles) -> Section | None:
-    """None where the task is another one."""
+    """Predicted against true numbers, and the errors; None unless the task is regression."""
     predicted = run.labelled
     if predicted is None or predicted.kind != REGRESSION:
         return None

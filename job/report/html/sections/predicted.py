@@ -9,7 +9,7 @@ from job.report.html.run_files import RunFiles
 
 
 def section(run: RunFiles) -> Section | None:
-    """None where there are labels, whose sections say more."""
+    """The distribution of predictions; None if there are labels, for which other sections show more."""
     predicted = run.predicted
     if predicted is None or predicted.labels is not None:
         return None

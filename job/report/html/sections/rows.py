@@ -14,7 +14,7 @@ NO_TEXT = "(the text was not recorded)"
 
 
 def worst(run: RunFiles) -> Section | None:
-    """The rows that are wrong with the most confidence; for regression those with the largest error."""
+    """The wrong predictions with the highest confidence; for regression the rows with the largest error."""
     predicted = run.labelled
     if predicted is None:
         return None

@@ -1,4 +1,4 @@
-"""The verdict in one paragraph, and the scores."""
+"""A summary in one paragraph, and the scores."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from job.report.html.scoring import Baseline
 
 SPLITS = {"validation": "evaluation", "test": "test"}
 NOTICED = 0.02
-"""Difference of confidence and accuracy from which on it is called too high or too low."""
+"""Confidence is called too high or too low if it differs from the accuracy by more than this."""
 
 
 def section(run: RunFiles) -> Section:
-    """How good the model is, as far as that is known."""
+    """The quality of the model, as far as it is known."""
     if run.labelled is not None:
         found = scoring.baseline(run, run.labelled)
         sentences = [_score(run, run.labelled), *_against(run, found), *_trust(run, run.labelled)]
@@ -36,12 +36,12 @@ def _score(run: RunFiles, predicted: Predicted) -> str:
     value = run.scores.get(number)
     trained = f"the model of step {run.results['best_step']:,}" if run.results.get("train") else "the model"
     known = f"{value:.4f}" if isinstance(value, float) else "no value"
-    said = f"On {count(len(predicted), f'{SPLITS[run.split or str()]} row')} {trained} has {number} {known}"
+    sentence = f"On {count(len(predicted), f'{SPLITS[run.split or str()]} row')} {trained} has {number} {known}"
     interval = scoring.interval(run, predicted)
     if interval is not None and not math.isnan(interval.low):
-        said += (f" (95 % interval {interval.low:.4f} to {interval.high:.4f}, bootstrap over the rows with "
+        sentence += (f" (95 % interval {interval.low:.4f} to {interval.high:.4f}, bootstrap over the rows with "
                  f"{interval.resamples:,} resamples)")  # fmt: skip
-    return f"{said}."
+    return f"{sentence}."
 
 
 def _against(run: RunFiles, found: Baseline) -> list[str]:
@@ -52,7 +52,7 @@ def _against(run: RunFiles, found: Baseline) -> list[str]:
 
 
 def _is_better(run: RunFiles, found: Baseline) -> bool:
-    """Whether the model is better than a constant answer; True where that has no score."""
+    """Whether the model is better than the baseline; True if one of them has no score."""
     value = run.scores.get(scoring.deciding_number(run))
     if found.score is None or not isinstance(value, float):
         return True
@@ -60,36 +60,36 @@ def _is_better(run: RunFiles, found: Baseline) -> bool:
 
 
 def _trust(run: RunFiles, predicted: Predicted) -> list[str]:
-    """What to know before the score is believed."""
-    said = []
+    """Reasons to doubt the score or the probabilities."""
+    sentences = []
     description = run.data.get("description", {})
     leaks = description.get("overlap" if run.split == "validation" else "test_overlap", 0)
     if leaks:
-        said.append(f"{leaks:,} of these rows have a text of the training data: the score is optimistic.")
+        sentences.append(f"{leaks:,} of these rows have a text of the training data: the score is optimistic.")
     if predicted.kind != REGRESSION:
         sure = run.reliability.overconfidence
         how = "too high" if sure > NOTICED else "too low" if sure < -NOTICED else "about right"
-        said.append(f"Its confidence is {how}: expected calibration error {run.reliability.expected_error:.3f}.")
-    return said
+        sentences.append(f"Its confidence is {how}: expected calibration error {run.reliability.expected_error:.3f}.")
+    return sentences
 
 
 def _unfinished(run: RunFiles) -> list[str]:
     state, step, steps = (run.status.get(key) for key in ("state", "step", "steps"))
     reached = f"step {step or 0:,}" + (f" of {steps:,}" if steps else "")
-    words = {"RUNNING": "This run is going on", "STOPPED": "This run was stopped", "FAILED": "This run failed",
+    words = {"RUNNING": "This run is active", "STOPPED": "This run was stopped", "FAILED": "This run failed",
              "NEEDS_HUMAN": "This run needs a human", "CANCELLED": "This run was cancelled"}  # fmt: skip
-    said = [f"{words.get(str(state), 'This run has not finished')}: it has reached {reached}."]
+    sentences = [f"{words.get(str(state), 'This run has not finished')}: it has reached {reached}."]
     if state != "RUNNING" and run.status.get("reason"):
-        said.append(f"Reason: {short(str(run.status['reason']), 300)}.")
+        sentences.append(f"Reason: {short(str(run.status['reason']), 300)}.")
     number = scoring.deciding_number(run)
     evaluations = [record for record in run.of_split("eval") if isinstance(record.get(number), int | float)]
     best = [record for record in evaluations if record.get("best")]
     if best:
         so_far = f"{count(len(evaluations), 'evaluation')} so far"
-        said.append(f"The best of {so_far}, at step {best[-1]['step']:,}, has {number} {best[-1][number]:.4f}.")
+        sentences.append(f"The best of {so_far}, at step {best[-1]['step']:,}, has {number} {best[-1][number]:.4f}.")
     else:
-        said.append("It has not been evaluated yet.")
-    return [*said, "Predictions, and what is made of them, come at the end."]
+        sentences.append("It has not been evaluated yet.")
+    return [*sentences, "Predictions, and the sections that need them, are added at the end."]
 
 
 def _scores(run: RunFiles) -> list[Table]:

@@ -49,7 +49,7 @@ def test_two_classes(tmp_path: Path) -> None:
     said, results = words(page), json.loads(folder.results.read_text())
     assert f"has accuracy {results['eval']['accuracy']:.4f} (95 % interval" in said
     assert "The run was restarted from the checkpoint of step 30, 60" in said
-    assert "The best evaluation is that at step 60" in said
+    assert "The best evaluation is at step 60" in said
     assert "400 of these rows have a text of the training data: the score is optimistic." in said
     assert re.search(r"It contradicts \d+ labels: see the probable label errors.", said)
     matrix = results["eval"]["confusion_matrix"]
@@ -131,7 +131,7 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
         file.write('{"step": 93, "epoch": 1.86, "split": "tr')
     page = written(folder)
     assert headings(page) == ["verdict", "learning", "data", "time", "provenance", "settings"]
-    assert "This run is going on: it has reached step 90 of 100." in words(page)
+    assert "This run is active: it has reached step 90 of 100." in words(page)
     assert "The best of 3 evaluations so far, at step 60, has accuracy" in words(page)
     assert "step 93" not in words(page)
 
