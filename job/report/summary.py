@@ -63,7 +63,7 @@ def begin(context: RunContext, data: Data, of_model: Task | None, resumed: Path 
         f"model    {config.model.model_name_or_path}{_other_task(of_model, data.task)}",
         f"data     {_what(data)}",
         *(f"         {line}" for line in statistics.lines(data.description)),
-        *_positive(config, data.task),
+        *(_positive(config, data.task) if data.label_column is not None else []),
         f"on       {world_text} on {device}, precision {accelerator.mixed_precision}",
         *([f"resumes  {resumed.name}{_other_world(before, world)}"] if resumed else []),
     ]
@@ -201,7 +201,7 @@ def summary(results: Mapping[str, Any], folder: RunFolder, output_file: str | No
     lines += [f"answers  {_shown(Path(output_file))}"] if output_file else []
     if results["train"]:
         launch = f"  {_accelerate()} launch job"
-        lines += ["", "next, your own data:"]
+        lines += ["", "next, with other data:"]
         lines += [f"{launch}/train.py --train_file train.csv --validation_file validation.csv"]
         lines += [f"{launch}/predict.py --model_name_or_path {shlex.quote(shown)}/model --test_file new.csv"]
     return "\n".join(lines)

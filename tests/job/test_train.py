@@ -268,14 +268,14 @@ def test_bare_accelerate_launch_in_a_users_folder_runs_the_checkouts_code_instal
     (code / "job" / "recipes" / "own.yaml").write_text("# A recipe of this copy\nmax_steps: 1\nmetrics: [accuracy]\n")
     (code / ".env").write_text(f"{contract.IMAGE_DIGEST}=of-this-copy\n")
     sources = (code / "job").rglob("*.py")
-    marked = next(path for path in sources if "next, your own data" in path.read_text(encoding="utf-8"))
-    marked.write_text(marked.read_text(encoding="utf-8").replace("next, your own data", "next, said by this copy"))
+    marked = next(path for path in sources if "next, with other data" in path.read_text(encoding="utf-8"))
+    marked.write_text(marked.read_text(encoding="utf-8").replace("next, with other data", "next, printed by this copy"))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", str(code / "job" / "train.py"), "own"]
     arguments = flags(world, output_dir=tmp_path / "out")
     env = world.environment()
     del env["OMP_NUM_THREADS"]
     done = run([*command, *arguments], env, here, 300).expect(0)
-    assert "next, said by this copy" in done.stderr
+    assert "next, printed by this copy" in done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["train"]["steps"] == 1
     assert 0 <= results["eval"]["accuracy"] <= 1
