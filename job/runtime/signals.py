@@ -46,17 +46,20 @@ class _Record:
 
 
 _record = _Record()
+_forking = threading.local()
 
 
 def install() -> None:
     """Install the handlers, in the main thread of the process that trains. Idempotent."""
     if _record.pid == os.getpid():
         return
+    forked = _record.pid != 0  # from a process that had them: it has the hooks
     _record.pid, _record.parent = os.getpid(), os.getppid()
     for number in SIGNALS:
         signal.signal(number, _received)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # our launchers block them while Python starts
-    os.register_at_fork(after_in_child=_restore_in_child)
+    if not forked:
+        os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_restore_in_child)
 
 
 def ignore() -> None:
@@ -155,12 +158,26 @@ def _received(number: int, _: FrameType | None) -> None:
         raise Stopped(in_words(number))
 
 
+def _hold_sigterm() -> None:
+    """Before a fork: block SIGTERM until the child has its own handlers.
+
+    Python discards in a new child what its inherited handlers have received. Such a worker would outlive the SIGTERM
+    with which its pool ends it, and the pool would wait for it forever.
+    """
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _release_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
 def _restore_in_child() -> None:
     """In a forked child: signals for the job are handled by the parent. A pool ends its workers with SIGTERM."""
     if os.getppid() == _record.pid:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _release_sigterm()
 
 
 def _has_launcher() -> bool:

@@ -194,10 +194,7 @@ def test_a_signal_during_startup_is_no_crash(world: World, seconds: float, recor
     assert "Traceback" not in done.stderr
 
 
-HANGS = pytest.mark.xfail(reason="a pool of workers may hang when all get SIGTERM: docs/runs.md", strict=False)
-
-
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=[faults, HANGS])])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=faults)])
 def test_a_signal_during_tokenization_stops_it_immediately_and_leaves_no_process(
     world: World, workers: int, record_property: Record
 ) -> None:

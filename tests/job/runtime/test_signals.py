@@ -90,6 +90,28 @@ def test_a_forked_child_does_not_handle_signals_and_is_ended_by_sigterm() -> Non
     assert output_of(process) in ("True SIGUSR2\n-15\n", "True SIGINT\n-15\n")
 
 
+@pytest.mark.parametrize("again", ["", "os.fork() and (os.wait(), os._exit(0)); interrupt.install()"])
+def test_a_sigterm_in_the_middle_of_a_fork_ends_the_child(again: str) -> None:
+    """Before the child has its own handlers, where Python discards what the inherited ones receive. Afterwards no
+    process blocks the signal, also where the handlers were installed again in a forked process."""
+    send = "os.register_at_fork(after_in_child=lambda: early and os.kill(os.getpid(), signal.SIGTERM))"
+    code = f"""
+early = False
+{again}
+early = True
+if os.fork() == 0:
+    time.sleep(600)
+early = False
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+if os.fork():
+    os.wait()
+print(signal.pthread_sigmask(signal.SIG_BLOCK, []), flush=True)
+"""
+    head = HEAD.replace("interrupt.install()", f"early = False\n{send}\ninterrupt.install()")
+    done = subprocess.run([sys.executable, "-c", head + code], text=True, capture_output=True, timeout=60)
+    assert done.stdout.split("\n")[-4:-1] == [str(-signal.SIGTERM), "set()", "set()"], done
+
+
 def test_a_launcher_that_has_died_counts_as_a_signal() -> None:
     code = HEAD + WAITS
     launcher = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {code!r}]); time.sleep(600)"
