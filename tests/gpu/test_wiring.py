@@ -17,6 +17,7 @@ from tests.gpu.plan import CASES
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.long
 def test_on_the_cpu_cases_run_or_are_reported_as_not_run(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpu", "--device", "cpu", "--output", str(tmp_path)],

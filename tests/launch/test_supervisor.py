@@ -175,7 +175,7 @@ def test_orphans_of_a_crashed_launcher_get_time_to_finish(tmp_path: Path) -> Non
 
 
 def test_orphans_of_a_crashed_launcher_get_sigterm(tmp_path: Path) -> None:
-    with supervised(launcher("crashes", "ends", "session"), tmp_path, grace=30) as run:
+    with supervised(launcher("crashes", "ends", "session"), tmp_path, grace=3) as run:
         assert run.end()[0] == 75
 
 

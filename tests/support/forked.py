@@ -1,8 +1,8 @@
 """Scripts in processes forked from a warm one: the libraries, which take five seconds to import, are there already.
 
-The warm process is the fork server of `multiprocessing`. It imports libraries alone, none of our code, and runs no
-parallel region, as accelerate's own `debug_launcher` has it. A forked run reads the script from its first line, has its
-own process id, session, environment and output, and gives the same bytes as `python script` (test_forked.py). What
+The warm process is the fork server of `multiprocessing`. It imports libraries alone, none of the job's code, and runs
+no parallel region, as accelerate's own `debug_launcher` has it. A forked run reads the script from its first line, has
+its own process id, session, environment and output, and gives the same bytes as `python script` (test_forked.py). What
 libraries read at their import is the warm process's: a run that needs other settings must start cold.
 """
 
@@ -29,6 +29,7 @@ LIBRARIES = (
     *("torch.distributed.launcher.api", "torch.utils.tensorboard", "transformers", "transformers.optimization"),
     *("transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert", "transformers.trainer_utils"),
     *("transformers.models.bert.tokenization_bert", "tyro", "typeguard", "xxhash", "yaml"),
+    "tests.support.frozen",  # the last
 )
 READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "DATASETS_", "OMP_", "MKL_", "CUDA_", "GLIBC_", "TORCH_", "LD_", "PYTHON")
 

@@ -22,11 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "job" / "train.py"
 PREDICT = ROOT / "job" / "predict.py"
 IN_TURN = f"""
-import json, os, sys
+import importlib, json, os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from job.runtime import environment
 environment.prepare()
-import accelerate, datasets, torch, transformers
+for name in {forked.LIBRARIES}:
+    importlib.import_module(name)
+import datasets
 from job import train
 for number, argv in enumerate(json.loads(sys.argv[1])):
     child = os.fork()

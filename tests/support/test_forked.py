@@ -20,7 +20,7 @@ OWN = {"started", "ended", "seconds", "command"}
 WORLD = {"num_train_epochs": 1}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_cold_and_a_forked_run_give_identical_bytes(world: World, processes: int) -> None:
     starts: dict[str, Callable[..., Finished]] = {"cold": cold, "forked": alone}
     if processes > 1:

@@ -89,9 +89,10 @@ def repeatedly(act: Callable[[int], None]) -> Iterator[None]:
 
 
 def test_a_second_run_is_rejected_while_the_first_is_active(folder: Path) -> None:
-    write_status(folder, "node7:4711")
-    with holder(folder), pytest.raises(Refused) as caught:
-        lock.acquire(folder)
+    with holder(folder):
+        write_status(folder, "node7:4711")
+        with pytest.raises(Refused) as caught:
+            lock.acquire(folder)
     assert str(caught.value) == (
         f"another run (node7:4711) is active in {folder}: wait until it ends, or choose another --output_dir"
     )
@@ -139,9 +140,11 @@ def test_a_job_waits_only_for_its_own_previous_start_and_not_forever(
 ) -> None:
     monkeypatch.setenv("MUSTER_OWNER", "slurm:17")
     for owner in ("slurm:17", "slurm:16"):
-        write_status(folder, owner)
-        with holder(folder), pytest.raises(Refused, match=owner):
-            lock.acquire(folder)
+        with holder(folder):
+            write_status(folder, owner)
+            with pytest.raises(Refused, match=owner):
+                lock.acquire(folder)
+        write_status(folder, owner, "DONE")
 
 
 @pytest.mark.parametrize("name", ["2026-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
@@ -159,6 +162,7 @@ def test_a_run_of_another_host_with_a_heartbeat_is_rejected_regardless_of_its_cl
         pytest.raises(Refused, match="node7:4711"),
     ):
         lock.acquire(folder)
+    write_status(folder, "node7:4711", "DONE")
     with holder(folder) as other:
         assert other.poll() is None, "who was rejected holds nothing"
 

@@ -55,7 +55,7 @@ def marks(run: RunFiles) -> Marks:
     """The best step (so far, for an active run) and the steps from which the run was restarted."""
     best = [record["step"] for record in run.of_split("eval") if record.get("best")]
     last = run.results.get("best_step") or (best[-1] if best else None)
-    return Marks(last, run.manifest.get("restart_steps", ()))
+    return Marks(last, sorted(set(run.manifest.get("restart_steps", ()))))
 
 
 def _marked(run: RunFiles) -> str:
