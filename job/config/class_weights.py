@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from job.config import yaml_text
 from job.config.tasks import SINGLE_LABEL, Task
 from job.config.values import as_type
 from job.errors import Refused
@@ -32,20 +34,26 @@ def read(asked: ClassWeights) -> ClassWeights:
         raise Refused(f"--class_weights takes {BALANCED}, or a .yaml file with a line `name: factor` for each class, "
                       f"not {asked}")  # fmt: skip
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"))
+        node = yaml_text.compose(path)
     except OSError as error:
         raise Refused(f"--class_weights {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Refused(f"--class_weights {path} is not YAML: {' '.join(str(error).split())}") from None
     pairs: list[tuple[Any, Any]] = node.value if isinstance(node, yaml.MappingNode) else [(None, None)]
     if not all(isinstance(scalar, yaml.ScalarNode) for pair in pairs for scalar in pair):
         raise Refused(f"--class_weights {path} must hold a line `name: factor` for each class")
-    names = [name.value for name, _ in pairs]  # as text: a bare no would be false
-    for name in names:
-        if names.count(name) > 1:
-            raise Refused(f"--class_weights {path} has the class {name} twice: remove one of the lines")
-    return {name: as_type(factor.value, float, f"{path}: the factor of {name}") for name, (_, factor) in
-            zip(names, pairs, strict=True)}  # fmt: skip
+    # Names as text: a bare no would be false.
+    return {name.value: as_type(factor.value, float, f"{path}: the factor of {name.value}") for name, factor in pairs}
+
+
+def refuse_repeated(flags: Sequence[str]) -> None:
+    """Refused if a class is named twice on the command line, where only its last factor would count."""
+    for position, flag in enumerate(flags):
+        written, equals, first = flag.partition("=")
+        if written.replace("-", "_") == "__class_weights":
+            following = takewhile(lambda word: not word.startswith("--"), flags[position + 1 :])
+            words = [*([first] if equals else []), *following]
+            for name in words[::2]:
+                if words[::2].count(name) > 1:
+                    raise Refused(f"--class_weights has the class {name} twice: remove one of its factors")
 
 
 def check(asked: ClassWeights | None, problem_type: str | None) -> None:

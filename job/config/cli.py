@@ -11,9 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from job.config import class_weights
+from job.config import class_weights, yaml_text
 from job.config.flat import annotation, as_dict, fields, from_dict
 from job.config.settings import BUILT_IN_DATASET, Config
 from job.config.suggestions import suggestion
@@ -40,10 +38,7 @@ def load_recipe(name: str) -> Config:
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
         raise Refused(f"no recipe {name}: choose one of {', '.join(recipes())}, or a file that ends in .yaml")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Refused(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    values = yaml_text.load(path)
     if not isinstance(values, dict):
         raise Refused(f"{path} must contain lines of the form `setting: value`")
     return from_dict(values, origin=str(path))
@@ -69,6 +64,7 @@ def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
     flags = list(argv[1:] if _names_recipe(argv) else argv)
     base = load_recipe(recipe) if recipe else Config()
     _refuse_unknown(flags)
+    class_weights.refuse_repeated(flags)
     flags = _with_plain_switches(flags)
     with contextlib.nullcontext() if {"--help", "-h"} & set(flags) else _one_line_errors():
         config = tyro.cli(

@@ -40,6 +40,14 @@ def test_a_healthy_machine_gets_a_line_for_each_check_and_no_files_remain(tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+def test_several_nodes_are_rejected_where_only_this_machine_is_checked(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "--nodes", "2").expect(2)
+    assert done.errors == [
+        "error: --nodes 2 needs a job on Slurm, and only this machine is checked: remove it, or run doctor without "
+        "--local where Slurm is"
+    ]
+
+
 def test_small_shared_memory_and_a_full_disk_are_reported_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     mount = f"mount -t tmpfs -o size=64m none /dev/shm && mount -t tmpfs -o size=9m none {tmp_path}/small"
