@@ -45,8 +45,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def _check_workstation(arguments: argparse.Namespace, folder: Path) -> list[Line] | None:
     if (arguments.nodes or 1) > 1:
-        raise Refused(f"--nodes {arguments.nodes} needs a job on Slurm, and only this machine is checked: remove it, or "
-                      "run doctor without --local where Slurm is")  # fmt: skip
+        raise Refused(f"--nodes {arguments.nodes} needs a job on Slurm, and only this machine is checked: remove it")
     local.require_training()
     gpus = local.gpus(arguments.gpus, local.inspect_machine(os.environ).gpus)
     request = workstation.Request(gpus, gpus or arguments.tasks or 1, folder)

@@ -60,7 +60,7 @@ WORKER = Path(__file__).parent / "workers" / "slow_chapter.py"
 
 
 def test_the_timeout_is_longer_for_work_of_one_process_than_for_a_step(tmp_path: Path) -> None:
-    """The limit is two seconds here; the main process takes six to tokenize."""
+    """The limit is two seconds here; the main process takes four to tokenize."""
     tiny_model(tmp_path / "model", num_labels=None, layers=1)
     rows = "".join(f"{'good' if i % 2 else 'bad'} film {i},{'ab'[i % 2]}\n" for i in range(16))
     (tmp_path / "train.csv").write_text(f"text,label\n{rows}")

@@ -194,7 +194,8 @@ def test_a_signal_during_startup_is_no_crash(world: World, seconds: float, recor
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=faults)])
+@faults
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_signal_during_tokenization_stops_it_immediately_and_leaves_no_process(
     world: World, workers: int, record_property: Record
 ) -> None:
@@ -233,7 +234,9 @@ def test_a_run_stops_before_its_time_limit(world: World) -> None:
     assert len(checkpoints(out)) >= 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=slow)])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=faults), pytest.param(signal.SIGKILL, marks=slow)]
+)
 def test_a_launcher_that_dies_leaves_no_orphan_and_a_checkpoint(
     world: World, reference: Path, number: signal.Signals, record_property: Record
 ) -> None:
@@ -306,6 +309,7 @@ LONG: dict[str, Any] = {"num_train_epochs": 12, "early_stopping_patience": 10**6
 
 
 @needs_root
+@faults
 def test_a_full_disk_does_not_end_a_run_and_is_logged_once(world: World, record_property: Record) -> None:
     """The log is on that disk too."""
     reference = world.folder / "long-reference"

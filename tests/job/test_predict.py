@@ -6,7 +6,8 @@ import csv
 import json
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,15 +164,21 @@ def test_a_subset_of_the_rows_keeps_their_numbers(opinions: Path, classifier: Pa
     assert len(part) == len(set(part["index"].to_pylist())) == 9
 
 
-def test_predicting_does_not_change_latest(opinions: Path, tmp_path: Path) -> None:
+def accelerate_launch(*arguments: str, env: Mapping[str, str], cwd: Path) -> Finished:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", str(PREDICT), *arguments]
+    return run(command, env, cwd, 300)
+
+
+@pytest.mark.parametrize("start", [partial(alone, PREDICT), pytest.param(accelerate_launch, marks=pytest.mark.long)],
+                         ids=["python", "accelerate launch"])  # fmt: skip
+def test_predicting_does_not_change_latest(start: Callable[..., Finished], opinions: Path, tmp_path: Path) -> None:
     """So that the same command with runs/latest/model means the same the second time."""
     env = environment(opinions / "home")
     flags = {"model_name_or_path": opinions / "model", "train_file": opinions / "train.jsonl"}
     alone(TRAIN, *words(flags), "--max_steps", "1", env=env, cwd=tmp_path).expect(0)
     latest = (tmp_path / "runs" / "latest").resolve()
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
     arguments = ["--model_name_or_path", "runs/latest/model", "--test_file", str(opinions / "new.jsonl")]
-    run([*launcher, str(PREDICT), *arguments], env, tmp_path, 300).expect(0)
+    start(*arguments, env=env, cwd=tmp_path).expect(0)
     alone(TRAIN, "predict", *arguments, env=env, cwd=tmp_path).expect(0)
     assert (tmp_path / "runs" / "latest").resolve() == latest
     recorded = yaml.safe_load(next((tmp_path / "runs").glob("predict-*/config.yaml")).read_text())

@@ -144,6 +144,7 @@ REJECTED: dict[str, tuple[dict[str, object], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", REJECTED)
 def test_a_failed_fetch_is_reported_in_one_line(case: str, site: Site) -> None:
     changes, message = REJECTED[case]

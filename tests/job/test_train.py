@@ -18,7 +18,7 @@ from sklearn.metrics import f1_score, log_loss
 
 from job.runtime import contract
 from tests.support.interrupted import World
-from tests.support.launch import ROOT, TRAIN, Finished, alone, cold, cold_torchrun, run, torchrun
+from tests.support.launch import ROOT, TRAIN, Finished, alone, cold, run, torchrun
 
 WORLD = {"rows": 200, "evaluated": 103}
 
@@ -240,8 +240,7 @@ def test_a_mistake_ends_all_processes_with_one_line_and_no_results(
     (world.folder / "odd.csv").write_text("id,text,category\n1,a cat,animal\n2,a stone,mineral\n", encoding="utf-8")
     out = world.folder / f"mistake-{what}"
     begun = time.monotonic()
-    start = cold_torchrun if what == "label" else torchrun
-    done = start(2, TRAIN, *flags(world, output_dir=out, **changes), env=world.environment(), cwd=world.folder)
+    done = torchrun(2, TRAIN, *flags(world, output_dir=out, **changes), env=world.environment(), cwd=world.folder)
     assert done.code == 1, "torchrun makes every failure a 1"
     assert len(done.errors) == 1, done.stderr
     assert words in done.errors[0]

@@ -19,6 +19,8 @@ import pytest
 from tests.support.hub import Hub, Request, hub
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
+pytestmark = pytest.mark.long
+
 # Sockets are watched from inside the process: a server that is off could not tell that it was called, nor
 # could a running one tell that some other address was.
 _PRELUDE = """

@@ -77,6 +77,7 @@ def rows(built: Built) -> list[Row]:
     ]
 
 
+@pytest.mark.long
 def test_the_bytes_match_the_recorded_digests(built: Built) -> None:
     installed = {library: metadata.version(library) for library in RECORDED_WITH}
     if installed != RECORDED_WITH:
@@ -84,6 +85,7 @@ def test_the_bytes_match_the_recorded_digests(built: Built) -> None:
     assert {split: sha256(path) for split, path in built[0]["paths"].items()} == GOLDEN
 
 
+@pytest.mark.long
 def test_two_processes_at_once_get_the_same_complete_files_and_leave_nothing_else(built: Built, cache: Path) -> None:
     assert built[0]["paths"] == built[1]["paths"]
     folder = Path(built[0]["paths"]["train"]).parent
@@ -91,11 +93,13 @@ def test_two_processes_at_once_get_the_same_complete_files_and_leave_nothing_els
     assert sorted(path.name for path in folder.iterdir()) == ["train.jsonl", "validation.jsonl"]
 
 
+@pytest.mark.long
 def test_no_library_is_imported(built: Built) -> None:
     assert "job.data.demo" in built[0]["modules"]
     assert IMPORT_NAMES.isdisjoint(built[0]["modules"])
 
 
+@pytest.mark.long
 def test_every_library_has_about_the_requested_number_of_rows(rows: list[Row]) -> None:
     for split, expected in demo.ROWS.items():
         for library in demo.LIBRARIES:
@@ -103,21 +107,25 @@ def test_every_library_has_about_the_requested_number_of_rows(rows: list[Row]) -
             assert 0.95 * expected <= count <= expected, (library, split)
 
 
+@pytest.mark.long
 def test_a_prefix_of_the_rows_is_a_sample_of_all_classes(rows: list[Row]) -> None:
     first = [row.label for row in rows if row.split == "train"][:400]
     assert all(25 <= first.count(library) <= 75 for library in demo.LIBRARIES)
 
 
+@pytest.mark.long
 def test_no_text_names_a_library(rows: list[Row]) -> None:
     for row in rows:
         assert not any(name in row.text.lower() for name in IMPORT_NAMES | {"scikit-learn"}), row
         assert not {"np", "pd", "plt", "mpl", "nx", "sp"} & set(row.text.replace(".", " ").split()), row
 
 
+@pytest.mark.long
 def test_no_text_is_in_both_splits_or_has_two_labels_or_occurs_twice(rows: list[Row]) -> None:
     assert len({demo.key(row.text) for row in rows}) == len(rows)
 
 
+@pytest.mark.long
 def test_no_text_is_too_short_or_has_line_breaks(rows: list[Row]) -> None:
     assert all(demo.is_long_enough(row.text) for row in rows)
     assert all(row.text.split() == row.text.split(" ") for row in rows)
@@ -210,6 +218,7 @@ def test_a_missing_library_is_rejected_in_one_line(monkeypatch: pytest.MonkeyPat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_second_call_does_not_build_again(built: Built, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "corpus", lambda: pytest.fail("built again"))
     assert {split: str(path) for split, path in demo.files(cache).items()} == built[0]["paths"]

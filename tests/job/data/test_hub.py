@@ -146,6 +146,7 @@ def test_repositories_missing_from_the_hub_are_rejected_by_name(online: list[Fin
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_endpoint_and_token_come_from_dotenv_unless_set_in_the_environment(tmp_path: Path) -> None:
     repositories = {"datasets/acme/reviews": {"main": data_set(tmp_path / "data", "good", "bad")}}
     tiny_model(tmp_path / "model", num_labels=None)
