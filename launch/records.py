@@ -6,8 +6,6 @@ on it is written by the job (job/run/status.py), or by the batch script if the j
 
 from __future__ import annotations
 
-import contextlib
-import json
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from job.runtime import contract, files
+from launch.runs import folders
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,7 @@ class Record:
 
 def read_status(run: Path) -> dict[str, Any]:
     """The content of status.json; empty if it cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads((run / contract.STATUS).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
+    return folders.read_json(run / contract.STATUS)
 
 
 def write_queued(run: Path, owner: str) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +21,9 @@ import yaml
 
 from job.errors import Refused
 from job.run.folder import RunFolder
-from job.runtime.contract import JOBS
+from job.runtime.contract import JOB, JOBS
 from launch.runs.slurm import is_job_id
 
-JOB = "job.json"
 SWEEP = "sweep.json"
 """File in a sweep's folder that lists its elements."""
 RUNS = Path("runs")
@@ -48,7 +49,6 @@ class Job:
     """The launcher's command line, without the job's flags."""
     config: str = ""
     """File with its settings, relative to the run folder."""
-    directory: str = ""
     host: str = ""
     pid: int = 0
     process_start: str = ""
@@ -103,24 +103,46 @@ class RunState:
 
 def is_run(path: Path) -> bool:
     """Whether `path` is a run folder, even if its job has not started."""
-    return any((path / name).exists() for name in ("status.json", "manifest.json", JOBS))
+    return any(_mode(path / name) for name in ("status.json", "manifest.json", JOBS))
 
 
 def is_sweep(path: Path) -> bool:
     """Whether `path` is the folder of a sweep, which contains numbered run folders."""
-    return (path / SWEEP).is_file()
+    return is_file(path / SWEEP)
+
+
+def is_file(path: Path) -> bool:
+    """Path.is_file, which raises if the name is too long or a folder above may not be entered: False then."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Path.is_dir, which raises if the name is too long or a folder above may not be entered: False then."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
+    """The file mode of a path; 0 if there is no such path, or it cannot be reached."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_mode
+    return 0
+
+
+def reference(path: Path) -> str:
+    """How the command line names a run: by its name if it is in runs/, else by its path."""
+    return path.name if path.absolute().parent == RUNS.absolute() else str(path)
 
 
 def sweeps(folder: Path = RUNS) -> list[Path]:
     """The sweeps directly below `folder`."""
     with contextlib.suppress(OSError):
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and is_sweep(path))
+        return sorted(path for path in folder.iterdir() if _is_own_folder(path) and is_sweep(path))
     return []
 
 
 def find_sweep(name: str, folder: Path = RUNS) -> Path | None:
     """The sweep for a path, a name in `folder` or the job id of an array; None if there is no such sweep."""
-    for path in (Path(name), folder / name):
+    for path in (Path(name), folder / name) if name else ():
         if is_sweep(path):
             return path
     if name.isdigit():
@@ -129,8 +151,15 @@ def find_sweep(name: str, folder: Path = RUNS) -> Path | None:
 
 
 def elements(sweep: Path) -> list[Path]:
-    """The existing run folders of a sweep, in order."""
-    return sorted(below(sweep), key=lambda path: (len(path.name), path.name))
+    """The existing run folders of a sweep, in order: those with a number as their name."""
+    return sorted((path for path in below(sweep) if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
+def not_started(sweep: Path) -> list[str]:
+    """The runs in a sweep's table that have no folder yet. A search continued with fewer trials has a shorter table."""
+    table = read_json(sweep / SWEEP).get("elements")
+    names = [str(one.get("run")) for one in table if isinstance(one, dict)] if isinstance(table, list) else []
+    return [name for name in names if not is_run(sweep / name)]
 
 
 def below(folder: Path = RUNS) -> list[Path]:
@@ -145,7 +174,12 @@ def below(folder: Path = RUNS) -> list[Path]:
         if folder == RUNS and isinstance(error, FileNotFoundError):
             return []
         raise Refused(f"{folder} cannot be read ({error.strerror}): give a run or a folder of runs") from None
-    return [path for path in children if path.is_dir() and not path.is_symlink() and is_run(path)]
+    return [path for path in children if _is_own_folder(path) and is_run(path)]
+
+
+def _is_own_folder(path: Path) -> bool:
+    """Whether `path`, which is in a listed folder, is itself a folder and no link to one."""
+    return is_folder(path) and not path.is_symlink()
 
 
 def find(run: str, folder: Path = RUNS) -> Path:
@@ -156,29 +190,50 @@ def find(run: str, folder: Path = RUNS) -> Path:
     """
     if run == LATEST:
         return _latest(folder)
-    for path in (Path(run), folder / run):
+    for path in (Path(run), folder / run) if run else ():
         if is_run(path):
             return path.resolve() if path.is_symlink() else path
-    if "/" not in run:
-        in_sweeps = (path for sweep in sweeps(folder) for path in below(sweep))
-        with_job = [path for path in (*below(folder), *in_sweeps) if (path / JOBS / run).is_dir()]
-        if run and with_job:
-            return with_job[0]
+    in_sweeps = (path for sweep in sweeps(folder) for path in below(sweep))
+    for path in (*below(folder), *in_sweeps):
+        if job_folder(path, run):
+            return path
     if sweep := find_sweep(run, folder):
         raise Refused(f"{run} is a sweep of {len(elements(sweep))} runs: name one, as {sweep}/0")
     raise Refused(f"no run {run}: give its folder, its name in {folder}/, a job id, or `latest`")
+
+
+def job_folder(run: Path, id: str) -> Path | None:
+    """The folder of the job with this id in a run folder; None if it has no such job, or `id` is a path."""
+    if id in ("", ".", "..") or os.sep in id:
+        return None
+    path = run / JOBS / id
+    return path if is_folder(path) else None
 
 
 def newest_submission(folder: Path = RUNS) -> Path:
     """The run in `folder` that was submitted last, whether started or not.
 
     Raises:
-        Refused: there is no submitted run.
+        Refused: there is no submitted run, or the newest is of a sweep, where one of many is not meant by `latest`.
     """
-    submitted = {path: job for path in below(folder) if (job := _newest_job(path))}
+    groups = [below(folder), *map(elements, sweeps(folder))]
+    submitted = {path: _submitted(job) for group in groups for path in group if (job := _newest_job(path))}
     if not submitted:
         raise Refused(f"no submitted runs in {folder}/: give a run by name")
-    return max(submitted, key=lambda path: submitted[path].stat().st_mtime_ns)
+    newest = max(submitted, key=lambda path: submitted[path])
+    if is_sweep(newest.parent):
+        raise Refused(
+            f"the newest submission is in the sweep {newest.parent}: name the sweep, or a run of it, as {newest}"
+        )
+    return newest
+
+
+def _submitted(job: Path) -> int:
+    """When a job was submitted, in nanoseconds: its record is written then, its folder also changes when it starts."""
+    for path in (job / JOB, job):
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime_ns
+    return 0
 
 
 def _latest(folder: Path) -> Path:
@@ -194,12 +249,12 @@ def _latest(folder: Path) -> Path:
 def _newest_job(run: Path) -> Path | None:
     """The folder of the newest submission: among those with a job.json, else among those named by a Slurm job id."""
     try:
-        jobs = [path for path in (run / JOBS).iterdir() if path.is_dir()]
+        jobs = [path for path in (run / JOBS).iterdir() if is_folder(path)]
     except OSError:
         return None
-    recorded = {path: (path / JOB).stat().st_mtime_ns for path in jobs if (path / JOB).exists()}
+    recorded = [path for path in jobs if is_file(path / JOB)]
     if recorded:
-        return max(recorded, key=lambda path: recorded[path])
+        return max(recorded, key=_submitted)
     named = [path for path in jobs if is_job_id(path.name)]
     return max(named, key=lambda path: [int(part) for part in path.name.split("_")], default=None)
 
@@ -241,7 +296,7 @@ def newest_job(run: Path) -> Job | None:
     flags = values.get("flags")
     texts = {
         name: _text(values, name)
-        for name in ("launcher", "cluster", "time", "config", "directory", "host", "process_start", "container")
+        for name in ("launcher", "cluster", "time", "config", "host", "process_start", "container")
     }
     return Job(
         id=str(values.get("id") or folder.name),

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from job.errors import Refused
-from job.runtime.contract import JOBS
 from launch.runs import failures, folders, states, tables
 from launch.runs.states import View
 
@@ -32,9 +31,7 @@ def show(run: str, *, rank: int | None, follow: bool, as_json: bool) -> int:
     if sweep is not None and not follow and not as_json and rank is None:
         return _show_ends(sweep)
     path = folders.find(run)
-    is_job = bool(run) and "/" not in run and (path / JOBS / run).is_dir()
-    fixed = path / JOBS / run if is_job else None  # a job id selects that job
-    log = Log(path, fixed, rank, as_json)
+    log = Log(path, folders.job_folder(path, run), rank, as_json)  # a job id selects that job
     for line in log.new():
         tables.write(line)
     if follow:

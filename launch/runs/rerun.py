@@ -14,6 +14,7 @@ from pathlib import Path
 
 from job import config
 from job.errors import Refused
+from job.run import trial
 from job.run.folder import RunFolder
 from launch.runs import folders, states
 from launch.runs.folders import Job
@@ -66,6 +67,9 @@ def plan(run: str, changes: Sequence[str]) -> Rerun:
         raise Refused("rerun chooses the run folder itself: remove --output_dir")
     if not differing:
         _refuse_if_open_or_done(path, changes)
+    elif trial.is_trial(path) and not trial.settings(path):
+        raise Refused(f"{folders.reference(path)} is a trial that the search has not given settings yet: rerun it "
+                      "without changes, or change one that has started")  # fmt: skip
     return Rerun(
         verb=VERBS.get(job.launcher, "submit"),
         flags=job.flags,
@@ -77,8 +81,14 @@ def plan(run: str, changes: Sequence[str]) -> Rerun:
 
 
 def merged(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """Launcher flags: those of the previous job, from its parsed command line, overridden by those given now."""
-    values = {**_given(before), **_given(now)}
+    """Launcher flags: those of the previous job, from its parsed command line, overridden by those given now.
+
+    --tasks counts processes on the CPU, so --gpus given now also replaces it.
+    """
+    earlier, given = _given(before), _given(now)
+    if str(given.get("gpus", 0)) != "0":
+        earlier.pop("tasks", None)
+    values = {**earlier, **given}
     return [*(f"--{name}={value}" for name, value in values.items() if value is not True),
             *(f"--{name}" for name, value in values.items() if value is True)]  # fmt: skip
 
@@ -89,26 +99,34 @@ def _given(arguments: Mapping[str, object]) -> dict[str, object]:
 
 
 def _settings(path: Path, job: Job) -> Path:
-    """The file with the settings: as submitted, else as written by the job."""
-    for file in (*([path / job.config] if job.config else []), RunFolder(path).config):
-        if file.is_file():
+    """The file with the settings: as submitted, else as written by the job.
+
+    A trial's settings were not known when it was submitted: only the job's own file has those that the search chose.
+    """
+    submitted = [path / job.config] if job.config and not trial.settings(path) else []
+    for file in (*submitted, RunFolder(path).config):
+        if folders.is_file(file):
             return file
-    raise Refused(f"{path.name} has no config.yaml, because its job never started: start it with its original command")
+    raise Refused(f"{folders.reference(path)} has no config.yaml, because its job never started: start it with its "
+                  "original command")  # fmt: skip
 
 
 def _refuse_if_open_or_done(path: Path, changes: Sequence[str]) -> None:
-    view = states.read([path], time.time())[0][0]
+    view, name = states.read([path], time.time())[0][0], folders.reference(path)
     if view.state in ("QUEUED", "RUNNING"):
-        raise Refused(f"{path.name} is {view.state} (job {view.run.job}): `cancel {path.name}` first")
+        raise Refused(f"{name} is {view.state} (job {view.run.job}): `cancel {name}` first")
     if view.state == "DONE" and "--overwrite_output_dir" not in changes:
-        raise Refused(f"{path.name} is DONE: change a setting after `--`, or start over with -- --overwrite_output_dir")
+        raise Refused(f"{name} is DONE: change a setting after `--`, or start over with -- --overwrite_output_dir")
 
 
 def _new_folder(path: Path) -> Path:
-    """A new folder, named after `path` and the time."""
-    name = f"{STAMP.sub('', path.name)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, number = path.parent / name, 1
+    """A new folder next to `path`, named after it and the time; that of a sweep's run is next to the sweep."""
+    of_sweep = folders.is_sweep(path.parent)
+    parent = path.parent.parent if of_sweep else path.parent
+    base = f"{path.parent.name}-{path.name}" if of_sweep else STAMP.sub("", path.name)
+    name = f"{base}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, number = parent / name, 1
     while folder.exists():
         number += 1
-        folder = path.parent / f"{name}-{number}"
+        folder = parent / f"{name}-{number}"
     return folder

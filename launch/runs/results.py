@@ -67,7 +67,8 @@ class Row:
 
 def show(folder: Path, by: str | None, form: str) -> list[Row]:
     """Print the finished runs in `folder`, sorted by the score `by`; returns the rows of the table."""
-    runs = [run for path in folders.below(folder) if (run := read(path))]
+    paths = folders.elements(folder) if folders.is_sweep(folder) else folders.below(folder)
+    runs = [run for path in paths if (run := read(path))]
     if not runs:
         raise Refused(f"no finished runs in {folder}/: `status` shows their progress")
     by = by or _common_metric(runs)

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 
 from job import config
-from launch.runs import failures, folders, states, tables
+from launch.runs import failures, folders, results, states, tables
 from launch.runs.states import View, duration
 
 MOST_SETTINGS = 4
@@ -67,8 +67,7 @@ def rows(views: Sequence[View]) -> tuple[list[str], list[list[str]]]:
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the settings that change the result and differ between the runs with known settings."""
     known = [values for values in settings if values]
-    names = [name for name, (_, field) in config.fields().items() if field.metadata["changes_result"]]
-    return [name for name in names if len({repr(values.get(name)) for values in known}) > 1]
+    return [name for name in results.RESULT_SETTINGS if len({repr(values.get(name)) for values in known}) > 1]
 
 
 def facts(view: View) -> dict[str, str]:
@@ -138,13 +137,11 @@ def _shown(target: str, one: Path | None) -> Group:
 
 def _sweep(path: Path) -> list[str]:
     """A sweep as a row of the table: its name, number of runs, and their states."""
-    table = folders.read_json(path / folders.SWEEP).get("elements")
     views, _ = states.read(folders.elements(path), time.time())
     counts = Counter(view.state for view in views)
-    number = len(table) if isinstance(table, list) else len(views)
-    if missing := number - len(views):
-        counts["not started"] = missing
-    return [path.name, str(number), ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
+    if missing := folders.not_started(path):
+        counts["not started"] = len(missing)
+    return [path.name, str(counts.total()), ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
 
 
 def _cells(view: View) -> list[str]:

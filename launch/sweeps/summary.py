@@ -33,8 +33,6 @@ def _unfinished(sweep: Path) -> str:
     """The number of runs without results, by state."""
     runs = [folders.read(path) for path in folders.elements(sweep) if not (path / "results.json").exists()]
     counts = Counter(run.reason if run.reason == "pruned" else run.state for run in runs)
-    table = folders.read_json(sweep / folders.SWEEP).get("elements")
-    names = [str(one.get("run")) for one in table] if isinstance(table, list) else []
-    if missing := [name for name in names if not folders.is_run(sweep / name)]:
+    if missing := folders.not_started(sweep):
         counts["not started"] = len(missing)
     return ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))

@@ -22,6 +22,7 @@ from job.run import space as search
 from job.run import trial
 from job.run.space import Range, Space
 from job.runtime import files
+from launch.runs import folders
 from launch.runs.folders import RUNS, SWEEP
 
 MAX_ELEMENTS = 10_000
@@ -148,7 +149,7 @@ def refuse_others(sweep: Sweep) -> None:
     """Refused if the folder contains anything but this sweep. A search may be continued with more trials."""
     if not sweep.folder.exists():
         return
-    table = read(sweep.folder)
+    table = folders.read_json(sweep.folder / SWEEP)
     if not table:
         if sweep.folder.is_dir() and not any(sweep.folder.iterdir()):
             return
@@ -162,15 +163,6 @@ def refuse_others(sweep: Sweep) -> None:
     if sweep.grid and (order := [*table["grid"]]) != [*sweep.grid]:  # the runs would have other numbers
         raise Refused(f"{sweep.folder} has the settings of --grid in another order: give them as {', '.join(order)}, "
                       "or choose another folder with -- --output_dir")  # fmt: skip
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """The content of sweep.json in `folder`; empty if it is missing or invalid."""
-    try:
-        table = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return table if isinstance(table, dict) else {}
 
 
 def base(words: Sequence[str], varied: Sequence[str]) -> Config:

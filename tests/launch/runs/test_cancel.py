@@ -180,9 +180,10 @@ def test_cancelling_pending_jobs_leaves_others_running(
 
 def test_latest_is_the_newest_submission(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
     queue(stand_ins, WAITS.format(id=8), after="")
-    for number, name in enumerate(("a", "b"), 7):
+    for number, name in ((8, "b"), (7, "a")):
         path = synthetic.run(runs / name, "QUEUED" if name == "b" else "DONE", job=str(number))
         os.utime(path / "jobs" / str(number) / "job.json", (number, number))
+        synthetic.log(path, str(number), 0, "started")  # which changes the job's folder
     (runs / "latest").symlink_to("a")
     ran(capfd, "latest")
     assert stand_ins.calls("scancel") == ["8"]

@@ -1,6 +1,8 @@
 """Reading run folders with any content, and finding the requested one."""
 
+import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from launch.runs import folders
 from tests.launch.runs import synthetic
 
 FILES = ("status.json", "manifest.json", "metrics.jsonl", "results.json", "config.yaml", "jobs/7/job.json")
+NOBODY = 65534
+"""The user without rights, on Linux."""
 RUBBISH = {
     "empty": b"",
     "cut": b'{"state": "RUNN',
@@ -89,15 +93,75 @@ def test_a_run_is_found_by_path_name_job_and_link(runs: Path) -> None:
 
 def test_latest_is_the_newest_start_and_the_newest_submission(runs: Path) -> None:
     """The link moves when a job starts; a job submitted since may still wait."""
-    for number, name in enumerate(("a", "b")):
+    for number, name in ((1, "b"), (0, "a")):
         path = synthetic.run(runs / name, job=str(number))
-        os.utime(path / "jobs" / str(number) / "job.json", (number, number))
+        submitted(path, number)
+        synthetic.log(path, str(number), 0, "started")  # which changes the job's folder
     (runs / "latest").symlink_to("a")
     assert folders.find("latest").name == "a"
     assert folders.newest_submission(runs).name == "b"
 
 
-@pytest.mark.parametrize("name", ["c", "9", "runs/c", "", "*", "jobs"])
+def submitted(run: Path, second: int) -> None:
+    """Set when the job of a run was submitted."""
+    os.utime(next(run.glob("jobs/*/job.json")), (second, second))
+
+
+def test_latest_names_the_sweep_if_that_was_submitted_last(runs: Path) -> None:
+    sweep = runs / "lr-sweep"
+    synthetic.write(sweep / "sweep.json", {"elements": []})
+    for second, path in ((1, runs / "a"), (2, sweep / "0"), (3, sweep / "1")):
+        submitted(synthetic.run(path, job=str(second)), second)
+    with pytest.raises(
+        Refused, match=r"^the newest submission is in the sweep runs/lr-sweep: name .* runs/lr-sweep/1$"
+    ):
+        folders.newest_submission(runs)
+    submitted(runs / "a", 4)
+    assert folders.newest_submission(runs) == runs / "a"
+
+
+def test_the_runs_of_a_sweep_are_the_folders_with_a_number(runs: Path) -> None:
+    for name in ("10", "2", "2-20260101-101500", "settings-old"):
+        synthetic.run(runs / name)
+    assert [path.name for path in folders.elements(runs)] == ["2", "10"]
+
+
+def test_a_folder_of_somebody_else_is_not_a_run_and_hides_no_other(runs: Path) -> None:
+    synthetic.run(runs / "a", job="7")
+    synthetic.run(runs / "private", job="8").chmod(0)
+    synthetic.run(runs / "b", job="9")
+    (runs / "b" / "jobs" / "9").chmod(0)
+    synthetic.write(runs / "sweep" / "sweep.json", {"elements": []})
+
+    def seen() -> None:
+        assert [path.name for path in folders.below(runs)] == ["a", "b"]
+        assert [path.name for path in folders.sweeps(runs)] == ["sweep"]
+        job = folders.read(runs / "b").job
+        assert job is not None and job.id == "9"
+        with pytest.raises(Refused, match="no run private"):
+            folders.find("private")
+
+    as_nobody(seen)
+
+
+def as_nobody(check: Callable[[], None]) -> None:
+    """Run `check` in this working directory, in a child process that may not enter every folder as root may."""
+
+    def run() -> None:
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        check()
+
+    Path().chmod(0o755)  # pytest makes it private
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+@pytest.mark.parametrize("name", ["c", "9", "runs/c", "", ".", "..", "./", "7/", "*", "jobs", "x" * 300])
 def test_a_folder_that_is_not_a_run_is_rejected(name: str, runs: Path) -> None:
     synthetic.run(runs / "a", job="7")
     with pytest.raises(Refused, match="no run"):

@@ -68,6 +68,16 @@ def test_a_new_flag_overrides_the_old_one(runs: Path, stand_ins: StandIns, launc
     assert words(launched[0])[0][2:] == ["--gpus=0", "--time=8h", "--tasks=2", "--dry_run"]
 
 
+@pytest.mark.parametrize(("gpus", "flags"), [("2", ["--gpus=2"]), ("0", ["--gpus=0", "--tasks=4"])])
+def test_gpus_replace_the_tasks_on_the_cpu(
+    gpus: str, flags: list[str], runs: Path, stand_ins: StandIns, launched: list[list[str]]
+) -> None:
+    stand_ins.squeue()
+    stopped(runs / "a", "--gpus", "0", "--tasks", "4", launcher="local")
+    cli.main(["rerun", "a", "--gpus", gpus])
+    assert words(launched[0])[0][2:] == flags
+
+
 def test_a_setting_that_changes_the_result_starts_a_new_run_and_is_reported(
     runs: Path, stand_ins: StandIns, launched: list[list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +91,49 @@ def test_a_setting_that_changes_the_result_starts_a_new_run_and_is_reported(
     assert re.fullmatch(r"mrpc-\d{8}-\d{6}", made.name) and made != run
     assert (parsed.training.learning_rate, parsed.run.save_steps) == (3e-5, 9)
     assert capfd.readouterr().err == f"changing learning_rate changes the result: starting a new run in {made}\n"
+
+
+def trial_of(sweep: Path, *flags: str, chosen: dict[str, float]) -> Path:
+    """The stopped run 3 of a search, for which it chose the settings `chosen`."""
+    synthetic.write(sweep / "sweep.json", {"elements": []})
+    run = stopped(sweep / "3", *flags, job="7_3")
+    space = {"learning_rate": {"low": 1e-5, "high": 1e-3}}
+    synthetic.write(run / "trial.json", {"search": space, **({"number": 3, "settings": chosen} if chosen else {})})
+    if chosen:
+        (run / "config.yaml").write_text(config.to_yaml(config.from_dict(chosen)))
+    return run
+
+
+def test_a_changed_trial_keeps_the_settings_that_its_search_chose(
+    runs: Path, stand_ins: StandIns, launched: list[list[str]]
+) -> None:
+    stand_ins.squeue()
+    run = trial_of(runs / "lr", "--gpus", "4", chosen={"learning_rate": 3e-4})
+    cli.main(["rerun", "runs/lr/3", "--", "--seed", "9"])
+    own, job = words(launched[0])
+    parsed = config.parse([own[1], *job])
+    assert (parsed.training.learning_rate, parsed.training.seed) == (3e-4, 9), "2e-5 is the base of the search"
+    made = Path(str(parsed.run.output_dir))
+    assert made.parent == run.parent.parent, "the search's results and importance do not count it"
+    assert re.fullmatch(r"lr-3-\d{8}-\d{6}", made.name)
+
+
+def test_an_unchanged_trial_continues_in_its_folder(runs: Path, stand_ins: StandIns, launched: list[list[str]]) -> None:
+    stand_ins.squeue()
+    run = trial_of(runs / "lr", "--gpus", "4", chosen={"learning_rate": 3e-4})
+    cli.main(["rerun", "7_3"])
+    parsed = config.parse([words(launched[0])[0][1], *words(launched[0])[1]])
+    assert (parsed.training.learning_rate, parsed.run.output_dir) == (3e-4, str(run))
+
+
+def test_a_trial_without_settings_cannot_be_changed(
+    runs: Path, stand_ins: StandIns, launched: list[list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.squeue()
+    trial_of(runs / "lr", chosen={})
+    assert cli.main(["rerun", "runs/lr/3", "--", "--seed", "9"]) == 2
+    assert "is a trial that the search has not given settings yet: rerun it without changes" in capfd.readouterr().err
+    assert launched == []
 
 
 def test_a_setting_that_keeps_the_result_stays_in_the_folder(

@@ -68,12 +68,19 @@ def test_the_table_of_runs(runs: Path, stand_ins: StandIns, capfd: pytest.Captur
     assert printed(capfd) == TABLE
 
 
+def test_fewer_trials_than_before_make_no_count_negative(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    synthetic.write(runs / "lr" / "sweep.json", {"elements": [{"run": "0"}]})
+    for name in ("0", "1", "2"):
+        synthetic.run(runs / "lr" / name, "DONE")
+    assert printed(capfd).splitlines()[-1] == "lr        3  3 DONE"
+
+
 def test_a_sweep_is_one_row_and_its_name_or_array_id_shows_its_table(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stand_ins.squeue("12_2|PENDING|0:00|1:00:00||Resources")
     synthetic.run(runs / "alone", "DONE")
-    synthetic.write(runs / "lr" / "sweep.json", {"elements": [{}, {}, {}, {}]})
+    synthetic.write(runs / "lr" / "sweep.json", {"elements": [{"run": name} for name in ("0", "2", "7", "10")]})
     for number, state in ((10, "FAILED"), (2, "QUEUED"), (0, "DONE")):
         settings = {"learning_rate": 0.0012345678901234567 * (1 + number)}
         synthetic.run(runs / "lr" / str(number), state, job=f"12_{number}", settings=settings)
