@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.data.columns import Columns
+from job.data.labels import column as label_column
 from job.data.library_errors import loading_errors, one_line
 from job.errors import Refused
 
@@ -89,10 +90,10 @@ def _plain(schema: Any) -> Any:
     return pyarrow.schema((field.name, plain(field.type)) for field in schema)
 
 
-def _class_names(schema: Any, columns: Columns) -> Any:
+def _class_names(schema: Any, columns: Columns) -> tuple[str, ...]:
     from datasets import Features
 
-    return getattr(Features.from_arrow_schema(schema).get(columns.label), "names", None)
+    return label_column.class_names(Features.from_arrow_schema(schema).get(columns.label))
 
 
 def _family(kind: Any) -> str | None:

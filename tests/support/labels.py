@@ -46,7 +46,7 @@ def task_of(train: Source, of_model: Task | None = None, kind: Kind | None = Non
     return recognition.read_task(train, of_model, kind).task
 
 
-def encode(read: Source, task: Task, indicators: bool = False) -> Any:
+def encode(read: Source, task: Task, indicators: tuple[str, ...] = ()) -> Any:
     return encoding.encode(read, Reading(task, indicators))
 
 
@@ -69,7 +69,7 @@ def refusal(values: Source, kind: Kind | None = None) -> str:
     return str(caught.value)
 
 
-def refusal_of(values: Source, task: Task, indicators: bool = False) -> str:
+def refusal_of(values: Source, task: Task, indicators: tuple[str, ...] = ()) -> str:
     with pytest.raises(Refused) as caught:
         encode(values, task, indicators)
     return str(caught.value)

@@ -61,8 +61,7 @@ def from_table(table: Dataset, name: str, as_json: bool = False, untyped: bool =
         column = column.cast(column.type.value_type)
     elif pa.types.is_null(column.type):
         column = column.cast(pa.string())
-    feature = table.features[name]
-    declared = tuple(getattr(getattr(feature, "feature", feature), "names", None) or ())
+    declared = class_names(table.features[name])
     # One chunk: unifying the dictionaries of many chunks takes quadratic time if all labels differ.
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     cells = encoded.dictionary.to_pylist()
@@ -80,7 +79,7 @@ def as_declared(column: LabelColumn, feature: Any) -> LabelColumn:
 
     A class is given by name or number; declared strings are never numbers; floats may be written as text, as in csv.
     """
-    names = tuple(getattr(feature, "names", None) or ())
+    names = class_names(feature)
     dtype = str(getattr(feature, "dtype", ""))
     if names:
         values = tuple(_decoded(_declared_class(value, names), names) for value in column.values)
@@ -92,6 +91,11 @@ def as_declared(column: LabelColumn, feature: Any) -> LabelColumn:
         values = tuple(v if n is None else float(n) for v, n in zip(column.values, numbers, strict=True))
         return dataclasses.replace(column, values=values, untyped=False)
     return column
+
+
+def class_names(feature: Any) -> tuple[str, ...]:
+    """The names of a ClassLabel, or of a list of them; else ()."""
+    return tuple(getattr(getattr(feature, "feature", feature), "names", None) or ())
 
 
 def _declared_class(value: Any, names: tuple[str, ...]) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from job.config.tasks import REGRESSION, SINGLE_LABEL
 from job.data.labels.class_names import are_placeholders, class_name, named_element
+from job.data.labels.lists import declared_indicators
 from job.data.labels.numbers import as_number, parse_decimal
 from job.data.labels.reading import Reading
 from job.data.labels.source_labels import few, labels_of, not_a_list, place_of, require_labels, shown
@@ -33,12 +34,13 @@ def encode(source: Source, reading: Reading) -> np.ndarray:
     if task.kind == SINGLE_LABEL:
         of_values = [_class_number(value, numbers, source) for value in labels.values]
         return np.array(of_values, dtype=np.int64)[labels.codes]
+    positions = _indicator_positions(reading, numbers, source) if reading.indicators else []
     rows = np.zeros((len(labels.values), len(task.names)), dtype=np.int8)
     for row, value in zip(rows, labels.values, strict=True):
         if not isinstance(value, list):
             raise not_a_list(value, source)
-        if reading.indicators:
-            row[:] = _indicator_row(value, len(task.names), source)
+        if positions:
+            row[positions] = _indicator_row(value, len(positions), source)
         else:
             row[[_class_number(named_element(v, source), numbers, source, value) for v in value]] = 1
     return rows[labels.codes]
@@ -77,6 +79,18 @@ def _number(value: Any, source: Source) -> float:
         raise Refused(f"{place_of(value, source)}: label {shown(value)} is not a finite number, as regression needs: "
                       "correct it or remove the row")  # fmt: skip
     return number
+
+
+def _indicator_positions(reading: Reading, numbers: dict[str, int], source: Source) -> list[int]:
+    """The number of the class of each 0 or 1 in a list: by the names that the dataset declares, if it does."""
+    names, classes = reading.indicators, reading.task.names
+    declared = declared_indicators(labels_of(source), len(names))
+    positions = [numbers[name] for name in declared or names if name in numbers]
+    if len(set(positions)) < len(classes):
+        raise Refused(f"{source.origin}: column {source.columns.label} has a 0 or 1 for each of {few(declared)}, but "
+                      f"the classes are {few(classes)}: use data with these classes, or train on data that has "
+                      "them")  # fmt: skip
+    return positions
 
 
 def _indicator_row(value: list[Any], width: int, source: Source) -> list[int]:

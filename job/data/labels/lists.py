@@ -23,9 +23,8 @@ def read_lists(train: Source, asked: Kind | None) -> Reading:
             raise not_a_list(value, train)
     width = indicator_width(labels)
     if width:
-        fitting = labels.declared if len(labels.declared) == width else ()
-        names = fitting or tuple(map(str, range(width)))
-        return Reading(Task(MULTI_LABEL, names), indicators=True, notes=(indicator_note(names),))
+        names = declared_indicators(labels, width) or numbered(width)
+        return Reading(Task(MULTI_LABEL, names), indicators=names, notes=(indicator_note(names),))
     parts = {class_name(named_element(part, train), train, value) for value in labels.values for part in value}
     names = labels.declared or ordered(parts)
     return Reading(Task(MULTI_LABEL, names), notes=tuple(notes_on_names(names, train)))
@@ -45,6 +44,16 @@ def indicator_width(labels: LabelColumn) -> int:
     width = widths.pop()
     repeats = any(len(set(value)) < width for value in lists)
     return width if repeats or not labels.declared or len(labels.declared) == width else 0
+
+
+def declared_indicators(labels: LabelColumn, width: int) -> tuple[str, ...]:
+    """The declared class of each 0 or 1; () if the dataset does not name them."""
+    return labels.declared if len(labels.declared) == width else ()
+
+
+def numbered(width: int) -> tuple[str, ...]:
+    """The classes of indicators that no dataset names: "0", "1", ..."""
+    return tuple(map(str, range(width)))
 
 
 def indicator_note(names: Sequence[str]) -> str:

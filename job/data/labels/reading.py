@@ -13,10 +13,11 @@ class Reading:
 
     Attributes:
         task: the task that they define.
-        indicators: whether a list of labels has a 0 or 1 for each class, instead of the classes that apply.
+        indicators: the class of each 0 or 1 in a list of labels; (): a list has the classes that apply. A dataset that
+            names its own classes may have another order.
         notes: guesses to tell the user about.
     """
 
     task: Task
-    indicators: bool = False
+    indicators: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from job.config.tasks import MULTI_LABEL, REGRESSION, Kind, Task
 from job.data.labels.column import WITHHELD
-from job.data.labels.lists import indicator_note, indicator_width, read_lists
+from job.data.labels.lists import declared_indicators, indicator_note, indicator_width, numbered, read_lists
 from job.data.labels.reading import Reading
 from job.data.labels.scalars import read_scalars
 from job.data.labels.source_labels import few, labels_of, require_labels
@@ -55,9 +55,11 @@ def read_task_of_model(of_model: Task, evaluated: Source | None, asked: Kind | N
     if kind != REGRESSION and of_model.kind == REGRESSION:
         raise Refused(f"--problem_type {kind.problem_type}: the model was fine-tuned for regression")
     task = Task(kind, of_model.names)
-    if kind != MULTI_LABEL or evaluated is None or indicator_width(labels_of(evaluated)) != len(task.names):
+    width = len(task.names)
+    if kind != MULTI_LABEL or evaluated is None or indicator_width(labels_of(evaluated)) != width:
         return Reading(task)
-    return Reading(task, indicators=True, notes=(indicator_note(task.names),))
+    in_order = numbered(width) if set(numbered(width)) == set(task.names) else task.names
+    return Reading(task, in_order, (indicator_note(declared_indicators(labels_of(evaluated), width) or in_order),))
 
 
 def is_unlabelled(source: Source, task: Task) -> bool:

@@ -142,12 +142,15 @@ def test_parquet_files_are_read_together(tmp_path: Path) -> None:
     assert content(one(train_file=str(tmp_path / "*.parquet"))) == [("first", "b"), ("second", "a")]
 
 
-def test_class_numbers_with_other_names_are_not_mixed(tmp_path: Path) -> None:
-    from datasets import ClassLabel, Dataset, Features, Value
+@pytest.mark.parametrize("in_lists", [False, True])
+def test_class_numbers_with_other_names_are_not_mixed(in_lists: bool, tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, List, Value
 
     for name, classes in (("a", ["no", "yes"]), ("b", ["yes", "no"])):
-        features = Features({"text": Value("string"), "label": ClassLabel(names=classes)})
-        Dataset.from_dict({"text": ["x"], "label": [0]}, features=features).to_parquet(tmp_path / f"{name}.parquet")
+        label = List(ClassLabel(names=classes)) if in_lists else ClassLabel(names=classes)
+        features = Features({"text": Value("string"), "label": label})
+        rows = {"text": ["x"], "label": [[0]] if in_lists else [0]}
+        Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{name}.parquet")
     message = refusal(lambda: one(train_file=str(tmp_path / "*.parquet")))
     assert message == (
         f"{tmp_path}/b.parquet: the class names of column label differ from those in {tmp_path}/a.parquet: "
@@ -486,6 +489,19 @@ def test_the_types_that_a_folder_declares_apply_to_its_labels(tmp_path: Path) ->
         read = one(dataset_name=str(folder))
         assert content(read) == [("NA", label) for label in expected], dtype  # type: ignore[attr-defined]
         assert read.labels is not None and read.labels.untyped == untyped
+
+
+def test_the_class_names_that_a_folder_declares_apply_to_lists(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"text": "NA", "label": [1, 0]}\n{"text": "b", "label": [1]}\n')
+    names = "{list: {class_label: {names: {'0': sport, '1': politics}}}}"
+    card(
+        folder, f"dataset_info:\n  features:\n  - {{name: text, dtype: string}}\n  - {{name: label, dtype: {names}}}\n"
+    )
+    read = one(dataset_name=str(folder))
+    assert read.labels is not None
+    assert (read.labels.declared, read.labels.values) == (("sport", "politics"), ([1, 0], [1]))
 
 
 def test_a_csv_with_custom_options_is_read_by_the_library(tmp_path: Path) -> None:

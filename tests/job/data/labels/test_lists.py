@@ -23,7 +23,7 @@ VECTORS = [[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]
 )
 def test_lists_are_multi_label(train: Source, names: tuple[str, ...]) -> None:
     reading = recognition.read_task(train)
-    assert (reading.task, reading.indicators) == (several(*names), False)
+    assert (reading.task, reading.indicators) == (several(*names), ())
     first = names.index("b") if "b" in names else names.index("10")
     assert encoding.encode(train, reading).tolist() == [[1, 1], [0, 0], [int(i == first) for i in range(2)]]
 
@@ -44,7 +44,7 @@ def test_lists_are_multi_label(train: Source, names: tuple[str, ...]) -> None:
 )
 def test_lists_of_0_and_1_of_one_length_are_indicator_vectors(train: Source, names: tuple[str, ...]) -> None:
     reading = recognition.read_task(train)
-    assert (reading.task, reading.indicators) == (several(*names), True)
+    assert (reading.task, reading.indicators) == (several(*names), names)
     assert encoding.encode(train, reading).tolist() == VECTORS
     assert reading.notes == (
         f"the labels are lists of 3 numbers, read as 0 or 1 for each of the classes {', '.join(names)}; "
@@ -63,7 +63,7 @@ def test_lists_of_0_and_1_of_one_length_are_indicator_vectors(train: Source, nam
 )
 def test_other_lists_are_class_names(values: list[Any], names: tuple[str, ...]) -> None:
     reading = recognition.read_task(from_json(values))
-    assert (reading.task, reading.indicators) == (several(*names), False)
+    assert (reading.task, reading.indicators) == (several(*names), ())
 
 
 def test_a_split_is_read_like_the_training_data() -> None:
@@ -71,6 +71,58 @@ def test_a_split_is_read_like_the_training_data() -> None:
     assert encoding.encode(from_json([[0, 1], [1, 0]]), named).tolist() == [[1, 1], [1, 1]]
     vectors = recognition.read_task(from_json([[0, 1], [0, 0]]))
     assert encoding.encode(from_json([[0, 1], [1, 0]]), vectors).tolist() == [[0, 1], [1, 0]]
-    assert refusal_of(from_json([[0, 1], [1]]), several("0", "1"), indicators=True) == (
+    assert refusal_of(from_json([[0, 1], [1]]), several("0", "1"), indicators=("0", "1")) == (
         "train.csv, row 2: label [1] must be a list of 2 numbers, 0 or 1 for each class"
+    )
+
+
+def indicators(names: list[str], values: list[list[int]]) -> Source:
+    """A 0 or 1 for each of the classes that the dataset names."""
+    return source(values, List(ClassLabel(names=names)))
+
+
+ROWS = [[1, 0], [1, 1], [0, 0]]
+
+
+def test_indicators_are_matched_by_the_names_that_each_file_declares() -> None:
+    train = indicators(["sport", "politics"], ROWS)
+    other = indicators(["politics", "sport"], ROWS)
+    reading = recognition.read_task(train)
+    assert reading.task.names == ("sport", "politics")
+    assert encoding.encode(train, reading).tolist() == ROWS
+    assert encoding.encode(other, reading).tolist() == [[0, 1], [1, 1], [0, 0]]
+
+
+def test_indicators_are_matched_by_name_where_a_model_has_its_own_order() -> None:
+    train, model = indicators(["sport", "politics"], ROWS), several("politics", "sport")
+    for reading in (recognition.read_task(train, model), recognition.read_task_of_model(model, train)):
+        assert reading.task == model
+        assert encoding.encode(train, reading).tolist() == [[0, 1], [1, 1], [0, 0]]
+        assert "each of the classes sport, politics;" in reading.notes[0]
+
+
+def test_a_file_that_names_no_classes_has_the_order_of_the_training_data() -> None:
+    reading = recognition.read_task(indicators(["sport", "politics"], ROWS), several("politics", "sport"))
+    assert encoding.encode(from_json(ROWS), reading).tolist() == [[0, 1], [1, 1], [0, 0]]
+
+
+def test_numbered_indicators_are_the_classes_with_these_numbers() -> None:
+    model = several("1", "0")
+    for reading in (
+        recognition.read_task(from_json(ROWS), model),
+        recognition.read_task_of_model(model, from_json(ROWS)),
+    ):
+        assert encoding.encode(from_json(ROWS), reading).tolist() == [[0, 1], [1, 1], [0, 0]]
+
+
+def test_declared_indicators_of_a_model_with_default_names_are_matched_by_position() -> None:
+    train = indicators(["sport", "politics"], ROWS)
+    reading = recognition.read_task_of_model(several("LABEL_0", "LABEL_1"), train)
+    assert encoding.encode(train, reading).tolist() == ROWS
+
+
+def test_indicators_of_other_classes_are_rejected() -> None:
+    assert refusal_of(indicators(["sport", "culture"], ROWS), several("a", "b"), ("a", "b")) == (
+        "train.csv: column label has a 0 or 1 for each of sport, culture, but the classes are a, b: use data with "
+        "these classes, or train on data that has them"
     )

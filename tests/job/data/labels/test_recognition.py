@@ -83,7 +83,7 @@ def test_a_model_for_another_task_does_not_set_the_order() -> None:
 
 def test_a_models_classes_take_indicator_vectors_in_their_order() -> None:
     reading = recognition.read_task_of_model(several("x", "y", "z"), from_json(VECTORS))
-    assert reading.indicators and len(reading.notes) == 1
+    assert reading.indicators == ("x", "y", "z") and len(reading.notes) == 1
     assert encoding.encode(from_json(VECTORS), reading).tolist() == VECTORS
     assert not recognition.read_task_of_model(several("0", "1"), from_json(VECTORS)).indicators
     assert not recognition.read_task_of_model(several("x", "y", "z"), None).indicators
