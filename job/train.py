@@ -301,10 +301,13 @@ def write_answers(opened: Opened) -> None:
     """Write the predictions of a finished run to --output_file."""
     from job.data import dataset
     from job.report import answers
+    from job.run import manifest
 
     run = opened.config.run
-    inputs = dataset.read_test_inputs(opened.config) if run.output_file else None
-    if run.output_file and inputs is not None:
+    if run.output_file is None:
+        return
+    inputs = dataset.read_test_inputs(opened.config, manifest.dataset_fingerprint(opened.folder))
+    if inputs is not None:
         answers.write(Path(run.output_file), inputs, opened.folder.test_predictions, run.top_k)
         log.info(f"answers  {run.output_file}")
 

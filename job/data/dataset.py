@@ -133,7 +133,7 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
         label_column=columns.label,
         cut=EVALUATION in made and EVALUATION not in read,
         remarks=tuple(dict.fromkeys(remark for source in read.values() for remark in source.remarks)),
-        fingerprint=files.digest({split: source.fingerprint for split, source in read.items()})[:32],
+        fingerprint=_fingerprint(read),
         description=description,
         test_inputs=read[TEST].inputs if TEST in read else None,
     )
@@ -144,10 +144,21 @@ def fetch(config: Config) -> None:
     sources.fetch(config.data, _wanted(config))
 
 
-def read_test_inputs(config: Config) -> Inputs | None:
-    """All columns of the test set, without tokenizing; None if there is no test set."""
-    splits = tuple(split for split in _wanted(config) if split != EVALUATION)
-    return sources.read(config.data, splits)[TEST].inputs if TEST in splits else None
+def read_test_inputs(config: Config, fingerprint: str) -> Inputs | None:
+    """All columns of the test set of a finished run, without tokenizing; None if there is no test set.
+
+    Raises:
+        Refused: the data no longer has the run's `fingerprint`, so its predictions are not those of these rows.
+    """
+    read = sources.read(config.data, _wanted(config))
+    if _fingerprint(read) != fingerprint:
+        raise Refused("the data changed since this run finished: choose another --output_dir, or start over with "
+                      "--overwrite_output_dir")  # fmt: skip
+    return read[TEST].inputs if TEST in read else None
+
+
+def _fingerprint(read: Mapping[str, Source]) -> str:
+    return files.digest({split: source.fingerprint for split, source in read.items()})[:32]
 
 
 def _notes(read: Iterable[Source]) -> Iterator[str]:

@@ -75,6 +75,11 @@ def new(
     }
 
 
+def dataset_fingerprint(folder: RunFolder) -> str:
+    """Identifies the data of a run: the rows of all its splits, in order."""
+    return json.loads(folder.manifest.read_text(encoding="utf-8"))["dataset_fingerprint"]
+
+
 def token_limit(folder: RunFolder, limit: int) -> int:
     """`limit`, or the lower limit that this run recorded after running out of memory."""
     kept = json.loads(folder.manifest.read_text(encoding="utf-8")).get(TOKEN_LIMIT)

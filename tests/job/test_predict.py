@@ -157,6 +157,20 @@ def test_predictions_are_written_for_a_finished_run(opinions: Path, classifier: 
     assert [list(row) for row in rows] == [["text", "id", "prediction", "score"]] * 37
 
 
+def test_predictions_of_a_finished_run_are_not_written_next_to_other_rows(
+    opinions: Path, classifier: Path, backward: Path
+) -> None:
+    given = opinions / "bare.jsonl"
+    rows = given.read_text()
+    given.write_text("".join(reversed(rows.splitlines(keepends=True))))
+    try:
+        done = predict(opinions, classifier, "backward", test_file="bare.jsonl", output_file="forward.jsonl").expect(2)
+    finally:
+        given.write_text(rows)
+    assert "the data changed since this run finished: choose another --output_dir, or start over" in done.errors[0]
+    assert not (opinions / "forward.jsonl").exists()
+
+
 def test_a_subset_of_the_rows_keeps_their_numbers(opinions: Path, classifier: Path, backward: Path) -> None:
     predict(opinions, classifier, "part", test_file="bare.jsonl", max_predict_samples=9).expect(0)
     part, whole = table(opinions / "part"), table(backward)

@@ -68,6 +68,22 @@ def test_tokens_equal_those_of_each_text_alone(tmp_path: Path, tokenizer: Any) -
 
 
 @pytest.mark.usefixtures("datasets_cache")
+@pytest.mark.parametrize("now", [TEXTS[::-1], TEXTS[:-1], [*TEXTS, "new"]])
+def test_the_rows_of_a_finished_run_are_read_again_only_if_they_are_unchanged(
+    now: list[str], tmp_path: Path, tokenizer: Any
+) -> None:
+    path = write(tmp_path / "a.csv", text=TEXTS, label=LABELS)
+    test = write(tmp_path / "test.csv", text=TEXTS)
+    fingerprint = prepared(path, tokenizer, test_file=test).fingerprint
+    given = config.from_dict({"train_file": path, "validation_file": path, "test_file": test})
+    inputs = dataset.read_test_inputs(given, fingerprint)
+    assert inputs is not None and [row["text"] for row in inputs.rows()] == TEXTS
+    write(tmp_path / "test.csv", text=now)
+    with pytest.raises(Refused, match="the data changed since this run finished: choose another --output_dir, or"):
+        dataset.read_test_inputs(given, fingerprint)
+
+
+@pytest.mark.usefixtures("datasets_cache")
 def test_pairs_are_tokenised_together_with_segment_ids(tmp_path: Path, tokenizer: Any) -> None:
     other = TEXTS[::-1]
     read = prepared(write(tmp_path / "a.csv", sentence1=TEXTS, sentence2=other, label=LABELS), tokenizer)

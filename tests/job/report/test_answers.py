@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from job import config
-from job.data import dataset
+from job.data import sources
 from job.data.inputs import Inputs
 from job.errors import Refused
 from job.report import answers
@@ -36,7 +36,7 @@ def classes(tmp_path: Path) -> Path:
 
 def inputs(**settings: Any) -> Inputs:
     asked = config.from_dict({"do_train": False, "do_eval": False, **settings})
-    found = dataset.read_test_inputs(asked)
+    found = sources.read(asked.data, ("test",))["test"].inputs
     assert found is not None
     return found
 
