@@ -21,6 +21,7 @@ from job.errors import Refused
 from job.runtime import contract, environment
 
 FILES_CHECKED = 100
+"""Files of a pattern whose columns are read here, to keep a login node fast."""
 ADAPTER_CONFIG = "adapter_config.json"
 """File of a folder that holds an adapter, as peft writes it."""
 ANSWERS = (".csv", ".jsonl", ".parquet")
@@ -207,15 +208,20 @@ def _check_files(config: Config) -> None:
 
 
 def _check_file(config: Config, split: str, name: str, trained: Columns | None = None) -> Columns | None:
-    """The columns of the files that match `name`. Only the first hundred are read, to keep a login node fast.
-
-    None for parquet files if pyarrow is not installed.
-    """
-    paths = readers.files(name)
-    if readers.kind(paths[0]) == readers.PARQUET and not importlib.util.find_spec("pyarrow"):
+    """The columns of the files that match `name`; None if they cannot be read here."""
+    paths = _checked_files(name)
+    if not paths:
         return None
     asked = columns.request(config.data, split, trained)
-    return readers.choose(paths[:FILES_CHECKED], asked, config.data.csv_quoting)
+    return readers.choose(paths, asked, config.data.csv_quoting)
+
+
+def _checked_files(name: str) -> list[str]:
+    """The first hundred files that match `name`; none for parquet files if pyarrow is not installed."""
+    paths = readers.files(name)
+    if readers.kind(paths[0]) == readers.PARQUET and not importlib.util.find_spec("pyarrow"):
+        return []
+    return paths[:FILES_CHECKED]
 
 
 def _check_output_file(config: Config) -> None:
@@ -241,6 +247,9 @@ def _check_output_file(config: Config) -> None:
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise Refused(f"--output_file {name} cannot be written: {parent} is not a writable folder")
+    for given in _checked_files(data.test_file) if data.test_file else ():
+        there = readers.columns(given, data.csv_quoting)
+        columns.reject_repeated(there, there, given)
 
 
 def _check_upload(config: Config) -> None:

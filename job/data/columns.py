@@ -86,9 +86,15 @@ def choose(there: Sequence[str], asked: Request, origin: str) -> Columns:
     for name in columns.all:
         if columns.all.count(name) > 1:
             raise Refused(f"column {name} is given twice in --text_column_names and --label_column_name")
-        if list(there).count(name) > 1:
-            raise Refused(f"{origin} has {list(there).count(name)} columns named {name}: rename all but one")
+    reject_repeated(there, columns.all, origin)
     return columns
+
+
+def reject_repeated(there: Sequence[str], names: Sequence[str], origin: str) -> None:
+    """Refused if the table `origin`, which has the columns `there`, has one of `names` more than once."""
+    twice = next((name for name in names if list(there).count(name) > 1), None)
+    if twice is not None:
+        raise Refused(f"{origin} has {list(there).count(twice)} columns named {twice!r}: rename all but one")
 
 
 def notes(there: Sequence[str], asked: Request, chosen: Columns, origin: str) -> list[str]:

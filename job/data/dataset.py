@@ -108,6 +108,9 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     wanted = _wanted(config)
     read = sources.read(config.data, wanted)
     _refuse_nothing(read, wanted)
+    inputs = read[TEST].inputs if TEST in read else None
+    if config.run.output_file and inputs is not None:
+        inputs.check()
     reading = _read_labels(config, read, of_model)
     task = reading.task
     task_settings.check(config, task)
@@ -135,7 +138,7 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
         remarks=tuple(dict.fromkeys(remark for source in read.values() for remark in source.remarks)),
         fingerprint=_fingerprint(read),
         description=description,
-        test_inputs=read[TEST].inputs if TEST in read else None,
+        test_inputs=inputs,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from job.data import readers
+from job.data.columns import reject_repeated
 from job.data.readers import Quoting
 from job.errors import Refused
 from job.runtime import files
@@ -28,6 +29,9 @@ class Inputs(Protocol):
 
     def columns(self) -> list[str]:
         """The names of all columns, each once."""
+
+    def check(self) -> None:
+        """Raise Refused if a name occurs twice, or files store a column with different types."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each row; columns that it does not have are missing."""
@@ -53,15 +57,21 @@ class TextInputs:
         names: dict[str, None] = {}
         for path in self.paths:
             if readers.kind(path) in readers.SEPARATORS:
-                header = readers.columns(path, self.quoting)
-                twice = next((name for name in header if header.count(name) > 1), None)
-                if twice is not None:
-                    raise Refused(f"{path} has {header.count(twice)} columns named {twice}: rename all but one")
-                names |= dict.fromkeys(header)
+                names |= dict.fromkeys(self._header(path))
             else:
                 for row in readers.rows(path):
                     names |= dict.fromkeys(row.values)
         return list(names)
+
+    def check(self) -> None:
+        for path in self.paths:
+            if readers.kind(path) in readers.SEPARATORS:
+                self._header(path)
+
+    def _header(self, path: str) -> list[str]:
+        header = readers.columns(path, self.quoting)
+        reject_repeated(header, header, path)
+        return header
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows, read again; Refused if a file has changed."""
@@ -104,6 +114,9 @@ class ParquetInputs:
     def columns(self) -> list[str]:
         return list(self._schema().names)
 
+    def check(self) -> None:
+        self._schema()
+
     def rows(self) -> Iterator[dict[str, Any]]:
         return _rows_of(self.tables())
 
@@ -122,11 +135,13 @@ class ParquetInputs:
                 yield table.select(schema.names).cast(schema)
 
     def _schema(self) -> pa.Schema:
-        """The columns of all files; Refused if a column has incompatible types."""
+        """The columns of all files; Refused if a name occurs twice or a column has incompatible types."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         schemas = [pq.read_schema(path).remove_metadata() for path in self.paths]
+        for path, schema in zip(self.paths, schemas, strict=True):
+            reject_repeated(schema.names, schema.names, path)
         if all(schema.equals(schemas[0]) for schema in schemas):
             return schemas[0]
         try:
@@ -145,6 +160,9 @@ class TableInputs:
 
     def columns(self) -> list[str]:
         return list(self.table.column_names)
+
+    def check(self) -> None:
+        """A dataset has neither."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         return _rows_of(self.tables())

@@ -252,6 +252,7 @@ CASES = [
     Case("predict --test_file eval.csv --output_file answers.txt"),
     Case("predict --test_file eval.csv --output_file eval.csv"),
     Case("predict --test_file '*.csv' --output_file answers.csv"),
+    Case("predict --test_file new.csv --output_file answers.csv", {"new.csv": "text,label,,\na,b,,\n"}),
     Case("predict --test_file eval.csv --output_file d.csv", {"d.csv/a": ""}),
     Case("predict --test_file eval.csv --output_file train.csv/answers.csv"),
     Case("predict --dataset_name d --test_split_name train --output_file d/answers.csv", {"d/train.csv": TABLE}),

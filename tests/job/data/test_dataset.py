@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,27 @@ def test_the_log_says_how_a_file_was_read(tmp_path: Path, tokenizer: Any) -> Non
         f"2 rows have a cell in double quotes, read without the quotes; the first is {tmp_path}/b.tsv, row 2 "
         "(--csv_quoting none keeps them)",
     )
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_test_data_that_cannot_be_written_to_the_output_file_is_rejected_first(tmp_path: Path, tokenizer: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = write(tmp_path / "a.csv", text=["x", "y"], label=["no", "yes"])
+    for number, note in enumerate((1, "one")):
+        pq.write_table(pa.table({"text": ["a"], "note": [note]}), tmp_path / f"types{number}.parquet")
+    pq.write_table(pa.table([["a"], [1], [2]], names=["text", "id", "id"]), tmp_path / "twice.parquet")
+    (tmp_path / "excel.csv").write_text("text,label,,\nx,no,,\n")
+    messages = {
+        "excel.csv": f"{tmp_path}/excel.csv has 2 columns named '': rename all but one",
+        "twice.parquet": f"{tmp_path}/twice.parquet has 2 columns named 'id': rename all but one",
+        "types*.parquet": f"the parquet files of {tmp_path}/types0.parquet store a column with different types: ",
+    }
+    for name, message in messages.items():
+        prepared(path, tokenizer, test_file=str(tmp_path / name))
+        with pytest.raises(Refused, match=re.escape(message)):
+            prepared(path, tokenizer, test_file=str(tmp_path / name), output_file="answers.csv")
 
 
 @pytest.mark.usefixtures("datasets_cache")

@@ -248,7 +248,7 @@ def test_two_columns_of_one_name_are_rejected(tmp_path: Path, classes: Path) -> 
     message = refusal(
         lambda: answers.write(tmp_path / "a.csv", inputs(test_file=str(tmp_path / "new.csv")), classes, None)
     )
-    assert message == f"{tmp_path}/new.csv has 2 columns named id: rename all but one"
+    assert message == f"{tmp_path}/new.csv has 2 columns named 'id': rename all but one"
 
 
 def test_a_new_folder_is_made_and_what_cannot_be_written_is_rejected(
