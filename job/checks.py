@@ -54,6 +54,9 @@ def _check_bounds(config: Config) -> None:
 def _check_choices(config: Config) -> None:
     columns.check_count(config.data.text_column_names)
     path = config.run.resume_from_checkpoint
+    if path != "auto" and config.run.overwrite_output_dir:
+        raise Refused(f"--overwrite_output_dir would delete the checkpoint of --resume_from_checkpoint {path}: give "
+                      "only one of them")  # fmt: skip
     requeued = contract.OWNER in os.environ  # the first start may have removed the checkpoint since: the job decides
     if path != "auto" and not requeued and not Path(path).is_dir():
         raise Refused(

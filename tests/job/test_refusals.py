@@ -217,6 +217,10 @@ CASES = [
     Case(f"{SOURCES} --attention_dropout 1.5"),
     Case(f"{SOURCES} --step_timeout_minutes -1"),
     Case(f"{SOURCES} --resume_from_checkpoint nowhere/step-00000002"),
+    Case(
+        f"{SOURCES} --output_dir run --overwrite_output_dir --resume_from_checkpoint run/checkpoints/step-00000003",
+        {**UNFINISHED},
+    ),
     # Models in a folder
     Case(f"{SOURCES} --model_name_or_path run/model", {"run/status.json": '{"state": "QUEUED"}'}),
     Case(f"{SOURCES} --model_name_or_path ./model"),
