@@ -95,10 +95,13 @@ class Check:
                 self._exact = self._compute(alone, single, exactly=True, seed=0)
             self._usual = self._compute(alone, single, exactly=False, seed=0) if self._mixed else self._exact
 
-    @property
     def conclusive(self) -> bool:
-        """Whether the outputs of single rows are finite, so that they can be compared."""
-        return self._exact.finite() and self._usual.finite()
+        """Whether the outputs of single rows are finite on every process, so that they can be compared; a collective.
+
+        One device may give a NaN where another does not: processes that differ would choose different forms.
+        """
+        finite = self._exact.finite() and self._usual.finite()
+        return not distributed.all_reduce_any(self._accelerator, not finite)
 
     def disagreement(self, make: Callable[[Split], Collate], kind: Literal["packed", "padded", "equal"]) -> str | None:
         """How a form differs from single rows, in words, the same on every process; None if it does not.

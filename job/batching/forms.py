@@ -89,7 +89,7 @@ def choose(
     tokenizer.padding_side = "left" if form.padding.left else "right"
     reason = _against_packing(config, model, splits, accelerator) or packing.obstacle(model)
     check = form_check.Check(model, form.padding, splits, accelerator, backward=config.training.do_train)
-    if not check.conclusive:
+    if not check.conclusive():
         return replace(form, shape=PADDED, reason="the model's outputs are not finite")
     if reason is None:
         disable = packing.enable(model)

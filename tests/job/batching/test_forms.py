@@ -73,6 +73,14 @@ def test_fixed_widths_are_padded(tmp_path: Path) -> None:
     assert str(form) == "padded: --pad_to_max_length"
 
 
+def test_outputs_that_are_not_finite_on_another_process_are_not_compared_on_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else this process would compare forms, and wait for the other one's result."""
+    monkeypatch.setattr(form_check.distributed, "all_reduce_any", lambda accelerator, flag: True)
+    assert str(chosen(network(tmp_path), tmp_path)) == "padded: the model's outputs are not finite"
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Wrong packed forms: the check detects each
 
