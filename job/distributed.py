@@ -45,7 +45,7 @@ def start(config: Config) -> Accelerator:
 
     Raises:
         Refused: each process would train alone, there are fewer GPUs than processes, or the precision is not
-            supported.
+            supported, or not the same on all.
     """
     devices.check()
     if not torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
@@ -59,6 +59,8 @@ def start(config: Config) -> Accelerator:
         phase_group()
     with raise_on_all(accelerator):
         _set_precision(accelerator.mixed_precision, accelerator.device, accelerator.is_main_process)
+    if len(set(gather_objects(accelerator, accelerator.mixed_precision))) > 1:
+        raise Refused("the processes compute in different precisions: give all machines the same --mixed_precision")
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise Refused(f"WORLD_SIZE is {world} but Accelerate sees {accelerator.num_processes} process(es): start the "

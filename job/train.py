@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ if __name__ == "__main__":  # before the slow imports below: a signal may arrive
 from job import checks
 from job import config as configuration
 from job.config import Config
-from job.errors import SMALLER, JobError, NonFiniteLoss, NonFiniteOutput, Pruned, Refused, Stopped
+from job.errors import SMALLER, JobError, NonFiniteLoss, NonFiniteOutput, Pruned, Stopped
 from job.runtime import console, contract
 from job.runtime.console import log
 
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     Leave = Callable[[Stopped], object]
 
 RUN_AGAIN = "run the same command again to resume from the last checkpoint"
+CAUSE = 400
+"""Characters of a library's error that are shown: NCCL names what failed at the end of a long message."""
 
 
 def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None) -> int:
@@ -55,25 +58,27 @@ def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None
     """
     signals.install()
     console.install()
+    rank = "LOCAL_RANK"  # until the processes have joined, an error may be of one machine alone
     try:
         environment.prepare()
         config = configuration.parse(argv, prog)
         checks.check(config)
-        _start(config, configuration.run_name(argv), leave)
+        accelerator = _join(config, leave)
+        rank = "RANK"
+        _carry_out(config, configuration.run_name(argv), accelerator)
         code = 0
     except JobError as error:
         if console.traceback_wanted():
             log.error(traceback.format_exc().rstrip())
-        if os.environ.get("RANK", "0") == "0" or not error.on_every_rank:  # all ranks raise the same: print it once
+        if os.environ.get(rank, "0") == "0" or not error.on_every_rank:  # the others raise the same: print it once
             console.last_line(f"{'' if isinstance(error, Stopped | Pruned) else 'error: '}{error}")
         code = error.exit_code
     except Exception as error:  # noqa: BLE001  anything else is a bug: show the traceback
-        if _out_of_memory(error):
-            console.last_line(f"error: out of GPU memory: {SMALLER}")
-        elif _lost_another(error):
-            console.last_line(f"error: another process died; {RUN_AGAIN}")
-        else:
+        line = _explanation(error)
+        if line is None or console.traceback_wanted():
             log.error(traceback.format_exc().rstrip())  # in one call: other ranks write too
+        if line is not None:
+            console.last_line(f"error: {line}")
         code = 1
     report_exit_code(code)
     return code
@@ -93,18 +98,24 @@ def train(config: Config, name: str = "run") -> dict[str, Any]:
     """
     environment.prepare()
     checks.check(config)
-    return _start(config, name)
+    return _carry_out(config, name, _join(config))
 
 
-def _start(config: Config, name: str, leave: Leave | None = None) -> dict[str, Any]:
-    """Join the processes, open the run folder, run, and leave the process group."""
+def _join(config: Config, leave: Leave | None = None) -> Accelerator:
+    """Join the other processes."""
+    from job import distributed
+
+    with signals.stop_while_waiting_for_peers(leave or say_stopped), console.notice("waiting for the other processes"):
+        return distributed.start(config)
+
+
+def _carry_out(config: Config, name: str, accelerator: Accelerator) -> dict[str, Any]:
+    """Open the run folder, run, and leave the process group."""
     from job import distributed
     from job.run import opening
     from job.run.context import RunContext
     from job.run.status import Status
 
-    with signals.stop_while_waiting_for_peers(leave or say_stopped), console.notice("waiting for the other processes"):
-        accelerator = distributed.start(config)
     opened = distributed.broadcast_from_main(accelerator, lambda: opening.open_run(config, name))
     if opened.pruned:
         distributed.stop(accelerator)
@@ -180,16 +191,19 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     from accelerate.utils import set_seed
 
     from job import distributed
+    from job.batching import loader
     from job.data import dataset
     from job.model import head, limits, loading, tokenizers
     from job.report import summary, upload
     from job.run import folder as run_folder
     from job.run import manifest, tracking
-    from job.training import finetune
+    from job.training import finetune, sameness
 
     config, accelerator, folder = context.config, context.accelerator, context.folder
     trained = not config.training.do_train
     target = None
+    precision = accelerator.mixed_precision
+    distributed.broadcast_from_main(accelerator, lambda: sameness.refuse_other_precision(resumed, precision))
     if config.hub.push_to_hub:
         prepare = upload.prepare if resumed is None else upload.prepare_resumed
         target = distributed.broadcast_from_main(accelerator, lambda: prepare(config, folder))
@@ -207,7 +221,9 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
             read = distributed.main_process_first(
                 accelerator, signals.interruptible(lambda: dataset.prepare(config, tokenizer, task, length))
             )
-        distributed.broadcast_from_main(accelerator, lambda: refuse_other_data(resumed, read))
+        sameness.refuse_differing_data(accelerator, read)
+        loader.check_token_limits(config, read)
+        distributed.broadcast_from_main(accelerator, lambda: sameness.refuse_other_data(resumed, read))
         summary.begin(context, read, task, resumed)
 
     set_seed(config.training.seed)
@@ -215,7 +231,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     if config.training.do_train:
         updated = sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)
         distributed.broadcast_from_main(accelerator, lambda: run_folder.require_space(folder, weights, updated))
-        distributed.broadcast_from_main(accelerator, lambda: refuse_other_base(resumed, adapter))
+        distributed.broadcast_from_main(accelerator, lambda: sameness.refuse_other_base(resumed, adapter))
         outcome = finetune.finetune(context, network, tokenizer, read, resumed, adapter)
     else:
         outcome = finetune.evaluate_only(context, network, tokenizer, read)
@@ -254,47 +270,18 @@ def _load_model(
     return network, adapter, weights
 
 
-def refuse_other_data(resumed: Path | None, read: Data) -> None:
-    """Refused if the examples or tokens differ from those that the checkpoint was made with."""
-    from job.run import checkpoints
-    from job.training import step_end
-
-    if resumed is None:
-        return
-    before, now = checkpoints.read_state(resumed)["data"], step_end.fingerprints(read)
-    for name, what in {"source": "data", "tokens": "tokenizer"}.items():
-        if before[name] != now[name]:
-            raise Refused(f"the {what} changed since {resumed.name} was saved: restore it, choose another "
-                          "--output_dir, or start over with --overwrite_output_dir")  # fmt: skip
-
-
-def refuse_other_base(resumed: Path | None, adapter: Adapter | None) -> None:
-    """Refused if the frozen weights are not those that the adapters of the checkpoint were trained with."""
-    from job.run import checkpoints
-
-    if resumed is None or adapter is None:
-        return
-    if checkpoints.read_state(resumed)["base"] != adapter.base:
-        raise Refused(f"the base model changed since {resumed.name} was saved: restore it, choose another "
-                      "--output_dir, or start over with --overwrite_output_dir")  # fmt: skip
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether a GPU ran out of memory. It cannot have before torch is imported."""
-    if "torch" not in sys.modules:
-        return False
+def _explanation(error: Exception) -> str | None:
+    """What the user should know of a full GPU or a failed exchange; None for any other error."""
+    if "torch" not in sys.modules:  # there is neither before torch is imported
+        return None
+    from job import distributed
     from job.batching import oom
 
-    return oom.is_out_of_memory(error)
-
-
-def _lost_another(error: Exception) -> bool:
-    """Whether the error only follows from the death of another process. It cannot before torch is imported."""
-    if "torch" not in sys.modules:
-        return False
-    from job import distributed
-
-    return distributed.lost_another(error)
+    if oom.is_out_of_memory(error):
+        return f"out of GPU memory: {SMALLER}"
+    if distributed.lost_another(error):
+        return f"another process died or cannot be reached ({textwrap.shorten(str(error), CAUSE)}); {RUN_AGAIN}"
+    return None
 
 
 def write_answers(opened: Opened) -> None:

@@ -21,7 +21,8 @@ from accelerate import Accelerator
 from job.batching import planner
 from job.batching.collate import Tensors, pinned
 from job.batching.planner import MicroBatch
-from job.data.dataset import Split
+from job.config import Config
+from job.data.dataset import Data, Split
 from job.errors import Refused
 
 if TYPE_CHECKING:
@@ -51,6 +52,21 @@ class StepBatch:
     tokens: tuple[int, int]
 
 
+def check_token_limits(config: Config, data: Data) -> None:
+    """Refused if an example has more tokens than the user allows in a forward pass: known before the model is loaded,
+    and not only at the first evaluation."""
+    training, evaluation = config.training.max_tokens_per_device, config.evaluation.eval_max_tokens_per_device
+    for what, split, name, limit in (
+        ("training", data.train, "max_tokens_per_device", training),
+        ("evaluation", data.evaluation, "eval_max_tokens_per_device", evaluation),
+        ("test", data.test, "eval_max_tokens_per_device", evaluation),
+    ):
+        longest = 0 if split is None else int(split.padded_lengths.max())
+        if limit is not None and longest > limit:
+            raise Refused(f"the longest example of the {what} set has {longest} tokens, more than --{name} {limit}: "
+                          "raise it, or lower --max_seq_length")  # fmt: skip
+
+
 class BatchLoader:
     """The batches of one split."""
 
@@ -61,14 +77,7 @@ class BatchLoader:
         self._form, self._collate, self._overhead = form, form.collate(split), overhead
 
     def token_limit(self, asked: int | None, default: int) -> int:
-        """Tokens per forward pass: as requested, else the default, or the longest example if that is more.
-
-        Raises:
-            Refused: the longest example has more tokens than the requested limit.
-        """
-        if asked is not None and asked < self.longest:
-            raise Refused(f"the longest example has {self.longest} tokens, more than --max_tokens_per_device {asked}: "
-                          "raise it, or lower --max_seq_length")  # fmt: skip
+        """Tokens per forward pass: as requested, else the default, or the longest example if that is more."""
         return asked or max(default, self.longest)
 
     @contextmanager

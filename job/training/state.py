@@ -22,6 +22,7 @@ from job.model.lora import Adapter
 from job.run.checkpoints import Snapshot, Tensors
 
 MODEL, OPTIMIZER, RNG = "model", "optimizer", "rng"
+PRECISION = "mixed_precision"
 VALUES = ("groups", "schedule", "scaler", "processes")
 
 
@@ -58,6 +59,7 @@ def capture(training: TrainState, accelerator: Accelerator) -> tuple[dict[str, T
         "schedule": training.schedule.state_dict(),
         "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
         "processes": accelerator.num_processes,
+        PRECISION: accelerator.mixed_precision,
     }
     if training.adapter is not None:
         values["base"] = training.adapter.base

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,14 +57,55 @@ def test_fp32_matrix_products_use_tf32_only_on_a_gpu(device: torch.device, expec
     assert torch.get_float32_matmul_precision() == expected
 
 
-WORKER = Path(__file__).parent / "workers" / "slow_chapter.py"
+# ---------------------------------------------------------------------------------------------------------------------
+# Machines that share no disk
+
+WORKERS = Path(__file__).parent / "workers"
+WORKER = WORKERS / "slow_chapter.py"
+ROWS = "".join(f"{'good' if i % 2 else 'bad'} film {i},{'ab'[i % 2]}\n" for i in range(16))
+
+
+def on_two_machines(tmp_path: Path, second: str, precision: str = "no") -> tuple[list[str], list[str]]:
+    """The errors and exit codes of a job whose second process reads these rows, in a folder of its own."""
+    for rank, rows in enumerate((ROWS, second)):
+        here = tmp_path / f"rank{rank}"
+        here.mkdir()
+        (here / "train.csv").write_text(f"text,label\n{rows}")
+        (here / "eval.csv").write_text(f"text,label\n{ROWS}")
+        (here / "environment.json").write_text(json.dumps({"ACCELERATE_MIXED_PRECISION": precision if rank else "no"}))
+    tiny_model(tmp_path / "model", num_labels=None, layers=1)
+    data = "--train_file /proc/self/cwd/train.csv --validation_file /proc/self/cwd/eval.csv"  # one path, two files
+    flags = f"--model_name_or_path ../model {data} --max_steps 1 --output_dir out"
+    env = environment(tmp_path / "home")
+    done = torchrun(2, WORKERS / "own_folder.py", *flags.split(), env=env, cwd=tmp_path)
+    return done.errors, [(tmp_path / f"rank{rank}" / "code").read_text() for rank in range(2)]
+
+
+def test_processes_that_read_the_same_files_in_different_places_train(tmp_path: Path) -> None:
+    assert on_two_machines(tmp_path, ROWS) == ([], ["0", "0"])
+
+
+def test_processes_that_read_different_data_are_all_rejected(tmp_path: Path) -> None:
+    """The rows are equal in number and length, so that nothing else would differ."""
+    errors, codes = on_two_machines(tmp_path, ROWS.replace("film 3", "film 4"))
+    assert errors == ["error: the processes read different data or tokenizers: give all machines the same files"]
+    assert codes == ["2", "2"]
+
+
+def test_processes_of_different_precisions_are_all_rejected(tmp_path: Path) -> None:
+    errors, codes = on_two_machines(tmp_path, ROWS, precision="bf16")
+    line = "error: the processes compute in different precisions: give all machines the same --mixed_precision"
+    assert set(errors) == {line} and codes == ["2", "2"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Timeouts
 
 
 def test_the_timeout_is_longer_for_work_of_one_process_than_for_a_step(tmp_path: Path) -> None:
     """The limit is two seconds here; the main process takes four to tokenize."""
     tiny_model(tmp_path / "model", num_labels=None, layers=1)
-    rows = "".join(f"{'good' if i % 2 else 'bad'} film {i},{'ab'[i % 2]}\n" for i in range(16))
-    (tmp_path / "train.csv").write_text(f"text,label\n{rows}")
+    (tmp_path / "train.csv").write_text(f"text,label\n{ROWS}")
     flags = (
         "--model_name_or_path model --train_file train.csv --validation_file train.csv --max_steps 1 --output_dir out"
     )

@@ -224,6 +224,20 @@ def test_a_changed_setting_is_rejected_by_name_and_the_checkpoint_is_kept(world:
     assert checkpoints(stopped) == before
 
 
+def test_another_precision_of_the_launcher_is_rejected_before_the_checkpoint_is_loaded(
+    world: World, stopped: Path
+) -> None:
+    """Loading it would fail, or change the result; and two failures move a checkpoint to quarantine."""
+    out = copied(stopped, "precision")
+    done = world.run(out, env={"ACCELERATE_MIXED_PRECISION": "bf16"}).expect(2)
+    assert done.errors == [
+        "error: step-00000007 was saved in mixed precision no, and this start has bf16: start it with accelerate "
+        "launch --mixed_precision no, or choose another --output_dir"
+    ]
+    assert checkpoints(out) == checkpoints(stopped)
+    assert not (out / "checkpoints" / "attempts.json").exists()
+
+
 def test_a_run_of_an_older_version_is_rejected_by_its_version(world: World, stopped: Path) -> None:
     out = copied(stopped, "older")
     manifest = json.loads((out / "manifest.json").read_text())

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from sklearn.metrics import f1_score, log_loss
 
+from job import train as job_train
 from job.runtime import contract
 from tests.support.interrupted import World
 from tests.support.launch import ROOT, TRAIN, Finished, alone, cold, run, torchrun
@@ -213,6 +215,47 @@ def test_the_best_model_is_kept_and_patience_ends_the_run(world: World) -> None:
                  str(world.folder / "eval.csv"), "--output_dir", str(check)]  # fmt: skip
     alone(TRAIN, *arguments, env=world.environment(), cwd=world.folder).expect(0)
     assert json.loads((check / "results.json").read_text())["eval"]["loss"] == pytest.approx(min(losses.values()))
+
+
+def test_a_long_evaluation_row_is_rejected_before_training(world: World) -> None:
+    out = world.folder / "long-row"
+    done = train(world, out, eval_max_tokens_per_device=4).expect(2)
+    assert "of the evaluation set has" in done.errors[0] and "--eval_max_tokens_per_device 4" in done.errors[0]
+    assert not (out / "metrics.jsonl").exists() and not (out / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("local_rank", "lines"), [("0", 1), ("1", 0)])
+def test_an_error_before_the_processes_join_is_printed_once_on_each_machine(
+    world: World, local_rank: str, lines: int
+) -> None:
+    """Here on the second machine: the first one knows nothing of it."""
+    env = world.environment(RANK="2", LOCAL_RANK=local_rank, WORLD_SIZE="4")
+    done = alone(TRAIN, "--train_file", "nowhere.csv", env=env, cwd=world.folder).expect(2)
+    assert len(done.errors) == lines
+
+
+@pytest.mark.parametrize("traceback", ["", "1"])
+def test_a_failed_exchange_is_explained_with_its_cause(
+    traceback: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def join(*_: object) -> None:
+        raise torch.distributed.DistBackendError("NCCL error,\nno interface eth7")
+
+    monkeypatch.setenv(contract.TRACEBACK, traceback)
+    for module, name in (
+        (job_train.signals, "install"),
+        (job_train.environment, "prepare"),
+        (job_train.checks, "check"),
+    ):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr(job_train, "_join", join)
+    assert job_train.main(["--train_file", "train.csv"]) == 1
+    written = capsys.readouterr().err
+    assert written.splitlines()[-1] == (
+        "error: another process died or cannot be reached (NCCL error, no interface eth7); "
+        "run the same command again to resume from the last checkpoint"
+    )
+    assert ("Traceback" in written) == bool(traceback)
 
 
 def test_non_finite_loss_ends_all_processes_naming_step_and_rows(world: World) -> None:

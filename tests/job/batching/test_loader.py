@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from job.batching.collate import Tensors
-from job.batching.loader import BatchLoader, one_ahead
+from job.batching.loader import BatchLoader, check_token_limits, one_ahead
 from job.batching.planner import EQUAL, PADDED, Shape
+from job.config import from_dict
 from job.config.tasks import SINGLE_LABEL
+from job.errors import Refused
 from tests.support.pairs import LENGTHS, pairs
 
 WAIT = 30
@@ -55,6 +57,26 @@ def test_loading_uses_no_random_numbers() -> None:
     prepared(0, 64, Shape("packed"))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state(legacy=False)["state"]["pos"], random.getstate()) == before[1:]
+
+
+@pytest.mark.parametrize(
+    ("split", "flag"),
+    [
+        ("train", "max_tokens_per_device"),
+        ("evaluation", "eval_max_tokens_per_device"),
+        ("test", "eval_max_tokens_per_device"),
+    ],
+)
+def test_an_example_longer_than_a_limit_is_rejected_by_the_flag_of_its_split(split: str, flag: str) -> None:
+    data: Any = SimpleNamespace(**{"train": None, "evaluation": None, "test": None, split: pairs(SINGLE_LABEL)})
+    check_token_limits(from_dict({flag: max(LENGTHS)}), data)
+    name = {"train": "training"}.get(split, split)
+    with pytest.raises(Refused) as caught:
+        check_token_limits(from_dict({flag: max(LENGTHS) - 1}), data)
+    assert str(caught.value) == (
+        f"the longest example of the {name} set has 64 tokens, more than --{flag} 63: raise it, or lower "
+        "--max_seq_length"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

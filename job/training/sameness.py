@@ -1,0 +1,52 @@
+"""What must be the same: on all processes of a job, and as it was when the checkpoint to resume from was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from job import distributed
+from job.data.dataset import Data
+from job.errors import Refused
+from job.model.lora import Adapter
+from job.run import checkpoints
+from job.training import state, step_end
+
+
+def refuse_differing_data(accelerator: Accelerator, read: Data) -> None:
+    """Refused, on every process, if the examples or tokens are not the same on all of them."""
+    mine = (read.fingerprint, *(split.tokens._fingerprint for split in read.splits))
+    if len(set(distributed.gather_objects(accelerator, mine))) > 1:
+        raise Refused("the processes read different data or tokenizers: give all machines the same files")
+
+
+def refuse_other_precision(resumed: Path | None, precision: str) -> None:
+    """Refused if the checkpoint was saved in another precision: where --mixed_precision is unset, the launcher decides
+    at each start."""
+    if resumed is None:
+        return
+    before = checkpoints.read_state(resumed).get(state.PRECISION, precision)  # earlier versions did not record it
+    if before != precision:
+        raise Refused(f"{resumed.name} was saved in mixed precision {before}, and this start has {precision}: start it "
+                      f"with accelerate launch --mixed_precision {before}, or choose another --output_dir")  # fmt: skip
+
+
+def refuse_other_data(resumed: Path | None, read: Data) -> None:
+    """Refused if the examples or tokens differ from those that the checkpoint was made with."""
+    if resumed is None:
+        return
+    before, now = checkpoints.read_state(resumed)["data"], step_end.fingerprints(read)
+    for name, what in {"source": "data", "tokens": "tokenizer"}.items():
+        if before[name] != now[name]:
+            raise Refused(f"the {what} changed since {resumed.name} was saved: restore it, choose another "
+                          "--output_dir, or start over with --overwrite_output_dir")  # fmt: skip
+
+
+def refuse_other_base(resumed: Path | None, adapter: Adapter | None) -> None:
+    """Refused if the frozen weights are not those that the adapters of the checkpoint were trained with."""
+    if resumed is None or adapter is None:
+        return
+    if checkpoints.read_state(resumed)["base"] != adapter.base:
+        raise Refused(f"the base model changed since {resumed.name} was saved: restore it, choose another "
+                      "--output_dir, or start over with --overwrite_output_dir")  # fmt: skip
