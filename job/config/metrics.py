@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from job.config.tasks import KINDS, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
 
@@ -58,10 +59,39 @@ def numbers(names: Sequence[str], kinds: Sequence[Kind] = tuple(KINDS.values()))
     return list(dict.fromkeys(number for of_metric in given for number in of_metric))
 
 
-LOWER_IS_BETTER = frozenset(
-    {"loss", "mse", "mae", *numbers([metric.name for metric in METRICS.values() if metric.lower_is_better])}
-)
-"""Numbers that are better if lower; mse and mae are names that other metrics use."""
+_LOWER_IS_BETTER = frozenset(
+    {"mse", "mae", "mape", "smape", "mase", "brier_score",
+     *numbers([metric.name for metric in METRICS.values() if metric.lower_is_better])}
+)  # fmt: skip
+"""Numbers that are better if lower, besides those named as losses and errors; most are names of other metrics."""
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """The number that decides which evaluation is the best, and its direction."""
+
+    number: str
+    lower_is_better: bool
+
+
+def deciding(settings: Mapping[str, Any], kind: Kind | None) -> Deciding:
+    """What decides by the settings of a run, as in config.yaml; `kind` is None if the task is not known.
+
+    --metric_for_best_model, else the usual number for the task if it is computed, else the first number of the first
+    metric, else the loss.
+    """
+    asked, greater = settings.get("metric_for_best_model"), settings.get("greater_is_better")
+    number = as_computed(str(asked)) if asked else _usual(settings.get("metrics") or (), kind)
+    return Deciding(number, lower_is_better(number) if greater is None else not greater)
+
+
+def lower_is_better(number: str) -> bool:
+    """Whether lower is better for a number: by its name, which ends in `loss` or `error`, or by the table.
+
+    scikit-learn negates a loss or error whose name begins with `neg_`.
+    """
+    named = number.lower().endswith(("loss", "error")) and not number.startswith("neg_")
+    return named or number in _LOWER_IS_BETTER
 
 
 def as_computed(number: str) -> str:
@@ -69,9 +99,9 @@ def as_computed(number: str) -> str:
     return number.removeprefix("eval_")
 
 
-def deciding_number(names: Sequence[str], kind: Kind) -> str:
-    """The number that decides which model is best: the usual one for the task if it is computed, else the first number
-    of the first metric, else the loss."""
+def _usual(names: Sequence[str], kind: Kind | None) -> str:
+    if kind is None:
+        return "loss"
     if not names or kind.usual_number in numbers(names, (kind,)):
         return kind.usual_number
     return next(iter(numbers(names[:1], (kind,))), "loss")

@@ -164,7 +164,8 @@ class Evaluation:
     positive_label: str | None = setting(None)
     """Positive class of the metric f1 if there are two classes. Unset: the second one."""
     greater_is_better: bool | None = setting(None)
-    """Direction of metric_for_best_model. Unset: lower for losses and errors, greater for all else."""
+    """Direction of metric_for_best_model. Unset: lower if its name ends in loss or error, and for mse, mae, rmse, mape,
+    smape, mase and brier_score; greater for all else."""
     early_stopping_patience: int | None = setting(None, above=0)
     """Stop training after this many consecutive evaluations without a new best."""
     eval_max_tokens_per_device: int | None = runtime_setting(None, above=0)

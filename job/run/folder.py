@@ -84,6 +84,11 @@ class RunFolder:
         return self.path / "report"
 
     @property
+    def data(self) -> Path:
+        """The task, and statistics of the data."""
+        return self.report_files / "data.json"
+
+    @property
     def status(self) -> Path:
         return self.path / "status.json"
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from job.config import Evaluation
-from job.config.metrics import LOWER_IS_BETTER, as_computed, deciding_number
+from job.config import Evaluation, metrics
 from job.config.tasks import Kind
 from job.errors import Refused
 
@@ -62,8 +61,5 @@ class Selection:
 
 def selection(evaluation: Evaluation, kind: Kind) -> Selection:
     """The configured selection. By default, lower is better for losses and errors, greater for all else."""
-    asked = evaluation.metric_for_best_model
-    metric = as_computed(asked) if asked else deciding_number(evaluation.metrics, kind)
-    greater = evaluation.greater_is_better
-    direction = metric not in LOWER_IS_BETTER if greater is None else greater
-    return Selection(metric, direction, evaluation.early_stopping_patience)
+    decided_by = metrics.deciding(asdict(evaluation), kind)
+    return Selection(decided_by.number, not decided_by.lower_is_better, evaluation.early_stopping_patience)

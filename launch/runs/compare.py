@@ -174,12 +174,9 @@ def _refuse_other_rows(a: Side, b: Side) -> None:
 
 def _deciding(path: Path, known: Sequence[str]) -> str:
     """The number that decided which model of the run is the best, if it can be compared, else the first that can."""
-    results = folders.read_json(RunFolder(path).results)
-    settings = folders.read_settings(RunFolder(path).config)
-    score = folders.chosen_score(
-        results.get("eval") or results.get("test") or {}, settings.get("metric_for_best_model")
-    )
-    return score.name if score and score.name in known else known[0]
+    folder = RunFolder(path)
+    number = folders.deciding(folder, folders.read_settings(folder.config)).number
+    return number if number in known else known[0]
 
 
 def _positive_last(one: Path, other: Path, classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Reads run folders without changing anything.
 
 Every file may be missing, incomplete or from another version: what cannot be read counts as missing, and the run is
-shown with the rest. Reading a run opens at most six files, regardless of its length.
+shown with the rest. Reading a run opens at most seven files, regardless of its length.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from typing import Any
 
 import yaml
 
+from job.config import metrics
+from job.config.metrics import Deciding
+from job.config.tasks import KINDS
 from job.errors import Refused
 from job.run.folder import RunFolder
 from job.runtime.contract import JOB, JOBS
@@ -282,7 +285,7 @@ def read(path: Path) -> RunState:
         restarts=_number(manifest, "restarts") or 0,
         job=job,
         settings=settings,
-        score=_score(results, records, settings),
+        score=_score(results, records, deciding(folder, settings)),
         seconds_per_step=_seconds_per_step(records, settings),
     )
 
@@ -335,13 +338,9 @@ def seconds(time: str) -> float | None:
         return None
 
 
-def chosen_score(scores: Mapping[str, Any], metric: str | None) -> Score | None:
-    """The deciding number: `metric` if available, else the usual one for the task, else any."""
-    numbers = {k: float(v) for k, v in scores.items() if isinstance(v, float) and k not in ("epoch",)}
-    for name in (metric, "f1_micro", "accuracy", "rmse", *(k for k in numbers if k != "loss"), "loss"):
-        if name in numbers:
-            return Score(name, numbers[name])
-    return None
+def deciding(folder: RunFolder, settings: Mapping[str, Any]) -> Deciding:
+    """The number that decides which model of a run with these settings is the best."""
+    return metrics.deciding(settings, KINDS.get(_text(read_json(folder.data), "problem_type")))
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
@@ -364,15 +363,13 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return {}
 
 
-def _score(
-    results: Mapping[str, Any], records: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]
-) -> Score | None:
-    metric = settings.get("metric_for_best_model")
-    for split in ("eval", "test"):
-        if isinstance(results.get(split), Mapping):
-            return chosen_score(results[split], metric)
+def _score(results: Mapping[str, Any], records: Iterable[Mapping[str, Any]], decided_by: Deciding) -> Score | None:
+    """The deciding number of the best evaluation, else of the test set; None if it is not computed or not a number."""
     best = [record for record in records if record.get("split") == "eval" and record.get("best")]
-    return chosen_score(best[-1], metric) if best else None
+    scored = (results.get("eval"), results.get("test"), best[-1] if best else {})
+    scores = next((scores for scores in scored if isinstance(scores, Mapping)), {})
+    value = scores.get(decided_by.number)
+    return Score(decided_by.number, float(value)) if isinstance(value, int | float) else None
 
 
 def _seconds_per_step(records: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) -> float | None:

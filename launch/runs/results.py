@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from job import config
-from job.config.metrics import LOWER_IS_BETTER
+from job.config import metrics
+from job.config.metrics import Deciding
 from job.errors import Refused
 from job.run.folder import RunFolder
 from launch.runs import folders, tables
@@ -34,7 +35,7 @@ class Finished:
     """Scores of the evaluation, else of the test set."""
     settings: Mapping[str, Any]
     """Settings that change the result, and the fingerprint of the data."""
-    decided_by: str
+    decided_by: Deciding
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,8 @@ def read(path: Path) -> Finished | None:
     all_settings = folders.read_settings(folder.config)
     settings = {name: all_settings.get(name) for name in RESULT_SETTINGS if name in all_settings}
     settings[DATA] = str(folders.read_json(folder.manifest).get("dataset_fingerprint"))[:8]
-    decided_by = folders.chosen_score(scored, all_settings.get("metric_for_best_model"))
     numbers = {k: float(v) for k, v in scored.items() if type(v) in (int, float) and k != "examples"}
-    return Finished(path.name, numbers, settings, decided_by.name if decided_by else "loss")
+    return Finished(path.name, numbers, settings, folders.deciding(folder, all_settings))
 
 
 def grouped(runs: Sequence[Finished], by: str) -> list[Row]:
@@ -153,7 +153,7 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _common_metric(runs: Sequence[Finished]) -> str:
     """The deciding number of the runs, if it is the same for all."""
-    names = sorted({run.decided_by for run in runs})
+    names = sorted({run.decided_by.number for run in runs})
     if len(names) > 1:
         raise Refused(f"the runs have different deciding metrics ({', '.join(names)}): choose one with --by")
     return names[0]
@@ -161,7 +161,6 @@ def _common_metric(runs: Sequence[Finished]) -> str:
 
 def _sign(runs: Sequence[Finished], by: str) -> int:
     """1 if lower is better, else -1."""
-    given = {run.settings.get("greater_is_better") for run in runs if run.settings.get("metric_for_best_model") == by}
-    if len(given) == 1 and isinstance(greater := given.pop(), bool):
-        return -1 if greater else 1
-    return 1 if by in LOWER_IS_BETTER else -1
+    directions = {run.decided_by.lower_is_better for run in runs if run.decided_by.number == by}
+    lower = directions.pop() if len(directions) == 1 else metrics.lower_is_better(by)
+    return 1 if lower else -1

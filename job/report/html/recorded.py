@@ -26,10 +26,6 @@ SHOWN_CHARACTERS = 600
 """Longer texts are truncated and end with an ellipsis."""
 
 
-def data_file(folder: RunFolder) -> Path:
-    return folder.report_files / "data.json"
-
-
 def rows_file(folder: RunFolder) -> Path:
     return folder.report_files / "rows.json"
 
@@ -55,7 +51,7 @@ def write_data(folder: RunFolder, data: Data) -> None:
             },
         }
     )
-    files.write_json(data_file(folder), known)
+    files.write_json(folder.data, known)
 
 
 def write_rows(folder: RunFolder, data: Data) -> None:

@@ -112,7 +112,7 @@ def read(path: Path) -> RunFiles:
         manifest=_json(folder.manifest),
         status=_json(folder.status),
         results=_json(folder.results),
-        data=_json(recorded.data_file(folder)),
+        data=_json(folder.data),
         rows=_json(recorded.rows_file(folder)),
         records=_records(folder.metrics),
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from job import resampling
 from job.config import metrics
-from job.config.metrics import LOWER_IS_BETTER, OF_TWO_CLASSES
+from job.config.metrics import OF_TWO_CLASSES, Deciding
 from job.config.tasks import MULTI_LABEL, REGRESSION, Kind
 from job.report.html.blocks import short
 from job.report.html.predictions import Predicted
@@ -27,17 +27,15 @@ class Baseline:
 
 def deciding_number(run: RunFiles) -> str:
     """The name of the metric that decides which model is best."""
-    kind = run.task.kind if run.task else None
-    if setting := run.settings.get("metric_for_best_model"):
-        return metrics.as_computed(setting)
-    if kind is None:
-        return "loss"
-    return metrics.deciding_number(run.settings.get("metrics") or metrics.defaults(kind), kind)
+    return _deciding(run).number
 
 
 def lower_is_better(run: RunFiles) -> bool:
-    greater = run.settings.get("greater_is_better")
-    return deciding_number(run) in LOWER_IS_BETTER if greater is None else not greater
+    return _deciding(run).lower_is_better
+
+
+def _deciding(run: RunFiles) -> Deciding:
+    return metrics.deciding(run.settings, run.task.kind if run.task else None)
 
 
 def interval(run: RunFiles, predicted: Predicted) -> Interval | None:

@@ -22,5 +22,18 @@ def test_the_default_metric_for_best_model_is_among_the_default_metrics(kind: Ki
     assert set(metrics.defaults(kind)) <= set(metrics.fitting(kind))
 
 
-def test_only_losses_and_errors_are_better_when_lower() -> None:
-    assert {"loss", "mse", "rmse", "mae"} == metrics.LOWER_IS_BETTER
+@pytest.mark.parametrize(
+    "number",
+    ["loss", "mse", "rmse", "mae", "log_loss", "hamming_loss", "zero_one_loss", "mean_absolute_error", "max_error",
+     "brier_score", "mape"],
+)  # fmt: skip
+def test_lower_is_better_for_losses_and_errors(number: str) -> None:
+    assert metrics.lower_is_better(number)
+
+
+@pytest.mark.parametrize(
+    "number", ["neg_log_loss", "neg_mean_squared_error", "error_free", "furthest",
+               *metrics.numbers([name for name in metrics.METRICS if name != "rmse"])]
+)  # fmt: skip
+def test_greater_is_better_for_all_else(number: str) -> None:
+    assert not metrics.lower_is_better(number)

@@ -51,11 +51,16 @@ def test_patience_counts_evaluations_in_a_row_without_a_new_best() -> None:
         ("f1_macro", None, True),
         ("loss", None, False),
         ("rmse", None, False),
+        ("log_loss", None, False),
+        ("mean_absolute_error", None, False),
+        ("hamming_loss", True, True),
         ("loss", True, True),
         ("accuracy", False, False),
     ],
 )
-def test_the_direction_is_as_given_or_lower_for_losses(metric: str, given: bool | None, greater: bool) -> None:
+def test_the_direction_is_as_given_or_lower_for_losses_and_errors(
+    metric: str, given: bool | None, greater: bool
+) -> None:
     made = selection(
         Evaluation(metric_for_best_model=metric, greater_is_better=given, early_stopping_patience=3), SINGLE_LABEL
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from job import config
+from job.config.tasks import KINDS, SINGLE_LABEL
 
 NOW = 1_800_000_000.0
 """When the tests look, in seconds since the epoch."""
@@ -39,6 +40,7 @@ def run(
         record = {"id": job, "launcher": "slurm", "cluster": "", "time": moment(submitted), "flags": ["--gpus", "2"]}
         write(path / "jobs" / job / "job.json", record)
     if state != "QUEUED":
+        write(path / "report" / "data.json", {"problem_type": _problem_type(scores), "classes": ["a", "b"]})
         made = config.from_dict(settings or {})
         (path / "config.yaml").write_text(config.to_yaml(made), encoding="utf-8")
         write(path / "manifest.json", {"started": moment(submitted), "restarts": 0, "seed": made.training.seed})
@@ -48,9 +50,16 @@ def run(
     return path
 
 
+def _problem_type(scores: Sequence[Mapping[str, Any]]) -> str:
+    """The kind of task whose usual number is among the scores, one of several classes if none is."""
+    numbers = {name for score in scores for name in score}
+    kinds = (kind for kind in reversed(KINDS.values()) if kind.usual_number in numbers)
+    return next(kinds, SINGLE_LABEL).problem_type
+
+
 def finished(path: Path, scores: Mapping[str, Any], *, settings: Mapping[str, Any] | None = None, **more: Any) -> Path:
     """A run that has ended with these scores."""
-    run(path, "DONE", settings=settings, **more)
+    run(path, "DONE", settings=settings, **{"scores": [scores], **more})
     write(path / "results.json", {"best_step": 10, "eval": {"loss": 0.5, **scores, "examples": 100}, "train": {}})
     return path
 

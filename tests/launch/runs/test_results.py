@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
+from job import config
+from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
+from job.report.html import run_files, scoring
+from job.training.best_model import selection
 from launch import cli, make
+from launch.runs import folders
 from tests.launch.runs import synthetic
 
 
@@ -110,3 +115,40 @@ def test_invalid_requests_are_rejected(argv: str, message: str, runs: Path, capf
 
 def test_make_passes_folder_and_metric() -> None:
     assert make.results_argv({"RUN": "sweeps/a", "BY": "f1_macro"}) == ["results", "sweeps/a", "--by=f1_macro"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "number", "best"),
+    [
+        ({}, SINGLE_LABEL, "accuracy", 0.9),
+        ({}, MULTI_LABEL, "f1_micro", 0.9),
+        ({}, REGRESSION, "rmse", 0.1),
+        ({"metrics": ["matthews_correlation"]}, SINGLE_LABEL, "matthews_correlation", 0.9),
+        ({"metrics": ["/some/folder"]}, SINGLE_LABEL, "loss", 0.1),
+        ({"metrics": ["f1", "/some/folder"]}, SINGLE_LABEL, "f1_macro", 0.9),
+        ({"metric_for_best_model": "eval_f1_macro"}, SINGLE_LABEL, "f1_macro", 0.9),
+        ({"metric_for_best_model": "eval_log_loss"}, SINGLE_LABEL, "log_loss", 0.1),
+        ({"metric_for_best_model": "eval_furthest", "greater_is_better": False}, REGRESSION, "furthest", 0.1),
+        ({"greater_is_better": False}, SINGLE_LABEL, "accuracy", 0.1),
+    ],
+)
+def test_run_results_and_report_agree_on_the_number_that_decides_and_its_direction(
+    settings: dict[str, Any], kind: Kind, number: str, best: float, runs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = ("accuracy", "f1_micro", "f1_macro", "matthews_correlation", "rmse", "loss", "log_loss", "furthest")
+    for name, value in (("low", 0.1), ("high", 0.9)):
+        synthetic.finished(
+            runs / name, dict.fromkeys(names, value), settings={**settings, "max_steps": 1 + (name == "low")}
+        )
+        synthetic.write(
+            runs / name / "report" / "data.json", {"problem_type": kind.problem_type, "classes": ["a", "b"]}
+        )
+        (runs / name / "predictions.parquet").touch()
+    chosen = selection(config.from_dict(settings).evaluation, kind)
+    assert (chosen.metric, chosen.greater) == (number, best == 0.9)
+    row = json.loads(printed(capfd, "--json")[0])[0]
+    assert (row["by"], row["mean"]) == (number, best)
+    state = folders.read(runs / "low")
+    assert state.score == folders.Score(number, 0.1)
+    read = run_files.read(runs / "low")
+    assert (scoring.deciding_number(read), scoring.lower_is_better(read)) == (number, not chosen.greater)
