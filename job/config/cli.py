@@ -15,7 +15,7 @@ from job.config import class_weights, yaml_text
 from job.config.flat import annotation, as_dict, fields, from_dict
 from job.config.settings import BUILT_IN_DATASET, Config
 from job.config.suggestions import suggestion
-from job.config.values import type_in_words
+from job.config.values import takes_several, type_in_words
 from job.errors import Refused
 from job.runtime import package
 from job.runtime.files import is_pattern
@@ -64,6 +64,7 @@ def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
     flags = list(argv[1:] if _names_recipe(argv) else argv)
     base = load_recipe(recipe) if recipe else Config()
     _refuse_unknown(flags)
+    _refuse_repeated(flags)
     class_weights.refuse_repeated(flags)
     flags = _with_plain_switches(flags)
     with contextlib.nullcontext() if {"--help", "-h"} & set(flags) else _one_line_errors():
@@ -113,6 +114,14 @@ def _refuse_unknown(flags: Sequence[str]) -> None:
         name = match[1].replace("-", "_")
         if name not in known and name.removeprefix("no_") not in known and name != "help":
             raise Refused(f"unknown flag --{match[1]}{suggestion(name, known).replace('mean ', 'mean --')}")
+
+
+def _refuse_repeated(flags: Sequence[str]) -> None:
+    """Refused for a flag that takes several values and is there twice: the parser would keep only the last ones."""
+    written = [flag.removeprefix("--").partition("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")]
+    for name in written:
+        if written.count(name) > 1 and name in fields() and takes_several(annotation(name)):
+            raise Refused(f"--{name} is given twice: give all its values after one flag")
 
 
 def _with_plain_switches(flags: Sequence[str]) -> list[str]:

@@ -17,8 +17,7 @@ def as_type(value: Any, wanted: Any, name: str) -> Any:
     Raises:
         Refused: it has another type; `name` is the setting in the message.
     """
-    options = typing.get_args(wanted) if typing.get_origin(wanted) in (types.UnionType, typing.Union) else (wanted,)
-    for option in options:
+    for option in _options(wanted):
         if option is type(None):
             if value is None:
                 return None
@@ -49,11 +48,21 @@ def _key(key: Any, name: str) -> str:
     return str(key)
 
 
+def takes_several(wanted: Any) -> bool:
+    """Whether a flag of this type may have several values."""
+    return any(typing.get_origin(option) in (tuple, Mapping) for option in _options(wanted))
+
+
+def _options(wanted: Any) -> tuple[Any, ...]:
+    """The types of which a value may have any."""
+    return typing.get_args(wanted) if typing.get_origin(wanted) in (types.UnionType, typing.Union) else (wanted,)
+
+
 def type_in_words(wanted: Any) -> str:
     """A type in words."""
     words = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "None"}
-    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
-        return " or ".join(type_in_words(option) for option in typing.get_args(wanted))
+    if len(options := _options(wanted)) > 1:
+        return " or ".join(map(type_in_words, options))
     if typing.get_origin(wanted) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(wanted)))
     if typing.get_origin(wanted) is tuple:

@@ -144,6 +144,8 @@ CASES = [
     Case("-x"),
     Case("--do_predict"),
     Case("--hub_token x"),
+    Case(f"{SOURCES} --text_column_names a --text_column_names b"),
+    Case(f"{SOURCES} --class_weights a 1 --class-weights=b 2"),
     # Uploads
     Case(f"{SOURCES} --hub_model_id ada/colors"),
     Case(f"{SOURCES} --push_to_hub --no_do_train"),

@@ -215,3 +215,16 @@ def test_an_optional_switch_may_have_an_explicit_value(words: str, greater: bool
 def test_a_value_that_is_not_boolean_is_rejected_for_a_switch(words: str) -> None:
     with pytest.raises(Refused, match="maybe"):
         config.parse(words.split())
+
+
+@pytest.mark.parametrize("name", ["text_column_names", "metrics", "report_to", "class_weights"])
+@pytest.mark.parametrize("again", ["--{} b 2", "--{}=b", "--{}"])
+def test_a_flag_with_several_values_is_rejected_if_it_is_given_twice(name: str, again: str) -> None:
+    argv = f"--{name} a 1 --seed 3 {again.format(name.replace('_', '-'))}".split()
+    assert refusal(argv) == f"--{name} is given twice: give all its values after one flag"
+
+
+def test_the_last_value_of_any_other_flag_counts() -> None:
+    parsed = config.parse(["--seed", "1", "--metrics", "f1", "accuracy", "--seed", "2", "--do_eval", "--no_do_eval"])
+    assert (parsed.training.seed, parsed.training.do_eval) == (2, False)
+    assert parsed.evaluation.metrics == ("f1", "accuracy")
