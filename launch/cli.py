@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted: nothing was started", file=sys.stderr, flush=True)
+        print("interrupted", file=sys.stderr, flush=True)
         return 130
 
 

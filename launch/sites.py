@@ -6,6 +6,7 @@ may contain only the characters of its kind. Two are shell code by design: --set
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 import shlex
@@ -52,6 +53,11 @@ class Site:
     job_name: str = setting("name of the job; unset: the run folder's name")
     wckey: str = setting("wckey to charge; empty: none")
 
+    @property
+    def clusters(self) -> str:
+        """The clusters in --sbatch, separated by commas; empty: the default one."""
+        return str(sbatch_flags(self.sbatch).get("clusters", ""))
+
 
 def read(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Site:
     """The settings of a submission.
@@ -67,6 +73,12 @@ def read(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Site:
             origin, value = PREFIX + known.name.upper(), environ.get(PREFIX + known.name.upper())
         values[known.name] = _checked(origin, value, known.metadata["pattern"]) if value else known.default
     return Site(**values)
+
+
+def given(arguments: argparse.Namespace) -> dict[str, str]:
+    """The site flags on the command line, which do not apply where no Slurm job is made."""
+    values = {known.name: getattr(arguments, known.name) for known in fields(Site)}
+    return {name: value for name, value in values.items() if value}
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:

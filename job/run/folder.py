@@ -124,12 +124,23 @@ def make_new(name: str) -> Path:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
+            refuse_blocked(path)
             continue
         except OSError as error:
             raise Refused(
                 f"{path.parent} cannot be written ({error.strerror}): choose another folder with --output_dir"
             ) from None
         return path
+
+
+def refuse_blocked(path: Path) -> None:
+    """Refused if something else is where `path` or a folder above it must be: mkdir would fail with any name below."""
+    for place in (path, *path.parents):
+        if os.path.lexists(place) and not os.path.isdir(place):  # noqa: PTH112, an unreadable folder is no error here
+            raise Refused(
+                f"{place} is in the way (not a folder, or a link to nothing): move it, or choose another folder with "
+                "--output_dir"
+            )
 
 
 def claim(folder: RunFolder, config: Config) -> bool:

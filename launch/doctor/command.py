@@ -14,9 +14,10 @@ from pathlib import Path
 
 from job.errors import Refused
 from job.runtime import environment
-from launch import sites
+from launch import parsing, sites
 from launch.doctor import checks, job, login, workstation
 from launch.doctor.checks import FAILED, FOLDER, HERE, OK, REQUEST, TOOLS, Check, Finding, Line, Problem
+from launch.doctor.cli import WAIT_SECONDS
 from launch.local import command as local
 from launch.runs.folders import RUNS
 from launch.slurm import script
@@ -29,9 +30,14 @@ def doctor(arguments: argparse.Namespace) -> int:
     if arguments.local or login.is_workstation():
         why = "" if arguments.local else ": no Slurm here"
         print(f"checks of this machine only{why}", file=sys.stderr, flush=True)
-        report = _check_workstation(arguments, folder)
+        check = _check_workstation
     else:
-        report = _check_cluster(arguments, folder)
+        check = _check_cluster
+    try:
+        report = check(arguments, folder)
+    except KeyboardInterrupt:
+        _clean_up(folder, keep=False)
+        raise
     if report is None:
         return 0
     print(as_json(report) if arguments.json else text(report), flush=True)
@@ -44,10 +50,13 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def _check_workstation(arguments: argparse.Namespace, folder: Path) -> list[Line] | None:
-    if (arguments.nodes or 1) > 1:
-        raise Refused(f"--nodes {arguments.nodes} needs a job on Slurm, and only this machine is checked: remove it")
-    local.require_training()
+    nodes = None if arguments.nodes == 1 else arguments.nodes
+    given = {"nodes": nodes, "wait": arguments.wait, **sites.given(arguments)}
+    if flags := [f"--{name} {value}" for name, value in given.items() if value is not None]:
+        raise Refused(f"{flags[0]} needs a job on Slurm, and only this machine is checked: remove it")
     gpus = local.gpus(arguments.gpus, local.inspect_machine(os.environ).gpus)
+    parsing.refuse_tasks(gpus, arguments.tasks)
+    local.require_training()
     request = workstation.Request(gpus, gpus or arguments.tasks or 1, folder)
     if arguments.dry_run:
         print(_listed(checks.LOCAL))
@@ -60,20 +69,20 @@ def _check_workstation(arguments: argparse.Namespace, folder: Path) -> list[Line
 
 
 def _check_cluster(arguments: argparse.Namespace, folder: Path) -> list[Line] | None:
-    if arguments.gpus is None:
-        raise Refused("say how many GPUs a node has: --gpus N, or --gpus 0 --tasks N for CPUs")
+    gpus = parsing.gpus_per_node(arguments.gpus)
     site = sites.read(vars(arguments), os.environ)
     if site.setup:
         script.check_setup(site.setup)
     nodes = 1 if arguments.nodes is None else arguments.nodes
-    request = job.Request(arguments.gpus, arguments.tasks, nodes, arguments.wait or 0, folder, Path.cwd())
+    wait = WAIT_SECONDS if arguments.wait is None else arguments.wait
+    request = job.Request(gpus, arguments.tasks, nodes, wait, folder, Path.cwd())
     planned = job.plan(request, site, os.environ)
     if arguments.dry_run:
         print(f"{_listed(checks.CLUSTER)}\n{planned.plan}")
         return None
     login_checks: tuple[tuple[Check, Callable[[], str]], ...] = (
         (TOOLS, login.tools),
-        (REQUEST, lambda: login.request(planned.plan, site.partition)),
+        (REQUEST, lambda: login.request(planned.asked, site.partition)),
         (FOLDER, lambda: login.folder(folder)),
     )
     findings: list[Finding] = []

@@ -14,10 +14,9 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from job.errors import JobError
-from job.runtime import contract, environment
+from job.runtime import contract, package
 from launch import caches, reads, sites
 from launch.doctor import outcome
 from launch.doctor.checks import START, Finding, Problem
@@ -25,6 +24,7 @@ from launch.plan import Plan
 from launch.runs import explanations, slurm
 from launch.sites import Site
 from launch.slurm import containers, executor, queueing, script, snapshot
+from launch.slurm.client import Answer
 
 HERE = Path(__file__).parent
 MINUTES = 5
@@ -56,7 +56,10 @@ class Examination:
 
     request: Request
     plan: Plan
-    parameters: Mapping[str, Any]
+    asked: Plan
+    """The same with the time limit of a real job, for the question whether Slurm would take that."""
+    clusters: str
+    """As in sbatch's --clusters."""
     token: str
 
 
@@ -85,7 +88,6 @@ def plan(request: Request, site: Site, environ: Mapping[str, str]) -> Examinatio
     )
     parameters = {
         **resources,
-        "time": MINUTES,
         "signal_delay_s": 30,
         "setup": [
             f": > {log} || exit {outcome.NO_FOLDER}",
@@ -102,8 +104,9 @@ def plan(request: Request, site: Site, environ: Mapping[str, str]) -> Examinatio
     }
     node = folder / "code" / "launch" / "doctor" / "node.py"
     command = shlex.join([*container.python, "-u", "-P", str(node), str(folder), str(request.gpus)])
-    text = script.batch(parameters, command, folder)
-    return Examination(request, Plan(("sbatch",), (), request.directory, text), parameters, token)
+    texts = [script.batch({**parameters, "time": minutes}, command, folder) for minutes in (MINUTES, resources["time"])]
+    own, asked = (Plan(("sbatch",), (), request.directory, text) for text in texts)
+    return Examination(request, own, asked, site.clusters, token)
 
 
 def _probe(request: Request, site: Site, token: str) -> list[str]:
@@ -122,29 +125,44 @@ def _probe(request: Request, site: Site, token: str) -> list[str]:
     ]
 
 
-def queue(examination: Examination) -> str:
-    """Queue the job; returns its id.
+def queue(examination: Examination) -> Answer:
+    """Queue the job; one that was interrupted meanwhile is cancelled.
 
     Raises:
-        Problem: Slurm rejects it.
+        Problem: Slurm rejects it, or its files cannot be written.
     """
-    request = examination.request
-    (request.folder / "token").write_text(examination.token + "\n", encoding="ascii")
-    path = request.folder / "job.sh"
-    path.write_text(examination.plan.script, encoding="utf-8")
-    snapshot.copy(snapshot.describe(environment.ROOT), request.folder / "code")
-    with queueing.outside_any_job():
+    path = _write(examination)
+    with queueing.outside_any_job(), executor.interrupts_held() as interrupts:
         try:
-            return executor.queue(["sbatch", "--parsable", str(path)], examination.token).id
+            job = executor.queue(
+                ["sbatch", "--parsable", str(path)], examination.token, examination.clusters, interrupts
+            )
         except JobError as error:
             raise Problem(str(error), "fix what sbatch reports") from None
+    if interrupts.count:
+        slurm.scancel(job.id, job.cluster)
+        raise KeyboardInterrupt
+    return job
 
 
-def wait(job: str, seconds: int, report: Callable[[str], object], limit: float = 60.0 * (MINUTES + 1)) -> str:
+def _write(examination: Examination) -> Path:
+    """Write the job's files; returns the path of its batch script."""
+    folder = examination.request.folder
+    path = folder / "job.sh"
+    try:
+        (folder / "token").write_text(examination.token + "\n", encoding="ascii")
+        path.write_text(examination.plan.script, encoding="utf-8")
+        snapshot.copy(snapshot.describe(package.ROOT), folder / "code")
+    except OSError as error:
+        raise Problem(f"{folder} cannot be written: {error.strerror}", "make room there") from None
+    return path
+
+
+def wait(job: Answer, seconds: int, report: Callable[[str], object], limit: float = 60.0 * (MINUTES + 1)) -> str:
     """Wait until the job has ended; returns the nodes on which it ran.
 
     Args:
-        job: its id.
+        job: as sbatch answered.
         seconds: how long it may be pending.
         report: called with the reason why it is pending, whenever the reason changes.
         limit: how many seconds it may run.
@@ -155,7 +173,7 @@ def wait(job: str, seconds: int, report: Callable[[str], object], limit: float =
     until, reason, began = time.monotonic() + seconds, "", 0.0
     try:
         while True:
-            state = slurm.squeue([job]).jobs.get(job)
+            state = slurm.squeue([job.id], job.cluster).jobs.get(job.id)
             if state and state.has_ended:
                 return state.nodes
             if state and state.runs and not began:
@@ -163,12 +181,12 @@ def wait(job: str, seconds: int, report: Callable[[str], object], limit: float =
                 until = began + limit
             if state and state.waits and state.reason not in (reason, "None"):
                 reason = state.reason
-                report(f"job {job} {explanations.pending(reason)}")
+                report(f"job {job.id} {explanations.pending(reason)}")
             if time.monotonic() > until:
-                raise _timeout(job, reason, bool(began), seconds)
+                raise _timeout(job.id, reason, bool(began), seconds)
             time.sleep(POLL_SECONDS)
     except BaseException:
-        slurm.scancel(job)
+        slurm.scancel(job.id, job.cluster)
         raise
 
 
@@ -190,5 +208,5 @@ def run(examination: Examination, report: Callable[[str], object]) -> list[Findi
         nodes = wait(job, request.wait, report)
     except Problem as problem:
         return [Finding(START.name, "failed", problem.detail, problem.remedy)]
-    started = Finding(START.name, "ok", f"job {job} ran on {nodes or 'its nodes'}")
+    started = Finding(START.name, "ok", f"job {job.id} ran on {nodes or 'its nodes'}")
     return [started, *outcome.read(request.folder, job, request.processes, submitted)]

@@ -23,6 +23,7 @@ from launch.doctor.checks import (
 )
 from launch.doctor.login import local_disk
 from launch.slurm import client
+from launch.slurm.client import Answer
 
 NO_FOLDER, BAD_NODE = 91, 92
 """Exit codes of the batch script."""
@@ -42,12 +43,12 @@ PROBE_RESULTS = {
 }  # fmt: skip
 
 
-def read(folder: Path, job: str, processes: int, submitted: float) -> list[Finding]:
+def read(folder: Path, job: Answer, processes: int, submitted: float) -> list[Finding]:
     """The findings of a job that has ended.
 
     Args:
         folder: the doctor's own folder.
-        job: id of the job.
+        job: as sbatch answered.
         processes: number of ranks on all nodes.
         submitted: time of the submission on this machine, in seconds since the epoch.
     """

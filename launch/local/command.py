@@ -19,7 +19,7 @@ from pathlib import Path
 
 from job.errors import Refused
 from job.runtime import environment, package
-from launch import supervisor
+from launch import parsing, supervisor
 from launch.plan import Plan
 
 TRAIN = package.JOB / "train.py"
@@ -61,10 +61,7 @@ def inspect_machine(environ: Mapping[str, str]) -> Machine:
 def plan(request: Request, machine: Machine, directory: Path) -> Plan:
     """The command for `request`; Refused if this machine cannot run it."""
     count = gpus(request.gpus, machine.gpus)
-    if request.tasks is not None and request.tasks < 1:
-        raise Refused(f"--tasks must be above 0, not {request.tasks}")
-    if count and request.tasks is not None:
-        raise Refused("--tasks applies to the CPU only, GPUs have one process each: remove it, or add --gpus 0")
+    parsing.refuse_tasks(count, request.tasks)
     if not count and (request.tasks or 1) > 1:
         return _with_torch(request, machine, directory)
     return _with_accelerate(request, machine, directory, count)

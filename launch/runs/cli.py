@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from job.errors import Refused
-from launch import sites
 from launch.runs import folders
+from launch.slurm.cli import RESOURCES
 
 RUN = "a run: its folder, its name in runs/, a job id, or `latest`"
-LAUNCHER_FLAGS = ("gpus", "nodes", "tasks", *(known.name for known in fields(sites.Site)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -78,7 +76,7 @@ def cancel(arguments: argparse.Namespace) -> int:
 
 def add_rerun(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help=f"{RUN} (here the newest submission)")
-    for name in LAUNCHER_FLAGS:
+    for name in RESOURCES:
         parser.add_argument(f"--{name}", metavar="X", help="as for the verb that started the run")
     parser.add_argument("--dry_run", action="store_true", help="only print what would be started")
 

@@ -10,11 +10,11 @@ import subprocess
 import sys
 
 from job.errors import Refused
-from job.runtime import environment
+from job.runtime import package
 from launch.runs import folders
 
 NEEDED = ("jinja2", "matplotlib", "numpy", "pyarrow", "scipy")
-SCRIPT = environment.ROOT / "job" / "report" / "html" / "__main__.py"
+SCRIPT = package.ROOT / "job" / "report" / "html" / "__main__.py"
 
 
 def write(run: str) -> int:

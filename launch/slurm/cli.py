@@ -7,6 +7,9 @@ from dataclasses import fields
 
 from launch import parsing, sites
 
+RESOURCES = ("gpus", "nodes", "tasks", *(known.name for known in fields(sites.Site)))
+"""Names of the flags of `add_resources`."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parsing.add_recipe(parser)

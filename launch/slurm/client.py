@@ -34,6 +34,13 @@ class Job:
     reason: str
     """Why it is pending."""
     comment: str
+    cluster: str = ""
+    """Empty for the default cluster."""
+
+    @property
+    def scancel(self) -> str:
+        """The command that cancels it."""
+        return _scancel(self.id, self.cluster)
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,20 @@ class Answer:
     id: str
     cluster: str
     """Empty unless the job was queued on another cluster."""
+
+    @property
+    def scancel(self) -> str:
+        """The command that cancels it."""
+        return _scancel(self.id, self.cluster)
+
+
+def _scancel(id: str, cluster: str) -> str:
+    return " ".join(["scancel", *cluster_flag(cluster), id])
+
+
+def cluster_flag(clusters: str) -> list[str]:
+    """The flag by which Slurm's commands ask other clusters; none for the default one."""
+    return [f"--clusters={clusters}"] if clusters else []
 
 
 def read_answer(text: str) -> Answer | None:
@@ -56,18 +77,22 @@ def read_answer(text: str) -> Answer | None:
     return None
 
 
-def my_jobs(cluster: str = "") -> list[Job]:
-    """The user's jobs that are queued or running.
+def my_jobs(clusters: str = "") -> list[Job]:
+    """The user's jobs that are queued or running on `clusters`, separated by commas; empty: on the default cluster.
 
     Raises:
         Refused: squeue fails.
     """
+    return [job for cluster in dict.fromkeys(clusters.split(",")) for job in _my_jobs_on(cluster)]
+
+
+def _my_jobs_on(cluster: str) -> list[Job]:
     command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={FORMAT}"]
-    done = _run([*command, *([f"--clusters={cluster}"] if cluster else [])])
+    done = _run([*command, *cluster_flag(cluster)])
     if done.returncode:
         raise Refused(f"squeue cannot list your jobs: {error_text(done.stderr)}")
     rows = (line.strip().split("|", 3) for line in done.stdout.splitlines())
-    return [Job(*row) for row in rows if len(row) == 4 and is_job_id(row[0])]
+    return [Job(row[0], row[1], row[2], row[3], cluster) for row in rows if len(row) == 4 and is_job_id(row[0])]
 
 
 def find_by_owner(owner: str, index: str, jobs: Sequence[Job]) -> Job | None:
@@ -86,12 +111,12 @@ def find_by_owner(owner: str, index: str, jobs: Sequence[Job]) -> Job | None:
     return None
 
 
-def find_by_token(token: str, cluster: str = "", pauses: Sequence[float] = (0, 1, 2, 4)) -> Job | None:
+def find_by_token(token: str, clusters: str = "", pauses: Sequence[float] = (0, 1, 2, 4)) -> Job | None:
     """The job with `token` in its comment. squeue is called after each of `pauses`, in seconds: Slurm may be slow."""
     for pause in pauses:
         time.sleep(pause)
         try:
-            matching = [job for job in my_jobs(cluster) if token in job.comment.split()]
+            matching = [job for job in my_jobs(clusters) if token in job.comment.split()]
         except Refused:
             continue
         if matching:
@@ -109,9 +134,9 @@ def objection(plan: Plan) -> str:
     return error_text(done.stderr) if done.returncode else ""
 
 
-def exit_code(job: str) -> tuple[int, str]:
+def exit_code(job: Answer) -> tuple[int, str]:
     """Exit code and node of a batch script that ended recently; 0 and an empty name if Slurm does not know it."""
-    shown = _run(["scontrol", "--oneliner", "show", "job", job]).stdout
+    shown = _run(["scontrol", "--oneliner", *cluster_flag(job.cluster), "show", "job", job.id]).stdout
     code, host = re.search(r"\bExitCode=([0-9]+):", shown), re.search(r"\bBatchHost=(\S+)", shown)
     return int(code[1]) if code else 0, host[1] if host else ""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from job import checks, config
@@ -36,8 +37,7 @@ def submit(arguments: argparse.Namespace) -> int:
     checks.check(settings)
     run = Path(settings.run.output_dir or run_folder.new_path(config.run_name(words))).absolute()
     requested = request(arguments, config.settled(settings), run, is_new=settings.run.output_dir is None)
-    if queued := queue(requested, arguments, arguments.flags):
-        print(_summary(*queued), flush=True)
+    queue(requested, arguments, arguments.flags, _summary)
     return 0
 
 
@@ -45,11 +45,9 @@ def request(
     arguments: argparse.Namespace, settings: Config, run: Path, *, is_new: bool = False, array: Array | None = None
 ) -> Request:
     """The request from the launcher's flags; Refused without --gpus."""
-    if arguments.gpus is None:
-        raise Refused("say how many GPUs a node has: --gpus N, or --gpus 0 --tasks N for CPUs")
     return Request(
         config=settings,
-        gpus=arguments.gpus,
+        gpus=parsing.gpus_per_node(arguments.gpus),
         tasks=arguments.tasks,
         nodes=1 if arguments.nodes is None else arguments.nodes,
         run=run,
@@ -59,8 +57,13 @@ def request(
     )
 
 
-def queue(request: Request, arguments: argparse.Namespace, flags: Sequence[str]) -> tuple[Submission, Answer] | None:
-    """Queue `request`; None after printing it with --dry_run. `flags` are recorded for `rerun`."""
+def queue(
+    request: Request,
+    arguments: argparse.Namespace,
+    flags: Sequence[str],
+    summary: Callable[[Submission, Answer], str],
+) -> None:
+    """Queue `request` and print its summary; with --dry_run, only print it. `flags` are recorded for `rerun`."""
     site = sites.read(vars(arguments), os.environ)
     if site.setup:
         script.check_setup(site.setup)
@@ -75,15 +78,15 @@ def queue(request: Request, arguments: argparse.Namespace, flags: Sequence[str])
         warn(f"git does not track {_first_five(code.untracked)}: left out of the job's code")
     if arguments.dry_run:
         print(planned)
-        return None
+        return
     for member in planned.members:
         offline.check(member.config, os.environ)
     needed = [request.run, directory, *([Path(sys.executable)] if site.container == "none" else [])]
     for path, kind in filesystems.local(needed):
         warn(f"{path} is on this machine's own disk ({kind}): a node that does not share it cannot run the job")
-    submission, answer = queueing.submit(request, plan, flags)
-    _warn_if_never_starting(answer)
-    return submission, answer
+    answer = queueing.submit(request, plan, flags, lambda *queued: print(summary(*queued), flush=True))
+    with contextlib.suppress(KeyboardInterrupt):  # the job is queued: only the warning is skipped
+        _warn_if_never_starting(answer)
 
 
 def _summary(submission: Submission, answer: Answer) -> str:

@@ -1,8 +1,9 @@
 """submitit's executor, with a call of sbatch that loses no job.
 
 submitit searches sbatch's output for the first number after "job", trusts the exit code, and, if it is interrupted, may
-leave a queued job without its pickle. Here the output is parsed strictly and sbatch ignores Ctrl-C. If sbatch fails or
-its output cannot be read, the job is looked up in Slurm by its unique comment.
+leave a queued job without its pickle. Here the output is parsed strictly, sbatch ignores Ctrl-C, and interrupts are
+held until the job's files are in place. If sbatch fails or its output cannot be read, the job is looked up in Slurm by
+its unique comment.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,16 @@ class Executor(SlurmExecutor):
 
     Attributes:
         token: unique text in the job's comment.
+        held: from sbatch's start until the caller closes it, interrupts are held.
         started: whether sbatch was started, after which Slurm may have the job.
         answer: the job, once it is queued.
     """
 
-    def __init__(self, folder: Path, python: str, token: str, indexes: Sequence[int] = ()) -> None:
+    def __init__(
+        self, folder: Path, python: str, token: str, held: contextlib.ExitStack, indexes: Sequence[int] = ()
+    ) -> None:
         super().__init__(folder, python=python)
-        self.token, self.indexes = token, tuple(indexes)
+        self.token, self.held, self.indexes = token, held, tuple(indexes)
         self.started = False
         self.answer: client.Answer | None = None
 
@@ -74,8 +79,10 @@ class Executor(SlurmExecutor):
         token = uuid.uuid4().hex
         script = JobPaths.get_first_id_independent_folder(self.folder) / f".submission_file_{token}.sh"
         script.write_text(self._make_submission_file_text(command, token), encoding="utf-8")
+        interrupts = self.held.enter_context(interrupts_held())
         self.started = True
-        self.answer = queue(["sbatch", "--parsable", str(script)], self.token)
+        clusters = str(self.parameters.get("additional_parameters", {}).get("clusters", ""))
+        self.answer = queue(["sbatch", "--parsable", str(script)], self.token, clusters, interrupts)
         first = f"_{self.indexes[0]}" if self.indexes else ""
         job_id, tasks = f"{self.answer.id}{first}", list(range(self._num_tasks()))
         job = self.job_class(folder=self.folder, job_id=job_id, tasks=tasks)
@@ -83,58 +90,82 @@ class Executor(SlurmExecutor):
         return job
 
 
-def queue(command: list[str], token: str) -> client.Answer:
+@dataclass
+class Interrupts:
+    """The interrupts since sbatch was started: the job may be queued already, so its id must be read and recorded."""
+
+    count: int = 0
+    answer: client.Answer | None = None
+    """The job, once it is queued."""
+
+    def record(self, number: int, frame: object) -> None:
+        """A signal handler. The second interrupt ends the wait for sbatch's answer."""
+        self.count += 1
+        if self.answer:
+            self.warn()
+        elif self.count > 1:
+            raise KeyboardInterrupt
+        else:
+            warn("sbatch was started already: waiting for its answer, another interrupt ends that")
+
+    def warn(self) -> None:
+        if self.answer:
+            warn(f"interrupted too late: the job was queued already; {self.answer.scancel} cancels it")
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[Interrupts]:
+    """Inside this context interrupts are recorded, and end nothing but the wait for sbatch's answer."""
+    interrupts = Interrupts()
+    before = {number: signal.signal(number, interrupts.record) for number in INTERRUPTS}
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def queue(command: list[str], token: str, clusters: str, interrupts: Interrupts) -> client.Answer:
     """Run sbatch and return the job that it queued.
+
+    Args:
+        command: sbatch, with the path of the script.
+        token: unique text in the job's comment.
+        clusters: where the job may be queued, as in sbatch's --clusters; empty: the default cluster.
+        interrupts: those held while this runs.
 
     Raises:
         Refused: Slurm rejects the job.
         JobError: it is unknown whether Slurm queued the job.
     """
-    with _interrupts_recorded() as interrupts:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by sbatch
-        sbatch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
-        signal.signal(signal.SIGINT, before)
-        try:
-            out, err = sbatch.communicate()
-        except KeyboardInterrupt:
-            out = err = ""
-            sbatch.kill()
-        return _queued_job(token, out, err, sbatch.returncode, bool(interrupts))
-
-
-def _queued_job(token: str, out: str, err: str, code: int | None, interrupted: bool) -> client.Answer:
-    answer = client.read_answer(out) if code == 0 else None
-    if answer is None and (job := client.find_by_token(token)):
-        answer = client.Answer(job.id.partition("_")[0], "")
-        warn(f"the output of sbatch cannot be read ({_shortened(out, err)}): the job was found by its comment")
-    if answer is None and code and err.strip():
-        raise Refused(f"Slurm does not take the job: {client.error_text(err)}")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by sbatch
+    sbatch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    signal.signal(signal.SIGINT, before)
+    try:
+        out, err = sbatch.communicate()
+    except KeyboardInterrupt:
+        out = err = ""
+        sbatch.kill()
+    answer = client.read_answer(out) if sbatch.returncode == 0 else None
     if answer is None:
-        raise JobError("whether Slurm took the job is not known: sbatch's answer cannot be read "
-                       f"({_shortened(out, err)}) and no job has the comment {token} yet; "
-                       "`squeue --me --format='%A %k'` shows it if it comes, and its files are kept")  # fmt: skip
-    if interrupted:
-        warn(f"interrupted too late: the job was queued already; scancel {answer.id} cancels it")
+        answer = _looked_up(token, clusters, out, err, sbatch.returncode)
+    interrupts.answer = answer
+    if interrupts.count:
+        interrupts.warn()
     return answer
 
 
-@contextlib.contextmanager
-def _interrupts_recorded() -> Iterator[list[int]]:
-    """Only record the first interrupt inside this context: the job may be queued already, so its id must be read."""
-    arrived: list[int] = []
-
-    def record(number: int, _: object) -> None:
-        arrived.append(number)
-        if len(arrived) > 1:
-            raise KeyboardInterrupt
-        warn("sbatch was started already: waiting for its answer, another interrupt ends that")
-
-    before = {number: signal.signal(number, record) for number in INTERRUPTS}
-    try:
-        yield arrived
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _looked_up(token: str, clusters: str, out: str, err: str, code: int | None) -> client.Answer:
+    """The job with `token` in its comment, if Slurm has it; otherwise the error."""
+    if job := client.find_by_token(token, clusters):
+        warn(f"the output of sbatch cannot be read ({_shortened(out, err)}): the job was found by its comment")
+        return client.Answer(job.id.partition("_")[0], job.cluster)
+    if code and err.strip():
+        raise Refused(f"Slurm does not take the job: {client.error_text(err)}")
+    squeue = " ".join(["squeue --me", *client.cluster_flag(clusters), "--format='%A %k'"])
+    raise JobError("whether Slurm took the job is not known: sbatch's answer cannot be read "
+                   f"({_shortened(out, err)}) and no job has the comment {token} yet; "
+                   f"`{squeue}` shows it if it comes, and its files are kept")  # fmt: skip
 
 
 def _shortened(out: str, err: str) -> str:

@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from launch import records
 from launch.console import warn
 from launch.plan import Plan
 from launch.records import Record
+from launch.runs import folders
 from launch.slurm import client, snapshot, worker
 from launch.slurm.client import Answer
 from launch.slurm.submission import Member, Request, Submission
@@ -35,33 +36,44 @@ MAYBE_TEMPORARY = re.compile(
 """Objections that may only mean that nodes or a partition are unavailable at the moment."""
 
 
-def submit(request: Request, plan: Callable[[Request], Submission], flags: Sequence[str]) -> tuple[Submission, Answer]:
-    """Queue the job of `request`; returns what was queued, and sbatch's answer.
+def submit(
+    request: Request,
+    plan: Callable[[Request], Submission],
+    flags: Sequence[str],
+    announce: Callable[[Submission, Answer], object],
+) -> Answer:
+    """Queue the job of `request`; returns sbatch's answer.
 
     Args:
         request: what to run.
         plan: makes a submission from a request.
         flags: the launcher's command line, which is recorded in job.json.
+        announce: tells the user what was queued. Interrupts are held until then: a job whose id was never printed
+            would be submitted twice.
 
     Raises:
         Refused: there is no Slurm here, it rejects the job, or another job uses the run folder.
-        JobError: it is unknown whether Slurm queued the job.
+        JobError: it is unknown whether Slurm queued the job, or the job is queued but could not be recorded.
     """
     if not (shutil.which("sbatch") and shutil.which("srun")):
         raise Refused("no Slurm here (sbatch and srun are not on PATH): submit on a login node, or look with --dry_run")
-    with outside_any_job():
-        _test_submission(plan(request))
+    with outside_any_job(), ExitStack() as held:
+        first = plan(request)
+        _test_submission(first)
         if not request.is_new:
-            members = plan(request).members
-            _refuse_if_busy([member.run for member in members])
-            for member in members:
+            _refuse_if_busy([member.run for member in first.members], first.clusters)
+            for member in first.members:
                 run_folder.refuse_others(RunFolder(member.run), member.config)
         submission, new_folders = _make_folders(request, plan)
         _make_caches(submission)
-        answer = _queue(submission, new_folders)
-        for member in submission.members:
-            _record(submission, member, answer, request, flags).write(member.run)
-        return submission, answer
+        answer = _queue(submission, new_folders, held)
+        try:
+            for member in submission.members:
+                _record(submission, member, answer, request, flags).write(member.run)
+        except OSError as error:
+            raise _incomplete(submission, answer, error) from None
+        announce(submission, answer)
+        return answer
 
 
 def _test_submission(submission: Submission) -> None:
@@ -96,16 +108,21 @@ def _record(submission: Submission, member: Member, answer: Answer, request: Req
     )
 
 
-def _refuse_if_busy(runs: Sequence[Path]) -> None:
-    """Refused if a job that Slurm knows, or another process, uses one of these run folders."""
+def _refuse_if_busy(runs: Sequence[Path], clusters: str) -> None:
+    """Refused if a job that Slurm knows, or another process, uses one of these run folders.
+
+    The job of an earlier submission may be on one of `clusters`, where this one goes, or on the one in its record.
+    """
     statuses = {run: records.read_status(run) for run in runs}
     owners = {run: str(status.get("owner", "")) for run, status in statuses.items()}
     queued = {run: owner for run, owner in owners.items() if owner.startswith(("slurm:", "muster:"))}
-    known = client.my_jobs() if queued else []
+    known = {places: client.my_jobs(places) for places in {clusters, *map(_recorded_cluster, queued)}} if queued else {}
     for run, owner in queued.items():
-        if job := client.find_by_owner(owner, run.name, known):
+        places = {_recorded_cluster(run)} if owner.startswith("slurm:") else {clusters, _recorded_cluster(run)}
+        jobs = [job for name in sorted(places) for job in known[name]]
+        if job := client.find_by_owner(owner, run.name, jobs):
             raise Refused(
-                f"{run} has the job {job.id} ({job.state}): scancel {job.id} first, or choose another --output_dir"
+                f"{run} has the job {job.id} ({job.state}): {job.scancel} first, or choose another --output_dir"
             )
     running = [run for run, status in statuses.items() if status.get("state") == "RUNNING"]
     with ThreadPoolExecutor(max(1, len(running))) as pool:  # each call watches for 20 seconds
@@ -113,6 +130,12 @@ def _refuse_if_busy(runs: Sequence[Path]) -> None:
             if active:
                 raise Refused(f"another run ({owners[run]}) is active in {run}: wait until it ends, or choose another "
                               "--output_dir")  # fmt: skip
+
+
+def _recorded_cluster(run: Path) -> str:
+    """The cluster of the run's newest recorded job."""
+    job = folders.newest_job(run)
+    return job.cluster if job else ""
 
 
 def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tuple[Submission, list[Path]]:
@@ -126,6 +149,7 @@ def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tu
             submission.folder.parent.mkdir(exist_ok=True)
             submission.folder.mkdir()
         except FileExistsError:
+            run_folder.refuse_blocked(submission.folder.parent)
             continue
         except OSError as error:
             _discard(submission.folder, new_folders)
@@ -150,12 +174,12 @@ def _discard(folder: Path, new_folders: Sequence[Path]) -> None:
             path.rmdir()
 
 
-def _queue(submission: Submission, new_folders: Sequence[Path]) -> Answer:
-    """Write the job's files, then call sbatch."""
+def _queue(submission: Submission, new_folders: Sequence[Path], held: ExitStack) -> Answer:
+    """Write the job's files, then call sbatch; from there on interrupts are held until `held` is closed."""
     from launch.slurm.executor import Executor
 
     indexes = [member.index for member in submission.members if member.index is not None]
-    executor = Executor(submission.jobs, submission.python, submission.token, indexes)
+    executor = Executor(submission.jobs, submission.python, submission.token, held, indexes)
     executor.update_parameters(**submission.parameters)
     statuses = [RunFolder(member.run).status for member in submission.members]
     before = {status: status.read_bytes() if status.exists() else None for status in statuses}
@@ -194,7 +218,7 @@ def _incomplete(submission: Submission, answer: Answer | None, error: OSError) -
     written = f"{submission.run} cannot be written: {error.strerror}"
     if answer is None:
         return Refused(f"{written}; nothing was queued: make room there, or choose another --output_dir")
-    return JobError(f"{written}, but job {answer.id} is queued: scancel {answer.id}, make room and submit again")
+    return JobError(f"{written}, but job {answer.id} is queued: {answer.scancel}, make room and submit again")
 
 
 def _restore(path: Path, content: bytes | None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from job.errors import Refused
 from job.runtime import contract
-from launch import sites
+from launch import parsing, sites
 from launch.sites import Site
 
 HERE = Path(__file__).parent
@@ -36,11 +36,9 @@ MASKING = ("gpus-per-task", "gpus-per-socket", "gpu-bind", "ntasks-per-gpu", "tr
 
 def resources(site: Site, *, gpus: int, tasks: int | None, nodes: int, name: str) -> dict[str, Any]:
     """The requested resources. Every task sees all GPUs of its node: NCCL needs their real numbers."""
-    for flag, value in {"--nodes": nodes, "--tasks": tasks}.items():
-        if value == 0:
-            raise Refused(f"{flag} must be above 0")
-    if gpus and tasks is not None:
-        raise Refused("--tasks applies to the CPU only, GPUs have one process each: remove it, or add --gpus 0")
+    if nodes == 0:
+        raise Refused("--nodes must be above 0, not 0")
+    parsing.refuse_tasks(gpus, tasks)
     requested = {name: getattr(site, name) for name in ("partition", "account", "qos", "constraint")}
     if gpus and site.gres:
         requested["gres"] = f"{site.gres}:{gpus}"

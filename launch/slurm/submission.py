@@ -120,6 +120,11 @@ class Submission:
     token: str
     """Unique text in the job's comment."""
 
+    @property
+    def clusters(self) -> str:
+        """The clusters in --sbatch, separated by commas; empty: the default one."""
+        return str(self.parameters["additional_parameters"].get("clusters", ""))
+
     def __str__(self) -> str:
         lines = [f"# {self.code} -> {self.folder / 'code'}"]
         for member in self.members:

@@ -7,19 +7,20 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from pathlib import Path
 
 from job import config
 from job.errors import Refused
 from job.runtime import environment, files
 from launch import parsing, sites
 from launch.local import command as local
+from launch.slurm.cli import RESOURCES
+from launch.slurm.client import Answer
+from launch.slurm.submission import Array
 from launch.sweeps import progress, values, workstation
 from launch.sweeps import sweep as sweeps
 from launch.sweeps.progress import Progress
 from launch.sweeps.sweep import Element, Sweep
-
-RESOURCES = ("gpus", "nodes", "tasks", *(known.name for known in fields(sites.Site)))
 
 
 def sweep(arguments: argparse.Namespace) -> int:
@@ -28,8 +29,9 @@ def sweep(arguments: argparse.Namespace) -> int:
     environment.load_dotenv()
     requested = _requested(arguments)
     sweeps.refuse_others(requested)
-    current = progress.read(requested)
     local_only = arguments.local or shutil.which("sbatch") is None
+    clusters = "" if local_only else sites.read(vars(arguments), os.environ).clusters
+    current = progress.read(requested, clusters)
     if arguments.dry_run:
         print(requested)
         print(f"# there already: {current}")
@@ -70,7 +72,6 @@ def _print_summary(sweep: Sweep, current: Progress) -> None:
 def _queue(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence[Element]) -> int:
     """Queue `elements` as one array."""
     from launch.slurm import command as slurm
-    from launch.slurm.submission import Array
 
     if arguments.parallel == 0:
         raise Refused("--parallel must be above 0, not 0")
@@ -80,27 +81,27 @@ def _queue(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence[Eleme
     if not arguments.dry_run:
         sweeps.write(sweep, arguments.flags)
     try:
-        queued = slurm.queue(request, arguments, _resources(arguments))
+        slurm.queue(request, arguments, _resources(arguments), lambda _, answer: _summary(answer, array, sweep.folder))
     except Refused:
         if is_new and not [*sweep.folder.glob("submitted-*")]:  # rejected before sbatch was called
             files.remove(sweep.folder)
         raise
-    if queued is None:
-        return 0
-    _, answer = queued
-    at_a_time = f", {arguments.parallel} at a time" if (arguments.parallel or len(elements)) < len(elements) else ""
-    print(
-        f"submitted {answer.id}: {_numbers(elements)}{at_a_time}\n"
-        f"status    python -m launch status {sweep.folder}\n"
-        f"cancel    python -m launch cancel {answer.id}",
-        flush=True,
-    )
     return 0
 
 
+def _summary(answer: Answer, array: Array, folder: Path) -> str:
+    numbers = sorted(array.configs)
+    at_a_time = f", {array.parallel} at a time" if array.parallel < len(numbers) else ""
+    return (
+        f"submitted {answer.id}: {_shortened(numbers)}{at_a_time}\n"
+        f"status    python -m launch status {folder}\n"
+        f"cancel    python -m launch cancel {answer.id}"
+    )
+
+
 def _run_locally(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence[Element]) -> int:
-    for name in ("nodes", *(known.name for known in fields(sites.Site))):
-        if getattr(arguments, name):
+    for name, value in {"nodes": arguments.nodes, **sites.given(arguments)}.items():
+        if value is not None:
             raise Refused(f"--{name} is for Slurm, and this sweep runs on this machine: leave it out")
     planned = workstation.schedule(
         sweep,
@@ -126,7 +127,6 @@ def _resources(arguments: argparse.Namespace) -> list[str]:
     return [f"--{name}={value}" for name in RESOURCES if (value := getattr(arguments, name)) not in (None, "")]
 
 
-def _numbers(elements: Sequence[Element]) -> str:
-    numbers = [str(element.number) for element in elements]
-    shown = ", ".join(numbers[:12]) + (", ..." if len(numbers) > 12 else "")
+def _shortened(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:12])) + (", ..." if len(numbers) > 12 else "")
     return f"{len(numbers)} run{'s' if len(numbers) > 1 else ''}: {shown}"

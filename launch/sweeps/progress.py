@@ -34,8 +34,8 @@ class Progress:
         return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
 
 
-def read(sweep: Sweep) -> Progress:
-    """The progress according to the run folders and Slurm.
+def read(sweep: Sweep, clusters: str) -> Progress:
+    """The progress according to the run folders and Slurm, whose jobs may be on `clusters` (empty: the default one).
 
     Raises:
         Refused: Slurm does not answer, and it may have queued some of the runs.
@@ -45,7 +45,7 @@ def read(sweep: Sweep) -> Progress:
     if problem:
         raise Refused(f"{states.SILENT} ({problem}): it may have some of these runs, so nothing was started; try again")
     unrecorded = [view for view in views if view.state == "QUEUED" and view.run.job is None]
-    jobs = client.my_jobs() if unrecorded and shutil.which("squeue") else []
+    jobs = client.my_jobs(clusters) if unrecorded and shutil.which("squeue") else []
     left_alone = [view for view in views if _is_left_alone(view, jobs)]
     paths = {view.run.path for view in left_alone}
     to_start = tuple(element for element in sweep.elements if element.run not in paths)

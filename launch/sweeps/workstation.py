@@ -21,6 +21,7 @@ from typing import IO
 from job import config
 from job.errors import Refused, Stopped
 from job.runtime import files
+from launch import parsing
 from launch.local import command as local
 from launch.local.command import Machine
 from launch.plan import Plan
@@ -81,11 +82,10 @@ def schedule(
     Raises:
         Refused: more GPUs are requested than there are, or a number is 0.
     """
-    if parallel == 0 or tasks == 0:
-        raise Refused(f"--{'parallel' if parallel == 0 else 'tasks'} must be above 0, not 0")
+    if parallel == 0:
+        raise Refused("--parallel must be above 0, not 0")
     each = local.gpus(min(1, machine.gpus) if gpus is None else gpus, machine.gpus)
-    if each and tasks is not None:
-        raise Refused("--tasks applies to the CPU only, GPUs have one process each: remove it, or add --gpus 0")
+    parsing.refuse_tasks(each, tasks)
     names = list(devices)[: machine.gpus] if devices is not None else list(map(str, range(machine.gpus)))
     groups = [",".join(names[at : at + each]) for at in range(0, len(names) - each + 1, each)] if each else []
     slots: list[str | None] = [*groups] if each else [None] * (parallel or 1)

@@ -17,6 +17,7 @@ import pytest
 
 from launch.doctor import job
 from launch.doctor.checks import CLUSTER, FAILED, OK, SKIPPED, Problem
+from launch.slurm.client import Answer
 from tests.cluster.jobs import Work
 from tests.cluster.slurm import Cluster
 
@@ -238,7 +239,7 @@ def test_a_job_that_does_not_end_is_cancelled(
     for name in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(name, cluster.environ[name])
     with pytest.raises(Problem, match=f"job {number} did not end in time and was cancelled"):
-        job.wait(number, 60, print, limit=1)
+        job.wait(Answer(number, ""), 60, print, limit=1)
     assert cluster.end(number) == "CANCELLED"
 
 

@@ -86,6 +86,11 @@ def new_run(name: str) -> None:
     run_folder.make_new(name)
 
 
+def new_run_in_a_link_to_nothing(name: str) -> None:
+    Path("runs").symlink_to("nowhere")
+    run_folder.make_new(name)
+
+
 def full_disk(weights: str) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
@@ -357,6 +362,7 @@ CASES = [
     Case("--output_dir run", {"run/config.yaml": "", **UNFINISHED, "run/manifest.json": '{"format": 99}'}, output_dir),
     Case("--output_dir run", {"run/config.yaml": "new: 1\n", "run/manifest.json": '{"format": 99}'}, output_dir),
     Case("demo", {"runs": "a file"}, new_run),
+    Case("demo", act=new_run_in_a_link_to_nothing),
     Case("2000000000", act=full_disk),
 ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launch import cli
 from launch.doctor import checks, outcome, workstation
 from launch.doctor.checks import FAILED, OK, SKIPPED
 from tests.support import namespaces
@@ -42,9 +43,25 @@ def test_a_healthy_machine_gets_a_line_for_each_check_and_no_files_remain(tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
-def test_several_nodes_are_rejected_where_only_this_machine_is_checked(tmp_path: Path) -> None:
-    done = doctor(tmp_path, "--nodes", "2").expect(2)
-    assert done.errors == ["error: --nodes 2 needs a job on Slurm, and only this machine is checked: remove it"]
+@pytest.mark.parametrize("flag", ["--nodes 2", "--nodes 0", "--wait 60", "--time 30d", "--sbatch=--mem=9G"])
+def test_flags_of_a_slurm_job_are_rejected_where_only_this_machine_is_checked(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["doctor", "--local", *flag.split()]) == 2
+    line = f"error: {flag.replace('=', ' ', 1)} needs a job on Slurm, and only this machine is checked: remove it"
+    assert capfd.readouterr().err.splitlines()[-1] == line
+
+
+def test_tasks_are_rejected_where_they_would_be_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["doctor", "--local", "--tasks", "0"]) == 2
+    assert capfd.readouterr().err.endswith("error: --tasks must be above 0, not 0\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert cli.main(["doctor", "--local", "--gpus", "2", "--tasks", "2"]) == 2
+    assert "error: --tasks applies to the CPU only" in capfd.readouterr().err
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from job import config
 from job.errors import Refused
 from launch import cli, reads, sites
 from launch.sites import Site
-from launch.slurm import client, filesystems, offline, script
+from launch.slurm import client, executor, filesystems, offline, queueing, script
 from launch.slurm.client import Answer
 
 ROOT = Path(__file__).parents[3]
@@ -257,3 +258,118 @@ def test_a_run_folder_with_other_settings_is_rejected_before_submission(
     assert cli.main(["submit", "demo", "--gpus=1", "--", "--output_dir", "run"]) == 2
     assert "contains a run with a different " in capfd.readouterr().err
     assert not (here / "run" / "status.json").exists()
+
+
+SUBMIT = ["submit", "demo", "--gpus=1", "--", "--output_dir", "run"]
+
+
+def test_ctrl_c_during_the_wait_for_a_reason_hides_no_job(
+    site: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    here = site("echo 7")
+    (here / "squeue").write_text("#!/bin/sh\nkill -INT $PPID; sleep 1; echo '7|PENDING|None|x'\n", encoding="ascii")
+    assert cli.main(SUBMIT) == 0
+    assert capfd.readouterr().out.startswith("submitted 7\n")
+
+
+@pytest.mark.parametrize("place", ["executor.JobPaths.move_temporary_file", "queueing.Record.write"])
+def test_ctrl_c_after_sbatch_leaves_a_recorded_job(
+    place: str, site: Callable[[str], Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site("echo 7")
+    owner, _, name = place.rpartition(".")
+    module, _, of_class = owner.partition(".")
+    changed = getattr({"executor": executor, "queueing": queueing}[module], of_class)
+    before = getattr(changed, name)
+
+    def interrupted(*arguments: object, **named: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        before(*arguments, **named)
+
+    monkeypatch.setattr(changed, name, interrupted)
+    assert cli.main(SUBMIT) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("submitted 7\n")
+    assert "warning: interrupted too late: the job was queued already; scancel 7 cancels it\n" in err
+    assert sorted(path.name for path in (here / "run" / "jobs" / "7").iterdir()) == [
+        *("7_submission.sh", "7_submitted.pkl", "job.json")
+    ]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_job_that_cannot_be_recorded_is_named(
+    site: Callable[[str], Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site("echo '7;east'")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(queueing.Record, "write", full)
+    assert cli.main(SUBMIT) == 1
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        f"error: {here}/run cannot be written: No space left on device, but job 7 is queued: scancel --clusters=east "
+        "7, make room and submit again"
+    )
+
+
+@pytest.mark.parametrize("blocked", ["run", "run/jobs"])
+def test_a_file_in_the_place_of_a_folder_is_rejected(
+    blocked: str, site: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    here = site("echo 7")
+    (here / blocked).parent.mkdir(exist_ok=True)
+    (here / blocked).write_text("", encoding="ascii")
+    assert cli.main(SUBMIT) == 2
+    assert f"error: {here / blocked} is in the way (not a folder, or a link to nothing)" in capfd.readouterr().err
+
+
+def test_a_dangling_link_in_the_place_of_runs_is_rejected(
+    site: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    here = site("echo 7")
+    (here / "runs").symlink_to("nowhere")
+    assert cli.main(["submit", "demo", "--gpus=1"]) == 2
+    assert f"error: {here / 'runs'} is in the way (not a folder, or a link to nothing)" in capfd.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Several clusters
+
+ON_EAST = """#!/bin/sh
+case "$*" in *--clusters=east*) echo "CLUSTER: east"; echo "7|PENDING|Resources|$(cat token)" ;; esac
+"""
+"""squeue of a site whose cluster `east` has the job with the comment in the file `token`."""
+
+
+@pytest.fixture
+def east(site: Callable[[str], Path]) -> Path:
+    here = site("sed -n 's/.*--comment=//p' \"${@: -1}\" > token; echo '7;east'")
+    (here / "squeue").write_text(ON_EAST, encoding="ascii")
+    return here
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_job_that_waits_on_another_cluster_is_not_queued_twice(
+    recorded: bool, east: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["submit", "demo", "--gpus=1", "--sbatch=--clusters=east", "--", "--output_dir", "run"]
+    assert cli.main(words) == 0
+    if not recorded:  # as after a kill before it was
+        (east / "run" / "jobs" / "7" / "job.json").unlink()
+    capfd.readouterr()
+    assert cli.main(words) == 2
+    assert capfd.readouterr().err.endswith(
+        f"error: {east}/run has the job 7 (PENDING): scancel --clusters=east 7 first, or choose another --output_dir\n"
+    )
+    if recorded:
+        assert cli.main(SUBMIT) == 2, "its record says where it waits"
+
+
+def test_a_lost_answer_is_looked_up_on_the_cluster_of_the_job(east: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = (east / "sbatch").read_text("ascii")
+    (east / "sbatch").write_text(text.replace("echo '7;east'", "echo Hello"), encoding="ascii")
+    words = ["submit", "demo", "--gpus=1", "--sbatch=--clusters=west,east", "--", "--output_dir", "run"]
+    assert cli.main(words) == 0
+    assert capfd.readouterr().out.startswith("submitted 7\n")
+    assert json.loads((east / "run" / "jobs" / "7" / "job.json").read_text("utf-8"))["cluster"] == "east"
