@@ -21,6 +21,7 @@ from job.errors import JobError, Refused
 from job.run import folder as run_folder
 from job.run import lock
 from job.run.folder import RunFolder
+from job.runtime import contract
 from launch import records
 from launch.console import warn
 from launch.plan import Plan
@@ -142,7 +143,8 @@ def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tu
     """Create the submission's folders, under unused names; returns the submission and all new folders around it."""
     for number in count(1):
         submission = plan(request.numbered(number))
-        needed = (*(member.run for member in submission.members), submission.folder.parent)
+        own = [folder for member in submission.members for folder in (member.run / contract.JOBS, member.run)]
+        needed = (*own, submission.folder.parent)
         new_folders = [path for path in (*needed, *submission.folder.parent.parents) if not path.exists()]
         try:
             submission.run.mkdir(parents=True, exist_ok=not request.is_new)
@@ -209,7 +211,7 @@ def _write(submission: Submission) -> None:
     snapshot.copy(submission.code, submission.folder / "code")
     for member in submission.members:
         member.file.write_text(configuration.to_yaml(member.config), encoding="utf-8")
-        member.run.mkdir(exist_ok=True)
+        (member.run / contract.JOBS).mkdir(parents=True, exist_ok=True)
         if not RunFolder(member.run).is_finished() or member.config.run.overwrite_output_dir:
             records.write_queued(member.run, submission.token)
 

@@ -116,6 +116,7 @@ def setup(site: Site, *, run: str, directory: Path, token: str, python: str, var
         f"run={run}",
         f'status="$run/{contract.STATUS}"',
         f'marker="$run/{contract.JOBS}/$job/{contract.REQUEUE}"',
+        f'link_logs "$run/{contract.JOBS}"',
         'rm -f "$marker"',
         *checks,
         *(_checked(site.setup) if site.setup else []),
@@ -133,6 +134,16 @@ def _checked(line: str) -> list[str]:
         line,
         'rc=$?; trap - ERR; [ "$rc" = 0 ] || check_setup "$rc" "its last command"',
     ]
+
+
+def batch_logs(run: Path, job: str) -> dict[str, str]:
+    """Where Slurm writes what the batch script prints: `run` and `job` may contain its patterns.
+
+    Not in the job's folder, whose name is known only when sbatch has answered: a job that starts before the folder
+    exists ends at once and has no log. The batch script links the logs into the folder.
+    """
+    log = run / contract.JOBS / f"batch-{job}"
+    return {"output": f"{log}.out", "error": f"{log}.err"}
 
 
 def teardown() -> list[str]:

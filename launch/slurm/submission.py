@@ -182,6 +182,7 @@ def plan(request: Request, site: Site, environ: Mapping[str, str], directory: Pa
         "additional_parameters": {
             **{"requeue": True, "chdir": str(directory), "propagate": "NONE"},
             **script.site_flags(site, token),
+            **script.batch_logs(run / "%a" if array else run, "%A_%a" if array else "%j"),
             **({"array": str(array)} if array else {}),
         },
     }

@@ -33,6 +33,10 @@ ANOTHER_JOB = 'echo "job 77 is still pending"; real "$@"'
 NO_ANSWER = 'real "$@" > /dev/null; echo "Thank you for using our cluster."'
 TIMED_OUT = 'real "$@" > /dev/null; echo "sbatch: error: Socket timed out on send/recv operation" >&2; exit 1'
 
+LATE = """answer=$(real "$@") || exit
+for _ in {1..300}; do squeue --noheader --states=PENDING --format=%i | grep -q . || break; sleep 0.1; done
+sleep 2; echo $answer"""
+
 
 def wrapper(folder: Path, body: str) -> str:
     """A PATH on which sbatch is a site's: `body`, in which `real` is Slurm's own. --test-only passes unchanged."""
@@ -48,6 +52,15 @@ def wrapper(folder: Path, body: str) -> str:
 def nothing_stays_queued(cluster: Cluster) -> Iterator[None]:
     yield
     cluster.run("scancel", "--user=root", "--state=PENDING", check=False)
+
+
+def test_a_job_that_starts_before_sbatch_has_answered_trains(cluster: Cluster, work: Work, tmp_path: Path) -> None:
+    """Slurm opens its log before anything in the job runs; its folder is named by an id that nobody knows yet."""
+    run = tmp_path / "run"
+    job = work.submit(cluster, "--gpus 0 --cpus_per_task 1 --time 20", work.flags(run, 3),
+                      PATH=wrapper(tmp_path / "bin", LATE))  # fmt: skip
+    assert cluster.end(job) == "COMPLETED", cluster.report(job)
+    assert "trained 3 steps" in jobs.log(run, job)
 
 
 def is_whole(run: Path, job: str) -> bool:

@@ -8,12 +8,12 @@ sbatch <<'END-OF-SCRIPT'
 #SBATCH --chdir=/somewhere
 #SBATCH --comment=muster:ae2a06d92762f3ee
 #SBATCH --cpus-per-task=4
-#SBATCH --error=/runs/demo/jobs/%j/%j_0_log.err
+#SBATCH --error=/runs/demo/jobs/batch-%j.err
 #SBATCH --job-name=demo
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
-#SBATCH --output=/runs/demo/jobs/%j/%j_0_log.out
+#SBATCH --output=/runs/demo/jobs/batch-%j.out
 #SBATCH --propagate=NONE
 #SBATCH --requeue
 #SBATCH --signal=USR2@120
@@ -42,6 +42,13 @@ in_words() { # CODE
         *) echo "exit code $1" ;;
     esac
 }
+link_logs() { # JOBS: make the job's folder, where the logs of the batch script are those of rank 0
+    local kind
+    mkdir -p "$1/$job" || fail 1 "the run folder cannot be written on this node" "$(hostname)"
+    for kind in out err; do
+        [ -e "$1/$job/${job}_0_log.$kind" ] || ln -s "../batch-$job.$kind" "$1/$job/${job}_0_log.$kind"
+    done
+}
 check_setup() { # CODE COMMAND: called when a command of --setup fails; failures inside sourced files do not count
     [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
 }
@@ -49,6 +56,7 @@ submission=muster:ae2a06d92762f3ee
 run=/runs/demo
 status="$run/status.json"
 marker="$run/jobs/$job/requeue"
+link_logs "$run/jobs"
 rm -f "$marker"
 cd /somewhere || fail 1 "the working directory is not on this node" "$(hostname)"
 export ACCELERATE_USE_CPU=true
