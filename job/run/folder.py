@@ -154,11 +154,11 @@ def claim(folder: RunFolder, config: Config) -> bool:
             written.
     """
     path = folder.path
+    refuse_others(folder, config)
     if path.exists() and not path.is_dir():
         raise Refused(f"--output_dir {path} is a file")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        refuse_others(folder, config)
         lock.acquire(path)
         refuse_others(folder, config)  # again: another run may have taken it before the lock
         if folder.is_finished() and not config.run.overwrite_output_dir:
@@ -182,7 +182,14 @@ def as_continued(folder: RunFolder, config: Config) -> Config:
 
 
 def refuse_others(folder: RunFolder, config: Config) -> None:
-    """Refused if `folder` contains the work of another run, or files that do not belong to a run."""
+    """Refused if `folder` contains the work of another run, or other files, or cannot be read."""
+    try:
+        _refuse_other_work(folder, config)
+    except OSError as error:  # also from Path.is_dir, for a name that is too long
+        raise Refused(f"--output_dir {folder.path} cannot be read ({error.strerror}): choose another") from None
+
+
+def _refuse_other_work(folder: RunFolder, config: Config) -> None:
     if not folder.path.is_dir():
         return
     if folder.config.is_file():

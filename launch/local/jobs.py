@@ -19,7 +19,7 @@ from job.run import folder as run_folder
 from job.run.folder import RunFolder
 from job.runtime import contract, files
 from launch.records import Record
-from launch.runs import processes
+from launch.runs import processes, states
 
 LOG = "log.txt"
 
@@ -57,6 +57,7 @@ def begin(settings: Config, name: str, flags: Sequence[str], tasks: int, environ
     chosen = settings.run.output_dir
     if chosen is not None:
         run_folder.refuse_others(RunFolder(Path(chosen).absolute()), configuration.settled(settings))
+        _refuse_if_active(Path(chosen).absolute())
     run = Path(chosen).absolute() if chosen is not None else run_folder.make_new(name)
     owner = environ.get(contract.OWNER, "")
     in_container = owner.startswith("docker:") or contract.IMAGE_DIGEST in environ
@@ -81,3 +82,13 @@ def begin(settings: Config, name: str, flags: Sequence[str], tasks: int, environ
     except OSError as error:
         raise Refused(f"--output_dir {run} cannot be written: {error.strerror}") from None
     return LocalJob(run, chosen is None, record)
+
+
+def _refuse_if_active(run: Path) -> None:
+    """Refused if the newest job in this folder runs or is queued: the record of another would hide it from `cancel`."""
+    view = states.read([run], time.time())[0][0]
+    job = view.run.job
+    on_slurm = view.slurm is not None and not view.slurm.has_ended
+    if job is not None and (on_slurm or states.process_runs(job)):
+        used = f"another run ({job.process}) is active in {run}"
+        raise Refused(f"{used}: wait until it ends, `cancel` it, or choose another --output_dir")

@@ -48,21 +48,22 @@ class Cancellation:
 
 
 def cancel(runs: Sequence[str], *, queued: bool, as_json: bool = False) -> int:
-    """Cancel the given runs, or all queued ones; returns 0 if every one has ended. JSON: the final state of each.
+    """Cancel the given runs, or all queued ones; returns 0 if every one has ended, else 1. JSON: their final states.
 
     Raises:
-        Refused: a run does not exist or cannot be reached from here, or Slurm does not answer; nothing was cancelled.
+        Refused: a run does not exist, the only one cannot be cancelled from here, or Slurm does not answer; nothing was
+            cancelled.
     """
     views = _chosen(runs, queued)
-    wanted = [planned for view in views if (planned := _plan(view))]
+    wanted, failures = _planned(views)
     begun = [cancellation for cancellation in wanted if _begin(cancellation)]
     left = _wait(begun, time.sleep)
-    for cancellation in begun:
-        _report(cancellation, cancellation in left)
+    failures += len(wanted) - len(begun)
+    failures += sum(not _report(cancellation, cancellation in left) for cancellation in begun)
     if as_json:
         ended = [{"run": view.run.name, "path": str(view.run.path), "state": _state(view.run.path)} for view in views]
         tables.write(json.dumps(ended, indent=2, ensure_ascii=False))
-    return 1 if left or len(begun) < len(wanted) else 0
+    return 1 if failures else 0
 
 
 def _chosen(runs: Sequence[str], queued: bool) -> list[View]:
@@ -97,22 +98,37 @@ def _find(run: str) -> list[Path]:
     return [folders.newest_submission() if run == folders.LATEST else folders.find(run)]
 
 
-def _plan(view: View) -> Cancellation | None:
-    """How to end the run; None if there is nothing to end."""
-    run, job = view.run, view.run.job
+def _planned(views: Sequence[View]) -> tuple[list[Cancellation], int]:
+    """How to end the runs that have not ended; and how many of several cannot be cancelled, which are reported."""
+    planned: list[Cancellation] = []
+    failures = 0
+    for view in views:
+        try:
+            planned += _plan(view)
+        except Refused as refused:
+            if len(views) == 1:
+                raise
+            _say(str(refused))
+            failures += 1
+    return planned, failures
+
+
+def _plan(view: View) -> list[Cancellation]:
+    """How to end the run; nothing if it has ended. Refused if it cannot be ended from here."""
+    run, job, name = view.run, view.run.job, folders.reference(view.run.path)
     alive = view.slurm is not None and not view.slurm.has_ended
     if view.state not in ("QUEUED", "RUNNING") and not alive:
-        _say(f"{run.name} is {view.state}: nothing to cancel")
-        return None
+        _say(f"{name} is {view.state}: nothing to cancel")
+        return []
     if job is None:
-        raise Refused(f"{run.name} was not started by this launcher: stop it with the tool that started it")
+        raise Refused(f"{name} was not started by this launcher: stop it with the tool that started it")
     if job.launcher == "slurm":
-        return Cancellation(run, job, saves=view.slurm is not None and view.slurm.runs and run.state == "RUNNING")
+        return [Cancellation(run, job, saves=view.slurm is not None and view.slurm.runs and run.state == "RUNNING")]
     if job.host != socket.gethostname():
-        raise Refused(f"{run.name} runs on {job.host}: cancel it there")
-    if not _process_runs(job):
-        raise Refused(f"{run.name}: {_process(job)} on {job.host} has ended: see `status {run.name}`")
-    return Cancellation(run, job, saves=True)
+        raise Refused(f"{name} runs on {job.host}: cancel it there")
+    if not _may_run(job):
+        raise Refused(f"{name}: {job.process} on {job.host} has ended: see `status {name}`")
+    return [Cancellation(run, job, saves=True)]
 
 
 def _begin(cancellation: Cancellation) -> bool:
@@ -123,7 +139,8 @@ def _begin(cancellation: Cancellation) -> bool:
         cancellation.killed = not saves
     else:
         problem = processes.terminate_container(job.container) if job.container else _terminate(job.pid)
-    _say(f"{run.name}: {problem or ('saving a checkpoint, then stopping' if saves else 'cancelled')} ({_process(job)})")
+    done = problem or ("saving a checkpoint, then stopping" if saves else "cancelled")
+    _say(f"{folders.reference(run.path)}: {done} ({job.process})")
     return not problem
 
 
@@ -149,7 +166,7 @@ def _wait(begun: Sequence[Cancellation], pause: Callable[[float], None]) -> list
 
 def _unfinished(left: Sequence[Cancellation], *, hard: bool) -> list[Cancellation]:
     """Those of `left` that have not ended. A job that was requeued meanwhile, or is out of time, is cancelled."""
-    unfinished = [one for one in left if one.job.launcher != "slurm" and _process_runs(one.job)]
+    unfinished = [one for one in left if one.job.launcher != "slurm" and _may_run(one.job)]
     for cluster in {one.job.cluster for one in left if one.job.launcher == "slurm"}:
         mine = [one for one in left if one.job.launcher == "slurm" and one.job.cluster == cluster]
         answer = slurm.squeue([one.job.id for one in mine], cluster)
@@ -162,34 +179,30 @@ def _unfinished(left: Sequence[Cancellation], *, hard: bool) -> list[Cancellatio
     return unfinished
 
 
-def _process(job: Job) -> str:
-    """The job, container or process, in words."""
-    if job.launcher == "slurm":
-        return f"job {job.id}"
-    return f"container {job.container}" if job.container else f"process {job.pid}"
+def _may_run(job: Job) -> bool:
+    return states.process_runs(job) is not False
 
 
-def _process_runs(job: Job) -> bool:
-    if job.container:
-        return processes.container_runs(job.container)
-    return processes.is_running(job.pid, job.process_start)
-
-
-def _report(cancellation: Cancellation, unfinished: bool) -> None:
-    """Write CANCELLED if the end is confirmed, and print which checkpoint is kept."""
-    run = cancellation.run
+def _report(cancellation: Cancellation, unfinished: bool) -> bool:
+    """Write CANCELLED if the end is confirmed, and print which checkpoint is kept; returns whether it is recorded."""
+    run, name = cancellation.run, folders.reference(cancellation.run.path)
     if unfinished:
-        _say(f"{run.name} has not ended yet: check `status {run.name}`")
-        return
+        _say(f"{name} has not ended yet: check `status {name}`")
+        return False
     path = RunFolder(run.path).status
     status = folders.read_json(path)
     if status.get("state") in ENDED:
-        _say(f"{run.name}: {status['state']} before it was cancelled")
-        return
+        _say(f"{name}: {status['state']} before it was cancelled")
+        return True
     now = files.utc_now("milliseconds")
-    files.write_json(path, {"step": 0, **status, "state": "CANCELLED", "reason": f"by {_user()}", "heartbeat": now})
+    try:
+        files.write_json(path, {"step": 0, **status, "state": "CANCELLED", "reason": f"by {_user()}", "heartbeat": now})
+    except OSError as error:
+        _say(f"{name} has ended, but {path} cannot be written ({error.strerror}): free some space there")
+        return False
     checkpoint = max((p.name for p in RunFolder(run.path).checkpoints.glob("step-*")), default="")
-    _say(f"{run.name}: CANCELLED{f', {checkpoint} is kept; `rerun {run.name}` resumes from it' if checkpoint else ''}")
+    _say(f"{name}: CANCELLED{f', {checkpoint} is kept; `rerun {name}` resumes from it' if checkpoint else ''}")
+    return True
 
 
 def _state(path: Path) -> object:

@@ -61,6 +61,13 @@ class Job:
     def __str__(self) -> str:
         return self.id if self.launcher == "slurm" else self.launcher
 
+    @property
+    def process(self) -> str:
+        """The Slurm job, container or process, in words."""
+        if self.launcher == "slurm":
+            return f"job {self.id}"
+        return f"container {self.container}" if self.container else f"process {self.pid}"
+
 
 @dataclass(frozen=True)
 class Score:

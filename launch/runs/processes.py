@@ -27,10 +27,10 @@ def is_running(pid: int, start: str) -> bool:
     return bool(start) and started(pid) == start
 
 
-def container_runs(name: str) -> bool:
-    """Whether docker has a running container with this name, or does not answer."""
+def container_runs(name: str) -> bool | None:
+    """Whether docker has a running container with this name; None if docker does not answer."""
     ids = _docker("ps", "--quiet", f"--filter=name=^/{name}$")
-    return ids is None or bool(ids)
+    return None if ids is None else bool(ids)
 
 
 def terminate_container(name: str) -> str:

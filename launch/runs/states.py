@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.runs import explanations, failures, folders, processes, slurm
-from launch.runs.folders import RunState
+from launch.runs.folders import Job, RunState, seconds
 from launch.runs.slurm import Answer, SlurmJob
 
 STALE_SECONDS = 120.0
@@ -94,6 +94,8 @@ def view(run: RunState, answer: Answer, now: float) -> View:
 
 
 def _by_folder(run: RunState, now: float) -> View:
+    if _is_starting(run):
+        return View(run, "RUNNING", "starting")
     if run.state == "RUNNING" and not _is_alive(run, now):
         return View(run, "LOST", f"no heartbeat for {_silence(run, now)}")
     return View(run, run.state, _joined(_restarts(run) if run.state == "RUNNING" else "", _reason(run)))
@@ -172,8 +174,25 @@ def _is_fresh(run: RunState, now: float) -> bool:
 
 def _process_runs(run: RunState) -> bool:
     """Whether the process of a local run is running: a full disk stops the heartbeat, not the run."""
-    job = run.job
-    return bool(job and job.host == socket.gethostname() and processes.is_running(job.pid, job.process_start))
+    return bool(run.job and process_runs(run.job))
+
+
+def _is_starting(run: RunState) -> bool:
+    """Whether a local run has a process that has not written its status yet: status.json is older, or missing."""
+    submitted = seconds(run.job.time) if run.job else None
+    if run.state == "RUNNING" or submitted is None:
+        return False
+    is_older = run.heartbeat is None or run.heartbeat < submitted + 1  # `submitted` has no fraction
+    return is_older and _process_runs(run)
+
+
+def process_runs(job: Job) -> bool | None:
+    """Whether the process, or the container, of a local or docker job runs on this host; None if it is unknown."""
+    if job.host != socket.gethostname():
+        return None
+    return (
+        processes.container_runs(job.container) if job.container else processes.is_running(job.pid, job.process_start)
+    )
 
 
 def _silence(run: RunState, now: float) -> str:

@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 
 from job import config
+from job.errors import Refused
 from launch.runs import failures, folders, results, states, tables
 from launch.runs.states import View, duration
 
@@ -23,7 +24,9 @@ WATCH_SECONDS = 10.0
 
 
 def show(target: str, *, as_json: bool, watch: bool) -> int:
-    """Print the runs in a folder, or one run; returns 0."""
+    """Print the runs in a folder, or one run; returns 0. Refused if there is no such run."""
+    if as_json and watch:
+        raise Refused("--json prints once: leave out --watch, or repeat `status --json`")
     if sweep := folders.find_sweep(target):
         target = str(sweep)
     one = None if target == str(folders.RUNS) or _is_folder_of_runs(target) else folders.find(target)
@@ -93,7 +96,7 @@ def facts(view: View) -> dict[str, str]:
 
 
 def _is_folder_of_runs(target: str) -> bool:
-    return Path(target).is_dir() and not folders.is_run(Path(target))
+    return folders.is_folder(Path(target)) and not folders.is_run(Path(target))
 
 
 def _look(target: str, one: Path | None) -> tuple[list[View], str]:

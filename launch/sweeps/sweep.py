@@ -147,8 +147,13 @@ def write(sweep: Sweep, flags: Sequence[str]) -> None:
 
 def refuse_others(sweep: Sweep) -> None:
     """Refused if the folder contains anything but this sweep. A search may be continued with more trials."""
-    if not sweep.folder.exists():
-        return
+    try:
+        if not sweep.folder.exists():
+            return
+    except OSError as error:  # for example a name that is too long
+        raise Refused(
+            f"{sweep.folder} cannot be read ({error.strerror}): choose another folder with -- --output_dir"
+        ) from None
     table = folders.read_json(sweep.folder / SWEEP)
     if not table:
         if sweep.folder.is_dir() and not any(sweep.folder.iterdir()):

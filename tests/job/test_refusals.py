@@ -355,6 +355,7 @@ CASES = [
     # Run folders
     Case("--output_dir train.csv", act=output_dir),
     Case("--output_dir train.csv/run", act=output_dir),
+    Case(f"--output_dir {'語' * 86}", act=output_dir),
     Case("--output_dir run", {"run/notes.txt": ""}, output_dir),
     Case("--output_dir run", {"run/config.yaml": "another: program\n"}, output_dir),
     Case("--output_dir run", {"run/config.yaml": "seed: 1\n", "run/results.json": "{}"}, output_dir),

@@ -10,6 +10,7 @@ from job import config
 from job.config import Config
 from job.errors import Refused
 from job.run import folder as run_folder
+from job.run import trial
 from job.run.folder import RunFolder
 
 
@@ -157,6 +158,14 @@ def test_a_folder_that_cannot_be_created_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "run"
     assert refusal(RunFolder(path), Config()) == f"--output_dir {path} cannot be written: Not a directory"
+
+
+def test_a_name_that_is_too_long_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)
+    for check in (run_folder.refuse_others, run_folder.claim):
+        with pytest.raises(Refused, match=rf"^--output_dir {path} cannot be read \(File name too long\)"):
+            check(RunFolder(path), Config())
+    assert not trial.is_trial(path)
 
 
 def test_generated_run_names_are_unique_and_latest_is_the_newest(

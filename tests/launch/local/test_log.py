@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import subprocess
@@ -10,8 +9,6 @@ import sys
 import threading
 from pathlib import Path
 
-from job.config import from_dict
-from launch.local import jobs
 from launch.local.log import _Lines
 
 ROOT = Path(__file__).parents[3]
@@ -82,25 +79,3 @@ def test_a_rewritten_line_is_logged_once_regardless_of_chunks(tmp_path: Path) ->
                 lines.add(text[at : at + size])
             lines.end()
         assert (tmp_path / str(size)).read_bytes() == b"a\nbar 3\nend\n", size
-
-
-def test_a_local_job_is_recorded(tmp_path: Path) -> None:
-    settings = from_dict({"output_dir": str(tmp_path / "run"), "seed": 3})
-    begun = jobs.begin(settings, "demo", ["demo", "--tasks", "2"], 2, {})
-    folder = tmp_path / "run" / "jobs" / begun.record.id
-    kept = json.loads((folder / "job.json").read_text("utf-8"))
-    assert (kept["launcher"], kept["pid"], kept["tasks"], kept["flags"]) == (
-        *("local", os.getpid(), 2, ["demo", "--tasks", "2"]),
-    )
-    assert "seed: 3" in (tmp_path / "run" / kept["config"]).read_text("utf-8")
-    assert begun.log == folder / "log.txt"
-    assert begun.environment == ()
-    begun.discard_if_new()
-    assert folder.exists(), "the user's folder"
-
-
-def test_a_job_in_a_container_is_recorded_as_such(tmp_path: Path) -> None:
-    settings = from_dict({"output_dir": str(tmp_path / "run")})
-    begun = jobs.begin(settings, "demo", [], 1, {"MUSTER_OWNER": "docker:box:muster-run-1"})
-    kept = json.loads((tmp_path / "run" / begun.record.folder / "job.json").read_text("utf-8"))
-    assert (kept["launcher"], kept["host"], kept["container"]) == ("docker", "box", "muster-run-1")

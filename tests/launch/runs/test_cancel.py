@@ -213,6 +213,53 @@ def test_a_local_run_is_cancelled_by_its_process(
         assert (state(run), started.wait(5)) == ("CANCELLED", 0)
 
 
+@pytest.mark.parametrize("before", [None, "STOPPED", "FAILED"])
+def test_a_local_run_that_is_starting_is_cancelled(
+    before: str | None, runs: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process has not written a status yet: there is none, or that of an earlier start."""
+    monkeypatch.setattr(cancel, "SAVE_SECONDS", 50.0)
+    with process() as (started, who):
+        if before:
+            synthetic.run(runs / "a", before, ago=900)
+        synthetic.local_job(runs / "a", **who)
+        assert f"a: saving a checkpoint, then stopping (process {started.pid})\n" in ran(capfd, "a")
+        assert started.wait(5) == 0
+
+
+def test_a_local_run_that_is_ending_keeps_its_state(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with process() as (started, who):
+        synthetic.local_job(synthetic.run(runs / "a", "STOPPED", ago=2), **who)
+        assert ran(capfd, "a") == "a is STOPPED: nothing to cancel\n"
+        assert started.poll() is None
+
+
+def test_a_run_that_cannot_be_cancelled_does_not_keep_the_others_of_its_sweep(
+    runs: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancel, "SAVE_SECONDS", 50.0)
+    synthetic.write(runs / "lr" / "sweep.json", {"elements": []})
+    with process() as (started, who):
+        synthetic.local_job(synthetic.run(runs / "lr" / "0"), **{**who, "process_start": "an earlier one"})
+        run = synthetic.local_job(synthetic.run(runs / "lr" / "1"), **who)
+        lines = ran(capfd, "lr", code=1).splitlines()
+        assert lines[0].startswith(f"runs/lr/0: process {started.pid} on ")
+        assert lines[-1] == "runs/lr/1: CANCELLED"
+        assert (state(run), started.wait(5)) == ("CANCELLED", 0)
+
+
+def test_an_end_that_cannot_be_written_is_reported(
+    runs: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancel, "SAVE_SECONDS", 50.0)
+    with process() as (started, who):
+        run = synthetic.local_job(runs / "a", **who)
+        (run / "status.json").mkdir()
+        output = ran(capfd, "a", code=1)
+        assert "a has ended, but runs/a/status.json cannot be written (Is a directory): free some space there" in output
+        assert started.wait(5) == 0
+
+
 @pytest.mark.parametrize("wrong", [{"process_start": "an earlier one"}, {"host": "elsewhere"}])
 def test_another_process_with_the_same_id_is_not_killed(
     wrong: dict[str, str], runs: Path, capfd: pytest.CaptureFixture[str]

@@ -185,6 +185,16 @@ def test_two_hundred_runs_read_seven_files_each_and_start_two_processes(
     assert counted["open"] <= 7 * 200
 
 
+def test_json_is_not_watched(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "--json", "--watch"]) == 2
+    assert capfd.readouterr() == ("", "error: --json prints once: leave out --watch, or repeat `status --json`\n")
+
+
+def test_a_name_that_is_too_long_is_no_run(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "x" * 300]) == 2
+    assert capfd.readouterr().err.startswith("error: no run xxx")
+
+
 def test_watching_refreshes_until_ctrl_c(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
