@@ -24,6 +24,9 @@ from job.runtime import contract, files
 from job.runtime.package import ROOT
 
 TOKEN_LIMIT = "max_tokens_per_device"
+"""The lower limit with which a run went on after running out of memory."""
+TOKEN_LIMIT_REQUESTED = "max_tokens_per_device_requested"
+"""The setting with which it ran out of memory; null if it was unset."""
 UPLOAD = "upload"
 """Where the model was uploaded to: {"repository", "revision", "commit"}."""
 MAIN_BRANCH = "main"
@@ -71,7 +74,7 @@ def new(
         "restarts": before.get("restarts", -1) + 1,
         "restart_steps": [*before.get("restart_steps", ()), *([] if resumed_step is None else [resumed_step])],
         "seconds": before.get("seconds", {}),
-        **({TOKEN_LIMIT: before[TOKEN_LIMIT]} if TOKEN_LIMIT in before else {}),
+        **{key: before[key] for key in (TOKEN_LIMIT, TOKEN_LIMIT_REQUESTED) if key in before},
     }
 
 
@@ -80,10 +83,23 @@ def dataset_fingerprint(folder: RunFolder) -> str:
     return json.loads(folder.manifest.read_text(encoding="utf-8"))["dataset_fingerprint"]
 
 
-def token_limit(folder: RunFolder, limit: int) -> int:
-    """`limit`, or the lower limit that this run recorded after running out of memory."""
-    kept = json.loads(folder.manifest.read_text(encoding="utf-8")).get(TOKEN_LIMIT)
-    return limit if kept is None else min(limit, kept)
+def token_limit(folder: RunFolder, limit: int, requested: int | None) -> int:
+    """`limit`, or the lower limit that this run recorded after running out of memory.
+
+    Args:
+        folder: of the run.
+        limit: what `requested` gives on this device.
+        requested: the setting. If the user has set it to another value since, for a larger GPU, that value counts.
+    """
+    known = json.loads(folder.manifest.read_text(encoding="utf-8"))
+    kept = known.get(TOKEN_LIMIT)
+    changed = requested is not None and requested != known.get(TOKEN_LIMIT_REQUESTED, requested)
+    return limit if kept is None or changed else min(limit, kept)
+
+
+def keep_token_limit(folder: RunFolder, limit: int, requested: int | None) -> None:
+    """Record, for the next start, a limit lower than what was `requested`."""
+    amend(folder, **{TOKEN_LIMIT: limit, TOKEN_LIMIT_REQUESTED: requested})
 
 
 def amend(folder: RunFolder, **values: Any) -> None:

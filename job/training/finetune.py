@@ -135,8 +135,9 @@ def _token_limit(context: RunContext, model: PreTrainedModel, loader: BatchLoade
     """Tokens of a forward pass; said and written into the manifest where the device decides."""
     config, accelerator, folder = context.config, context.accelerator, context.folder
     default = token_limit.default(model, accelerator, config.model.gradient_checkpointing)
-    limit = loader.token_limit(config.training.max_tokens_per_device, default)
-    limit = distributed.broadcast_from_main(accelerator, lambda: manifest.token_limit(folder, limit))
+    requested = config.training.max_tokens_per_device
+    limit = loader.token_limit(requested, default)
+    limit = distributed.broadcast_from_main(accelerator, lambda: manifest.token_limit(folder, limit, requested))
     if accelerator.is_main_process and accelerator.device.type == "cuda":
         log.info(f"tokens   {limit:,} in a forward pass")
         manifest.amend(folder, tokens_in_a_pass=limit)

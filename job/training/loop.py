@@ -159,4 +159,4 @@ def _keep_limit(context: RunContext, tracker: Tracker, limit: int) -> None:
     if context.accelerator.is_main_process:
         step = tracker.step + 1
         log.warning(f"out of memory in step {step}: retrying with {limit} tokens per forward pass, same examples")
-        manifest.amend(context.folder, **{manifest.TOKEN_LIMIT: limit})
+        manifest.keep_token_limit(context.folder, limit, context.config.training.max_tokens_per_device)

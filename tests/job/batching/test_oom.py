@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,6 +98,8 @@ def test_a_resumed_run_keeps_the_lower_limit(folder: Path, tmp_path: Path) -> No
     out = tmp_path / "out"
     stopped = train(folder, out, 100, "all", 320, faults="0:step:2:SIGTERM").expect(75)
     assert "at step 2/4" in stopped.stderr and "retrying with 80 tokens" in stopped.stderr
+    larger = shutil.copytree(out, tmp_path / "larger")
+    assert "retrying with 100 tokens" in train(folder, larger, 120, "all", 200).expect(0).stderr, "as the user sets it"
     assert "out of memory" not in train(folder, out, 100, "all", 320).expect(0).stderr
     assert json.loads((out / "manifest.json").read_text())["max_tokens_per_device"] == 80
 
