@@ -29,27 +29,39 @@ from job.runtime.console import log
 def start_trackers(names: Sequence[str], accelerator: Accelerator, folder: RunFolder) -> None:
     """Start the trackers of --report_to; they write to the run folder or to their own servers.
 
-    `none` is ignored, as in Transformers.
+    As in Transformers, `none` is ignored and `all` means every tracker whose package is installed.
 
     Raises:
         Refused: a tracker is unknown to Accelerate or its package is missing, which Accelerate ignores silently.
     """
     names = [name for name in names if name != "none"]
     accelerator.project_configuration.set_directories(str(folder.path))
+    named = [name for name in names if name != "all"]
     try:
-        accelerator.log_with = filter_trackers(names, str(folder.path))
+        found = filter_trackers(named, str(folder.path))
     except ValueError as error:
         raise Refused(f"--report_to: {' '.join(str(error).split())}") from error
-    missing = set(names) - {str(tracker) for tracker in accelerator.log_with}
+    missing = set(named) - {str(tracker) for tracker in found}
     if missing:
         raise Refused(f"--report_to {min(missing)}: the package is not installed: pip install {min(missing)}")
+    accelerator.log_with = filter_trackers(["all"], str(folder.path)) if "all" in names else found
     accelerator.init_trackers("tensorboard")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a record says of its last step alone."""
+
+    grad_norm: torch.Tensor | float
+    learning_rate: float
+    epoch: float
 
 
 @dataclass
 class Window:
-    """Sums over the steps since the last record."""
+    """Sums over the steps since the last record, and the last of these steps; None if there was none."""
 
+    last: Step | None = None
     loss: torch.Tensor | None = None
     weight: float = 0.0
     examples: int = 0
@@ -84,6 +96,8 @@ class Tracker:
         self.seconds, self.stall = state["seconds"], state["stall"]
         self._skipped += state.get("skipped", 0)
         window = state["window"]
+        if window.get("last") is not None:
+            self._window.last = Step(**window["last"])
         if window["loss"] is not None:
             self._window.loss = torch.tensor(window["loss"], device=self._accelerator.device)
         self._window.weight = window.get("weight", window["examples"])
@@ -103,6 +117,9 @@ class Tracker:
             "skipped": int(self._skipped),
             "records": None if self._records is None else self._records.state(),
             "window": {
+                "last": None
+                if window.last is None
+                else {**vars(window.last), "grad_norm": float(window.last.grad_norm)},
                 "loss": None if window.loss is None else window.loss.item(),
                 "weight": window.weight,
                 "examples": window.examples,
@@ -132,6 +149,7 @@ class Tracker:
         if self._accelerator.scaler is not None:  # it skips a step whose gradients are not finite
             self._skipped += ~torch.isfinite(grad_norm)
         window = self._window
+        window.last = Step(grad_norm, learning_rate, epoch)
         window.loss = loss[0] if window.loss is None else window.loss + loss[0]
         window.weight += loss[1]
         window.examples += examples
@@ -143,21 +161,21 @@ class Tracker:
         self.tokens += tokens[0]
         self._bar.update()
         if self.step % self._every == 0 or self.step == self.steps:
-            self._flush_window(grad_norm, learning_rate, epoch)
+            self._record_window(window.last)
 
-    def _flush_window(self, grad_norm: torch.Tensor, learning_rate: float, epoch: float) -> None:
+    def _record_window(self, last: Step) -> None:
         window = self._window
         assert window.loss is not None
-        loss, norm = window.loss.item(), grad_norm.item()  # the only place that waits for the device
+        loss, norm = window.loss.item(), float(last.grad_norm)  # the only place that waits for the device
         seconds = time.monotonic() - window.started
         self._end_window()
         self._record(
             {
                 "step": self.step,
-                "epoch": round(epoch, 4),
+                "epoch": round(last.epoch, 4),
                 "split": "train",
                 "loss": loss / window.weight,
-                "learning_rate": learning_rate,
+                "learning_rate": last.learning_rate,
                 "grad_norm": norm,
                 "examples_per_second": round(window.examples / seconds, 2),
                 "tokens_per_second": round(window.real_tokens / seconds, 1),
@@ -188,8 +206,11 @@ class Tracker:
         self._record({"step": step, "epoch": round(epoch, 4), "split": "merged", **scores})
 
     def finish(self) -> None:
-        """End the time of training."""
-        self._end_window()
+        """End the time of training, and record the steps since the last record: early stopping may leave some."""
+        if self._window.last is None:
+            self._end_window()
+        else:
+            self._record_window(self._window.last)
 
     def flush(self) -> None:
         """Write all pending records.

@@ -194,6 +194,7 @@ class StepEnd:
         if distributed.broadcast_from_main(
             self._accelerator, lambda: trial.report(score, greater=greater, progress=progress)
         ):
+            tracker.finish()
             raise Pruned(f"pruned at step {tracker.step}/{tracker.steps}: {selected.metric} {score:.4f} is worse than "
                          "half of the other trials had by then")  # fmt: skip
 

@@ -78,6 +78,8 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(world: World, reference:
     out = world.folder / "anywhere"
     interrupt(world, out, "0:step:7:SIGTERM", "0:batch:4:SIGUSR2", f"0:begin:{EPOCH}:SIGINT")
     assert differences(reference, out) == []
+    trained = [line["step"] for line in metrics(out) if line["split"] == "train"]
+    assert trained[-1] == best_and_last(out)[1], "the steps before the early stop too"
     assert json.loads((out / "manifest.json").read_text())["restarts"] == 3
     assert not (out / "checkpoints").exists()
 

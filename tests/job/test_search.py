@@ -61,6 +61,7 @@ def test_a_worse_trial_is_pruned_and_never_restarted(world: World, tmp_path: Pat
     assert "pruned at step 5/15: accuracy " in output and "error" not in output
     assert (status(run)["state"], status(run)["reason"], status(run)["step"]) == ("DONE", "pruned", 5)
     assert trials_of(run)[-1][0] == "PRUNED"
+    assert [record["step"] for record in metrics(run) if record["split"] == "train"] == [3, 5], "none is left out"
     assert not (run / "results.json").exists() and not (run / "checkpoints").exists()
     before = status(run)
     assert "nothing to do: the trial in " in world.run(run, processes=processes).expect(0).stderr

@@ -1,4 +1,4 @@
-"""Steps that fp16 skips are counted and shown."""
+"""Steps that fp16 skips are counted and shown; no step is missing in metrics.jsonl; trackers are those asked for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from job.config import Config
+from job.errors import Refused
 from job.run.folder import RunFolder
-from job.run.tracking import Tracker, line
+from job.run.tracking import Tracker, line, start_trackers
 
 
 def tracker(folder: Path, scaler: object, resumed: Any = None) -> Tracker:
@@ -48,3 +49,50 @@ def test_overflowed_steps_are_counted_across_a_resume(tmp_path: Path, scaler: ob
     record = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert second.skipped == expected and {k: v for k, v in record.items() if k == "skipped_steps"} == expected
     assert ("3 steps skipped" in line(record | {"grad_norm": 1.0}, 4)) == bool(expected)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what depends on the time."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if "second" not in name} for line in lines]
+
+
+def test_the_steps_before_an_early_stop_are_recorded_and_again_after_a_resume(tmp_path: Path) -> None:
+    first = tracker(tmp_path, None)
+    take_steps(first, [1.0, 2.0, 0.1])
+    kept = json.loads(json.dumps(first.state()))
+    first.finish()
+    uninterrupted = records(tmp_path)
+    (record,) = uninterrupted
+    assert (record["step"], record["loss"], record["learning_rate"], record["epoch"]) == (3, 0.5, 1e-3, 0.1)
+    assert record["grad_norm"] == torch.tensor(0.1).item()
+    first.close()
+    second = tracker(tmp_path, None, kept)
+    assert records(tmp_path) == []
+    second.finish()
+    assert records(tmp_path) == uninterrupted
+
+
+def test_the_last_step_of_a_whole_run_is_recorded_once(tmp_path: Path) -> None:
+    whole = tracker(tmp_path, None)
+    take_steps(whole, [1.0] * 4)
+    whole.finish()
+    assert [record["step"] for record in records(tmp_path)] == [4]
+
+
+def started(folder: Path, *names: str) -> list[str]:
+    made: Any = SimpleNamespace(
+        project_configuration=SimpleNamespace(set_directories=lambda _: None), init_trackers=lambda _: None
+    )
+    start_trackers(names, made, RunFolder(folder))
+    return [str(name) for name in made.log_with]
+
+
+def test_all_trackers_are_those_that_are_installed(tmp_path: Path) -> None:
+    assert "tensorboard" in started(tmp_path, "all")
+    assert started(tmp_path, "none") == []
+
+
+def test_an_unknown_tracker_is_rejected_next_to_all_too(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="nowhere"):
+        started(tmp_path, "all", "nowhere")
