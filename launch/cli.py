@@ -20,6 +20,7 @@ from launch.verbs import PROGRAM, VERBS, overview
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line and return the exit code; 2, with one line on stderr, if it is rejected."""
+    code = 0
     try:
         own, job = _split(argv)
         code = _run(own, job)
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
         return code
     except BrokenPipeError:  # the reader has closed the pipe, as in `submit | head -1`; the work itself is done
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return code
     except JobError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return error.exit_code

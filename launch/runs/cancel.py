@@ -56,6 +56,8 @@ def cancel(runs: Sequence[str], *, queued: bool, as_json: bool = False) -> int:
     """
     views = _chosen(runs, queued)
     wanted, failures = _planned(views)
+    for sweep in filter(None, map(folders.find_sweep, runs)):
+        _stop_local(sweep)
     begun = [cancellation for cancellation in wanted if _begin(cancellation)]
     left = _wait(begun, time.sleep)
     failures += len(wanted) - len(begun)
@@ -129,6 +131,15 @@ def _plan(view: View) -> list[Cancellation]:
     if not _may_run(job):
         raise Refused(f"{name}: {job.process} on {job.host} has ended: see `status {name}`")
     return [Cancellation(run, job, saves=True)]
+
+
+def _stop_local(sweep: Path) -> None:
+    """Tell a sweep on this machine, whose process starts one run after another, to start no other."""
+    if any(job and job.launcher == "local" for job in map(folders.newest_job, folders.elements(sweep))):
+        try:
+            files.write_text(sweep / folders.STOP, "")
+        except OSError as error:
+            raise Refused(f"{sweep} cannot be written ({error.strerror}): nothing was cancelled") from None
 
 
 def _begin(cancellation: Cancellation) -> bool:

@@ -28,6 +28,8 @@ from job.runtime.contract import JOB, JOBS
 from launch.runs.slurm import is_job_id
 
 SWEEP = "sweep.json"
+STOP = ".stop"
+"""File in the folder of a sweep that runs on this machine: it stops."""
 """File in a sweep's folder that lists its elements."""
 RUNS = Path("runs")
 LATEST = "latest"

@@ -1,4 +1,4 @@
-"""A sweep on this machine: one run per GPU at a time, each started as `python -m launch local`.
+"""A sweep on this machine: one run per GPU at a time, each started as `muster local`.
 
 The child process records and logs its run, saves a checkpoint when it gets a signal, and leaves no process behind. This
 module only starts the children one after another. Each has its own session, so that Ctrl-C reaches it only once, sent
@@ -8,6 +8,7 @@ from here.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,15 +21,17 @@ from typing import IO
 
 from job import config
 from job.errors import Refused, Stopped
-from job.runtime import files
+from job.runtime import files, package
 from launch import parsing
 from launch.local import command as local
 from launch.local.command import Machine
 from launch.plan import Plan
-from launch.runs import states
+from launch.runs import folders, states
 from launch.supervisor import received
 from launch.sweeps.sweep import Element, Sweep
 
+PROGRAM = package.ROOT / "launch" / "__main__.py"
+"""By its path: `-m launch` would import a module of that name from the user's working directory."""
 POLL_SECONDS = 0.2
 SETTINGS = "settings"
 """Folder in a sweep's folder with the settings file of each run."""
@@ -99,7 +102,7 @@ def schedule(
 
 def _plan(sweep: Sweep, element: Element, flags: Sequence[str], variables: tuple[tuple[str, str], ...]) -> Plan:
     arguments = ("local", str(_settings_file(sweep, element)), *flags, "--", "--output_dir", str(element.run))
-    return Plan((sys.executable, "-m", "launch", *arguments), variables, Path.cwd())
+    return Plan((sys.executable, str(PROGRAM), *arguments), variables, Path.cwd())
 
 
 def run(planned: Schedule) -> int:
@@ -109,21 +112,33 @@ def run(planned: Schedule) -> int:
         0 if all runs have finished; 75 if they were stopped on request, after which the same command continues; 1 if a
         run failed.
     """
-    (planned.sweep.folder / SETTINGS).mkdir(exist_ok=True)
-    for start in planned.starts:
-        files.write_text(_settings_file(planned.sweep, start.element), config.to_yaml(start.element.config))
+    _write(planned)
     with tempfile.TemporaryDirectory(prefix="muster-") as folder, received() as signals:
         runs = _Runs(planned, Path(folder), signals)
         try:
             while runs.step():
                 time.sleep(POLL_SECONDS)
-        except BaseException:  # for example BrokenPipeError, if stdout is closed
+        except BrokenPipeError:  # nobody reads what it prints
+            runs.stop_all()
+        except BaseException:
             runs.stop_all()
             raise
     if runs.stopped:
         print("stopped on request: the same command continues", file=sys.stderr, flush=True)
         return Stopped.exit_code
     return 1 if runs.failed else 0
+
+
+def _write(planned: Schedule) -> None:
+    """Write the settings of each run; Refused if that is not possible."""
+    folder = planned.sweep.folder
+    try:
+        (folder / SETTINGS).mkdir(exist_ok=True)
+        for start in planned.starts:
+            files.write_text(_settings_file(planned.sweep, start.element), config.to_yaml(start.element.config))
+        (folder / folders.STOP).unlink(missing_ok=True)
+    except OSError as error:
+        raise Refused(f"{folder} cannot be written: {error.strerror}") from None
 
 
 @dataclass
@@ -151,7 +166,13 @@ class _Runs:
         self.free = deque(self.planned.slots)
 
     def step(self) -> bool:
-        """Forward signals, report ended runs and start waiting ones; returns whether any runs are active."""
+        """Forward signals, report ended runs and start waiting ones; returns whether any runs are active.
+
+        `cancel` of the whole sweep leaves a file, which counts as SIGTERM.
+        """
+        if (self.planned.sweep.folder / folders.STOP).exists():
+            (self.planned.sweep.folder / folders.STOP).unlink(missing_ok=True)
+            self.signals.append(signal.SIGTERM)
         while self.signals:
             number = self.signals.popleft()
             self.stopped = True
@@ -168,6 +189,7 @@ class _Runs:
 
     def stop_all(self) -> None:
         """Stop the active runs, which save a checkpoint first, and wait for their end."""
+        self.stopped |= bool(self.active or self.waiting)
         for child in self.active:
             child.process.terminate()
         for child in self.active:

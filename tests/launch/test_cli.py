@@ -1,9 +1,11 @@
 """The launcher's command line: one-line errors before anything is started, and values that are never evaluated."""
 
+import io
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,22 @@ def test_every_launcher_accepts_predict_as_first_argument(capfd: pytest.CaptureF
 
 def test_with_no_arguments_the_demo_runs(capfd: pytest.CaptureFixture[str]) -> None:
     assert planned(["local", "--dry_run"], capfd).endswith(f"{local.TRAIN}\n")
+
+
+def test_a_closed_pipe_does_not_change_the_exit_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in `muster sweep --local ... | head -1`, whose runs were stopped."""
+
+    class Closed(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+        def fileno(self) -> int:
+            return out.fileno()
+
+    monkeypatch.setitem(cli.VERBS, "recipes", replace(cli.VERBS["recipes"], run=lambda _: 75))
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with (tmp_path / "out").open("w") as out:
+        assert cli.main(["recipes"]) == 75
 
 
 def test_help_of_the_job_is_shown(capfd: pytest.CaptureFixture[str]) -> None:

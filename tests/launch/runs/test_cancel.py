@@ -313,3 +313,18 @@ def test_ended_runs_are_unchanged(runs: Path, capfd: pytest.CaptureFixture[str])
 
 def test_make_accepts_several_runs() -> None:
     assert make.cancel_argv({"RUN": "a b"}) == ["cancel", "a", "b"]
+
+
+def test_cancel_of_a_sweep_on_this_machine_keeps_it_from_starting_others(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, launcher in (("here", "local"), ("there", "slurm")):
+        synthetic.write(runs / name / "sweep.json", {"elements": []})
+        run = synthetic.run(runs / name / "0", "DONE", job="7_0")
+        record = run / "jobs" / "7_0" / "job.json"
+        synthetic.write(record, {**json.loads(record.read_text()), "launcher": launcher})
+    stand_ins.add("squeue", f"echo '{HEADER}'")
+    ran(capfd, "here/0")
+    assert not (runs / "here" / ".stop").exists(), "the others go on when one run is cancelled"
+    ran(capfd, "here", "there")
+    assert (runs / "here" / ".stop").exists() and not (runs / "there" / ".stop").exists()

@@ -39,7 +39,8 @@ def started_here(made: Sweep, gpus: int) -> str:
 def test_the_plan_equals_the_golden_file(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     made = sweeps.grid(DEMO, "demo", GRID) if name == "grid" else sweeps.trials(DEMO, "demo", SPACE, 3)
-    text = f"{made}\n{started_here(made, 4 if name == 'grid' else 0)}\n".replace(sys.executable, "<python>")
+    text = f"{made}\n{started_here(made, 4 if name == 'grid' else 0)}\n"
+    text = text.replace(sys.executable, "<python>").replace(f"{workstation.PROGRAM.parents[1]}/", "<code>/")
     golden.check(GOLDEN / f"{name}.txt", text)
 
 

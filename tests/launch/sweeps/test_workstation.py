@@ -13,6 +13,7 @@ import pytest
 from job import config
 from job.errors import Refused
 from launch.local.command import Machine
+from launch.runs import folders
 from launch.sweeps import sweep as sweeps
 from launch.sweeps import workstation
 from launch.sweeps.sweep import Sweep
@@ -97,6 +98,7 @@ import dataclasses, sys
 from pathlib import Path
 from job import config
 from launch.local.command import Machine
+from launch.runs import folders
 from launch.plan import Plan
 from launch.sweeps import sweep as sweeps, workstation
 made = sweeps.grid(config.load_recipe("demo"), "demo", {"seed": (1, 2, 3, 4)})
@@ -169,10 +171,35 @@ def test_cancelling_one_run_leaves_the_sweep_unfinished(started: subprocess.Pope
     assert started.returncode == 75, err
 
 
+def test_a_stop_file_ends_the_sweep_and_a_new_start_removes_it(started: subprocess.Popen[str]) -> None:
+    """`cancel` of a sweep leaves the file: of the runs, it stops only those that are active."""
+    wait_until(lambda: is_there("started-0", "started-1"))
+    [sweep] = Path("runs").iterdir()
+    Path("go-1").touch()
+    wait_until(lambda: is_there("started-2"))
+    (sweep / folders.STOP).touch()
+    out, err = started.communicate(timeout=60)
+    assert started.returncode == 75, err
+    assert out.count("STOPPED") == 2 and not is_there("started-3")
+    assert err.endswith("stopped on request: the same command continues\n")
+    (sweep / folders.STOP).touch()
+    workstation.run(Schedule(Sweep(sweep.absolute(), config.Config(), {}, {}, ()), (), ()))
+    assert not (sweep / folders.STOP).exists()
+
+
+def test_a_run_is_started_with_this_code_and_not_with_the_working_directorys(tmp_path: Path) -> None:
+    for name in ("launch.py", "job.py"):
+        (tmp_path / name).write_text("raise SystemExit('the code of the user')", encoding="ascii")
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    words = [sys.executable, str(workstation.PROGRAM), "local", "--help"]
+    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_closed_output_pipe_stops_the_active_runs(started: subprocess.Popen[str]) -> None:
     wait_until(lambda: is_there("started-0", "started-1"))
     assert started.stdout is not None
     started.stdout.close()
     Path("go-1").touch()
-    assert started.wait(60) not in (0, 75)
+    assert started.wait(60) == 75
     assert not list(Path().glob("busy-*")) and not is_there("started-3")
