@@ -20,7 +20,7 @@ SEARCH ?=
 TRIALS ?=
 PARALLEL ?=
 LOCAL ?=
-IMAGE ?= muster
+IMAGE ?=
 BASE_IMAGE ?=
 BUILD_FLAGS ?=
 RUN ?=
@@ -175,11 +175,11 @@ BUILD = docker build --file docker/Dockerfile $${BASE_IMAGE:+--build-arg BASE_IM
     $${PIP_CERT:+--secret "id=ca.pem,src=$$PIP_CERT"} $$BUILD_FLAGS
 
 image: ## build the container image: BASE_IMAGE=..., PIP_CONFIG_FILE=... and PIP_CERT=... as pip reads them
-	@$(BUILD) --tag "$$IMAGE" --build-arg COMMIT="$$(git describe --always --abbrev=40 --dirty --exclude '*')" \
+	@$(BUILD) --tag "$${IMAGE:-muster}" --build-arg COMMIT="$$(git describe --always --abbrev=40 --dirty --exclude '*')" \
 	    --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" .
 
 sif: ## make muster.sif, for Apptainer, of the container image
-	@apptainer build --force muster.sif "docker-daemon:$$(docker image inspect --format '{{index .RepoTags 0}}' "$$IMAGE")"
+	@apptainer build --force muster.sif "docker-daemon:$$(docker image inspect --format '{{index .RepoTags 0}}' "$${IMAGE:-muster}")"
 
 sbom: ## write sbom.json (CycloneDX): the Python packages in the container image
 	@$(BUILD) --target sbom --output . .

@@ -10,22 +10,33 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from job.errors import Refused
 from job.runtime.environment import TRUE
 from launch import cli
 
+SWITCHES = ("DRY_RUN", "FOLLOW", "LOCAL")
 FALSE = {"", "0", "false", "no", "off"}
 
 
 def main(environ: Mapping[str, str], target: str = "train") -> int:
     """Run a make target with the variables RECIPE, GPUS, ...; returns the exit code."""
     try:
-        argv = TARGETS[target](environ)
+        _refuse_unused(environ, target)
+        argv = TARGETS[target].argv(environ)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     return cli.main(argv)
+
+
+def _refuse_unused(environ: Mapping[str, str], target: str) -> None:
+    used = TARGETS[target].variables
+    for name in VARIABLES:
+        unset = FALSE if name in SWITCHES else {""}
+        if name not in used and environ.get(name, "").strip().lower() not in unset:
+            raise Refused(f"{name} does not apply to {target}, which takes {', '.join(used)}: unset it")
 
 
 def local_argv(environ: Mapping[str, str]) -> list[str]:
@@ -47,8 +58,6 @@ def sweep_argv(environ: Mapping[str, str]) -> list[str]:
 
 def docker_argv(environ: Mapping[str, str]) -> list[str]:
     """The arguments of `python -m launch docker ...`."""
-    if environ.get("TASKS", "").strip():
-        raise Refused("TASKS does not apply to docker-run, which runs one process per GPU or one on the CPU: unset it")
     return _argv("docker", ("gpus", "image"), environ)
 
 
@@ -137,21 +146,38 @@ def _words(text: str, name: str = "ARGS") -> list[str]:
         raise Refused(f"{name} cannot be split into arguments: {str(error).lower()} in {text!r}") from None
 
 
-TARGETS: dict[str, Callable[[Mapping[str, str]], list[str]]] = {
-    "train": local_argv,
-    "submit": submit_argv,
-    "sweep": sweep_argv,
-    "docker-run": docker_argv,
-    "prefetch": prefetch_argv,
-    "doctor": doctor_argv,
-    "status": status_argv,
-    "logs": logs_argv,
-    "cancel": cancel_argv,
-    "rerun": rerun_argv,
-    "results": results_argv,
-    "compare": compare_argv,
-    "report": report_argv,
+@dataclass(frozen=True)
+class Target:
+    """A make target."""
+
+    argv: Callable[[Mapping[str, str]], list[str]]
+    """Variables -> the launcher's command line."""
+    variables: tuple[str, ...]
+    """Those that it uses; others are rejected, so that `make cancel DRY_RUN=1` does not cancel."""
+
+
+def _target(argv: Callable[[Mapping[str, str]], list[str]], variables: str) -> Target:
+    return Target(argv, tuple(variables.split()))
+
+
+TARGETS = {
+    "train": _target(local_argv, "RECIPE GPUS TASKS ARGS DRY_RUN"),
+    "submit": _target(submit_argv, "RECIPE GPUS NODES TASKS TIME PARTITION ARGS DRY_RUN"),
+    "sweep": _target(
+        sweep_argv, "RECIPE GRID SEARCH TRIALS PARALLEL GPUS NODES TASKS TIME PARTITION LOCAL ARGS DRY_RUN"
+    ),
+    "docker-run": _target(docker_argv, "RECIPE GPUS IMAGE ARGS DRY_RUN"),
+    "prefetch": _target(prefetch_argv, "RECIPE ARGS DRY_RUN"),
+    "doctor": _target(doctor_argv, "GPUS NODES TASKS PARTITION ARGS DRY_RUN"),
+    "status": _target(status_argv, "RUN"),
+    "logs": _target(logs_argv, "RUN FOLLOW"),
+    "cancel": _target(cancel_argv, "RUN"),
+    "rerun": _target(rerun_argv, "RUN GPUS NODES TASKS TIME PARTITION ARGS DRY_RUN"),
+    "results": _target(results_argv, "RUN BY"),
+    "compare": _target(compare_argv, "RUN BY"),
+    "report": _target(report_argv, "RUN"),
 }
+VARIABLES = tuple(dict.fromkeys(name for target in TARGETS.values() for name in target.variables))
 
 if __name__ == "__main__":
     sys.exit(main(os.environ, *sys.argv[1:]))

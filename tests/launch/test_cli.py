@@ -251,9 +251,42 @@ def test_make_values_are_not_evaluated(
     assert not (tmp_path / "X").exists()
 
 
-def test_docker_run_rejects_tasks(capfd: pytest.CaptureFixture[str]) -> None:
-    assert make.main({"TASKS": "2"}, "docker-run") == 2
-    assert capfd.readouterr().err.startswith("error: TASKS does not apply to docker-run")
+@pytest.mark.parametrize(
+    ("target", "name", "value"),
+    [
+        ("cancel", "DRY_RUN", "1"),
+        ("train", "NODES", "2"),
+        ("train", "GRID", "seed=1,2"),
+        ("docker-run", "TASKS", "2"),
+        ("submit", "IMAGE", "mine"),
+    ],
+)
+def test_a_variable_that_a_target_does_not_use_is_rejected(
+    target: str, name: str, value: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert make.main({"RUN": "x" if target == "cancel" else "", name: value}, target) == 2
+    assert capfd.readouterr().err.startswith(f"error: {name} does not apply to {target}, which takes ")
+
+
+@pytest.mark.parametrize("target", make.TARGETS)
+def test_a_target_passes_on_the_variables_that_it_takes(target: str) -> None:
+    known = make.TARGETS[target]
+    run = {"RUN": "a b"} if target == "compare" else {"RUN": "a"} if target == "rerun" else {}
+    for name in make.VARIABLES:
+        value = "c d" if (target, name) == ("compare", "RUN") else "1"
+        passed = known.argv({**run, name: value}) != known.argv(run)
+        assert passed == (name in known.variables), name
+
+
+def test_every_variable_of_the_makefile_reaches_the_launcher() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    exported = {name for line in re.findall(r"^export ([A-Z_ ]+)$", text, re.MULTILINE) for name in line.split()}
+    assert exported - {"BASE_IMAGE", "BUILD_FLAGS"} == set(make.VARIABLES)
+
+
+def test_a_switch_that_is_off_counts_as_unset(capfd: pytest.CaptureFixture[str]) -> None:
+    assert make.main({"DRY_RUN": "0", "RUN": "--x"}, "status") == 2
+    assert "RUN must name runs" in capfd.readouterr().err
 
 
 @given(st.dictionaries(st.sampled_from(["RECIPE", "GPUS", "TASKS", "ARGS"]), st.text()))
