@@ -90,6 +90,21 @@ def choose(there: Sequence[str], asked: Request, origin: str) -> Columns:
     return columns
 
 
+def reject_other_choice(there: Sequence[str], asked: Request, chosen: Columns, origin: str, first: str) -> None:
+    """Refused if columns that `first`, a row or file, does not have would change the choice that was made for it.
+
+    `there` are the columns of `origin`, a later row or file; their choice is ambiguous, or not `chosen`.
+    """
+    other = choose(there, asked, origin)
+    if other.text != chosen.text:
+        new = next(name for name in other.text if name not in chosen.text)
+        raise Refused(f"{origin} has a column {new}, which {first} does not have: set --text_column_names to "
+                      f"{' '.join(chosen.text)} to ignore it, or correct the rows without it")  # fmt: skip
+    if other.label != chosen.label:
+        raise Refused(f"{origin} has a column {other.label}, which {first} does not have: label every row, or add "
+                      "--no_label")  # fmt: skip
+
+
 def reject_repeated(there: Sequence[str], names: Sequence[str], origin: str) -> None:
     """Refused if the table `origin`, which has the columns `there`, has one of `names` more than once."""
     twice = next((name for name in names if list(there).count(name) > 1), None)

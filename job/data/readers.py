@@ -107,11 +107,17 @@ def matches(path: str, name: str) -> bool:
 
 
 def choose(paths: Sequence[str], asked: Request, quoting: Quoting = None) -> Columns:
-    """The columns to use of every file: those chosen in the first file, which the others must have too."""
+    """The columns to use of every file: those chosen in the first file, which the others must have too.
+
+    Raises:
+        Refused: a file does not have them, or has columns that would change the choice.
+    """
     first = column_choice.choose(columns(paths[0], quoting), asked, paths[0])
     same = Request(first.text, first.label, label_required=True, has_label=first.label is not None)
     for path in paths[1:]:
-        column_choice.choose(columns(path, quoting), same, path)
+        there = columns(path, quoting)
+        column_choice.choose(there, same, path)
+        column_choice.reject_other_choice(there, asked, first, path, paths[0])
     return first
 
 
@@ -249,18 +255,56 @@ def _json_rows(path: str | Path) -> Iterator[Row]:
             if count == 0 and kind(path) == ".json" and text.lstrip().startswith("["):
                 yield from _json_array(path, number, text + file.read())
                 return
-            yield _json_row(path, f"line {number}", _parsed(path, number, text))
+            try:
+                value = _parsed(path, number, text)
+            except _RepeatedKeyError as error:
+                raise _repeated_key(path, f"line {number}", error) from None
+            yield _json_row(path, f"line {number}", value)
 
 
 def _json_array(path: str | Path, line: int, text: str) -> Iterator[Row]:
     """The objects of an array that starts in this line. The whole array is in memory, unlike JSON lines."""
-    for number, value in enumerate(_parsed(path, line, text), 1):
+    try:
+        values = _parsed(path, line, text)
+    except _RepeatedKeyError as error:
+        raise _repeated_key(path, f"row {_row_of_repeated_key(text)}", error) from None
+    for number, value in enumerate(values, 1):
         yield _json_row(path, f"row {number}", value)
+
+
+class _RepeatedKeyError(Exception):
+    """A JSON object has a key twice; json.loads would use the last value."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedKeyError(next(name for name in names if names.count(name) > 1))
+    return values
+
+
+def _row_of_repeated_key(text: str) -> int:
+    """The row (from 1) of a JSON array that has an object with a repeated key."""
+    decoder = json.JSONDecoder(object_pairs_hook=_object)
+    at, row = text.index("[") + 1, 0
+    while True:
+        row += 1
+        while text[at].isspace() or text[at] == ",":
+            at += 1
+        try:
+            _, at = decoder.raw_decode(text, at)
+        except _RepeatedKeyError:
+            return row
+
+
+def _repeated_key(path: str | Path, where: str, error: _RepeatedKeyError) -> Refused:
+    return Refused(f"{path}, {where}: the key {str(error)!r} occurs twice in an object: remove one")
 
 
 def _parsed(path: str | Path, line: int, text: str) -> Any:
     try:
-        return json.loads(text.rstrip())
+        return json.loads(text.rstrip(), object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise Refused(f"{path}, line {line + error.lineno - 1} is not JSON: {error.msg}") from None
     except (ValueError, RecursionError):

@@ -187,7 +187,7 @@ def _read_files(paths: Sequence[str], wanted: Wanted, origin: str, declared: Any
         inputs: Inputs = ParquetInputs(tuple(paths), digests)
         return dataclasses.replace(source, notes=tuple(notes), inputs=inputs)
     fingerprint = _digest(content, chosen.text, chosen.label, readers.VERSION, wanted.quoting)
-    files = TextFiles(tuple(paths), chosen, wanted.to_predict, wanted.quoting)
+    files = TextFiles(tuple(paths), wanted.columns, chosen, wanted.to_predict, wanted.quoting)
     table = text_tables.read(files, fingerprint)
     labels = None
     if chosen.label is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from job.data import readers, texts
-from job.data.columns import Columns
+from job.data.columns import Columns, Request, reject_other_choice
 from job.data.readers import Quoting
 from job.errors import Refused
 from job.runtime import files
@@ -23,9 +24,14 @@ SPANNING, QUOTED = "muster: cells of several lines", "muster: cells in quotes"
 
 @dataclass(frozen=True)
 class TextFiles:
-    """Text files, read one after the other, and what to read from them."""
+    """Text files, read one after the other, and what to read from them.
+
+    Attributes:
+        columns: the columns of the first row that fit what was `asked`.
+    """
 
     paths: tuple[str, ...]
+    asked: Request
     columns: Columns
     to_predict: bool
     quoting: Quoting = None
@@ -38,8 +44,18 @@ class TextFiles:
     def rows(self) -> Iterator[tuple[str, readers.Row]]:
         """(how messages refer to it, row)."""
         for path in self.paths:
-            for number, row in enumerate(readers.rows(path, self.columns.all, self.quoting), 1):
-                yield f"{path}, row {number}", row
+            yield from self.rows_of(path)
+
+    def rows_of(self, path: str) -> Iterator[tuple[str, readers.Row]]:
+        """Likewise of one file; Refused if a row of JSON has a key that would change the choice of columns."""
+        there: dict[str, None] = {}
+        for number, row in enumerate(readers.rows(path, self.columns.all, self.quoting), 1):
+            place = f"{path}, row {number}"
+            if not row.values.keys() <= there.keys():
+                there |= dict.fromkeys(row.values)
+                if number > 1:
+                    reject_other_choice(list(there), self.asked, self.columns, place, "row 1")
+            yield place, row
 
     def place(self, row: int) -> str:
         """How messages refer to a row (0-based) of all files. Several files are read again, up to this row."""
@@ -62,7 +78,9 @@ def read(source: TextFiles, fingerprint: str) -> Dataset:
     if next(source.rows(), None) is None:  # from_generator rejects an empty generator
         return Dataset.from_dict({name: [] for name in features}, features=features)
     # A test set may have empty rows, so a run that trains on the same file must not reuse its table.
-    key = files.digest([fingerprint, source.to_predict])[:32]
+    # Likewise the rows of JSON may be rejected unless the columns are named.
+    asked = None if source.are_untyped else dataclasses.astuple(source.asked)
+    key = files.digest([fingerprint, source.to_predict, asked])[:32]
     try:
         return Dataset.from_generator(_generate, features=features, gen_kwargs={"source": source}, fingerprint=key)
     except DatasetsError as error:  # wraps what the generator raised

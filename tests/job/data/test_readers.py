@@ -246,6 +246,16 @@ def refusal(act: Callable[[], Any]) -> str:
         ("a.json", b'[{"a": 1, "b": 2}]\n]', "a.json, line 2 is not JSON: Extra data"),
         ("a.json", b'[{"a": 1, "b": 2}, 3]', "a.json, row 2: not a JSON object"),
         (
+            "a.jsonl",
+            b'{"a": 1, "b": 2}\n\n{"a": 1, "b": 2, "a": 3}\n',
+            "a.jsonl, line 3: the key 'a' occurs twice in an object: remove one",
+        ),
+        (
+            "a.json",
+            b'[\n{"a": 1, "b": [2]},\n{"a": 1, "b": [{"c": 1, "c": 1}]}\n]',
+            "a.json, row 2: the key 'c' occurs twice in an object: remove one",
+        ),
+        (
             "a.json",
             b"[" * 100_000,
             "a.json, line 1: the JSON is nested too deeply or has a number with too many digits",

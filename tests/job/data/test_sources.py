@@ -569,6 +569,54 @@ def test_a_row_of_several_files_is_reported_with_its_file(tmp_path: Path) -> Non
     assert [read.place(row) for row in (2, 3)] == [f"{tmp_path}/a.csv, row 3", f"{tmp_path}/b.jsonl, row 1"]
 
 
+FIRST = {"text": "a", "label": "x"}
+
+
+@pytest.mark.parametrize(
+    ("later", "message"),
+    [
+        (
+            FIRST | {"text_pair": "b"},
+            "has a column text_pair, which {first} does not have: set --text_column_names to text to ignore it, or "
+            "correct the rows without it",
+        ),
+        (
+            FIRST | {"class": "y"},
+            ": ambiguous label columns (label, class): set --label_column_name; its columns: text, label, class",
+        ),
+    ],
+)
+def test_columns_that_would_change_the_choice_are_rejected_in_later_rows_and_files(
+    later: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    cases = {
+        "rows.jsonl": ([FIRST, FIRST, later], "row 1"),
+        "rows.json": ([FIRST, FIRST, later], "row 1"),
+        "files*.csv": ([FIRST], f"{tmp_path}/files1.csv"),
+    }
+    write(tmp_path / "files2.csv", [later])
+    for name, (rows, first) in cases.items():
+        write(tmp_path / name.replace("*", "1"), rows)
+        found = refusal(lambda name=name: one(train_file=str(tmp_path / name)))  # type: ignore[misc]
+        place = f"{tmp_path}/files2.csv" if "*" in name else f"{tmp_path}/{name}, row 3"
+        assert found.removeprefix(place).lstrip(" ") == message.format(first=first)
+        named = one(train_file=str(tmp_path / name), text_column_names=("text",), label_column_name="label")
+        assert content(named)[0] == ("a", "x")
+        refusal(lambda name=name: one(train_file=str(tmp_path / name)))  # type: ignore[misc]  # not from the cache
+
+
+def test_a_label_that_only_later_rows_have_is_not_ignored(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"text": "a"}, {"text": "b", "label": "x"}])
+    message = refusal(lambda: sources.read(given(test_file=path), ("test",)))
+    assert message == f"{path}, row 2 has a column label, which row 1 does not have: label every row, or add --no_label"
+    assert sources.read(given(test_file=path, no_label=True), ("test",))["test"].labels is None
+
+
+def test_other_keys_may_differ_from_row_to_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [FIRST, FIRST | {"note": "n"}, {"id": "7"} | FIRST])
+    assert content(one(train_file=path)) == [("a", "x")] * 3
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Evaluation and test data
 
