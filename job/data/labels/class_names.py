@@ -37,7 +37,7 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
     """The distinct names: integers in order of value, else text in order of code points."""
     different = set(names)
     if all(parse_whole(name) is not None for name in different):
-        return tuple(sorted(different, key=int))
+        return tuple(sorted(different, key=lambda name: (int(name), name)))
     return tuple(sorted(different))
 
 

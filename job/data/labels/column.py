@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from job.data.labels.numbers import parse_decimal, parse_whole
+from job.data.labels.numbers import as_number, parse_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -87,8 +87,8 @@ def as_declared(column: LabelColumn, feature: Any) -> LabelColumn:
     if "string" in dtype:
         return dataclasses.replace(column, untyped=False)
     if dtype.startswith("float"):
-        numbers = [parse_decimal(value) if isinstance(value, str) else value for value in column.values]
-        values = tuple(v if n is None else float(n) for v, n in zip(column.values, numbers, strict=True))
+        numbers = [as_number(value, untyped=True) for value in column.values]
+        values = tuple(v if n is None else n for v, n in zip(column.values, numbers, strict=True))
         return dataclasses.replace(column, values=values, untyped=False)
     return column
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 """3.5, 4 and -1e3; but not 05, nan or 1_000, which float() takes too."""
+WHOLE = re.compile(r"0|[+-]?[1-9][0-9]{0,4299}")
+"""5, +5 and -5; Python converts no more than 4300 digits."""
 LOOSE = re.compile(
     r"(?P<currency>[$€£¥₩₹])?\s*(?P<number>[+\N{MINUS SIGN}-]?(0|[1-9][0-9]*)(?P<fraction>[.,][0-9]+)?)\s*"
     r"(?P<unit>[%‰°$€£¥₩₹]|[^\W\d_]{1,4})?"
@@ -20,18 +23,20 @@ def parse_decimal(text: str) -> float | None:
 
 
 def as_number(value: Any, untyped: bool) -> float | None:
-    """The number that a label is; text is one only where the format knows no types."""
+    """The number that a label is, infinite beyond floats; text is one only where the format knows no types."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
     return parse_decimal(value) if untyped and isinstance(value, str) else None
 
 
 def parse_whole(value: int | str) -> int | None:
-    """5 and "5" -> 5; "05", "5.0" and "five" are text."""
+    """5, "5" and "+5" -> 5; "05", "5.0" and "five" are text."""
     if isinstance(value, int):
         return value
-    digits = value.removeprefix("-")
-    return int(value) if digits.isascii() and digits.isdigit() and str(int(value)) == value else None
+    return int(value) if WHOLE.fullmatch(value) else None
 
 
 def is_loose_number(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,15 +48,23 @@ def _recognise(train: Source) -> tuple[Kind, str | None]:
             SINGLE_LABEL,
             f"{where} text that looks like numbers, read as classes; {AS_NUMBERS} reads numbers" if texts else None,
         )
-    if all(isinstance(v, int) or (isinstance(v, str) and parse_whole(v.strip()) is not None) for v in labels.values):
-        several = len(set(numbers)) > 2
+    wholes = [_whole(value) for value in labels.values]
+    if labels.untyped:
+        _reject_two_spellings(train, [n if w is None else w for n, w in zip(numbers, wholes, strict=True)])
+    if all(whole is not None for whole in wholes):
+        several = len(set(wholes)) > 2
         return SINGLE_LABEL, f"{where} integers, read as classes;  {AS_NUMBERS} reads numbers" if several else None
     if labels.untyped:
-        _reject_two_spellings(train, numbers)
         return REGRESSION, f"{where} decimal numbers, read as numbers; {AS_CLASSES} reads classes"
     if all(float(number).is_integer() for number in numbers if number is not None):
         return REGRESSION, f"{where} integers stored as floats, read as numbers;  {AS_CLASSES} reads classes"
     return REGRESSION, None
+
+
+def _whole(value: Any) -> int | None:
+    """The integer that a label is, exactly."""
+    text_or_number = value.strip() if isinstance(value, str) else value
+    return parse_whole(text_or_number) if isinstance(text_or_number, int | str) else None
 
 
 def _reject_odd_among_numbers(train: Source, numbers: Sequence[float | None]) -> None:
@@ -84,5 +93,5 @@ def _reject_two_spellings(train: Source, numbers: Sequence[float | None]) -> Non
         spelled[number].add(value.strip())
         if len(spelled[number]) > 1:
             one, other = sorted(spelled[number])
-            raise Refused(f"{train.origin}: labels {one!r} and {other!r} could be the same number or two classes: "
-                          f"decide with {AS_NUMBERS} or {AS_CLASSES}")  # fmt: skip
+            raise Refused(f"{train.origin}: labels {shown(one)} and {shown(other)} could be the same number or two "
+                          f"classes: decide with {AS_NUMBERS} or {AS_CLASSES}")  # fmt: skip

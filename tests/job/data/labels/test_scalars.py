@@ -6,9 +6,11 @@ import pytest
 from datasets import Value
 
 from job.config.tasks import REGRESSION, SINGLE_LABEL, Task
+from job.data.labels import column as label_column
 from job.data.labels import encoding, recognition
+from job.data.labels.source_labels import labels_of
 from job.data.sources import Source
-from tests.support.labels import SPLIT, classes, encoded, from_csv, from_json, refusal, source, task_of
+from tests.support.labels import SPLIT, classes, encoded, from_csv, from_json, of_table, refusal, source, task_of
 
 MISTAKE = "is not a number, but nearly all others are: correct it or remove the row"
 
@@ -31,7 +33,7 @@ def test_text_of_a_typed_format_is_a_class_even_if_it_looks_like_a_number(values
         (["3.800", "5", "-1e-1"], [3.8, 5, -0.1]),
         ([" 2.11", "1.32 ", "4"], [2.11, 1.32, 4]),
         (["1.0", "2.0"], [1, 2]),
-        (["+1", "-1"], [1, -1]),
+        (["+1", "-1", "0.5"], [1, -1, 0.5]),
     ],
 )
 def test_decimal_numbers_of_a_csv_are_regression_with_a_note(values: list[str], numbers: list[float]) -> None:
@@ -56,6 +58,36 @@ def test_two_spellings_of_a_number_need_the_flag(values: list[str], one: str, ot
     )
     assert task_of(train, kind=SINGLE_LABEL).names == tuple(sorted(values))
     assert encoded(train, REGRESSION) == [float(value) for value in values]
+
+
+def test_signed_integers_of_a_csv_are_classes_in_order_of_value() -> None:
+    train = from_csv(["+1", "-1", " +1"])
+    assert task_of(train).names == ("-1", "+1")
+    assert encoded(train) == [1, 0, 1]
+
+
+def test_integers_that_only_floats_cannot_tell_apart_are_two_classes() -> None:
+    values = [2**53, 2**53 + 1, 10**400]
+    names = tuple(map(str, values))
+    for train in (from_csv(list(names)), from_json(values)):
+        assert task_of(train).names == names
+
+
+def test_an_integer_beyond_floats_is_no_number_to_learn() -> None:
+    for train, kind in (
+        (from_json([1.5, 10**400]), None),
+        (from_json([1, -(10**400)]), REGRESSION),
+        (from_csv(["1", "9" * 5000]), None),
+    ):
+        message = refusal(train, kind)
+        assert message.startswith(f"{SPLIT}, row 2: label ") and len(message) < 200
+        assert "is not a finite number, as regression needs: correct it or remove the row" in message
+
+
+def test_an_integer_beyond_floats_in_a_column_declared_as_floats_is_rejected() -> None:
+    train = from_json([1, 10**400])
+    declared = label_column.as_declared(labels_of(train), Value("float64"))
+    assert "row 2: label inf is not a finite number" in refusal(of_table(train.table, declared))
 
 
 def test_blanks_around_a_number_are_ignored() -> None:
