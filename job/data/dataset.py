@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 SUBSET_SEED = 42
 EVALUATION_SHARE = 0.1
+ROWS_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,12 @@ def _part(
     part = statistics.Part(texts=columns, lengths=lengths, truncated=truncated, labels=labelled, rows=some)
     split = Split(kept.with_format("numpy"), lengths, labelled, rows, truncated=truncated, texts=tuple(columns))
     return split, part
+
+
+def row_numbers(row_ids: Iterable[int]) -> str:
+    """The first of these rows as messages number them, from 1 as in `Source.place`: "1, 5, 9"."""
+    first = [str(row + 1) for row in itertools.islice(row_ids, ROWS_SHOWN + 1)]
+    return ", ".join(first[:ROWS_SHOWN]) + (", ..." if len(first) > ROWS_SHOWN else "")
 
 
 def subset(size: int, limit: int | None) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from job.data.sources import Source
+from job.errors import Refused
 from job.runtime import files
 
 if TYPE_CHECKING:
@@ -28,10 +29,17 @@ def tokenize(source: Source, tokenizer: PreTrainedTokenizerBase, max_length: int
     """The source's text as token ids, truncated to `max_length`; in pairs the longer text is truncated first.
 
     A row of a test set for which the tokenizer returns no tokens becomes one token, so that it can be predicted.
+
+    Raises:
+        Refused: `max_length` has no room for text. The tokenizer would not truncate at all.
     """
     from datasets import Features, List, Value
 
     text = source.columns.text
+    special = tokenizer.num_special_tokens_to_add(pair=len(text) == 2)
+    if max_length <= special:
+        raise Refused(f"--max_seq_length {max_length} leaves no room for text: the tokenizer adds {special} special "
+                      f"tokens: set it to {special + 1} or more")  # fmt: skip
     columns = [name for name in TOKENS if name in tokenizer.model_input_names]
     types = {"input_ids": Value("int32"), "token_type_ids": Value("int8")}
     filler = _token_for_nothing(tokenizer) if source.to_predict else None

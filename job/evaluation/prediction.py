@@ -18,6 +18,7 @@ from job.batching import oom
 from job.batching.collate import Tensors, moved
 from job.batching.loader import BatchLoader
 from job.config.tasks import Kind
+from job.data.dataset import row_numbers
 from job.errors import NonFiniteOutput
 from job.model.outputs import outputs_of
 from job.run.progress import bar
@@ -101,9 +102,9 @@ def _logits(model: torch.nn.Module, tensors: Tensors, device: torch.device) -> t
 def _check_finite(logits: np.ndarray, row_ids: np.ndarray) -> None:
     bad = row_ids[~np.isfinite(logits).all(axis=1)].tolist()
     if bad:
-        rows = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-        raise NonFiniteOutput(f"the model's outputs are not finite for {len(bad):,} of {len(row_ids):,} rows ({rows}): "
-                              "check its weights, or use a wider --mixed_precision")  # fmt: skip
+        raise NonFiniteOutput(f"the model's outputs are not finite for {len(bad):,} of {len(row_ids):,} rows "
+                              f"({row_numbers(bad)}): check its weights, or use a wider "
+                              "--mixed_precision")  # fmt: skip
 
 
 def _gathered(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from job.data.dataset import Data, Split
+from job.data.dataset import Data, Split, row_numbers
 from job.errors import Refused
 from job.model.tokenizers import READ_AT_END_TOKEN, vocabulary_size
 
@@ -52,5 +52,4 @@ def _count(split: Split, matches: Callable[[np.ndarray], np.ndarray]) -> np.ndar
 def _refuse(split: Split, bad: np.ndarray, why: str) -> None:
     rows = split.row_ids[bad].tolist()
     if rows:
-        shown = ", ".join(str(row) for row in rows[:8]) + (", ..." if len(rows) > 8 else "")
-        raise Refused(f"row{'s' * (len(rows) > 1)} {shown} {why}; take it out of the text")
+        raise Refused(f"row{'s' * (len(rows) > 1)} {row_numbers(rows)} {why}; take it out of the text")

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from job import distributed
-from job.data.dataset import Split
+from job.data.dataset import Split, row_numbers
 from job.errors import NonFiniteLoss
 
 Losses = tuple[tuple[np.ndarray, torch.Tensor], ...]
@@ -63,6 +63,5 @@ def reject_non_finite(loss: StepLoss | None, split: Split, accelerator: Accelera
         int(split.row_ids[i]) for indices, losses in loss.mine for i in indices[~torch.isfinite(losses).cpu().numpy()]
     ]
     found = sorted({row for rows in distributed.gather_objects(accelerator, mine) for row in rows})
-    rows = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
-    raise NonFiniteLoss(f"the loss of step {loss.step + 1} is not finite for rows {rows} of the training data: lower "
-                        "--learning_rate, or check these rows")  # fmt: skip
+    raise NonFiniteLoss(f"the loss of step {loss.step + 1} is not finite for rows {row_numbers(found)} of the training "
+                        "data: lower --learning_rate, or check these rows")  # fmt: skip

@@ -335,6 +335,29 @@ def test_test_data_that_cannot_be_written_to_the_output_file_is_rejected_first(t
 
 
 @pytest.mark.usefixtures("datasets_cache")
+@pytest.mark.parametrize(("names", "special"), [(["text"], 2), (["sentence1", "sentence2"], 3)])
+def test_a_length_without_room_for_text_is_rejected(
+    names: list[str], special: int, tmp_path: Path, tokenizer: Any
+) -> None:
+    columns = {name: ["good film", "bad film"] for name in names}
+    path = write(tmp_path / "a.csv", **columns, label=["no", "yes"])
+    assert prepared(path, tokenizer, special + 1).train.lengths.tolist() == [special + 1] * 2
+    for length in (1, special):
+        with pytest.raises(Refused) as caught:
+            prepared(path, tokenizer, length)
+        assert str(caught.value) == (
+            f"--max_seq_length {length} leaves no room for text: the tokenizer adds {special} special tokens: "
+            f"set it to {special + 1} or more"
+        )
+
+
+def test_rows_are_numbered_from_one_and_many_are_not_all_listed() -> None:
+    assert dataset.row_numbers([0, 4]) == "1, 5"
+    assert dataset.row_numbers(range(8)) == "1, 2, 3, 4, 5, 6, 7, 8"
+    assert dataset.row_numbers(range(9)) == "1, 2, 3, 4, 5, 6, 7, 8, ..."
+
+
+@pytest.mark.usefixtures("datasets_cache")
 def test_regression_has_no_top_k(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.csv", text=["x", "y"], label=["1.5", "2.5"])
     with pytest.raises(Refused, match="--top_k does not apply to regression, which has no classes"):

@@ -309,5 +309,5 @@ def test_f1_is_computed_for_the_positive_class() -> None:
 def test_non_finite_outputs_end_the_run_and_their_rows_are_named(bad: float) -> None:
     logits = np.zeros((12, 2), dtype=np.float32)
     logits[[3, 7], 1] = bad
-    with pytest.raises(NonFiniteOutput, match=r"not finite for 2 of 12 rows \(13, 17\): "):
+    with pytest.raises(NonFiniteOutput, match=r"not finite for 2 of 12 rows \(14, 18\): "):
         prediction._check_finite(logits, np.arange(10, 22))
