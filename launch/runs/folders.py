@@ -249,13 +249,13 @@ def _submitted(job: Path) -> int:
 
 
 def _latest(folder: Path) -> Path:
-    """The run that started last, from the link `latest`, else the newest folder."""
+    """The run that started last, from the link `latest`, else by the recorded times."""
     if is_run(folder / LATEST):
         return (folder / LATEST).resolve()
     runs = below(folder)
     if not runs:
         raise Refused(f"no runs in {folder}/: give the folder of a run")
-    return max(runs, key=lambda path: path.stat().st_mtime)
+    return max(runs, key=lambda path: _started(path, newest_job(path), read_json(RunFolder(path).manifest)))
 
 
 def _newest_job(run: Path) -> Path | None:

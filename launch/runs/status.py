@@ -92,7 +92,7 @@ def facts(view: View) -> dict[str, str]:
         by = "" if error.rank is None else f"rank {error.rank}: "
         lines |= {"error": by + error.line, "in": str(error.log)}
     reasons = " ".join(filter(None, (view.note, run.reason, error.line if error else "")))
-    return {**lines, "try": failures.advice(view.state, reasons).replace("RUN", run.name)}
+    return {**lines, "try": failures.advice(view.state, reasons).replace("RUN", folders.reference(run.path))}
 
 
 def _is_folder_of_runs(target: str) -> bool:

@@ -29,9 +29,10 @@ LONGEST_NUMBER = 8
 
 
 def console(stream: TextIO | None = None) -> Console:
-    """A console for stdout: as wide as the terminal, or as the text without one."""
+    """A console for stdout: as wide as the terminal, or as the text without one. Text is printed as it is."""
     to = stream or sys.stdout
-    return Console(file=to, highlight=False, soft_wrap=False, width=None if to.isatty() else UNLIMITED)
+    width = None if to.isatty() else UNLIMITED
+    return Console(file=to, highlight=False, markup=False, emoji=False, soft_wrap=False, width=width)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> Table:

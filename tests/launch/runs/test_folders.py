@@ -102,6 +102,13 @@ def test_latest_is_the_newest_start_and_the_newest_submission(runs: Path) -> Non
     assert folders.newest_submission(runs).name == "b"
 
 
+def test_without_the_link_latest_is_the_newest_start(runs: Path) -> None:
+    """Not the folder that was written to last: every run that trains writes a heartbeat."""
+    for name, ago in (("b", 10), ("a", 500), ("c", 20)):
+        synthetic.run(runs / name, job=name, submitted=ago)
+    assert folders.find("latest").name == "b"
+
+
 def submitted(run: Path, second: int) -> None:
     """Set when the job of a run was submitted."""
     os.utime(next(run.glob("jobs/*/job.json")), (second, second))

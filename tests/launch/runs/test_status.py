@@ -185,6 +185,19 @@ def test_two_hundred_runs_read_seven_files_each_and_start_two_processes(
     assert counted["open"] <= 7 * 200
 
 
+def test_a_name_is_printed_as_it_is(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("e[/x]", "exp [old] :smile:"):
+        Path(name).mkdir(parents=True)
+        assert printed(capfd, name) == f"no runs in {name}/: start one with `make train` or `make submit`\n"
+
+
+def test_advice_names_a_run_so_that_it_is_found(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    synthetic.write(runs / "lr" / "sweep.json", {"elements": []})
+    for path, named in ((runs / "a", "a"), (runs / "lr" / "3", "runs/lr/3"), (Path("elsewhere"), "elsewhere")):
+        synthetic.run(path, "FAILED", reason="NonFiniteLoss: nan")
+        assert f": `rerun {named} -- --learning_rate 1e-5`" in printed(capfd, str(path))
+
+
 def test_json_is_not_watched(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--json", "--watch"]) == 2
     assert capfd.readouterr() == ("", "error: --json prints once: leave out --watch, or repeat `status --json`\n")
