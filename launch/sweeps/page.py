@@ -68,12 +68,13 @@ def _picture(number: int, setting: str, rows: Sequence[Row]) -> Picture:
     """A plot of the score over one setting, with a dot for each run."""
     by = rows[0].by
     dots = [(row.runs[0].settings.get(setting), run.scores[by]) for row in rows for run in row.runs]
-    values: list[Any] = list(dict.fromkeys(value for value, _ in dots))
+    distinct: dict[str, Any] = {repr(value): value for value, _ in dots}  # a value may be a mapping
+    names, values = list(distinct), list(distinct.values())
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     labels = [short(tables.setting(value), 20) for value in values]
 
     def draw(axes: Axes, palette: drawing.Palette) -> None:
-        at: list[Any] = [value if numeric else values.index(value) for value, _ in dots]
+        at: list[Any] = [value if numeric else names.index(repr(value)) for value, _ in dots]
         axes.plot(at, [score for _, score in dots], "o", color=palette.first, alpha=0.7)
         if numeric and min(values) > 0 and max(values) >= MIN_LOG_RATIO * min(values):
             drawing.make_logarithmic(axes, "x")

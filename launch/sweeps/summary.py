@@ -24,7 +24,10 @@ def show(sweep: Path, rows: Sequence[Row]) -> None:
 
         shares = importances(rows)
         facts["importance"] = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
-        facts["page"] = str(page.write(sweep, rows, shares))
+        try:
+            facts["page"] = str(page.write(sweep, rows, shares))
+        except OSError as error:
+            facts["page"] = f"{sweep / page.NAME} cannot be written: {error.strerror}"
     tables.write("")
     tables.show(tables.page(facts))
 

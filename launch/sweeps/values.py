@@ -91,6 +91,8 @@ def _choices(flag: str, name: str, text: str) -> tuple[Any, ...]:
 
 def _range(name: str, text: str, match: re.Match[str]) -> Range:
     low, high = (_typed("--search", name, match[end]) for end in ("low", "high"))
+    if low is None or high is None:
+        raise Refused(f"--search {name}={text}: both ends of a range must be numbers")
     if not low < high:
         raise Refused(f"--search {name}={text}: the lower end of a range comes first")
     if match["log"] and low <= 0:

@@ -75,6 +75,25 @@ def test_results_of_a_sweep_add_missing_runs_importance_and_page(six: Path, capf
     assert (six / "report.html").is_file()
 
 
+def test_a_setting_may_be_a_mapping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "weights"
+    synthetic.write(folder / "sweep.json", {"elements": []})
+    for number, weights in enumerate(("balanced", {"no": 1.0, "yes": 2.0}) * 3):
+        settings = {"class_weights": weights, "learning_rate": 10.0 ** -(number // 2 + 3)}
+        synthetic.finished(folder / str(number), {"accuracy": 0.5 + 0.01 * number}, settings=settings)
+    assert cli.main(["results", "weights"]) == 0
+    assert re.search(r"^importance .*class_weights 0\.\d\d", capfd.readouterr().out, re.MULTILINE)
+
+
+def test_a_page_that_cannot_be_written_is_named_below_the_table(six: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (six / "report.html").mkdir()
+    assert cli.main(["results", "six"]) == 0
+    assert re.search(r"^page +runs/six/report\.html cannot be written: Is a directory$", capfd.readouterr().out, re.M)
+
+
 class Tags(HTMLParser):
     """Names of tags, the text of the page, and what it would load."""
 

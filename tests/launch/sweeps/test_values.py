@@ -58,6 +58,7 @@ SEARCHES = {
     "learning_rate=1e-3..1e-5": "the lower end of a range comes first",
     "learning_rate=1..1": "the lower end of a range comes first",
     "weight_decay=0..1:log": "a logarithmic range must be above 0",
+    "max_steps=10..None": "--search max_steps=10..None: both ends of a range must be numbers",
     "seed=3": "--search seed=3 is one value",
     "seed=1..x": "--search seed=x: --seed takes an integer, not 'x'",
     "mixed_precision=no,bf16": "--search mixed_precision: it must be the same for all trials",
