@@ -36,7 +36,8 @@ def train(arguments: argparse.Namespace) -> int:
     checks.check(settings)
     here = Path.cwd()
     machine = command.inspect_machine(os.environ, dotenv)
-    request = command.request(words, settings, arguments.gpus, arguments.image or command.IMAGE, here)
+    image = arguments.image or command.IMAGE
+    request = command.request(words, settings, arguments.gpus, image, arguments.flags, here)
     plan = command.plan(request, machine, here)
     if arguments.dry_run:
         print(plan)

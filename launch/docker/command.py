@@ -17,14 +17,17 @@ import hashlib
 import io
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from job import config
 from job.config import Config
 from job.errors import Refused
 from job.runtime import contract
@@ -74,6 +77,10 @@ class Request:
     gpus: int | None
     """Number of GPUs; None: all; 0: train on the CPU."""
     image: str
+    name: str
+    """The container's name."""
+    flags: tuple[str, ...]
+    """The launcher's command line, for the record of the run."""
     run: Path | None
     """The run folder; None: a new one in runs/."""
     reads: tuple[Path, ...]
@@ -98,25 +105,32 @@ def inspect_machine(environ: Mapping[str, str], dotenv: Iterable[str]) -> Machin
     )
 
 
-def request(words: tuple[str, ...], settings: Config, gpus: int | None, image: str, directory: Path) -> Request:
+def request(
+    words: tuple[str, ...],
+    settings: Config,
+    gpus: int | None,
+    image: str,
+    flags: Sequence[str],
+    directory: Path,
+) -> Request:
     """The request of the arguments `words`, parsed to `settings`, in `directory`. Existing paths in them are inputs."""
-    run = settings.run.output_dir
+    run = directory / settings.run.output_dir if settings.run.output_dir else None
+    name = container(run) if run else new_container(config.run_name(words))
     read = reads.with_links(reads.of_job(words, settings, directory))
     writes = reads.answers_folder(settings, directory)
-    return Request(words, gpus, image, directory / run if run else None, read, writes)
+    return Request(words, gpus, image, name, tuple(flags), run, read, writes)
 
 
 def plan(request: Request, machine: Machine, directory: Path) -> Plan:
     """The command for `request`; Refused if this machine cannot run it."""
-    name = container(request.run)
     settings = {
         "HF_HOME": str(machine.caches[0]),
-        **({contract.OWNER: f"docker:{machine.host}:{name}"} if name else {}),
+        contract.OWNER: f"docker:{machine.host}:{request.name}",
+        contract.LAUNCHER_FLAGS: shlex.join(request.flags),
         **({} if local.gpus(request.gpus, machine.gpus) else {"NVIDIA_VISIBLE_DEVICES": "void"}),
     }
     words = [
-        *("docker", "run", "--rm", "--init", "--pull=never"),
-        *([f"--name={name}"] if name else []),
+        *("docker", "run", "--rm", "--init", "--pull=never", f"--name={request.name}"),
         *(f"--stop-timeout={STOP_SECONDS}", f"--shm-size={SHARED_MEMORY}"),
         *("--read-only", "--tmpfs=/tmp:exec", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
         *(f"--user={machine.user}", f"--workdir={directory}"),
@@ -143,11 +157,18 @@ def run(plan: Plan, image: str, folders: Iterable[Path]) -> NoReturn:
     os.execvpe(plan.argv[0], plan.argv, {**os.environ, **dict(plan.environment), contract.IMAGE_DIGEST: digest})
 
 
-def container(run: Path | None) -> str | None:
+def container(run: Path) -> str:
     """The container's name, from the run folder's, so that docker rejects a second container for the same run."""
-    if run is None:
-        return None
-    return f"muster-{re.sub('[^a-zA-Z0-9_.-]', '_', run.name)}-{hashlib.sha256(bytes(run)).hexdigest()[:8]}"
+    return f"muster-{_allowed(run.name)}-{hashlib.sha256(bytes(run)).hexdigest()[:8]}"
+
+
+def new_container(run_name: str) -> str:
+    """The container's name for a run whose folder is chosen inside it."""
+    return f"muster-{_allowed(run_name)}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+
+def _allowed(name: str) -> str:
+    return re.sub("[^a-zA-Z0-9_.-]", "_", name)
 
 
 def writable(request: Request, machine: Machine, directory: Path) -> tuple[Path, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 from job import checks, config
 from job.errors import Refused
-from job.runtime import environment
+from job.runtime import contract, environment
 from launch import parsing
 from launch.local import command, jobs
 
@@ -28,14 +29,16 @@ def train(arguments: argparse.Namespace) -> int:
     words = parsing.job_words(arguments)
     settings = config.parse(words)
     checks.check(settings)
+    machine = command.inspect_machine(os.environ)
     request = command.Request(words, settings.training.mixed_precision, arguments.gpus, arguments.tasks)
-    plan = command.plan(request, command.inspect_machine(os.environ), Path.cwd())
+    plan = command.plan(request, machine, Path.cwd())
     if arguments.dry_run:
         print(plan)
         return 0
     command.require_training()
-    tasks = command.gpus(arguments.gpus, command.inspect_machine(os.environ).gpus) or arguments.tasks or 1
-    begun = jobs.begin(settings, config.run_name(words), arguments.flags, tasks, os.environ)
+    tasks = command.gpus(arguments.gpus, machine.gpus) or arguments.tasks or 1
+    flags = shlex.split(os.environ.get(contract.LAUNCHER_FLAGS, "")) or arguments.flags
+    begun = jobs.begin(settings, config.run_name(words), flags, tasks, os.environ)
     code = command.run(replace(plan, environment=(*plan.environment, *begun.environment)), begun.log)
     if code == Refused.exit_code:
         begun.discard_if_new()

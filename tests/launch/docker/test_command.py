@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,9 +21,11 @@ from hypothesis import strategies as st
 
 from job import config
 from job.errors import Refused
+from launch import cli
 from launch.docker import cli as docker_cli
 from launch.docker import command as docker
 from launch.docker.command import Machine, Request
+from launch.local import command as local
 from tests.support import golden
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -38,10 +41,11 @@ LAPTOP = Machine(
     files=(),
 )
 GPU_BOX = replace(LAPTOP, gpus=4, host="box")
-DEMO = Request(job=(), gpus=None, image="muster", run=None, reads=())
+DEMO = Request(job=(), gpus=None, image="muster", name="muster-demo-now", flags=("demo",), run=None, reads=())
 FILES = replace(
     DEMO,
     job=("--train_file", "../data/a, b.csv", "--output_dir", "runs/my run"),
+    name=docker.container(HERE / "runs" / "my run"),
     run=HERE / "runs" / "my run",
     reads=(Path("/home/me/data/a, b.csv"),),
 )
@@ -99,8 +103,8 @@ def test_any_path_is_mounted_unchanged(names: list[str], run: str) -> None:
 
 @given(NAMES)
 def test_the_container_name_is_valid_for_docker(name: str) -> None:
-    named = docker.container(Path("/runs", name))
-    assert named is not None and re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", named)
+    for named in (docker.container(Path("/runs", name)), docker.new_container(name)):
+        assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", named)
 
 
 def test_runs_of_the_same_name_in_two_folders_get_different_containers() -> None:
@@ -118,7 +122,7 @@ def test_paths_in_flags_are_mounted_read_only(tmp_path: Path, monkeypatch: pytes
         (tmp_path / name).touch()
     words = ("mine.yaml", "--train_file", "a-*.csv", "--validation_file", "b.csv", "--model_name_or_path", "model")
     (tmp_path / "mine.yaml").write_text("seed: 1\n", encoding="ascii")
-    request = docker.request(words, config.parse(words), None, "muster", tmp_path)
+    request = docker.request(words, config.parse(words), None, "muster", (), tmp_path)
     assert {path.name for path in request.reads} == {"mine.yaml", "a-1.csv", "a-2.csv", "b.csv", "model"}
     assert request.run is None
 
@@ -128,7 +132,7 @@ def test_the_folder_of_predict_output_is_writable(tmp_path: Path, monkeypatch: p
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "answers.csv").touch()
     words = ("predict", "--test_file", "new.csv", "--output_file", "out/answers.csv")
-    request = docker.request(words, config.parse(words), None, "muster", tmp_path)
+    request = docker.request(words, config.parse(words), None, "muster", (), tmp_path)
     assert request.writes == (tmp_path / "out",)
     assert tmp_path / "out" / "answers.csv" not in request.reads
 
@@ -136,7 +140,7 @@ def test_the_folder_of_predict_output_is_writable(tmp_path: Path, monkeypatch: p
 def test_the_run_folder_belongs_to_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("demo", "--output_dir", "out")
-    request = docker.request(words, config.parse(words), None, "muster", tmp_path)
+    request = docker.request(words, config.parse(words), None, "muster", (), tmp_path)
     assert docker.writable(request, LAPTOP, tmp_path) == (tmp_path / "out", *LAPTOP.caches)
 
 
@@ -195,8 +199,10 @@ def test_files_that_variables_name_are_mounted_if_they_exist(tmp_path: Path) -> 
 STAND_IN = """#!{python}
 import json, os, sys
 if sys.argv[1:3] == ["image", "inspect"]:
-    sys.exit(print("sha256:1234") if sys.argv[-1] == "muster" else "Error: No such image: " + sys.argv[-1])
-print(json.dumps([sys.argv[1:], os.environ.get("HF_TOKEN"), os.environ["MUSTER_IMAGE_DIGEST"]]))
+    known = sys.argv[-1] in ("muster", "muster:v2")
+    sys.exit(print("sha256:1234") if known else "Error: No such image: " + sys.argv[-1])
+names = ("HF_TOKEN", "MUSTER_IMAGE_DIGEST", "MUSTER_OWNER", "MUSTER_LAUNCHER_FLAGS")
+print(json.dumps([sys.argv[1:], *map(os.environ.get, names)]))
 sys.exit(75)
 """
 
@@ -228,6 +234,27 @@ def test_dotenv_variables_are_passed_by_name_with_the_same_values_as_elsewhere(s
     assert '"hf_canary #1", "sha256:1234"' in done.stdout
     assert "--env=HF_TOKEN" in done.stdout and done.stdout.count("canary") == 1
     assert done.stderr == "no GPU found: training on the CPU\n"
+
+
+def test_the_run_inside_is_named_and_records_the_flags(
+    stand_in: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise `cancel` does not know the container, and `rerun` takes the default image and all GPUs."""
+    [argv, *_, owner, flags] = json.loads(started(stand_in, "demo", "--gpus=0", "--image", "muster:v2").stdout)
+    [name] = (word.removeprefix("--name=") for word in argv if word.startswith("--name="))
+    assert owner == f"docker:{socket.gethostname()}:{name}"
+    assert {"--env=MUSTER_OWNER", "--env=MUSTER_LAUNCHER_FLAGS"} <= set(argv)
+    monkeypatch.chdir(stand_in)
+    for variable, value in {"MUSTER_OWNER": owner, "MUSTER_LAUNCHER_FLAGS": flags, "HF_TOKEN": ""}.items():
+        monkeypatch.setenv(variable, value)  # as in the container
+    monkeypatch.setattr(local, "run", lambda *_: 0)
+    assert cli.main(["local", "--", "demo", "--output_dir", "run"]) == 0
+    [record] = (stand_in / "run" / "jobs").glob("*/job.json")
+    kept = json.loads(record.read_text(encoding="utf-8"))
+    assert (kept["launcher"], kept["container"]) == ("docker", name)
+    assert kept["flags"] == ["demo", "--gpus=0", "--image", "muster:v2"]
+    assert cli.main(["rerun", "run", "--dry_run"]) == 0
+    assert " muster:v2 " in capfd.readouterr().out
 
 
 def test_dry_run_prints_no_value_and_creates_no_folder(stand_in: Path) -> None:
