@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import os
 import re
+import reprlib
 import shlex
 from pathlib import Path
 
-from job.config import Config, class_weights, fields, metrics
+from job.config import BUILT_IN_DATASET, Config, Data, class_weights, fields, metrics
 from job.data import columns, readers
 from job.data.columns import Columns
 from job.errors import Refused
@@ -47,8 +47,8 @@ def _check_bounds(config: Config) -> None:
     """Every number is within the bounds that its setting declares."""
     for name, (group, declared) in fields().items():
         value, bounds = getattr(getattr(config, group), name), declared.metadata["bounds"]
-        if bounds is not None and value is not None and not bounds.hold(value):
-            raise Refused(f"--{name} must be {bounds if math.isfinite(value) else 'a finite number'}, not {value}")
+        if bounds is not None and value is not None and (remedy := bounds.remedy(value)):
+            raise Refused(f"--{name} must be {remedy}, not {reprlib.repr(value)}")
 
 
 def _check_choices(config: Config) -> None:
@@ -70,6 +70,8 @@ def _check_choices(config: Config) -> None:
     if evaluation.early_stopping_patience is not None and evaluation.eval_strategy == "no":
         raise Refused("--early_stopping_patience needs --eval_strategy epoch or steps")
     class_weights.check(config.training.class_weights, config.data.problem_type)
+    if config.training.lr_scheduler_type == "constant" and config.training.warmup_steps:
+        raise Refused("--lr_scheduler_type constant has no warmup: take constant_with_warmup, or remove --warmup_steps")
     _check_best_metric(config)
     _check_token_limits(config)
 
@@ -107,6 +109,9 @@ def _check_model(config: Config) -> None:
         if _is_missing_path(name):
             raise Refused(f"--model_name_or_path {name}: there is no such folder")
         return
+    if config.model.model_revision is not None:
+        raise Refused(f"--model_revision has no effect, as --model_name_or_path {name} is a folder: remove it, or "
+                      "give None if a recipe sets it")  # fmt: skip
     if (folder / ADAPTER_CONFIG).is_file():
         raise not_a_model(name)
     if not (folder / "config.json").is_file():
@@ -185,9 +190,11 @@ def _check_sources(config: Config) -> None:
             "--dataset_name cannot be combined with --train_file, --validation_file or --test_file: give one or the "
             "other"
         )
-    for name in ("validation_split_name", "test_split_name"):
-        if getattr(data, name) and not data.dataset_name:
-            raise Refused(f"--{name} needs --dataset_name; for files, use --{name.split('_')[0]}_file")
+    _check_data_set(data)
+    if data.max_predict_samples is not None and not (data.test_file or data.test_split_name):
+        raise Refused(
+            "--max_predict_samples needs test data: give --test_file, or --dataset_name and --test_split_name"
+        )
     if data.no_label and not (data.test_file or data.test_split_name):
         raise Refused("--no_label needs test data: give --test_file, or --dataset_name and --test_split_name")
     training = config.training
@@ -199,6 +206,24 @@ def _check_sources(config: Config) -> None:
         raise Refused("nothing to evaluate on: give --validation_file")
     if not (data.test_file or data.test_split_name or training.do_eval):
         raise Refused("nothing to predict: give --test_file, or --dataset_name and --test_split_name")
+
+
+def _check_data_set(data: Data) -> None:
+    """What is said about --dataset_name has an effect."""
+    for name in ("train_split_name", "validation_split_name", "test_split_name"):
+        if getattr(data, name) not in (None, getattr(Data(), name)) and not data.dataset_name:
+            raise Refused(f"--{name} needs --dataset_name; for files, use --{name.split('_')[0]}_file")
+    built_in = data.dataset_name == BUILT_IN_DATASET
+    is_folder = not built_in and data.dataset_name is not None and Path(data.dataset_name).is_dir()
+    for name in ("dataset_config_name", "dataset_revision"):
+        if getattr(data, name) is None:
+            continue
+        if not data.dataset_name:
+            raise Refused(f"--{name} needs --dataset_name: remove it, or give None if a recipe sets it")
+        if built_in or (is_folder and name == "dataset_revision"):
+            what = "built in" if built_in else "a folder"
+            raise Refused(f"--{name} has no effect, as --dataset_name {data.dataset_name} is {what}: remove it, or "
+                          "give None if a recipe sets it")  # fmt: skip
 
 
 def _check_files(config: Config) -> None:

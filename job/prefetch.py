@@ -130,6 +130,10 @@ def fetch(config: Config, asset: Asset) -> None:
     """
     if asset.what == "model":
         _fetch_model(config)
+    elif asset.what == "tokenizer":
+        from job.model import loading, tokenizers
+
+        tokenizers.load(config.model, loading.load_config(config.model))
     elif asset.what == "dataset":
         from job.data import dataset
 

@@ -67,14 +67,11 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
     return -(-size // batch_size)
 
 
-def global_batch(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Examples of optimizer step `step`, counted from 0 over all epochs: int32[b], b <= batch_size."""
-    epoch, number = divmod(step, steps_per_epoch(size, batch_size))
-    return epoch_order(size, seed, epoch)[number * batch_size : (number + 1) * batch_size]
-
-
 def global_batches(size: int, batch_size: int, seed: int, steps: int, start: int = 0) -> Iterator[np.ndarray]:
-    """The global batches of steps `start` .. `steps - 1`; the permutation is computed once per epoch."""
+    """The examples of steps `start` .. `steps - 1`, counted from 0 over all epochs: int32[b] each, b <= batch_size.
+
+    The permutation is computed once per epoch.
+    """
     per_epoch = steps_per_epoch(size, batch_size)
     order, current = np.empty(0, dtype=np.int32), -1
     for step in range(start, steps):

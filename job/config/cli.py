@@ -13,6 +13,7 @@ from typing import Any
 
 from job.config import class_weights, yaml_text
 from job.config.flat import annotation, as_dict, fields, from_dict
+from job.config.metrics import METRICS
 from job.config.settings import BUILT_IN_DATASET, Config
 from job.config.suggestions import suggestion
 from job.config.values import takes_several, type_in_words
@@ -82,8 +83,8 @@ def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
 
 
 def _with_absolute_paths(config: Config) -> Config:
-    """Local files and folders as absolute paths, and class weights by value, so that config.yaml repeats the run from
-    any folder."""
+    """Local files and folders as absolute paths, those of metrics too, and class weights by value, so that config.yaml
+    repeats the run from any folder."""
     values = as_dict(config)
     files = ("train_file", "validation_file", "test_file")
     local = (*files, "dataset_name", "model_name_or_path", "tokenizer_name", "output_dir")
@@ -91,6 +92,7 @@ def _with_absolute_paths(config: Config) -> Config:
     changes: dict[str, Any] = {
         name: str(Path(value).absolute()) for name, value in there.items() if value != BUILT_IN_DATASET
     }
+    changes["metrics"] = [_absolute_metric(name) for name in values["metrics"]]
     if values["output_file"]:  # does not exist yet
         changes["output_file"] = str(Path(values["output_file"]).absolute())
     if values["class_weights"] is not None:
@@ -99,6 +101,11 @@ def _with_absolute_paths(config: Config) -> Config:
     # The working directory is escaped: only what the user typed is a pattern, not a [ in the folder's name.
     changes |= {name: str(Path(glob.escape(str(Path.cwd())), value)) for name, value in patterns.items()}
     return from_dict(changes, base=config)
+
+
+def _absolute_metric(name: str) -> str:
+    """A folder or file as an absolute path; ours are found by name, whatever the working directory holds."""
+    return str(Path(name).absolute()) if name not in METRICS and os.path.exists(name) else name  # noqa: PTH110
 
 
 def _names_recipe(argv: Sequence[str]) -> bool:

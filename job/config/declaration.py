@@ -7,29 +7,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+LARGEST = 2**53
+"""Of any number: the libraries count in 64 bits and compute in float32, and fail on more in their own words."""
+
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds of a numeric setting, which must also be finite; None: no bound."""
+    """Bounds of a numeric setting; None: no bound but LARGEST."""
 
     above: float | None = None
     at_least: float | None = None
     below: float | None = None
     at_most: float | None = None
 
-    def hold(self, value: float) -> bool:
-        """Whether `value` is finite and within the bounds."""
-        return (
-            math.isfinite(value)
-            and (self.above is None or value > self.above)
+    def remedy(self, value: float) -> str | None:
+        """What the number must be instead; None if `value` is within the bounds."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return "a finite number"
+        held = (
+            (self.above is None or value > self.above)
             and (self.at_least is None or value >= self.at_least)
             and (self.below is None or value < self.below)
             and (self.at_most is None or value <= self.at_most)
         )
+        if not held:
+            return str(self)
+        return f"at most {LARGEST}" if value > LARGEST else None
 
     def __str__(self) -> str:
         named = {"above": self.above, "at least": self.at_least, "below": self.below, "at most": self.at_most}
-        return " and ".join(f"{name} {bound:g}" for name, bound in named.items() if bound is not None)
+        return " and ".join(f"{name} {bound:.10g}" for name, bound in named.items() if bound is not None)
 
 
 def setting(default: Any, **bounds: float) -> Any:

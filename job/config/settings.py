@@ -109,7 +109,7 @@ class Training:
     """Train. With --no_do_train the model is only evaluated."""
     do_eval: bool = setting(True)
     """Evaluate. With --no_do_train --no_do_eval (the recipe `predict`) the test data is only predicted."""
-    num_train_epochs: float = setting(3.0, above=0)
+    num_train_epochs: float = setting(3.0, above=0, at_most=1e6)
     """Number of epochs; may be a fraction."""
     max_steps: int | None = setting(None, above=0)
     """Number of optimizer steps; overrides num_train_epochs."""
@@ -125,7 +125,7 @@ class Training:
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"] = setting(
         "linear"
     )
-    """Learning rate schedule after warmup."""
+    """Learning rate schedule after warmup; `constant` has none."""
     warmup_ratio: float = setting(0.1, at_least=0, below=1)
     """Share of the steps with linear warmup of the learning rate."""
     warmup_steps: int | None = setting(None, at_least=0)
@@ -137,7 +137,7 @@ class Training:
     class_weights: str | Mapping[str, float] | None = setting(None)
     """Weights of the classes in the training loss: `balanced`, or a YAML file with a line `name: weight` per class (a
     recipe may contain the lines themselves). Evaluation is not weighted."""
-    seed: int = setting(42, at_least=0)
+    seed: int = setting(42, at_least=0, at_most=2**32 - 1)
     """Random seed of the order of examples, the new head and dropout."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = setting(None)
     """Precision of forward and backward passes; weights stay in fp32. Unset: as configured for accelerate launch, else

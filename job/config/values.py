@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -32,20 +33,15 @@ def as_type(value: Any, wanted: Any, name: str) -> Any:
                 return (value,)
         elif typing.get_origin(option) is Mapping:
             if isinstance(value, Mapping):
-                return {_key(key, name): as_type(number, float, f"{name}: {key}") for key, number in value.items()}
+                return {key: as_type(number, float, f"{name}: {key}") for key, number in value.items()}
         elif option is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, OverflowError):
                 return float(value)
         elif type(value) is option:
             return value
-    raise Refused(f"{name} takes {type_in_words(wanted)}, not {value!r}")
-
-
-def _key(key: Any, name: str) -> str:
-    """A name in a mapping; YAML reads a bare `no` as false and 1e3 as a number."""
-    if type(key) not in (str, int):
-        raise Refused(f"{name}: write the name that YAML reads as {key!r} in quotation marks")
-    return str(key)
+    raise Refused(
+        f"{name} takes {type_in_words(wanted)}, not {reprlib.repr(value) if isinstance(value, int) else repr(value)}"
+    )
 
 
 def takes_several(wanted: Any) -> bool:

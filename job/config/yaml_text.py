@@ -1,4 +1,7 @@
-"""YAML as the user wrote it: a key that is there twice is an error, where YAML would silently keep the last."""
+"""YAML as the user wrote it: keys are text, where YAML reads `no` as false and 010 as 8.
+
+A key that is there twice is an error, where YAML would silently keep the last.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ import yaml
 
 from job.errors import Refused
 
+MERGE = "tag:yaml.org,2002:merge"
+"""Tag of the key <<."""
+
 
 def load(path: Path) -> Any:
     """The content of a YAML file.
@@ -17,7 +23,11 @@ def load(path: Path) -> Any:
         OSError: the file cannot be read.
         Refused: it is not YAML, or has a key twice.
     """
-    return yaml.SafeLoader("").construct_document(node) if (node := compose(path)) is not None else None
+    node = compose(path)
+    try:
+        return None if node is None else yaml.SafeLoader("").construct_document(_with_text_keys(node))
+    except (ValueError, yaml.YAMLError) as error:  # such as a date that does not exist, or a tag that is not YAML's own
+        raise Refused(f"{path} has a value that cannot be read: {' '.join(str(error).split())}") from None
 
 
 def compose(path: Path) -> yaml.Node | None:
@@ -27,6 +37,15 @@ def compose(path: Path) -> yaml.Node | None:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refused(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     _refuse_repeated(node, path)
+    return node
+
+
+def _with_text_keys(node: yaml.Node) -> yaml.Node:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                key.tag = yaml.SafeLoader.DEFAULT_SCALAR_TAG
+            _with_text_keys(value)
     return node
 
 

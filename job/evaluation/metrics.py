@@ -17,6 +17,9 @@ FOLDER = package.JOB / "metrics"
 METRIC_FAILS = (OSError, ImportError, SyntaxError, ValueError, TypeError, AttributeError, LookupError)
 """What may be raised when a metric is loaded: its name can be that of any folder, file or repository."""
 
+TAKEN = ("loss", "step", "epoch", "split", "best", "examples", "per_class", "confusion_matrix")
+"""Keys of an evaluation in metrics.jsonl or results.json that are no numbers of a metric."""
+
 
 def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
     """Load `evaluate` modules: built-in ones by name, others by folder or hub name.
@@ -43,16 +46,30 @@ def numbers_given(metrics: Mapping[str, Any], task: Task) -> list[str]:
     """The names of the loss and of all numbers that the metrics return, from computing them on artificial rows.
 
     Raises:
-        Refused: a metric cannot be computed, or does not return numbers.
+        Refused: a metric cannot be computed, does not return numbers, or gives one of a name that is taken.
     """
-    computed: dict[str, float] = {}
+    givers: dict[str, str] = {}
     for name, metric in metrics.items():
         try:
-            computed |= scores(_artificial(task), {name: metric})
+            computed = _numbers(_artificial(task), metric)
         except Exception as error:  # a metric is arbitrary code
             raise Refused(f"--metrics {name} cannot be computed for this task ({task}): "
                           f"{' '.join(str(error).split())[:200] or type(error).__name__}") from error  # fmt: skip
-    return list(computed)
+        for number in computed:
+            _refuse_taken(number, name, givers)
+        givers |= dict.fromkeys(computed, name)
+    return ["loss", *givers]
+
+
+def _refuse_taken(number: str, name: str, givers: Mapping[str, str]) -> None:
+    """Refused for a number that would overwrite another one in the results."""
+    if number in givers:
+        raise Refused(f"--metrics {name} gives {number}, as --metrics {givers[number]} does: remove one of the two, or "
+                      "rename its number")  # fmt: skip
+    if number in TAKEN:
+        raise Refused(
+            f"--metrics {name} gives a number named {number}, a name that the results use themselves: rename it"
+        )
 
 
 def _artificial(task: Task) -> Predictions:
@@ -74,14 +91,18 @@ def scores(predictions: Predictions, metrics: Mapping[str, Any], positive: int |
     A number that is undefined for these rows, such as the correlation of one row, is NaN. `positive` is the positive
     class of f1; None: the second of two.
     """
-    numbers: dict[str, float] = {"loss": predictions.loss}
+    computed: dict[str, float] = {"loss": predictions.loss}
     for metric in metrics.values():
-        options = {"labels": list(range(predictions.logits.shape[1])), "positive": 1 if positive is None else positive}
-        accepted = inspect.signature(metric._compute).parameters
-        options = {name: value for name, value in options.items() if name in accepted}
-        computed = metric.compute(predictions=predictions.answers, references=predictions.labels, **options)
-        numbers.update({name: value if isinstance(value, int) else float(value) for name, value in computed.items()})
-    return numbers
+        computed |= _numbers(predictions, metric, positive)
+    return computed
+
+
+def _numbers(predictions: Predictions, metric: Any, positive: int | None = None) -> dict[str, float]:
+    options = {"labels": list(range(predictions.logits.shape[1])), "positive": 1 if positive is None else positive}
+    accepted = inspect.signature(metric._compute).parameters
+    options = {name: value for name, value in options.items() if name in accepted}
+    computed = metric.compute(predictions=predictions.answers, references=predictions.labels, **options)
+    return {name: value if isinstance(value, int) else float(value) for name, value in computed.items()}
 
 
 def per_class(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:

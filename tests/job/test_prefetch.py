@@ -220,6 +220,20 @@ def test_a_repository_that_its_library_cannot_open_offline_is_found_before_the_j
 
 
 @pytest.mark.long
+def test_a_tokenizer_of_the_hub_is_fetched_for_a_model_that_is_already_here(site: Site) -> None:
+    job = {
+        "model_name_or_path": "./first",
+        "tokenizer_name": "acme/words",
+        "train_file": "old/train.csv",
+        "max_steps": 1,
+    }
+    done = site.prefetch("local", *flags(job)).expect(0)
+    assert done.stdout.splitlines()[-1] == "verified   all of it opens with HF_HUB_OFFLINE=1"
+    command = [sys.executable, str(TRAIN), *flags(job, output_dir="local-run")]
+    run(command, site.environ("local", offline=True), site.folder, 120).expect(0)
+
+
+@pytest.mark.long
 def test_the_cache_gets_the_files_that_an_online_job_reads_and_no_others(site: Site, fetched: Finished) -> None:
     run(
         [sys.executable, str(TRAIN), *flags(JOB, output_dir="online")], site.environ("online"), site.folder, 120

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job import config
+from job import checks, config
 from job.config import Config, cli
 from job.errors import Refused
 
@@ -228,3 +228,18 @@ def test_the_last_value_of_any_other_flag_counts() -> None:
     parsed = config.parse(["--seed", "1", "--metrics", "f1", "accuracy", "--seed", "2", "--do_eval", "--no_do_eval"])
     assert (parsed.training.seed, parsed.training.do_eval) == (2, False)
     assert parsed.evaluation.metrics == ("f1", "accuracy")
+
+
+def test_the_folder_of_a_metric_is_found_again_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("own", "accuracy"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    names = config.parse(["--metrics", "accuracy", "./own", "own", "acme/share"]).evaluation.metrics
+    assert names == ("accuracy", str(tmp_path / "own"), str(tmp_path / "own"), "acme/share")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_a_schedule_without_warmup_may_be_chosen_for_any_recipe(schedule: str) -> None:
+    for name in config.recipes():
+        if name != "predict":
+            checks.check(config.parse([name, "--lr_scheduler_type", schedule]))

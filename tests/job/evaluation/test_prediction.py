@@ -206,6 +206,27 @@ def test_a_custom_metric_that_does_not_fit_the_task_is_rejected(tmp_path: Path, 
         assert metrics.numbers_given(own, Task(SINGLE_LABEL, ("a", "b"))) == ["loss", "wrong"]
 
 
+@pytest.mark.usefixtures("cached_here")
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (
+            "accuracy",
+            "--metrics own gives accuracy, as --metrics accuracy does: remove one of the two, or rename its number",
+        ),
+        ("loss", "--metrics own gives a number named loss, a name that the results use themselves: rename it"),
+        ("step", "--metrics own gives a number named step, a name that the results use themselves: rename it"),
+    ],
+)
+def test_a_number_that_would_overwrite_another_one_is_rejected(number: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "own.py").write_text(OWN_METRIC.replace('"wrong"', f'"{number}"'))
+    loaded = metrics.load(["accuracy", str(tmp_path / "own")], SINGLE_LABEL)
+    with pytest.raises(Refused) as caught:
+        metrics.numbers_given(dict(zip(("accuracy", "own"), loaded.values(), strict=True)), THREE)
+    assert str(caught.value) == message
+
+
 @pytest.mark.parametrize(
     "task",
     [
