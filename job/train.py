@@ -234,6 +234,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
         distributed.broadcast_from_main(accelerator, lambda: sameness.refuse_other_base(resumed, adapter))
         outcome = finetune.finetune(context, network, tokenizer, read, resumed, adapter)
     else:
+        sameness.refuse_differing_weights(accelerator, network)
         outcome = finetune.evaluate_only(context, network, tokenizer, read)
 
     def publish() -> dict[str, Any]:

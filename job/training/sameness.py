@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from job import distributed
 from job.data.dataset import Data
 from job.errors import Refused
+from job.model import lora
 from job.model.lora import Adapter
 from job.run import checkpoints
 from job.training import state, step_end
@@ -19,6 +21,17 @@ def refuse_differing_data(accelerator: Accelerator, read: Data) -> None:
     mine = (read.fingerprint, *(split.tokens._fingerprint for split in read.splits))
     if len(set(distributed.gather_objects(accelerator, mine))) > 1:
         raise Refused("the processes read different data or tokenizers: give all machines the same files")
+
+
+def refuse_differing_weights(accelerator: Accelerator, model: torch.nn.Module) -> None:
+    """Refused, on every process, if the model's weights are not the same on all of them.
+
+    For a model that is not trained: in training, DDP sends those of the main process to all.
+    """
+    if accelerator.num_processes == 1:
+        return
+    if len(set(distributed.gather_objects(accelerator, lora.digest(model.state_dict(), ())))) > 1:
+        raise Refused("the processes load different weights of the model: give all machines the same files")
 
 
 def refuse_other_precision(resumed: Path | None, precision: str) -> None:

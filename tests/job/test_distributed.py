@@ -65,35 +65,63 @@ WORKER = WORKERS / "slow_chapter.py"
 ROWS = "".join(f"{'good' if i % 2 else 'bad'} film {i},{'ab'[i % 2]}\n" for i in range(16))
 
 
-def on_two_machines(tmp_path: Path, second: str, precision: str = "no") -> tuple[list[str], list[str]]:
-    """The errors and exit codes of a job whose second process reads these rows, in a folder of its own."""
+HERE = "/proc/self/cwd"
+"""One path that is another folder for each process."""
+
+
+def run_on_two_machines(
+    tmp_path: Path, flags: str, precisions: tuple[str, str] = ("no", "no")
+) -> tuple[list[str], ...]:
+    """The errors and exit codes of a job whose processes run in the folders rank0 and rank1."""
+    for rank, precision in enumerate(precisions):
+        environ = {"ACCELERATE_MIXED_PRECISION": precision}
+        (tmp_path / f"rank{rank}" / "environment.json").write_text(json.dumps(environ))
+    words, env = f"{flags} --output_dir out".split(), environment(tmp_path / "home")
+    done = torchrun(2, WORKERS / "own_folder.py", *words, env=env, cwd=tmp_path)
+    return done.errors, [(tmp_path / f"rank{rank}" / "code").read_text() for rank in range(2)]
+
+
+def train_on_two_machines(tmp_path: Path, second: str, precision: str = "no") -> tuple[list[str], ...]:
+    """The second process trains on these rows and in this precision."""
     for rank, rows in enumerate((ROWS, second)):
         here = tmp_path / f"rank{rank}"
         here.mkdir()
         (here / "train.csv").write_text(f"text,label\n{rows}")
         (here / "eval.csv").write_text(f"text,label\n{ROWS}")
-        (here / "environment.json").write_text(json.dumps({"ACCELERATE_MIXED_PRECISION": precision if rank else "no"}))
     tiny_model(tmp_path / "model", num_labels=None, layers=1)
-    data = "--train_file /proc/self/cwd/train.csv --validation_file /proc/self/cwd/eval.csv"  # one path, two files
-    flags = f"--model_name_or_path ../model {data} --max_steps 1 --output_dir out"
-    env = environment(tmp_path / "home")
-    done = torchrun(2, WORKERS / "own_folder.py", *flags.split(), env=env, cwd=tmp_path)
-    return done.errors, [(tmp_path / f"rank{rank}" / "code").read_text() for rank in range(2)]
+    data = f"--train_file {HERE}/train.csv --validation_file {HERE}/eval.csv"
+    return run_on_two_machines(tmp_path, f"--model_name_or_path ../model {data} --max_steps 1", ("no", precision))
 
 
 def test_processes_that_read_the_same_files_in_different_places_train(tmp_path: Path) -> None:
-    assert on_two_machines(tmp_path, ROWS) == ([], ["0", "0"])
+    assert train_on_two_machines(tmp_path, ROWS) == ([], ["0", "0"])
 
 
 def test_processes_that_read_different_data_are_all_rejected(tmp_path: Path) -> None:
     """The rows are equal in number and length, so that nothing else would differ."""
-    errors, codes = on_two_machines(tmp_path, ROWS.replace("film 3", "film 4"))
+    errors, codes = train_on_two_machines(tmp_path, ROWS.replace("film 3", "film 4"))
     assert errors == ["error: the processes read different data or tokenizers: give all machines the same files"]
     assert codes == ["2", "2"]
 
 
+@pytest.mark.parametrize(("seed", "code"), [(0, "0"), (1, "2")])
+def test_processes_that_predict_with_different_weights_are_all_rejected(tmp_path: Path, seed: int, code: str) -> None:
+    model = tmp_path / "model"
+    weights = model / "model.safetensors"
+    for rank, of_rank in enumerate((0, seed)):
+        (tmp_path / f"rank{rank}").mkdir()
+        tiny_model(model, layers=1, seed=of_rank)
+        weights.rename(tmp_path / f"rank{rank}" / weights.name)
+    weights.symlink_to(f"{HERE}/{weights.name}")
+    (tmp_path / "test.csv").write_text("text\na film\n")
+    flags = "--model_name_or_path ../model --no_do_train --no_do_eval --test_file ../test.csv"
+    errors, codes = run_on_two_machines(tmp_path, flags)
+    line = "error: the processes load different weights of the model: give all machines the same files"
+    assert errors == [line] * (code == "2") and codes == [code, code]
+
+
 def test_processes_of_different_precisions_are_all_rejected(tmp_path: Path) -> None:
-    errors, codes = on_two_machines(tmp_path, ROWS, precision="bf16")
+    errors, codes = train_on_two_machines(tmp_path, ROWS, precision="bf16")
     line = "error: the processes compute in different precisions: give all machines the same --mixed_precision"
     assert set(errors) == {line} and codes == ["2", "2"]
 
