@@ -281,6 +281,9 @@ def test_a_docker_run_is_cancelled_by_its_container(
     assert "a: saving a checkpoint, then stopping (container muster-a)\na: CANCELLED" in ran(capfd, "a")
     assert "kill --signal=TERM muster-a" in stand_ins.calls("docker")
     assert state(run) == "CANCELLED"
+    signalled.unlink()
+    (run / "status.json").unlink()
+    assert "a: saving a checkpoint, then stopping (container muster-a)\n" in ran(capfd, "a"), "it was starting"
     synthetic.write(run / "status.json", {"state": "RUNNING", "heartbeat": synthetic.moment(1)})
     assert "a: container muster-a on" in ran(capfd, "a", code=2)
 

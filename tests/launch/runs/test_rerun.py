@@ -1,14 +1,16 @@
 """`rerun`: what is launched again, in which folder."""
 
 import json
+import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
 
 from job import config
 from launch import cli, make
-from launch.runs import rerun
+from launch.runs import processes, rerun
 from tests.launch.runs import synthetic
 from tests.launch.runs.synthetic import StandIns
 
@@ -185,6 +187,18 @@ def test_invalid_requests_are_rejected(
     (runs / "lost" / "jobs" / "9").mkdir(parents=True)
     assert cli.main(line.split()) == 2
     assert capfd.readouterr().err.startswith(f"error: {message}")
+    assert launched == []
+
+
+def test_a_local_run_that_is_starting_is_not_started_again(
+    runs: Path, launched: list[list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = stopped(runs / "a", launcher="local")
+    record = run / "jobs" / "7" / "job.json"
+    who = {"host": socket.gethostname(), "pid": os.getpid(), "process_start": processes.started(os.getpid())}
+    synthetic.write(record, {**json.loads(record.read_text()), **who, "time": synthetic.moment(0)})
+    assert cli.main(["rerun", "a"]) == 2
+    assert capfd.readouterr().err == "error: a is RUNNING (job local): `cancel a` first\n"
     assert launched == []
 
 
