@@ -42,6 +42,13 @@ in_words() { # CODE
         *) echo "exit code $1" ;;
     esac
 }
+link_logs() { # JOBS: make the job's folder, where the logs of the batch script are those of rank 0
+    local kind
+    mkdir -p "$1/$job" || fail 1 "the run folder cannot be written on this node" "$(hostname)"
+    for kind in out err; do
+        [ -e "$1/$job/${job}_0_log.$kind" ] || ln -s "../batch-$job.$kind" "$1/$job/${job}_0_log.$kind"
+    done
+}
 check_setup() { # CODE COMMAND: called when a command of --setup fails; failures inside sourced files do not count
     [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
 }
@@ -49,6 +56,7 @@ submission=muster-doctor:<token>
 run='/my runs/.doctor-now'
 status="$run/status.json"
 marker="$run/jobs/$job/requeue"
+link_logs "$run/jobs"
 rm -f "$marker"
 cd '/my runs' || fail 1 "the working directory is not on this node" "$(hostname)"
 export MUSTER_THREADS=4
