@@ -68,7 +68,7 @@ def prefetch_argv(environ: Mapping[str, str]) -> list[str]:
 
 def doctor_argv(environ: Mapping[str, str]) -> list[str]:
     """Likewise of `python -m launch doctor`; ARGS are more flags of the launcher."""
-    given = [f"--{name}={environ.get(name.upper(), '')}" for name in ("gpus", "nodes", "tasks", "partition")]
+    given = [f"--{name}={environ.get(name.upper(), '')}" for name in ("gpus", "nodes", "tasks", "time", "partition")]
     return ["doctor", *given, *(["--dry_run"] if _switch(environ, "DRY_RUN") else []), *_words(environ.get("ARGS", ""))]
 
 
@@ -168,7 +168,7 @@ TARGETS = {
     ),
     "docker-run": _target(docker_argv, "RECIPE GPUS IMAGE ARGS DRY_RUN"),
     "prefetch": _target(prefetch_argv, "RECIPE ARGS DRY_RUN"),
-    "doctor": _target(doctor_argv, "GPUS NODES TASKS PARTITION ARGS DRY_RUN"),
+    "doctor": _target(doctor_argv, "GPUS NODES TASKS TIME PARTITION ARGS DRY_RUN"),
     "status": _target(status_argv, "RUN"),
     "logs": _target(logs_argv, "RUN FOLLOW"),
     "cancel": _target(cancel_argv, "RUN"),

@@ -82,7 +82,7 @@ def _check_cluster(arguments: argparse.Namespace, folder: Path) -> list[Line] | 
         return None
     login_checks: tuple[tuple[Check, Callable[[], str]], ...] = (
         (TOOLS, login.tools),
-        (REQUEST, lambda: login.request(planned.asked, site.partition)),
+        (REQUEST, lambda: login.request(planned.asked, site.partition, site.clusters)),
         (FOLDER, lambda: login.folder(folder)),
     )
     findings: list[Finding] = []

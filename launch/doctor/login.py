@@ -29,24 +29,25 @@ def tools() -> str:
     return f"{', '.join(PROGRAMS)}; the controller answers"
 
 
-def request(plan: Plan, partition: str) -> str:
+def request(plan: Plan, partition: str, clusters: str) -> str:
     """Check that Slurm accepts the job, which requests the same nodes and GPUs as a real one."""
     with queueing.outside_any_job():
-        objection, missing = queueing.objection_to(plan, partition)
+        objection, missing = queueing.objection_to(plan, partition, clusters)
     if objection and not missing:
-        raise Problem(objection, f"change --partition, --nodes, --gpus, --gres or --time; there are {partitions()}")
+        there = partitions(clusters)
+        raise Problem(objection, f"change --partition, --nodes, --gpus, --gres or --time; there are {there}")
     place = f"partition {partition}" if partition else "the default partition"
     return f"taken in {place}{f', but not now: {missing}' if missing else ''}"
 
 
-def partitions() -> str:
-    """The cluster's partitions, with nodes, GPUs per node and time limit."""
-    command = ["sinfo", "--noheader", "--format=%R (%D nodes, %G, %l)"]
+def partitions(clusters: str) -> str:
+    """The partitions of the cluster, or of `clusters`, with nodes, GPUs per node and time limit."""
+    command = ["sinfo", "--noheader", "--format=%R (%D nodes, %G, %l)", *client.cluster_flag(clusters)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SINFO_SECONDS)
     except subprocess.TimeoutExpired:
         return f"partitions that sinfo did not list within {SINFO_SECONDS:.0f} s"
-    return "; ".join(dict.fromkeys(line.strip() for line in done.stdout.splitlines())) or "none"
+    return "; ".join(dict.fromkeys(filter(None, map(str.strip, done.stdout.splitlines())))) or "none"
 
 
 def folder(path: Path) -> str:

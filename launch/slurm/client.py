@@ -141,13 +141,13 @@ def exit_code(job: Answer) -> tuple[int, str]:
     return int(code[1]) if code else 0, host[1] if host else ""
 
 
-def unavailable(partition: str) -> str:
+def unavailable(partition: str, clusters: str) -> str:
     """The nodes, and the partition if it is not up, that cannot start jobs now, with their states.
 
     Empty if all are available, or if sinfo fails.
     """
     command = ["sinfo", "--noheader", "--Node", "--format=%N|%t|%P|%a"]
-    done = _run([*command, *([f"--partition={partition}"] if partition else [])])
+    done = _run([*command, *([f"--partition={partition}"] if partition else []), *cluster_flag(clusters)])
     rows = (line.strip().split("|") for line in done.stdout.splitlines())
     states: dict[str, str] = {}
     for row in rows:

@@ -83,17 +83,17 @@ def _test_submission(submission: Submission) -> None:
     `sbatch --test-only` also objects if nodes are only down or drained at the moment. sbatch itself distinguishes the
     two cases, so then there is only a warning.
     """
-    objection, missing = objection_to(submission.plan, submission.parameters.get("partition", ""))
+    objection, missing = objection_to(submission.plan, submission.parameters.get("partition", ""), submission.clusters)
     if objection and not missing:
         raise Refused(f"Slurm does not take the job: {objection}")
     if objection:
         warn(f"the job cannot start now ({objection}): {missing}")
 
 
-def objection_to(plan: Plan, partition: str) -> tuple[str, str]:
+def objection_to(plan: Plan, partition: str, clusters: str) -> tuple[str, str]:
     """Slurm's objection to a job; and the nodes that are unavailable at the moment, if they may be the only reason."""
     objection = client.objection(plan)
-    return objection, client.unavailable(partition) if MAYBE_TEMPORARY.search(objection) else ""
+    return objection, client.unavailable(partition, clusters) if MAYBE_TEMPORARY.search(objection) else ""
 
 
 def _record(submission: Submission, member: Member, answer: Answer, request: Request, flags: Sequence[str]) -> Record:

@@ -31,7 +31,7 @@ def test_the_job_is_tested_without_variables_that_a_submission_also_removes(
 ) -> None:
     program(tmp_path, "sbatch", '[ -z "$SBATCH_PARTITION" ] || { echo "invalid partition" >&2; exit 1; }')
     monkeypatch.setenv("SBATCH_PARTITION", "gone")
-    assert login.request(plan, "main") == "taken in partition main"
+    assert login.request(plan, "main", "") == "taken in partition main"
     assert os.environ["SBATCH_PARTITION"] == "gone"
 
 
@@ -39,8 +39,12 @@ def test_a_rejected_partition_is_answered_with_the_available_ones(tmp_path: Path
     program(tmp_path, "sbatch", 'echo "sbatch: error: invalid partition specified: gone" >&2; exit 1')
     program(tmp_path, "sinfo", "echo 'main (2 nodes, gpu:4, 1-00:00:00)'")
     with pytest.raises(Problem, match="invalid partition specified: gone") as problem:
-        login.request(plan, "gone")
+        login.request(plan, "gone", "")
     assert problem.value.remedy.endswith("there are main (2 nodes, gpu:4, 1-00:00:00)")
+    program(tmp_path, "sinfo", 'echo "asked with ${@: -1}"')
+    with pytest.raises(Problem) as problem:
+        login.request(plan, "gone", "east")
+    assert problem.value.remedy.endswith("there are asked with --clusters=east")
 
 
 def test_a_sinfo_that_hangs_does_not_block_the_doctor(
@@ -51,6 +55,6 @@ def test_a_sinfo_that_hangs_does_not_block_the_doctor(
     monkeypatch.setattr(login, "SINFO_SECONDS", 0.2)
     began = time.monotonic()
     with pytest.raises(Problem) as problem:
-        login.request(plan, "gone")
+        login.request(plan, "gone", "")
     assert time.monotonic() - began < 60
     assert "sinfo did not list within" in problem.value.remedy
