@@ -50,7 +50,7 @@ def takes_several(wanted: Any) -> bool:
 
 
 def _options(wanted: Any) -> tuple[Any, ...]:
-    """The types of which a value may have any."""
+    """The types that a value may have, any one of them."""
     return typing.get_args(wanted) if typing.get_origin(wanted) in (types.UnionType, typing.Union) else (wanted,)
 
 
