@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from job.config.tasks import Task
     from job.data.dataset import Data
     from job.model.lora import Adapter
     from job.run.context import RunContext
@@ -191,8 +192,6 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     from accelerate.utils import set_seed
 
     from job import distributed
-    from job.batching import loader
-    from job.data import dataset
     from job.model import head, limits, loading, tokenizers
     from job.report import summary, upload
     from job.run import folder as run_folder
@@ -217,12 +216,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
         tokenizer.model_max_length = length  # saved with the model, so that others truncate texts the same way
         signals.raise_if_stopping()
     with manifest.timed(folder, "data", accelerator.is_main_process):
-        with console.notice("reading and tokenizing the data"):
-            read = distributed.main_process_first(
-                accelerator, signals.interruptible(lambda: dataset.prepare(config, tokenizer, task, length))
-            )
-        sameness.refuse_differing_data(accelerator, read)
-        loader.check_token_limits(config, read)
+        read = _read_data(context, tokenizer, task, length)
         distributed.broadcast_from_main(accelerator, lambda: sameness.refuse_other_data(resumed, read))
         summary.begin(context, read, task, resumed)
 
@@ -245,6 +239,23 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     if config.hub.push_to_hub:
         distributed.broadcast_from_main(accelerator, lambda: upload.push(config, folder, target))
     return results
+
+
+def _read_data(context: RunContext, tokenizer: PreTrainedTokenizerBase, task: Task | None, length: int) -> Data:
+    """The tokenized data of the run, the same on every process."""
+    from job import distributed
+    from job.batching import loader
+    from job.data import dataset
+    from job.training import sameness
+
+    config, accelerator = context.config, context.accelerator
+    with console.notice("reading and tokenizing the data"):
+        read = distributed.main_process_first(
+            accelerator, signals.interruptible(lambda: dataset.prepare(config, tokenizer, task, length))
+        )
+    sameness.refuse_differing_data(accelerator, read)
+    loader.check_token_limits(config, read)
+    return read
 
 
 def _load_model(
