@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from job import config
 from job.errors import Refused
 from job.runtime import environment, files
 from launch import parsing, sites
+from launch.console import note
 from launch.local import command as local
 from launch.slurm.cli import RESOURCES
 from launch.slurm.client import Answer
@@ -118,7 +118,7 @@ def _run_locally(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence
     local.require_training()
     sweeps.write(sweep, arguments.flags)
     code = workstation.run(planned)
-    print(f"results   python -m launch results {sweep.folder}", file=sys.stderr, flush=True)
+    note(f"results   python -m launch results {sweep.folder}")
     return code
 
 

@@ -23,6 +23,7 @@ from job import config
 from job.errors import Refused, Stopped
 from job.runtime import files, package
 from launch import parsing
+from launch.console import note
 from launch.local import command as local
 from launch.local.command import Machine
 from launch.plan import Plan
@@ -124,7 +125,7 @@ def run(planned: Schedule) -> int:
             runs.stop_all()
             raise
     if runs.stopped:
-        print("stopped on request: the same command continues", file=sys.stderr, flush=True)
+        note("stopped on request: the same command continues")
         return Stopped.exit_code
     return 1 if runs.failed else 0
 

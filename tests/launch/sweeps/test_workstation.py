@@ -198,8 +198,9 @@ def test_a_run_is_started_with_this_code_and_not_with_the_working_directorys(tmp
 
 def test_a_closed_output_pipe_stops_the_active_runs(started: subprocess.Popen[str]) -> None:
     wait_until(lambda: is_there("started-0", "started-1"))
-    assert started.stdout is not None
+    assert started.stdout is not None and started.stderr is not None
     started.stdout.close()
+    started.stderr.close()  # as in `muster sweep --local ... 2>&1 | head -1`
     Path("go-1").touch()
     assert started.wait(60) == 75
     assert not list(Path().glob("busy-*")) and not is_there("started-3")
