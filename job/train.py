@@ -273,7 +273,7 @@ def _load_model(
         console.notice("loading the model"),
     ):
         readable.check_rows(read, tokenizer, pretrained)
-        network, new = loading.load_naming_new(
+        network, new = loading.load(
             config.model, pretrained, read.task, tokenizer.pad_token_id, trained=not config.training.do_train
         )
         weights = sum(parameter.nbytes for parameter in network.parameters())

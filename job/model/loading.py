@@ -126,13 +126,6 @@ def _dropout_options(model: config.Model, pretrained: PreTrainedConfig) -> dict[
 
 def load(
     model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int, trained: bool = False
-) -> PreTrainedModel:
-    """The model with a head for `task`; see `load_naming_new`."""
-    return load_naming_new(model, pretrained, task, pad_token_id, trained)[0]
-
-
-def load_naming_new(
-    model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int, trained: bool = False
 ) -> tuple[PreTrainedModel, frozenset[str]]:
     """The model with a head for `task`, in fp32; and the names of the weights that the checkpoint lacks.
 

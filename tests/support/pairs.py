@@ -40,7 +40,7 @@ def network(folder: Path, architecture: str = "bert", kind: Kind = SINGLE_LABEL,
     tiny_model(folder, architecture=architecture, num_labels=None, dropout=dropout)
     settings = Model(model_name_or_path=str(folder))
     torch.manual_seed(3)
-    loaded = loading.load(settings, loading.load_config(settings), Task(kind, NAMES[kind]), 0)
+    loaded = loading.load(settings, loading.load_config(settings), Task(kind, NAMES[kind]), 0)[0]
     enlarge_weights(loaded)
     return loaded
 

@@ -26,7 +26,7 @@ def test_the_longest_text_that_is_allowed_can_be_read_and_a_longer_one_cannot(fa
     assert limit == families.POSITIONS
     with pytest.raises(Refused, match=rf"--max_seq_length {limit + 1} is more than the {limit} positions of the model"):
         limits.max_length(limit + 1, pretrained, tokenizer)
-    network = loading.load(asked, pretrained, Task(SINGLE_LABEL, ("a", "b")), tokenizer.pad_token_id).eval()
+    network = loading.load(asked, pretrained, Task(SINGLE_LABEL, ("a", "b")), tokenizer.pad_token_id)[0].eval()
 
     def read(length: int) -> torch.Tensor:
         ids = torch.full((1, length), 8)

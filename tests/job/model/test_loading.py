@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 def load(folder: Path, task: Task = TASK) -> Any:
     asked = Model(model_name_or_path=str(folder))
-    return loading.load(asked, loading.load_config(asked), task, 0)
+    return loading.load(asked, loading.load_config(asked), task, 0)[0]
 
 
 def refusal(folder: Path) -> str:
@@ -73,7 +73,7 @@ def test_a_model_that_is_to_be_trained_already_has_every_weight(folder: Path) ->
         loading.load(asked, pretrained, TASK, 0, trained=True)
     assert str(caught.value) == f"model {folder} was not fine-tuned to classify texts: it has no classifier.bias"
     load(folder).save_pretrained(folder)
-    assert loading.load(asked, pretrained, TASK, 0, trained=True).get_parameter("classifier.bias").shape == (3,)
+    assert loading.load(asked, pretrained, TASK, 0, trained=True)[0].get_parameter("classifier.bias").shape == (3,)
 
 
 def test_pickled_weights_are_not_read(folder: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_trained_head_that_does_not_fit_its_configuration_is_rejected_and_not_
     assert task is not None and len(task.names) == 5
     with pytest.raises(Refused, match=r"the weights classifier\.\w+ are of another size than config\.json says"):
         loading.load(asked, pretrained, task, 0, trained=True)
-    assert loading.load(asked, pretrained, task, 0).get_parameter("classifier.bias").shape == (5,), (
+    assert loading.load(asked, pretrained, task, 0)[0].get_parameter("classifier.bias").shape == (5,), (
         "training makes a new head"
     )
 
@@ -218,7 +218,7 @@ def test_gradient_checkpointing_is_rejected_where_there_is_none(tmp_path: Path) 
             loading.check_settings(asked, pretrained)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", FutureWarning)
-                assert loading.load(asked, pretrained, TASK, 0).is_activation_checkpointing
+                assert loading.load(asked, pretrained, TASK, 0)[0].is_activation_checkpointing
         else:
             with pytest.raises(Refused, match=f"--gradient_checkpointing: a {family} model does not support it"):
                 loading.check_settings(asked, pretrained)
@@ -226,7 +226,7 @@ def test_gradient_checkpointing_is_rejected_where_there_is_none(tmp_path: Path) 
 
 def test_attention_dropout_of_a_composite_model_is_that_of_its_text_model(tmp_path: Path) -> None:
     asked = Model(model_name_or_path=str(families.make("gemma3", tmp_path)), attention_dropout=0.25)
-    model = loading.load(asked, loading.load_config(asked), TASK, 0)
+    model = loading.load(asked, loading.load_config(asked), TASK, 0)[0]
     assert model.config.get_text_config().attention_dropout == 0.25
 
 

@@ -40,7 +40,7 @@ def adapted(folder: Path, **asked: Any) -> tuple[Any, Adapter]:
     """The model in `folder` with adapters."""
     settings = Model(model_name_or_path=str(folder), **{"lora_rank": 2, **asked})
     torch.manual_seed(1)
-    model, new = loading.load_naming_new(settings, loading.load_config(settings), TASK, 0)
+    model, new = loading.load(settings, loading.load_config(settings), TASK, 0)
     return model, lora.attach(settings, model, new)
 
 

@@ -257,7 +257,7 @@ def test_attention_dropout_is_set_by_its_flag_alone(tmp_path: Path) -> None:
         folder = tmp_path / architecture
         tiny_model(folder, architecture=architecture, num_labels=None, dropout=0.1)
         asked = Model(model_name_or_path=str(folder), attention_dropout=0.0)
-        loaded = loading.load(asked, loading.load_config(asked), Task(SINGLE_LABEL, NAMES[SINGLE_LABEL]), 0)
+        loaded = loading.load(asked, loading.load_config(asked), Task(SINGLE_LABEL, NAMES[SINGLE_LABEL]), 0)[0]
         loaded.save_pretrained(folder)
         saved = json.loads((folder / "config.json").read_text())
         assert saved[name] == 0.0

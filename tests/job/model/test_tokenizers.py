@@ -100,7 +100,7 @@ def test_the_head_looks_for_the_token_that_rows_are_padded_with(family: str, tmp
     asked = Model(model_name_or_path=str(families.make(family, tmp_path / "m")))
     pretrained = loading.load_config(asked)
     tokenizer = tokenizers.load(asked, pretrained)
-    network = loading.load(asked, pretrained, Task(SINGLE_LABEL, ("a", "b")), tokenizer.pad_token_id)
+    network = loading.load(asked, pretrained, Task(SINGLE_LABEL, ("a", "b")), tokenizer.pad_token_id)[0]
     loading.save(network, tokenizer, tmp_path / "saved")
     saved = loading.load_config(Model(model_name_or_path=str(tmp_path / "saved")))
     padding = AutoTokenizer.from_pretrained(tmp_path / "saved").pad_token_id

@@ -24,7 +24,7 @@ def load(family: str, folder: Path, **own: Any) -> Any:
     asked = Model(model_name_or_path=str(families.make(family, folder, **own)))
     pretrained = loading.load_config(asked)
     tokenizer = tokenizers.load(asked, pretrained)
-    return loading.load(asked, pretrained, Task(SINGLE_LABEL, ("a", "b")), tokenizer.pad_token_id)
+    return loading.load(asked, pretrained, Task(SINGLE_LABEL, ("a", "b")), tokenizer.pad_token_id)[0]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_a_model_that_fails_in_training_is_rejected_in_one_line(
     settings = Model(model_name_or_path=str(families.make(family, tmp_path, **changes)))
     pretrained = loading.load_config(settings)
     tokenizer = tokenizers.load(settings, pretrained)
-    model = loading.load(settings, pretrained, Task(SINGLE_LABEL, ("a", "b", "c")), tokenizer.pad_token_id)
+    model = loading.load(settings, pretrained, Task(SINGLE_LABEL, ("a", "b", "c")), tokenizer.pad_token_id)[0]
     with pytest.raises(Refused) as caught:
         unused_parameters.settle(model, tokenizer, pairs(SINGLE_LABEL, "distilbert"), Accelerator(cpu=True))
     name = type(model).__name__

@@ -47,7 +47,7 @@ def loaded(config: Config) -> tuple[Any, Any]:
     pretrained = loading.load_config(config.model)
     tokenizer = tokenizers.load(config.model, pretrained)
     torch.manual_seed(7)
-    network, new = loading.load_naming_new(config.model, pretrained, TASK, tokenizer.pad_token_id)
+    network, new = loading.load(config.model, pretrained, TASK, tokenizer.pad_token_id)
     if config.model.lora_rank:
         lora.attach(config.model, network, new)
         for name, parameter in network.named_parameters():
