@@ -104,7 +104,7 @@ def _with_absolute_paths(config: Config) -> Config:
 
 
 def _absolute_metric(name: str) -> str:
-    """A folder or file as an absolute path; ours are found by name, whatever the working directory holds."""
+    """A folder or file as an absolute path; ours are found by name, even if a folder here has it."""
     return str(Path(name).absolute()) if name not in METRICS and os.path.exists(name) else name  # noqa: PTH110
 
 
