@@ -53,7 +53,7 @@ link_logs() { # JOBS: make the job's folder, where the logs of the batch script 
     local kind
     mkdir -p "$1/$job" || fail 1 "the run folder cannot be written on this node" "$(hostname)"
     for kind in out err; do
-        [ -e "$1/$job/${job}_0_log.$kind" ] || ln -s "../batch-$job.$kind" "$1/$job/${job}_0_log.$kind"
+        [ ! -e "$1/batch-$job.$kind" ] || ln -sf "../batch-$job.$kind" "$1/$job/${job}_0_log.$kind"
     done
 }
 check_setup() { # CODE COMMAND: called when a command of --setup fails; failures inside sourced files do not count
