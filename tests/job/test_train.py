@@ -260,7 +260,7 @@ def test_a_failed_exchange_is_explained_with_its_cause(
 
 def test_non_finite_loss_ends_all_processes_naming_step_and_rows(world: World) -> None:
     out = world.folder / "nan"
-    arguments = flags(world, output_dir=out, learning_rate=1e30, warmup_ratio=0, max_grad_norm=0)
+    arguments = flags(world, output_dir=out, learning_rate=9e15, warmup_ratio=0, max_grad_norm=0)
     done = torchrun(2, TRAIN, *arguments, env=world.environment(), cwd=world.folder)
     assert done.code == 1
     assert len(done.errors) == 1
