@@ -1,11 +1,19 @@
-"""For all tests: how many examples a property is tried on, and the folder that the runs of a module share."""
+"""For all tests: signals, how many examples a property is tried on, and the folder that the runs of a module share."""
 
 from __future__ import annotations
+
+import signal
 
 import pytest
 from hypothesis import settings
 
 from tests.support.interrupted import World, make_world
+
+# A shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP: these tests send them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 for name, examples in {"quick": 25, "short": 100, "fuzz": 1000}.items():
     settings.register_profile(name, max_examples=examples, deadline=None)  # a first example may import a library

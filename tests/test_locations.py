@@ -89,7 +89,7 @@ def wheel(folder: Path) -> Place:
 PLACES: dict[str, Callable[[Path], Place]] = {"checkout": checkout, "snapshot": taken, "wheel": wheel}
 
 
-@pytest.fixture(scope="module", params=PLACES)
+@pytest.fixture(scope="module", params=["checkout", "wheel", pytest.param("snapshot", marks=pytest.mark.long)])
 def place(request: pytest.FixtureRequest, tmp_path_factory: Pytest) -> Place:
     return PLACES[request.param](tmp_path_factory.mktemp(request.param))
 

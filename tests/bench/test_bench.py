@@ -69,6 +69,7 @@ def test_a_table_and_a_picture_are_written(measured: tuple[Path, dict[str, Any]]
     assert (folder / "cpu.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.long
 def test_without_a_gpu_the_gpu_bench_says_so_in_one_line() -> None:
     done = bench("tests.bench.gpu")
     assert (done.returncode, done.stdout) == (2, "")

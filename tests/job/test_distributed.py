@@ -93,6 +93,7 @@ def train_on_two_machines(tmp_path: Path, second: str, precision: str = "no") ->
     return run_on_two_machines(tmp_path, f"--model_name_or_path ../model {data} --max_steps 1", ("no", precision))
 
 
+@pytest.mark.long
 def test_processes_that_read_the_same_files_in_different_places_train(tmp_path: Path) -> None:
     assert train_on_two_machines(tmp_path, ROWS) == ([], ["0", "0"])
 

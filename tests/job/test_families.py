@@ -89,7 +89,13 @@ def row_by_row(model: Path, rows: list[tuple[str, ...]]) -> np.ndarray:
     return torch.cat(alone).softmax(1).numpy()
 
 
-@pytest.mark.parametrize("family", ["llama-pad0", "llama-pad-1", "gemma3", "xlnet", "esm", "bart"])
+OTHERS = ("llama-pad0", "gemma3", "xlnet", "esm")
+"""make test-models tries them too."""
+
+
+@pytest.mark.parametrize(
+    "family", ["llama-pad-1", "bart", *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS)]
+)
 def test_a_run_on_two_processes_predicts_what_its_saved_model_computes_row_by_row(family: str, tmp_path: Path) -> None:
     families.make(family, tmp_path / "m")
     texts = [f"{text} {number}" for number in range(5) for text in WORDS]

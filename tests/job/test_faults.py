@@ -148,6 +148,7 @@ def lose_one(going: Going, rank: int) -> None:
         assert going.end(120).code != 0
 
 
+@faults
 def test_a_lost_process_ends_the_job_with_one_line(world: World, reference_of_two: Path) -> None:
     out = world.folder / "lost"
     done = world.run(out, processes=2, faults="1:step:6:SIGKILL").expect(1)
@@ -229,6 +230,7 @@ def has_content(folder: Path, pattern: str) -> bool:
     return False
 
 
+@faults
 def test_a_run_stops_before_its_time_limit(world: World) -> None:
     out = world.folder / "limit"
     done = world.run(out, max_minutes=0.15, num_train_epochs=100_000, early_stopping_patience=10**6).expect(75)

@@ -165,7 +165,7 @@ def test_the_published_model_is_a_plain_one_and_the_adapter_is_kept_too(referenc
     assert described["modules_to_save"] == ["classifier"] and described["r"] == 4 and described["lora_alpha"] == 8
 
 
-@pytest.mark.parametrize("family", ["deberta-v2", "qwen3"])
+@pytest.mark.parametrize("family", [pytest.param("deberta-v2", marks=pytest.mark.long), "qwen3"])
 def test_predict_pipeline_adapter_and_tables_agree(family: str, tmp_path: Path, world: World) -> None:
     """An encoder that lacks its pooler too, and a decoder, whose head looks for the last token."""
     from peft import PeftModel
@@ -198,7 +198,7 @@ def test_predict_pipeline_adapter_and_tables_agree(family: str, tmp_path: Path, 
     np.testing.assert_allclose(answers(classify, names, texts), predicted, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 4])
 def test_in_mixed_precision_both_tables_and_predict_agree(rank: int, tmp_path: Path, world: World) -> None:
     """The same rows as evaluation and as test data. Without autocast the test set would be computed in fp32."""
     rows, out = world.folder / "eval.csv", tmp_path / "run"

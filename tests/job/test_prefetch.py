@@ -101,12 +101,14 @@ def fetched(site: Site) -> Finished:
     return site.prefetch("home", *flags(JOB)).expect(0)
 
 
+@pytest.mark.long
 def test_a_job_trains_without_a_network_interface_from_what_was_prefetched(site: Site, fetched: Finished) -> None:
     command = [*namespaces.command("net"), sys.executable, str(TRAIN), *flags(JOB, output_dir="run")]
     run(command, site.environ("home", offline=True), site.folder, 120).expect(0)
     assert (site.folder / "run" / "results.json").is_file()
 
 
+@pytest.mark.long
 def test_the_output_says_what_was_fetched_from_where_and_how_much(site: Site, fetched: Finished) -> None:
     model, words = site.hub.revision("models/acme/tiny", "v2")[:12], site.hub.revision("models/acme/words")[:12]
     data = site.hub.revision("datasets/acme/reviews", "v1")[:12]
@@ -121,6 +123,7 @@ def test_the_output_says_what_was_fetched_from_where_and_how_much(site: Site, fe
     assert lines[6:] == ["verified   all of it opens with HF_HUB_OFFLINE=1"]
 
 
+@pytest.mark.long
 def test_a_second_prefetch_uses_the_cache_and_a_dry_run_fetches_nothing(site: Site, fetched: Finished) -> None:
     done = site.prefetch("home", *flags(JOB), own=["--dry_run"]).expect(0)
     assert "acme/tiny at v2: commit" in done.stdout

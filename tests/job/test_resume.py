@@ -84,6 +84,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(world: World, reference:
     assert not (out / "checkpoints").exists()
 
 
+@faults
 def test_a_signal_to_one_of_two_processes_stops_both_and_the_result_is_the_same(world: World) -> None:
     out, uninterrupted = world.folder / "two", world.folder / "two-reference"
     world.run(uninterrupted, processes=2).expect(0)

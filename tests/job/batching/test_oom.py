@@ -65,9 +65,16 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("processes", "rank", "where", "message", "halved"),
     [
-        (1, "all", "forward", "", [160, 80]),
+        pytest.param(1, "all", "forward", "", [160, 80], marks=pytest.mark.long),
         (1, "all", "backward", "", [160, 80]),
-        (1, "all", "backward", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", [160, 80]),
+        pytest.param(
+            1,
+            "all",
+            "backward",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            [160, 80],
+            marks=pytest.mark.long,
+        ),
         (2, "1", "forward", "", [160]),
     ],
 )
@@ -121,7 +128,7 @@ def test_out_of_memory_while_gradients_are_exchanged_ends_the_job(folder: Path, 
     )
 
 
-@pytest.mark.parametrize(("processes", "rank"), [(1, "all"), (2, "1")])
+@pytest.mark.parametrize(("processes", "rank"), [pytest.param(1, "all", marks=pytest.mark.long), (2, "1")])
 def test_an_evaluation_out_of_memory_is_retried_and_keeps_the_lower_limit(
     folder: Path, tmp_path: Path, processes: int, rank: str
 ) -> None:

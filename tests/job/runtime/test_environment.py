@@ -222,6 +222,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return {name: process.communicate(timeout=120)[0].split() for name, process in started.items()}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which(ACCELERATE) or environment.cores() == 1, reason="needs accelerate and two cores")
 @pytest.mark.parametrize(("users", "expected"), [("nothing", environment.cores()), ("1", 1), ("1 in .env", 1)])
 def test_accelerate_launch_uses_all_cores_unless_the_user_limits_them(

@@ -206,7 +206,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     assert done.stdout == "job.runtime.signals job.runtime.signals\n", done.stderr
 
 
-@pytest.mark.parametrize("by", ["signal", "launcher"])
+@pytest.mark.parametrize("by", ["signal", pytest.param("launcher", marks=pytest.mark.long)])
 def test_a_process_that_waits_for_its_peers_is_stopped(tmp_path: Path, by: str) -> None:
     """It waits in a library's C code, where Python's handlers do not run, for a rank that never starts."""
     script = f"""
