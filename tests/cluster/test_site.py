@@ -83,7 +83,7 @@ def test_the_queued_job_is_identified_despite_any_output_of_a_wrapper(
     done = work.try_to_submit(cluster, HELD, work.flags(run, 3), PATH=wrapper(tmp_path / "site", body))
     assert done.returncode == 0, done.stderr
     job = done.stdout.split()[1]
-    assert cluster.show(job)["StdOut"] == f"{run}/jobs/{job}/{job}_0_log.out"
+    assert cluster.show(job)["StdOut"] == f"{run}/jobs/batch-{job}.out"
     assert is_whole(run, job)
     assert jobs.status(run)["state"] == "QUEUED"
     assert ("found by its comment" in done.stderr) == (body in (NO_ANSWER, TIMED_OUT))

@@ -150,7 +150,7 @@ def test_a_job_timed_out_twice_equals_an_uninterrupted_one(
     cluster: Cluster, work: Work, tmp_path: Path, uninterrupted: Path
 ) -> None:
     run = tmp_path / "run"
-    own = TWO.replace("--time 20", "--time 2 --signal_delay 60")
+    own = TWO.replace("--time 20", "--time 2 --signal_delay 70")
     job = work.submit(cluster, own, work.flags(run, STEPS, "--step_timeout_minutes", "0"))
     train_until_the_time_limit(cluster, job, run, start=0)
     train_until_the_time_limit(cluster, job, run, start=1)
@@ -166,7 +166,7 @@ def train_until_the_time_limit(cluster: Cluster, job: str, run: Path, start: int
     ranks = cluster.ranks(job) if cluster.restarts(job) == start else []
     for pid in ranks:
         slurm.send(pid, signal.SIGSTOP)
-    signalled_by = "00:01:02"  # Slurm signals half a minute to one after the start, and this may have been before
+    signalled_by = "00:00:52"  # Slurm signals 20 to 50 seconds after the start, and this may have been before
     cluster.wait(job, lambda: slurm.have_pending(ranks, signal.SIGUSR2) or cluster.show(job)["RunTime"] > signalled_by)
     for pid in ranks:
         slurm.send(pid, signal.SIGCONT)
