@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from job.runtime import contract, files
-from launch.runs import folders
+from launch.runs import reading
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Record:
 
 def read_status(run: Path) -> dict[str, Any]:
     """The content of status.json; empty if it cannot be read."""
-    return folders.read_json(run / contract.STATUS)
+    return reading.read_json(run / contract.STATUS)
 
 
 def write_queued(run: Path, owner: str) -> None:

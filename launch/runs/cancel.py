@@ -22,8 +22,8 @@ from pathlib import Path
 from job.errors import Refused
 from job.run.folder import RunFolder
 from job.runtime import files
-from launch.runs import folders, processes, slurm, states, tables
-from launch.runs.folders import Job, RunState
+from launch.runs import folders, processes, reading, run_state, slurm, states, tables
+from launch.runs.run_state import Job, RunState
 from launch.runs.states import View
 
 POLL_SECONDS = 1.0
@@ -91,7 +91,7 @@ def _find(run: str) -> list[Path]:
         elements = folders.elements(sweep)
         if not run.isdigit() or folders.is_sweep(Path(run)) or folders.is_sweep(folders.RUNS / run):
             return elements
-        mine = [path for path in elements if (job := folders.newest_job(path)) and job.id.partition("_")[0] == run]
+        mine = [path for path in elements if (job := run_state.newest_job(path)) and job.id.partition("_")[0] == run]
         if not mine:
             raise Refused(
                 f"the runs of array {run} were submitted again since: name the sweep, {sweep}, or a newer array"
@@ -135,7 +135,7 @@ def _plan(view: View) -> list[Cancellation]:
 
 def _stop_local(sweep: Path) -> None:
     """Tell a sweep on this machine, whose process starts one run after another, to start no other."""
-    if any(job and job.launcher == "local" for job in map(folders.newest_job, folders.elements(sweep))):
+    if any(job and job.launcher == "local" for job in map(run_state.newest_job, folders.elements(sweep))):
         try:
             files.write_text(sweep / folders.STOP, "")
         except OSError as error:
@@ -201,7 +201,7 @@ def _report(cancellation: Cancellation, unfinished: bool) -> bool:
         _say(f"{name} has not ended yet: check `status {name}`")
         return False
     path = RunFolder(run.path).status
-    status = folders.read_json(path)
+    status = reading.read_json(path)
     if status.get("state") in ENDED:
         _say(f"{name}: {status['state']} before it was cancelled")
         return True
@@ -217,7 +217,7 @@ def _report(cancellation: Cancellation, unfinished: bool) -> bool:
 
 
 def _state(path: Path) -> object:
-    return folders.read_json(RunFolder(path).status).get("state")
+    return reading.read_json(RunFolder(path).status).get("state")
 
 
 def _user() -> str:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from job.errors import Refused
-from launch.runs import folders
+from launch.runs import folders, reading
 from launch.slurm.cli import RESOURCES
 
 RUN = "a run: its folder, its name in runs/, a job id, or `latest`"
@@ -101,7 +101,7 @@ def _rerun_sweep(sweep: Path, arguments: argparse.Namespace) -> int:
 
     if arguments.job:
         raise Refused(f"{sweep} is a sweep, and its settings are fixed: name one of its runs, as {sweep}/0")
-    recorded = folders.read_json(sweep / folders.SWEEP).get("flags", [])
+    recorded = reading.read_json(sweep / folders.SWEEP).get("flags", [])
     before, _ = verbs.VERBS["sweep"].parser().parse_known_args(recorded)
     flags = merged(vars(before), vars(arguments))
     return cli.main(["sweep", str(sweep / "config.yaml"), *flags, "--", "--output_dir", str(sweep)])

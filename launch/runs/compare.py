@@ -19,7 +19,7 @@ from job.config import Config
 from job.errors import Refused
 from job.run.folder import RunFolder
 from job.runtime.contract import PROBABILITY
-from launch.runs import folders, tables
+from launch.runs import folders, reading, run_state, tables
 
 if TYPE_CHECKING:
     from job.resampling import Answers
@@ -175,14 +175,14 @@ def _refuse_other_rows(a: Side, b: Side) -> None:
 def _deciding(path: Path, known: Sequence[str]) -> str:
     """The number that decided which model of the run is the best, if it can be compared, else the first that can."""
     folder = RunFolder(path)
-    number = folders.deciding(folder, folders.read_settings(folder.config)).number
+    number = run_state.deciding(folder, reading.read_settings(folder.config)).number
     return number if number in known else known[0]
 
 
 def _positive_last(one: Path, other: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
     """The two classes, with the positive class of f1 last, which is the default order."""
     positive = {
-        folders.read_settings(RunFolder(path).config).get("positive_label") or classes[1] for path in (one, other)
+        reading.read_settings(RunFolder(path).config).get("positive_label") or classes[1] for path in (one, other)
     }
     if len(positive) > 1 or not positive <= set(classes):
         raise Refused("--by f1: the runs have different positive labels; compare them by f1_macro")

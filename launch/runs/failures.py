@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.runs.folders import RunState
+from launch.runs.run_state import RunState
 
 TAIL_BYTES = 1 << 18
 """Bytes at the end of each log that are searched."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from job.errors import Refused
-from launch.runs import failures, folders, states, tables
+from launch.runs import failures, folders, run_state, states, tables
 from launch.runs.states import View
 
 LAST_LINES = 10
@@ -115,7 +115,7 @@ class Log:
 
 
 def _newest(run: Path) -> Path:
-    job = folders.newest_job(run)
+    job = run_state.newest_job(run)
     if job is None:
         raise Refused(f"{run.name} was not started by this launcher: its output is where it was started")
     return job.folder

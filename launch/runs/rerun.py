@@ -16,8 +16,8 @@ from job import config
 from job.errors import Refused
 from job.run import trial
 from job.run.folder import RunFolder
-from launch.runs import folders, states
-from launch.runs.folders import Job
+from launch.runs import folders, reading, run_state, states
+from launch.runs.run_state import Job
 
 STAMP = re.compile(r"-\d{8}-\d{6}(-\d+)?$")
 VERBS = {"slurm": "submit", "local": "local", "docker": "docker"}
@@ -57,7 +57,7 @@ def plan(run: str, changes: Sequence[str]) -> Rerun:
         Refused: it is running or queued, is done and unchanged, or was not started by this launcher.
     """
     path = (folders.newest_submission() if run == folders.LATEST else folders.find(run)).absolute()
-    job = folders.newest_job(path)
+    job = run_state.newest_job(path)
     if job is None:
         raise Refused(f"{path.name} was not started by this launcher: resume it with accelerate launch job/train.py "
                       f"{path}/config.yaml --output_dir {path}")  # fmt: skip
@@ -105,7 +105,7 @@ def _settings(path: Path, job: Job) -> Path:
     """
     submitted = [path / job.config] if job.config and not trial.settings(path) else []
     for file in (*submitted, RunFolder(path).config):
-        if folders.is_file(file):
+        if reading.is_file(file):
             return file
     raise Refused(f"{folders.reference(path)} has no config.yaml, because its job never started: start it with its "
                   "original command")  # fmt: skip

@@ -19,7 +19,7 @@ from job.config import metrics
 from job.config.metrics import Deciding
 from job.errors import Refused
 from job.run.folder import RunFolder
-from launch.runs import folders, tables
+from launch.runs import folders, reading, run_state, tables
 
 DATA = "data"
 """Column for the fingerprint of the data, if the runs used different data."""
@@ -95,15 +95,15 @@ def show(folder: Path, by: str | None, form: str) -> list[Row]:
 def read(path: Path) -> Finished | None:
     """The results in a run folder; None if there are none yet."""
     folder = RunFolder(path)
-    results = folders.read_json(folder.results)
+    results = reading.read_json(folder.results)
     scored = next((results[name] for name in ("eval", "test") if isinstance(results.get(name), Mapping)), None)
     if scored is None:
         return None
-    all_settings = folders.read_settings(folder.config)
+    all_settings = reading.read_settings(folder.config)
     settings = {name: all_settings.get(name) for name in RESULT_SETTINGS if name in all_settings}
-    settings[DATA] = str(folders.read_json(folder.manifest).get("dataset_fingerprint"))[:8]
+    settings[DATA] = str(reading.read_json(folder.manifest).get("dataset_fingerprint"))[:8]
     numbers = {k: float(v) for k, v in scored.items() if type(v) in (int, float) and k != "examples"}
-    return Finished(path.name, numbers, settings, folders.deciding(folder, all_settings))
+    return Finished(path.name, numbers, settings, run_state.deciding(folder, all_settings))
 
 
 def grouped(runs: Sequence[Finished], by: str) -> list[Row]:

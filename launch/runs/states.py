@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.runs import explanations, failures, folders, processes, slurm
-from launch.runs.folders import Job, RunState, seconds
+from launch.runs import explanations, failures, processes, run_state, slurm
+from launch.runs.run_state import Job, RunState, seconds
 from launch.runs.slurm import Answer, SlurmJob
 
 STALE_SECONDS = 120.0
@@ -50,7 +50,7 @@ class View:
 
 def read(paths: Iterable[Path], now: float) -> tuple[list[View], str]:
     """The runs in `paths`, newest first; and a message if Slurm was queried and did not answer."""
-    runs = [folders.read(path) for path in paths]
+    runs = [run_state.read(path) for path in paths]
     answers = query(runs, now)
     views = [view(run, answers.get(_cluster(run), Answer()), now) for run in runs]
     problem = next((answer.problem for answer in answers.values() if answer.problem), "")

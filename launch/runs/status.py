@@ -15,7 +15,7 @@ from rich.live import Live
 
 from job import config
 from job.errors import Refused
-from launch.runs import failures, folders, results, states, tables
+from launch.runs import failures, folders, reading, results, states, tables
 from launch.runs.states import View, duration
 
 MOST_SETTINGS = 4
@@ -96,7 +96,7 @@ def facts(view: View) -> dict[str, str]:
 
 
 def _is_folder_of_runs(target: str) -> bool:
-    return folders.is_folder(Path(target)) and not folders.is_run(Path(target))
+    return reading.is_folder(Path(target)) and not folders.is_run(Path(target))
 
 
 def _look(target: str, one: Path | None) -> tuple[list[View], str]:

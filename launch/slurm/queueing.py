@@ -26,7 +26,7 @@ from launch import records
 from launch.console import warn
 from launch.plan import Plan
 from launch.records import Record
-from launch.runs import folders
+from launch.runs import run_state
 from launch.slurm import client, snapshot, worker
 from launch.slurm.client import Answer
 from launch.slurm.submission import Member, Request, Submission
@@ -135,7 +135,7 @@ def _refuse_if_busy(runs: Sequence[Path], clusters: str) -> None:
 
 def _recorded_cluster(run: Path) -> str:
     """The cluster of the run's newest recorded job."""
-    job = folders.newest_job(run)
+    job = run_state.newest_job(run)
     return job.cluster if job else ""
 
 

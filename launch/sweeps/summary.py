@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.runs import folders, tables
+from launch.runs import folders, run_state, tables
 from launch.runs.results import Row
 
 NEEDED = ("jinja2", "matplotlib", "optuna", "sklearn")
@@ -34,7 +34,7 @@ def show(sweep: Path, rows: Sequence[Row]) -> None:
 
 def _unfinished(sweep: Path) -> str:
     """The number of runs without results, by state."""
-    runs = [folders.read(path) for path in folders.elements(sweep) if not (path / "results.json").exists()]
+    runs = [run_state.read(path) for path in folders.elements(sweep) if not (path / "results.json").exists()]
     counts = Counter(run.reason if run.reason == "pruned" else run.state for run in runs)
     if missing := folders.not_started(sweep):
         counts["not started"] = len(missing)

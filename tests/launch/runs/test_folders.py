@@ -1,4 +1,4 @@
-"""Reading run folders with any content, and finding the requested one."""
+"""Finding the requested run."""
 
 import multiprocessing
 import os
@@ -8,70 +8,11 @@ from pathlib import Path
 import pytest
 
 from job.errors import Refused
-from launch.runs import folders
+from launch.runs import folders, run_state
 from tests.launch.runs import synthetic
 
-FILES = ("status.json", "manifest.json", "metrics.jsonl", "results.json", "config.yaml", "jobs/7/job.json")
 NOBODY = 65534
 """The user without rights, on Linux."""
-RUBBISH = {
-    "empty": b"",
-    "cut": b'{"state": "RUNN',
-    "other JSON": b"[1, 2]",
-    "no text": bytes(range(128, 256)),
-    "wrong types": b'{"state": 3, "step": "x", "steps": true, "heartbeat": 7, "eval": [], "flags": 1, "id": null}',
-    "deep": b'{"a": ' + b"[" * 100_000,
-}
-
-
-def test_a_run_folder_is_read_as_written_by_the_job(runs: Path) -> None:
-    score = {"loss": 0.4, "accuracy": 0.9, "correct": 90, "f1_macro": 0.8}
-    path = synthetic.run(runs / "a", job="7", step=30, steps=100, settings={"train_batch_size": 32}, scores=[score])
-    actual = folders.read(path)
-    assert (actual.name, actual.state, actual.step, actual.steps) == ("a", "RUNNING", 30, 100)
-    assert actual.job is not None
-    assert (actual.job.id, actual.job.launcher, actual.job.flags) == ("7", "slurm", ("--gpus", "2"))
-    assert actual.score == folders.Score("accuracy", 0.9)
-    assert actual.seconds_per_step == 2.0, "32 examples a step at 16 a second"
-    assert actual.heartbeat == synthetic.NOW - 1
-    assert actual.started == synthetic.NOW - 600
-
-
-def test_the_score_so_far_is_the_best_evaluation_of_the_deciding_metric(runs: Path) -> None:
-    better = {"loss": 0.4, "accuracy": 0.8, "f1_macro": 0.9}
-    worse = {"loss": 0.3, "accuracy": 0.9, "f1_macro": 0.7, "best": False}
-    path = synthetic.run(runs / "a", settings={"metric_for_best_model": "f1_macro"}, scores=[better, worse])
-    assert folders.read(path).score == folders.Score("f1_macro", 0.9)
-
-
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("rubbish", RUBBISH)
-def test_a_damaged_file_hides_only_its_own_content(name: str, rubbish: str, runs: Path) -> None:
-    path = synthetic.finished(runs / "a", {"accuracy": 0.9}, job="7", step=30)
-    (path / name).write_bytes(RUBBISH[rubbish])
-    actual = folders.read(path)
-    assert actual.state == "DONE", "results.json says so where status.json does not"
-    assert actual.step == (30 if name != "status.json" else 0)
-    assert actual.job is not None and actual.job.id == "7"
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_folder_in_place_of_a_file_is_ignored(name: str, runs: Path) -> None:
-    path = synthetic.run(runs / "a", job="7")
-    (path / name).unlink(missing_ok=True)
-    (path / name).mkdir()
-    folders.read(path)
-
-
-def test_long_metrics_are_read_from_the_end(runs: Path) -> None:
-    path = synthetic.run(runs / "a", scores=[{"loss": 1.0, "accuracy": 0.5}])
-    line = '{"step": 9, "split": "train", "examples_per_second": 8.0, "loss": 1.0}\n'
-    last = '{"step": 99, "split": "eval", "loss": 0.1, "accuracy": 0.75, "best": true}\n'
-    with (path / "metrics.jsonl").open("a") as file:
-        file.write(line * 40_000 + last + line[:20])
-    actual = folders.read(path)
-    assert actual.score == folders.Score("accuracy", 0.75)
-    assert actual.seconds_per_step == 4.0
 
 
 def test_runs_are_the_folders_that_hold_a_status_a_manifest_or_jobs(runs: Path) -> None:
@@ -143,7 +84,7 @@ def test_a_folder_of_somebody_else_is_not_a_run_and_hides_no_other(runs: Path) -
     def seen() -> None:
         assert [path.name for path in folders.below(runs)] == ["a", "b"]
         assert [path.name for path in folders.sweeps(runs)] == ["sweep"]
-        job = folders.read(runs / "b").job
+        job = run_state.read(runs / "b").job
         assert job is not None and job.id == "9"
         with pytest.raises(Refused, match="no run private"):
             folders.find("private")
@@ -173,16 +114,3 @@ def test_a_folder_that_is_not_a_run_is_rejected(name: str, runs: Path) -> None:
     synthetic.run(runs / "a", job="7")
     with pytest.raises(Refused, match="no run"):
         folders.find(name)
-
-
-def test_the_newest_submission_of_a_run_counts(runs: Path) -> None:
-    path = synthetic.run(runs / "a", job="10")
-    synthetic.write(path / "jobs" / "9" / "job.json", {"id": "9", "launcher": "slurm"})
-    (path / "jobs" / "submitted-20261126").mkdir()
-    os.utime(path / "jobs" / "10" / "job.json", (1, 1))
-    actual = folders.newest_job(path)
-    assert actual is not None and actual.id == "9"
-    for job in ("9", "10"):
-        (path / "jobs" / job / "job.json").unlink()
-    actual = folders.newest_job(path)
-    assert actual is not None and actual.id == "10", "without records Slurm's ids say which is newer"

@@ -13,7 +13,7 @@ from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
 from job.report.html import run_files, scoring
 from job.training.best_model import selection
 from launch import cli, make
-from launch.runs import folders
+from launch.runs import run_state
 from tests.launch.runs import synthetic
 
 
@@ -148,7 +148,7 @@ def test_run_results_and_report_agree_on_the_number_that_decides_and_its_directi
     assert (chosen.metric, chosen.greater) == (number, best == 0.9)
     row = json.loads(printed(capfd, "--json")[0])[0]
     assert (row["by"], row["mean"]) == (number, best)
-    state = folders.read(runs / "low")
-    assert state.score == folders.Score(number, 0.1)
+    state = run_state.read(runs / "low")
+    assert state.score == run_state.Score(number, 0.1)
     read = run_files.read(runs / "low")
     assert (scoring.deciding_number(read), scoring.lower_is_better(read)) == (number, not chosen.greater)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from launch.runs import explanations, folders, processes, states
+from launch.runs import explanations, processes, run_state, states
 from launch.runs.slurm import Answer, SlurmJob
 from tests.launch.runs import synthetic
 from tests.launch.runs.synthetic import NOW
@@ -75,7 +75,7 @@ CASES: dict[str, tuple[dict[str, Any], Answer, str, str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_state_of_a_slurm_job(case: str, runs: Path) -> None:
     values, answer, state, note = CASES[case]
-    run = folders.read(synthetic.run(runs / "a", job="7", **values))
+    run = run_state.read(synthetic.run(runs / "a", job="7", **values))
     actual = states.view(run, answer, NOW)
     assert actual.state == state
     assert actual.note.startswith(note)
@@ -85,26 +85,26 @@ def test_the_state_of_a_slurm_job(case: str, runs: Path) -> None:
 def test_a_finished_run_submitted_again_is_done(runs: Path) -> None:
     path = synthetic.finished(runs / "a", {"accuracy": 0.9}, job="7")
     synthetic.write(path / "status.json", {"state": "QUEUED"})
-    assert states.view(folders.read(path), says("COMPLETED"), NOW).state == "DONE"
+    assert states.view(run_state.read(path), says("COMPLETED"), NOW).state == "DONE"
 
 
 def test_a_local_run_is_lost_without_heartbeat_and_process(runs: Path) -> None:
     path = synthetic.run(runs / "a", ago=900)
-    assert states.view(folders.read(path), UNKNOWN, NOW).state == "LOST", "started by accelerate launch"
+    assert states.view(run_state.read(path), UNKNOWN, NOW).state == "LOST", "started by accelerate launch"
     import os
     import socket
 
     here = {"host": socket.gethostname(), "pid": os.getpid()}
     synthetic.local_job(path, **here, process_start=processes.started(os.getpid()))
-    assert states.view(folders.read(path), UNKNOWN, NOW).state == "RUNNING", "a full disk stops the heartbeat only"
+    assert states.view(run_state.read(path), UNKNOWN, NOW).state == "RUNNING", "a full disk stops the heartbeat only"
     synthetic.local_job(path, **here, process_start="another process of this id")
-    assert states.view(folders.read(path), UNKNOWN, NOW).state == "LOST"
+    assert states.view(run_state.read(path), UNKNOWN, NOW).state == "LOST"
     synthetic.local_job(path, **{**here, "host": "elsewhere"}, process_start=processes.started(os.getpid()))
-    assert states.view(folders.read(path), UNKNOWN, NOW).state == "LOST"
+    assert states.view(run_state.read(path), UNKNOWN, NOW).state == "LOST"
 
 
 def test_the_time_left_comes_from_the_last_record(runs: Path) -> None:
-    run = folders.read(synthetic.run(runs / "a", step=40, steps=100, settings={"train_batch_size": 32}))
+    run = run_state.read(synthetic.run(runs / "a", step=40, steps=100, settings={"train_batch_size": 32}))
     assert states.view(run, UNKNOWN, NOW).seconds_left == 60 * 2.0
 
 
@@ -133,7 +133,7 @@ def test_the_first_error_is_the_cause_not_a_consequence(runs: Path) -> None:
         path, "7", 1, "step 3\nTraceback (most recent call last):\n  x\ntorch.OutOfMemoryError: CUDA out of\n"
     )
     synthetic.log(path, "7", 10, "RuntimeError: Connection closed by peer [127.0.0.1]\n")
-    actual = failures.first_error(folders.read(path))
+    actual = failures.first_error(run_state.read(path))
     assert actual is not None
     assert (actual.rank, actual.line) == (1, "torch.OutOfMemoryError: CUDA out of")
 
@@ -147,6 +147,6 @@ def test_the_first_error_is_the_earliest_of_all_ranks(runs: Path) -> None:
     synthetic.log(path, "7", 0, late)
     early = f"{at}3 ERROR rank 1 Traceback (most recent call last):\n{at}3 ERROR rank 1 KeyError: 'early'\n"
     synthetic.log(path, "7", 1, early)
-    actual = failures.first_error(folders.read(path))
+    actual = failures.first_error(run_state.read(path))
     assert actual is not None
     assert (actual.rank, actual.line) == (1, "KeyError: 'early'")

@@ -1,0 +1,52 @@
+"""Reads files that others write: any may be missing, incomplete or from another version, and counts as missing then."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+NESTED = re.compile(r"([\[{]\s*){9}|(- ){9}")
+"""Deep nesting, which no config.yaml of ours has, and which crashes the fast loader."""
+
+
+def is_file(path: Path) -> bool:
+    """Path.is_file, which raises if the name is too long or a folder above may not be entered: False then."""
+    return stat.S_ISREG(mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Path.is_dir, which raises if the name is too long or a folder above may not be entered: False then."""
+    return stat.S_ISDIR(mode(path))
+
+
+def mode(path: Path) -> int:
+    """The file mode of a path; 0 if there is no such path, or it cannot be reached."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_mode
+    return 0
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if it cannot be read."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
+    return {}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a config.yaml; empty if it cannot be read."""
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+        text = path.read_text(encoding="utf-8")
+        if NESTED.search(text):
+            return {}
+        value = yaml.load(text, Loader=YAML)
+        return {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
+    return {}
