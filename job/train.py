@@ -196,13 +196,13 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     from job.report import summary, upload
     from job.run import folder as run_folder
     from job.run import manifest, tracking
-    from job.training import finetune, sameness
+    from job.training import consistency, finetune
 
     config, accelerator, folder = context.config, context.accelerator, context.folder
     trained = not config.training.do_train
     target = None
     precision = accelerator.mixed_precision
-    distributed.broadcast_from_main(accelerator, lambda: sameness.refuse_other_precision(resumed, precision))
+    distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_precision(resumed, precision))
     if config.hub.push_to_hub:
         prepare = upload.prepare if resumed is None else upload.prepare_resumed
         target = distributed.broadcast_from_main(accelerator, lambda: prepare(config, folder))
@@ -217,7 +217,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
         signals.raise_if_stopping()
     with manifest.timed(folder, "data", accelerator.is_main_process):
         read = _read_data(context, tokenizer, task, length)
-        distributed.broadcast_from_main(accelerator, lambda: sameness.refuse_other_data(resumed, read))
+        distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_data(resumed, read))
         summary.begin(context, read, task, resumed)
 
     set_seed(config.training.seed)
@@ -225,10 +225,10 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     if config.training.do_train:
         updated = sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)
         distributed.broadcast_from_main(accelerator, lambda: run_folder.require_space(folder, weights, updated))
-        distributed.broadcast_from_main(accelerator, lambda: sameness.refuse_other_base(resumed, adapter))
+        distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_base(resumed, adapter))
         outcome = finetune.finetune(context, network, tokenizer, read, resumed, adapter)
     else:
-        sameness.refuse_differing_weights(accelerator, network)
+        consistency.refuse_differing_weights(accelerator, network)
         outcome = finetune.evaluate_only(context, network, tokenizer, read)
 
     def publish() -> dict[str, Any]:
@@ -246,14 +246,14 @@ def _read_data(context: RunContext, tokenizer: PreTrainedTokenizerBase, task: Ta
     from job import distributed
     from job.batching import loader
     from job.data import dataset
-    from job.training import sameness
+    from job.training import consistency
 
     config, accelerator = context.config, context.accelerator
     with console.notice("reading and tokenizing the data"):
         read = distributed.main_process_first(
             accelerator, signals.interruptible(lambda: dataset.prepare(config, tokenizer, task, length))
         )
-    sameness.refuse_differing_data(accelerator, read)
+    consistency.refuse_differing_data(accelerator, read)
     loader.check_token_limits(config, read)
     return read
 

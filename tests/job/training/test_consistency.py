@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from job.errors import Refused
-from job.training import sameness
+from job.training import consistency
 
 
 def checkpoint(folder: Path, **state: str) -> Path:
@@ -18,13 +18,13 @@ def checkpoint(folder: Path, **state: str) -> Path:
 
 def test_another_precision_than_that_of_the_checkpoint_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"was saved in mixed precision bf16, and this start has no: start it with "):
-        sameness.refuse_other_precision(checkpoint(tmp_path, mixed_precision="bf16"), "no")
+        consistency.refuse_other_precision(checkpoint(tmp_path, mixed_precision="bf16"), "no")
 
 
 def test_the_same_precision_is_accepted(tmp_path: Path) -> None:
-    sameness.refuse_other_precision(checkpoint(tmp_path, mixed_precision="bf16"), "bf16")
-    sameness.refuse_other_precision(None, "bf16")
+    consistency.refuse_other_precision(checkpoint(tmp_path, mixed_precision="bf16"), "bf16")
+    consistency.refuse_other_precision(None, "bf16")
 
 
 def test_a_checkpoint_of_a_version_that_did_not_record_the_precision_is_accepted(tmp_path: Path) -> None:
-    sameness.refuse_other_precision(checkpoint(tmp_path), "bf16")
+    consistency.refuse_other_precision(checkpoint(tmp_path), "bf16")
