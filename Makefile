@@ -49,7 +49,7 @@ export DOCKER_BUILDKIT := 1
 
 .PHONY: help setup train submit sweep docker-run prefetch doctor recipes status logs cancel rerun results compare
 .PHONY: report image sif sbom audit
-.PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check format
+.PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check lint types format
 .PHONY: test-gpu test-long test-models test-report report-packages hooks lock clean
 
 help: ## list the targets
@@ -111,7 +111,7 @@ report: setup ## write report.html of a run, even while it trains: RUN=name (def
 
 PYTEST = $(VENV)/bin/python -m pytest
 
-test: setup check ## all checks, and tests: six minutes on two cores
+test: setup lint ## all checks, and tests: six minutes on two cores
 	@$(PYTEST) -n 2 --dist worksteal
 
 test-image: setup ## build and test the image, with a real Docker daemon: ten minutes, as root (image-packages)
@@ -154,12 +154,17 @@ bench: setup ## compare with the tutorial, the Trainer and an Accelerate loop on
 bench-gpu: setup ## compare with the Trainer on one CUDA GPU: at most six minutes
 	@$(VENV)/bin/python -m tests.bench.gpu --output tests/bench
 
-check: setup ## lint, format, spelling, wording, import order and types, without changing anything
+check: setup lint types ## lint, format, spelling, wording, import order and types, without changing anything
+
+lint: setup
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/codespell
 	@$(VENV)/bin/python -m tests.wording
 	@$(VENV)/bin/lint-imports --cache-dir .import_linter_cache
+
+# In make test, tests/test_types.py calls it: a minute without mypy's cache, on one core while tests run on the other.
+types: setup
 	@$(VENV)/bin/mypy
 
 format: setup ## format the code

@@ -1,4 +1,4 @@
-"""For all tests: signals, how many examples a property is tried on, and the folder that the runs of a module share."""
+"""For all tests: signals, examples per property, the order, and the folder that the runs of a module share."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 for name, examples in {"quick": 25, "short": 100, "fuzz": 1000}.items():
     settings.register_profile(name, max_examples=examples, deadline=None)  # a first example may import a library
 settings.load_profile("quick")  # `make fuzz` asks for another
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest comes first: at the end the other processes would wait for it."""
+    items.sort(key=lambda item: item.name != "test_mypy_finds_no_error")
 
 
 @pytest.fixture(scope="module")
