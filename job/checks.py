@@ -71,7 +71,7 @@ def _check_choices(config: Config) -> None:
         raise Refused("--early_stopping_patience needs --eval_strategy epoch or steps")
     class_weights.check(config.training.class_weights, config.data.problem_type)
     if config.training.lr_scheduler_type == "constant" and config.training.warmup_steps:
-        raise Refused("--lr_scheduler_type constant has no warmup: take constant_with_warmup, or remove --warmup_steps")
+        raise Refused("--lr_scheduler_type constant has no warmup: use constant_with_warmup, or remove --warmup_steps")
     _check_best_metric(config)
     _check_token_limits(config)
 
@@ -141,10 +141,10 @@ def not_a_model(name: str) -> Refused:
 def _check_adapters(config: Config) -> None:
     model = config.model
     if model.lora_rank and not config.training.do_train:
-        raise Refused("--lora_rank is about training: leave it out with --no_do_train")
+        raise Refused("--lora_rank has no effect with --no_do_train: remove one of the two")
     for name, given in (("lora_alpha", model.lora_alpha is not None), ("lora_dropout", model.lora_dropout > 0)):
         if given and not model.lora_rank:
-            raise Refused(f"--{name} is about low-rank adapters: give --lora_rank")
+            raise Refused(f"--{name} has no effect without --lora_rank: add it, or remove --{name}")
 
 
 def _is_missing_path(name: str) -> bool:
@@ -288,13 +288,13 @@ def _check_upload(config: Config) -> None:
             name for name in ("hub_model_id", "hub_revision", "hub_private_repo") if getattr(asked, name) is not None
         ]
         if unused:
-            raise Refused(f"--{unused[0]} is about an upload: add --push_to_hub, or remove it")
+            raise Refused(f"--{unused[0]} has no effect without --push_to_hub: add it, or remove --{unused[0]}")
         return
     if not config.training.do_train:
-        raise Refused("--push_to_hub uploads the model that was trained, and --no_do_train trains none: remove it")
+        raise Refused("--push_to_hub uploads the trained model, and --no_do_train trains none: remove one of the two")
     if asked.hub_model_id is not None and not REPOSITORY.fullmatch(asked.hub_model_id):
-        raise Refused(f"--hub_model_id {asked.hub_model_id} is no name of a repository: take owner/name or name, of "
-                      "letters, digits, _ and single - and .")  # fmt: skip
+        raise Refused(f"--hub_model_id {asked.hub_model_id} is not a valid repository name: use owner/name or name, "
+                      "with letters, digits, _, - and ., and no -- or ..")  # fmt: skip
     offline = next((name for name in environment.OFFLINE if os.environ.get(name, "").lower() in environment.TRUE), None)
     if offline is not None:
         raise Refused(f"--push_to_hub needs the hub, and {offline} keeps the job from it: unset it, or add "

@@ -70,7 +70,7 @@ def check(asked: ClassWeights | None, problem_type: str | None) -> None:
             raise Refused(f"--class_weights: the factor of {name} must be 0, or from {SMALLEST:g} to {LARGEST:g}, not "
                           f"{factor}")  # fmt: skip
     if not any(asked.values()):
-        raise Refused("--class_weights must hold a factor above 0: with all at 0 no loss is left")
+        raise Refused("--class_weights: at least one factor must be above 0, or the loss is always 0")
 
 
 def check_task(asked: ClassWeights | None, task: Task) -> None:
@@ -89,7 +89,7 @@ def check_task(asked: ClassWeights | None, task: Task) -> None:
 def _require_one_label(problem_type: str) -> None:
     if problem_type != SINGLE_LABEL.problem_type:
         raise Refused(
-            f"--class_weights is for one class a row, the task is {problem_type.replace('_', ' ')}: remove it"
+            f"--class_weights needs one class per row, but the task is {problem_type.replace('_', ' ')}: remove it"
         )
 
 

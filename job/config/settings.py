@@ -159,7 +159,7 @@ class Evaluation:
     """Any of accuracy, f1, matthews_correlation, rmse, pearsonr, spearmanr; or the folder or hub name of an `evaluate`
     module. Unset: the usual ones for the task."""
     metric_for_best_model: str | None = setting(None)
-    """Number (or `loss`) that decides which evaluation is the best; its model is kept. Unset: accuracy; f1_micro for
+    """Score (or `loss`) that decides which evaluation is the best; its model is kept. Unset: accuracy; f1_micro for
     multi-label; rmse for regression."""
     positive_label: str | None = setting(None)
     """Positive class of the metric f1 if there are two classes. Unset: the second one."""
@@ -211,9 +211,9 @@ class Hub:
     hub_model_id: str | None = runtime_setting(None)
     """Repository, as owner/name, or a name in your own account. Unset: the run folder's name."""
     hub_revision: str | None = runtime_setting(None)
-    """Branch to upload to; it is made if it is not there. Unset: main."""
+    """Branch to upload to; created if missing. Unset: main."""
     hub_private_repo: bool | None = runtime_setting(None)
-    """Make a new repository private. Unset: the account's usual."""
+    """Make a new repository private. Unset: the account's default."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def type_in_words(wanted: Any) -> str:
     """A type in words."""
     words = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "None"}
     if len(options := _options(wanted)) > 1:
-        return " or ".join(map(type_in_words, options))
+        *most, last = map(type_in_words, options)
+        return f"{', '.join(most)}{',' if len(most) > 1 else ''} or {last}"
     if typing.get_origin(wanted) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(wanted)))
     if typing.get_origin(wanted) is tuple:

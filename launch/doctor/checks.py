@@ -30,13 +30,13 @@ class Finding:
 
 
 TOOLS = Check("tools", "Slurm's commands are on PATH and its controller answers")
-REQUEST = Check("request", "Slurm takes a job of these nodes, processes and GPUs in this partition")
+REQUEST = Check("request", "Slurm accepts a job of these nodes, processes and GPUs in this partition")
 START = Check("job", "the job starts, and ends within its bound")
 FOLDER = Check("shared folder", "the nodes see the folder of the runs, and each other's files in it")
 ENVIRONMENT = Check("environment", "the Python environment or the image is there, and torch can be imported")
 NAMES = Check("names", "the first node's name resolves on the others")
 GROUP = Check("process group", "the processes find each other")
-REDUCE = Check("all-reduce", "a sum over all processes is right")
+REDUCE = Check("all-reduce", "a sum over all processes is correct")
 GPU = Check("GPU", "each process has a GPU that torch can use")
 CLOCK = Check("clock", "the clocks agree to 5 seconds")
 DISK = Check("disk", "runs, HF_HOME and TMPDIR can be written and have 1 GB free")

@@ -37,7 +37,7 @@ def request(plan: Plan, partition: str, clusters: str) -> str:
         there = partitions(clusters)
         raise Problem(objection, f"change --partition, --nodes, --gpus, --gres or --time; there are {there}")
     place = f"partition {partition}" if partition else "the default partition"
-    return f"taken in {place}{f', but not now: {missing}' if missing else ''}"
+    return f"accepted in {place}{f', but cannot start now: {missing}' if missing else ''}"
 
 
 def partitions(clusters: str) -> str:

@@ -114,7 +114,7 @@ def _rerun_sweep(sweep: Path, arguments: argparse.Namespace) -> int:
 def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help=f"a folder of runs (default: {folders.RUNS})")
     parser.add_argument(
-        "--by", metavar="NUMBER", help="sort by this number, e.g. f1_macro (default: metric_for_best_model)"
+        "--by", metavar="METRIC", help="sort by this metric, e.g. f1_macro (default: metric_for_best_model)"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_const", const="csv", dest="form", help="print CSV, unrounded")
@@ -141,7 +141,7 @@ def results(arguments: argparse.Namespace) -> int:
 def add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help=RUN)
     parser.add_argument("b", metavar="B", help="another run")
-    parser.add_argument("--by", metavar="NUMBER", help="compare by this number (default: metric_for_best_model)")
+    parser.add_argument("--by", metavar="METRIC", help="compare by this metric (default: metric_for_best_model)")
     parser.add_argument("--json", action="store_true", help="print JSON, with every changed row")
 
 

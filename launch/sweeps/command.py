@@ -64,7 +64,7 @@ def _requested(arguments: argparse.Namespace) -> Sweep:
 def _print_summary(sweep: Sweep, current: Progress) -> None:
     print(f"sweep     {sweep.folder}: {len(sweep.elements)} runs, {sweep.description}")
     if current.left_alone:
-        print(f"there     {current}")
+        print(f"existing  {current}")
     if not current.to_start:
         print(f"nothing to start; results: python -m launch results {sweep.folder}", flush=True)
 

@@ -226,7 +226,7 @@ def test_a_job_that_does_not_start_is_cancelled(cluster: Cluster, tmp_path: Path
             cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
     assert result.only("job"), result.lines
     assert "did not start within 4 s and was cancelled: it " in result.failed("job")
-    assert result.lines["request"]["detail"].endswith("but not now: n1 drain, n2 drain")
+    assert result.lines["request"]["detail"].endswith("but cannot start now: n1 drain, n2 drain")
     number = result.failed("job").split()[1]
     assert cluster.state(number) == "CANCELLED"
 

@@ -60,7 +60,7 @@ def test_a_sweep_of_six_with_a_failure_and_a_kill_is_continued_by_the_same_comma
         shutil.copy(work.folder / "train.jsonl", path)
     grid, steps = f"train_file={','.join(map(str, data))}", 300
     array = submitted(sweep(cluster, work, folder, f"{ONE} --parallel 3 --sbatch=--hold", grid, steps))
-    assert "there     6 QUEUED\nnothing to start" in sweep(cluster, work, folder, ONE, grid, steps)
+    assert "existing  6 QUEUED\nnothing to start" in sweep(cluster, work, folder, ONE, grid, steps)
     data[3].rename(tmp_path / "moved")
     cluster.run("scontrol", "release", array)
     cluster.wait(f"{array}_1", lambda: is_training(folder / "1"))
@@ -73,7 +73,7 @@ def test_a_sweep_of_six_with_a_failure_and_a_kill_is_continued_by_the_same_comma
     (tmp_path / "moved").rename(data[3])
     printed = sweep(cluster, work, folder, ONE, grid, steps)
     again = submitted(printed)
-    assert f"submitted {again}: 2 runs: 1, 3\n" in printed and "there     4 DONE\n" in printed
+    assert f"submitted {again}: 2 runs: 1, 3\n" in printed and "existing  4 DONE\n" in printed
     assert "nothing to start" in sweep(cluster, work, folder, ONE, grid, steps), "both wait or run"
     assert [cluster.end(f"{again}_{number}") for number in (1, 3)] == ["COMPLETED"] * 2, cluster.report(again)
     assert states(cluster, work, folder) == ["DONE"] * 6

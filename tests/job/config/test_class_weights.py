@@ -42,8 +42,8 @@ def test_changing_class_weights_starts_a_new_run_with_the_same_data_order() -> N
 @pytest.mark.parametrize(
     ("weights", "task", "message"),
     [
-        ("balanced", Task(MULTI_LABEL, ("a", "b")), "is for one class a row, the task is multi label classification"),
-        ("balanced", Task(REGRESSION, ("score",)), "is for one class a row, the task is regression"),
+        ("balanced", Task(MULTI_LABEL, ("a", "b")), "needs one class per row, but the task is multi label"),
+        ("balanced", Task(REGRESSION, ("score",)), "needs one class per row, but the task is regression"),
         ({"no": 1.0, "maybe": 1.0}, ANSWERS, "names maybe, not among the classes: no, yes, 1, 010, 1.0e+3"),
         ({"no": 1.0}, ANSWERS, "has no factor for yes, 1, 010, 1.0e+3: name every class, 1 changes nothing"),
         ({f"c{i}": 1.0 for i in range(8)}, ANSWERS, "names c0, c1, c2, c3, c4 and 3 more, not among"),

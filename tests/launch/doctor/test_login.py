@@ -31,7 +31,7 @@ def test_the_job_is_tested_without_variables_that_a_submission_also_removes(
 ) -> None:
     program(tmp_path, "sbatch", '[ -z "$SBATCH_PARTITION" ] || { echo "invalid partition" >&2; exit 1; }')
     monkeypatch.setenv("SBATCH_PARTITION", "gone")
-    assert login.request(plan, "main", "") == "taken in partition main"
+    assert login.request(plan, "main", "") == "accepted in partition main"
     assert os.environ["SBATCH_PARTITION"] == "gone"
 
 

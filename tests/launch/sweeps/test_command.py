@@ -115,14 +115,14 @@ def test_only_missing_or_failed_runs_are_submitted_again(cluster: Path, capfd: p
     capfd.readouterr()
     assert cli.main([*SWEEP, *MINE]) == 0
     out = capfd.readouterr().out
-    assert "there     1 QUEUED, 1 RUNNING\n" in out and "submitted 13: 1 run: 2\n" in out
+    assert "existing  1 QUEUED, 1 RUNNING\n" in out and "submitted 13: 1 run: 2\n" in out
     assert (cluster / "mine" / "2" / "jobs" / "13_2" / "job.json").is_file()
     states = {0: ("DONE", ""), 1: ("DONE", "pruned"), 2: ("NEEDS_HUMAN", "")}
     for number, (state, reason) in states.items():
         files.write_json(cluster / "mine" / str(number) / "status.json", {"state": state, "reason": reason})
     capfd.readouterr()
     assert cli.main([*SWEEP, *MINE]) == 0
-    assert "there     2 DONE, 1 NEEDS_HUMAN\nnothing to start" in capfd.readouterr().out
+    assert "existing  2 DONE, 1 NEEDS_HUMAN\nnothing to start" in capfd.readouterr().out
     assert (cluster / "asked").read_text() == "once\nonce\n"
 
 

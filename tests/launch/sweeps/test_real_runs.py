@@ -43,4 +43,4 @@ def test_a_sweep_stopped_by_ctrl_c_gives_the_same_results_as_uninterrupted_runs(
         world.run(alone, seed=seed).expect(0)
         assert differences(alone, folder / run) == []
     out, _ = (third := start()).communicate(timeout=240)
-    assert third.returncode == 0 and "there     2 DONE\nnothing to start" in out
+    assert third.returncode == 0 and "existing  2 DONE\nnothing to start" in out
