@@ -1,8 +1,7 @@
 """Checks that batched rows give the same results as rows computed one by one: hidden states, logits and gradients.
 
-A few rows are compared, including the longest of the run, which alone can reveal an attention window or a limit of
-positions. Errors are measured in fp32. Under mixed precision that form is compared too; its error may then be a few
-times that of rows computed one by one.
+A few rows of all splits are compared (job/batching/form_sample.py). Errors are measured in fp32. Under mixed precision
+that form is compared too; its error may then be a few times that of rows computed one by one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch
 from accelerate import Accelerator
 
 from job import distributed
-from job.batching import collate, oom
+from job.batching import collate, form_sample, oom
 from job.batching.collate import Collate, Padding
 from job.data.dataset import Split
 from job.errors import Refused
@@ -82,11 +81,11 @@ class Check:
     ) -> None:
         """`model`: on the device, as loaded. The single rows are computed now, before a form changes the model."""
         self._model, self._accelerator, self._backward = model, accelerator, backward
-        self._split, self._rows = _sample(splits)
+        self._sample = form_sample.sample(splits)
         self._left = padding.left
         self._mixed = accelerator.mixed_precision != "no" or accelerator.device.type == "cuda"
-        alone = partial(collate.padded, replace(self._split, pad_to=None), padding)
-        single = [self._rows[i : i + 1] for i in range(len(self._rows))]
+        alone = partial(collate.padded, replace(self._sample.split, pad_to=None), padding)
+        single = self._sample.alone
         with distributed.raise_on_all(accelerator), rejecting_failures(model, "cannot compute a row of the data"):
             try:
                 self._exact = self._compute(alone, single, exactly=True, seed=0)
@@ -110,8 +109,8 @@ class Check:
             make: the form's collate function of a split; the model takes these inputs.
             kind: of the form.
         """
-        batches = [self._rows] if kind != "equal" else self._pairs()
-        found = self._compared(make(self._split), batches, kind)
+        batches = [self._sample.together] if kind != "equal" else self._sample.pairs
+        found = self._compared(make(self._sample.split), batches, kind)
         return distributed.first_error(self._accelerator, found)
 
     def _compared(self, make: Collate, batches: Sequence[np.ndarray], kind: str) -> str | None:
@@ -128,14 +127,6 @@ class Check:
         except FAILURES as raised:
             return f"the {kind} forward pass fails ({' '.join(str(raised).split())[:200]})"
         return None
-
-    def _pairs(self) -> list[np.ndarray]:
-        """Each row together with another one of the same length, or with itself if there is none."""
-        pairs = []
-        for row in self._rows:
-            same = np.flatnonzero(self._split.lengths == self._split.lengths[row])
-            pairs.append(np.array([row, next((other for other in same if other != row), row)]))
-        return pairs
 
     def _compute(self, make: Collate, batches: Sequence[np.ndarray], exactly: bool, seed: int) -> Outputs:
         """The outputs of the sample's rows: the first row of each batch, or all rows if there is only one batch."""
@@ -155,18 +146,10 @@ class Check:
                 logits.append(output.detach())
                 if captured:
                     mask = inputs["packed"].mask if "packed" in inputs else inputs["attention_mask"]
-                    lengths = self._split.lengths[rows[:counted]].tolist()
+                    lengths = self._sample.split.lengths[rows[:counted]].tolist()
                     hidden += _rows_of(captured.pop(), lengths, mask.shape[1], self._left)
             gradient = {n: p.grad.float() for n, p in model.named_parameters() if p.grad is not None}
         return Outputs(tuple(hidden), torch.cat(logits), gradient)
-
-
-def _sample(splits: Sequence[Split]) -> tuple[Split, np.ndarray]:
-    """The split with the longest row; and int64[<= 3], that row between two short ones."""
-    split = max(splits, key=lambda split: int(split.lengths.max()))
-    order = np.argsort(split.lengths, kind="stable")
-    rows = [order[len(order) // 4], order[-1], order[0]]
-    return split, np.array(list(dict.fromkeys(rows)))
 
 
 def _rows_of(hidden: torch.Tensor, lengths: Sequence[int], width: int, left: bool) -> list[torch.Tensor]:

@@ -175,11 +175,43 @@ def test_on_a_gpu_attention_dropout_in_fp32_is_padded(
     assert packed or "--mixed_precision bf16 or --attention_dropout 0" in str(reason)
 
 
-def test_the_comparison_includes_the_longest_row_of_all_splits() -> None:
-    short = pairs(SINGLE_LABEL)
-    cut = Split(short.tokens.select([4, 5]), short.lengths[4:6], None, np.arange(2))
-    split, rows = form_check._sample([cut, short])
-    assert split is short and max(LENGTHS) in split.lengths[rows]
+def of(*lengths: int) -> Split:
+    rng = np.random.default_rng(sum(lengths))
+    table = {"input_ids": [rng.integers(5, 41, n) for n in lengths], "token_type_ids": [[0] * n for n in lengths]}
+    tokens = Dataset.from_dict(table).with_format("numpy")
+    return Split(tokens, np.array(lengths, dtype=np.int32), None, np.arange(len(lengths)))
+
+
+SPLITS = {
+    "a longer row alone": [of(9, 3, 30, 12), of(60)],
+    "longer rows of one length": [of(9, 3, 30, 12), of(60, 60, 60)],
+    "splits of one length each": [of(30, 30, 30), of(60)],
+}
+
+
+@pytest.mark.parametrize("splits", SPLITS)
+def test_rows_that_need_no_padding_hide_no_wrong_form(splits: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """The split with the longest row may have that row only."""
+    assert chosen(fnet(tmp_path / "fnet"), tmp_path / "fnet", SPLITS[splits]).shape == EQUAL
+    break_attention(monkeypatch, sequences_see_each_other)
+    form = chosen(network(tmp_path / "bert"), tmp_path / "bert", SPLITS[splits])
+    assert str(form).startswith("padded: packed rows differ from rows computed one by one: ")
+
+
+def test_packed_rows_of_one_length_are_compared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where most rows are copies of one, which a wrong form would not change."""
+    same = of(*[40] * 100)
+    ids = np.stack(same.tokens["input_ids"])
+    ids[:30] = ids[60:] = ids[0]
+    rows = Dataset.from_dict({"input_ids": ids, "token_type_ids": np.zeros_like(ids)}).with_format("numpy")
+    break_attention(monkeypatch, sequences_see_each_other)
+    form = chosen(network(tmp_path), tmp_path, [replace(same, tokens=rows)])
+    assert str(form).startswith("padded: packed rows differ from rows computed one by one: ")
+
+
+def test_a_single_row_has_a_form(tmp_path: Path) -> None:
+    assert chosen(network(tmp_path / "bert"), tmp_path / "bert", [of(40)]).packed
+    assert chosen(fnet(tmp_path / "fnet"), tmp_path / "fnet", [of(40)]).shape == PADDED
 
 
 def test_the_check_leaves_gradients_random_state_and_mode_unchanged(tmp_path: Path) -> None:
