@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from job.errors import Refused
 from launch.doctor.checks import Problem
 from launch.plan import Plan
+from launch.runs import slurm_programs
+from launch.runs.slurm_programs import NoAnswerError
 from launch.slurm import client, filesystems, queueing
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
@@ -44,9 +45,9 @@ def partitions(clusters: str) -> str:
     """The partitions of the cluster, or of `clusters`, with nodes, GPUs per node and time limit."""
     command = ["sinfo", "--noheader", "--format=%R (%D nodes, %G, %l)", *client.cluster_flag(clusters)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SINFO_SECONDS)
-    except subprocess.TimeoutExpired:
-        return f"partitions that sinfo did not list within {SINFO_SECONDS:.0f} s"
+        done = slurm_programs.run(command, SINFO_SECONDS)
+    except NoAnswerError as error:
+        return f"partitions that cannot be listed: {error}"
     return "; ".join(dict.fromkeys(filter(None, map(str.strip, done.stdout.splitlines())))) or "none"
 
 

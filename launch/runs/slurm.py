@@ -7,12 +7,12 @@ that is not listed is one that Slurm does not know.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from signal import SIGKILL
+
+from launch.runs import slurm_programs
+from launch.runs.slurm_programs import NoAnswerError
 
 SECONDS = 5.0
 """Timeout of a Slurm command."""
@@ -121,23 +121,13 @@ def _first_line(err: str, out: str, code: int) -> str:
     return re.sub(r"^s[a-z]+: error: ", "", first)[:120]
 
 
-def _run(command: Iterable[str]) -> Answer | tuple[int, str, str]:
+def _run(command: Sequence[str]) -> Answer | tuple[int, str, str]:
     """Exit code, stdout and stderr of a command; an answer with a problem if it cannot be run."""
-    words = list(command)
-    pipe, null = subprocess.PIPE, subprocess.DEVNULL
     try:
-        process = subprocess.Popen(words, stdin=null, stdout=pipe, stderr=pipe, start_new_session=True)
-    except FileNotFoundError:
-        return Answer(problem=f"{words[0]} is not installed here")
-    except OSError as error:
-        return Answer(problem=f"{words[0]} cannot be started: {error.strerror}")
-    with process:
-        try:
-            out, err = process.communicate(timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, SIGKILL)  # the site's wrapper, and the processes that it started
-            return Answer(problem=f"{words[0]} did not answer in {SECONDS:.0f} s")
-    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+        done = slurm_programs.run(command, SECONDS)
+    except NoAnswerError as error:
+        return Answer(problem=str(error))
+    return done.returncode, done.stdout, done.stderr
 
 
 def _cluster_flag(cluster: str) -> list[str]:

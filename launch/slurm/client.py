@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 from job.errors import Refused
 from launch.plan import Plan
+from launch.runs import slurm_programs
 from launch.runs.slurm import is_job_id
+from launch.runs.slurm_programs import NoAnswerError
 
 SECONDS = 120
 UNAVAILABLE = re.compile(r"(down|drain|drng|drained|fail|failg|maint|resv|reboot|unk|inval|npc|no_respond)|.*[*$@^]$")
@@ -169,15 +171,8 @@ def error_text(stderr: str) -> str:
 
 
 def _run(command: Sequence[str], plan: Plan | None = None) -> subprocess.CompletedProcess[str]:
+    script, directory = (plan.script, plan.directory) if plan else ("", None)
     try:
-        return subprocess.run(
-            command,
-            input=plan.script if plan else "",
-            cwd=plan.directory if plan else None,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Refused(f"{' '.join(command)} cannot be run: {error}") from None
+        return slurm_programs.run(command, SECONDS, script=script, directory=directory)
+    except NoAnswerError as error:
+        raise Refused(str(error)) from None

@@ -27,6 +27,7 @@ from launch.console import warn
 from launch.plan import Plan
 from launch.records import Record
 from launch.runs import run_state
+from launch.runs.slurm_programs import ACCESS
 from launch.slurm import client, snapshot, worker
 from launch.slurm.client import Answer
 from launch.slurm.submission import Member, Request, Submission
@@ -235,12 +236,11 @@ def _restore(path: Path, content: bytes | None) -> None:
 def outside_any_job() -> Iterator[None]:
     """Hide the variables of a job in which this process may run, and SBATCH_*, which would override the script's flags.
 
-    SLURM_CONF is kept: it locates the cluster.
+    Those by which sbatch reaches the cluster are kept.
     """
     from submitit.helpers import clean_env
 
-    conf = os.environ.get("SLURM_CONF")
+    access = {name: os.environ[name] for name in ACCESS if name in os.environ}
     with clean_env():
-        if conf is not None:
-            os.environ["SLURM_CONF"] = conf
+        os.environ.update(access)
         yield

@@ -263,6 +263,19 @@ def test_a_run_folder_with_other_settings_is_rejected_before_submission(
 SUBMIT = ["submit", "demo", "--gpus=1", "--", "--output_dir", "run"]
 
 
+def test_sbatch_gets_access_to_the_cluster_and_no_options(
+    site: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site("env > seen; echo 7")
+    access = {"SLURM_CONF": "/etc/slurm/site.conf", "SLURM_JWT": "token"}
+    for name, value in {**access, "SLURM_CLUSTERS": "other", "SBATCH_PARTITION": "debug"}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(SUBMIT) == 0
+    seen = [line for line in (here / "seen").read_text("utf-8").splitlines() if line.startswith(("SLURM_", "SBATCH_"))]
+    assert sorted(seen) == [f"{name}={value}" for name, value in access.items()]
+    assert os.environ["SLURM_CLUSTERS"] == "other"
+
+
 def test_ctrl_c_during_the_wait_for_a_reason_hides_no_job(
     site: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:

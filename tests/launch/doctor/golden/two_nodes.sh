@@ -26,6 +26,7 @@ exec >> '/my runs/.doctor-now/batch.log' 2>&1
 # scontrol would apply the plain job id of an array to all its elements: an element is named ARRAY_INDEX.
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 job=${job:-$SLURM_JOB_ID}
+unset SLURM_JWT # of the submission, expired when the job ends; on a node Slurm's programs need none
 fail() { # CODE REASON [DETAIL]: end the job before srun
     echo "muster: $2${3:+: $3}" >&2
     report_failed "$2"
