@@ -161,11 +161,19 @@ class StepEnd:
     def _require_saved(self, stop: Stopped) -> None:
         """Wait for the last checkpoint. JobError if it could not be written, so that the run cannot resume from
         here."""
-        if not distributed.broadcast_from_main(self._accelerator, self._writer.wait):
+        if not self._wait_for_writer():
             raise JobError(
                 f"stopped by {stop.reason}, but the checkpoint of step {self._tracker.step} could not be written: free "
                 f"some space in {self._context.folder.path}, then run the same command again"
             ) from None
+
+    def _wait_for_writer(self) -> bool:
+        """Wait, on every process, until the last checkpoint is on disk; False if it could not be written.
+
+        If the main process waited alone, the others would give it up in the next step, which has a time limit.
+        """
+        with self._vote.untimed():
+            return distributed.broadcast_from_main(self._accelerator, self._writer.wait)
 
     def _how_to_resume(self) -> str:
         without = " without --overwrite_output_dir" * self._context.config.run.overwrite_output_dir
@@ -207,9 +215,11 @@ class StepEnd:
         return evaluation.eval_strategy == "steps" and step % (evaluation.eval_steps or 1) == 0
 
     def _save(self, loss: StepLoss | None = None) -> None:
-        """Copy the state and write it in the background. A state with a non-finite loss is never saved."""
+        """Copy the state and write it in the background, after the previous one. A state with a non-finite loss is
+        never saved."""
         reject_non_finite(loss, cast(Split, self._data.train), self._accelerator)
         begun = time.monotonic()
+        self._wait_for_writer()
         tensors, values = state.capture(self._training, self._accelerator)
         if self._accelerator.is_main_process:
             self._writer.save(self._snapshot(tensors, values))
@@ -236,7 +246,7 @@ class StepEnd:
     def _restore_best(self, model: PreTrainedModel, step: int) -> None:
         """Load the weights and the evaluation of the best step from its checkpoint, which the main process reads."""
         found = None
-        with distributed.raise_on_all(self._accelerator):
+        with self._vote.untimed(), distributed.raise_on_all(self._accelerator):
             if self._accelerator.is_main_process:
                 found = self._read_checkpoint(step)
         weights = None if found is None else found.tensors[state.MODEL]

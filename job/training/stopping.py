@@ -7,8 +7,10 @@ the next vote in time hangs and is ended.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +69,14 @@ class StopVote:
         self._pace.saved = self._pace.polled = now
         self._pace.save = max(self._pace.save, seconds)
 
+    @contextlib.contextmanager
+    def untimed(self) -> Iterator[None]:
+        """Inside this context there is no time limit: a slow disk is waited for. After it, the next step has its own
+        limit."""
+        faulthandler.cancel_dump_traceback_later()
+        yield
+        self._limit_step()
+
     def close(self) -> None:
         """End the polls: what follows has no time limit."""
         faulthandler.cancel_dump_traceback_later()
@@ -75,6 +85,10 @@ class StopVote:
         now = time.monotonic()
         self._pace.longest = max(self._pace.longest, now - self._pace.polled)
         self._pace.polled = now
+        self._limit_step()
+
+    def _limit_step(self) -> None:
+        """End this process if it does not reach the next poll in time."""
         if self._run.step_timeout_minutes:
             faulthandler.dump_traceback_later(60 * self._run.step_timeout_minutes, exit=True, file=2)
 

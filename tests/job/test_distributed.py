@@ -131,14 +131,16 @@ def test_processes_of_different_precisions_are_all_rejected(tmp_path: Path) -> N
 # Timeouts
 
 
-def test_the_timeout_is_longer_for_work_of_one_process_than_for_a_step(tmp_path: Path) -> None:
-    """The limit is two seconds here; the main process takes four to tokenize."""
+@pytest.mark.parametrize("slow", ["tokenize", "write"])
+def test_processes_wait_for_slow_work_of_the_main_process_for_longer_than_a_step(slow: str, tmp_path: Path) -> None:
+    """The limit of a step is two seconds here; the main process takes four to tokenize, or to write a checkpoint while
+    the next one is due."""
     tiny_model(tmp_path / "model", num_labels=None, layers=1)
     (tmp_path / "train.csv").write_text(f"text,label\n{ROWS}")
-    flags = (
-        "--model_name_or_path model --train_file train.csv --validation_file train.csv --max_steps 1 --output_dir out"
-    )
-    torchrun(2, WORKER, *flags.split(), env=environment(tmp_path / "home"), cwd=tmp_path).expect(0)
+    flags = "--model_name_or_path model --train_file train.csv --validation_file train.csv --output_dir out"
+    steps = f"--max_steps 3 --save_steps 1 --train_batch_size {len(ROWS.splitlines())}"
+    env = environment(tmp_path / "home")
+    torchrun(2, WORKER, slow, *flags.split(), *steps.split(), env=env, cwd=tmp_path).expect(0)
     assert (tmp_path / "out" / "results.json").exists()
 
 

@@ -68,6 +68,20 @@ def test_a_signal_is_named_even_after_the_time_limit(clock: list[float], monkeyp
         poll_at(alone(max_minutes=1), clock, 3600)
 
 
+def test_a_slow_disk_has_no_time_limit_but_the_step_after_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed: list[float] = []
+    monkeypatch.setattr(
+        stopping.faulthandler, "dump_traceback_later", lambda seconds, **_: armed.__setitem__(slice(None), [seconds])
+    )
+    monkeypatch.setattr(stopping.faulthandler, "cancel_dump_traceback_later", armed.clear)
+    vote = alone(step_timeout_minutes=2)
+    vote.poll()
+    assert armed == [120]
+    with vote.untimed():
+        assert armed == []
+    assert armed == [120]
+
+
 def test_the_watchdog_ends_only_a_process_that_hangs_and_dumps_its_stack() -> None:
     code = f"""
 import sys, time

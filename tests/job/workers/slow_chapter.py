@@ -1,7 +1,7 @@
-"""On every process: job/train.py with limits of two seconds, whose main process tokenizes for longer than that.
+"""On every process: job/train.py with limits of two seconds, whose main process is slower than that, once.
 
-The default group, which is Accelerate's, has the short limit too. With the argument "between-steps" the main process is
-late for an agreement between two steps instead.
+The default group, which is Accelerate's, has the short limit too. The first argument says in what it is slow:
+`tokenize`, `write` (the first checkpoint), or `between-steps`, an agreement between two steps.
 """
 
 import datetime
@@ -20,31 +20,38 @@ import torch
 
 from job import distributed, train
 from job.data import tokenization
+from job.run import checkpoints
 
 SECONDS = 4
+SLOW, FLAGS = sys.argv[1], sys.argv[2:]
 slept: list[float] = []
 distributed.STEP_LIMIT = datetime.timedelta(seconds=2)
-init_process_group, tokenize = torch.distributed.init_process_group, tokenization.tokenize
+init_process_group = torch.distributed.init_process_group
 
 
 def init_with_short_limit(*arguments: Any, **options: Any) -> None:
     init_process_group(*arguments, **{**options, "timeout": distributed.STEP_LIMIT})
 
 
-def tokenize_slowly(*arguments: Any) -> Any:
-    if torch.distributed.get_rank() == 0 and not slept:
-        slept.append(SECONDS)
-        time.sleep(SECONDS)
-    return tokenize(*arguments)
+def slow(module: Any, name: str) -> None:
+    """The main process sleeps before its first call of this function."""
+    original = getattr(module, name)
+
+    def slowly(*arguments: Any) -> Any:
+        if torch.distributed.get_rank() == 0 and not slept:
+            slept.append(SECONDS)
+            time.sleep(SECONDS)
+        return original(*arguments)
+
+    setattr(module, name, slowly)
 
 
 torch.distributed.init_process_group = init_with_short_limit
-setattr(tokenization, "tokenize", tokenize_slowly)  # noqa: B010
-
-if sys.argv[1] == "between-steps":
+if SLOW == "between-steps":
     accelerator = distributed.start(train.Config())
     if accelerator.is_main_process:
         time.sleep(SECONDS)
     distributed.all_reduce_any(accelerator, False)
 else:
-    sys.exit(train.main(sys.argv[1:]))
+    slow(*{"tokenize": (tokenization, "tokenize"), "write": (checkpoints, "write")}[SLOW])
+    sys.exit(train.main(FLAGS))
