@@ -9,6 +9,6 @@ def warn(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line that ends the work: a reader who has closed the pipe must not change the exit code."""
-    with contextlib.suppress(BrokenPipeError):
+    """Print a line that ends the work: a closed pipe or terminal must not change the exit code."""
+    with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)

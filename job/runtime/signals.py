@@ -1,7 +1,8 @@
 """Signal handlers that only record the signal; callers poll `reason()` where all processes can act on it together.
 
 A handler that saved by itself would stop one process in the middle of a step while the others wait in a collective.
-SIGTERM, SIGINT and SIGUSR2 are recorded in the process that installed the handlers, never in one that it forked.
+They are recorded in the process that installed the handlers, never in one that it forked. A SIGHUP, of a lost
+connection, is recorded unless nohup ignores it.
 Standard library only: the handlers are installed before torch is imported, which takes seconds in which a signal would
 kill the process.
 
@@ -25,7 +26,7 @@ from typing import TypeVar
 from job.errors import Stopped
 
 T = TypeVar("T")
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
 GRACE_SECONDS = 2.0
 """Time for a busy process to reach the place where it polls."""
 LAUNCHER_GONE = 1000
@@ -56,7 +57,8 @@ def install() -> None:
     forked = _record.pid != 0  # from a process that had them: it has the hooks
     _record.pid, _record.parent = os.getpid(), os.getppid()
     for number in SIGNALS:
-        signal.signal(number, _received)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _received)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # our launchers block them while Python starts
     if not forked:
         os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_restore_in_child)
@@ -172,7 +174,10 @@ def _release_sigterm() -> None:
 
 
 def _restore_in_child() -> None:
-    """In a forked child: signals for the job are handled by the parent. A pool ends its workers with SIGTERM."""
+    """In a forked child: signals for the job are handled by the parent. A pool ends its workers with SIGTERM.
+
+    SIGHUP keeps its handler, which does nothing here: ignored, it would stay so where the child installs its own.
+    """
     if os.getppid() == _record.pid:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)

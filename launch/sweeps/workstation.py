@@ -7,6 +7,7 @@ from here.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -238,4 +239,10 @@ def _settings_file(sweep: Sweep, element: Element) -> Path:
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    """Print to a terminal that may be gone: not this stops the runs but its SIGHUP, which nohup ignores."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -76,7 +76,7 @@ def interrupt(world: World, out: Path, *faults: str, **how: Any) -> None:
 def test_an_interrupted_run_equals_an_uninterrupted_one(world: World, reference: Path) -> None:
     """In an epoch, in an evaluation, while a checkpoint is written, at the end of an epoch; every kind of signal."""
     out = world.folder / "anywhere"
-    interrupt(world, out, "0:step:7:SIGTERM", "0:batch:4:SIGUSR2", f"0:begin:{EPOCH}:SIGINT")
+    interrupt(world, out, "0:step:7:SIGHUP", "0:batch:4:SIGUSR2", f"0:begin:{EPOCH}:SIGINT")
     assert differences(reference, out) == []
     trained = [line["step"] for line in metrics(out) if line["split"] == "train"]
     assert trained[-1] == best_and_last(out)[1], "the steps before the early stop too"

@@ -24,10 +24,13 @@ interrupt.install()
 """
 
 
-def running(code: str, *ends: str, **environ: str) -> subprocess.Popen[str]:
+IGNORE_HANGUP = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+
+
+def running(code: str, head: str = HEAD) -> subprocess.Popen[str]:
     """A process that has installed the handlers and runs `code`; it has printed `ready`."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HEAD + textwrap.dedent(code), *ends], env={**os.environ, **environ},
+        [sys.executable, "-c", head + textwrap.dedent(code)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -46,11 +49,18 @@ print(interrupt.in_words(interrupt.reason()), flush=True)
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR2"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR2", "SIGHUP"])
 def test_a_signal_is_recorded_and_the_process_continues(name: str) -> None:
     process = running(WAITS)
     process.send_signal(getattr(signal, name))
     assert (output_of(process), process.returncode) == (f"{name}\n", 0)
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    process = running(WAITS, head=HEAD.replace("interrupt.install", f"{IGNORE_HANGUP}; interrupt.install"))
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        process.send_signal(number)
+    assert (output_of(process), process.returncode) == ("SIGTERM\n", 0)
 
 
 def test_a_second_interrupt_exits_immediately() -> None:
@@ -85,9 +95,9 @@ def test_a_forked_child_does_not_handle_signals_and_is_ended_by_sigterm() -> Non
         child.join(60)
         print(child.exitcode)
     """)
-    for number in (signal.SIGUSR2, signal.SIGINT):
+    for number in (signal.SIGUSR2, signal.SIGINT, signal.SIGHUP):
         os.killpg(process.pid, number)
-    assert output_of(process) in ("True SIGUSR2\n-15\n", "True SIGINT\n-15\n")
+    assert output_of(process) in [f"True {name}\n-15\n" for name in ("SIGUSR2", "SIGINT", "SIGHUP")]
 
 
 @pytest.mark.parametrize("again", ["", "os.fork() and (os.wait(), os._exit(0)); interrupt.install()"])
@@ -179,7 +189,7 @@ def test_an_ending_process_is_not_killed_by_a_late_signal() -> None:
         interrupt.ignore()
         print("ready", flush=True)
     """)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
         process.send_signal(number)
     output_of(process)
     assert process.returncode == 0

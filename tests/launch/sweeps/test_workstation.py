@@ -82,7 +82,7 @@ number, visible = sys.argv[1], os.environ.get("CUDA_VISIBLE_DEVICES", "")
 busy = Path("busy-" + visible)
 busy.mkdir()  # fails where another run has this GPU
 ended = []
-for signum in (signal.SIGINT, signal.SIGTERM):
+for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(signum, lambda *_: ended.append(75))
 Path("pid-" + number).write_text(str(os.getpid()))
 Path("started-" + number).write_text(visible)
@@ -118,12 +118,15 @@ sys.exit(workstation.run(dataclasses.replace(planned, starts=starts)))
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> subprocess.Popen[str]:
     """A sweep of four on two GPUs, whose runs wait for a file before they end."""
     monkeypatch.chdir(tmp_path)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return start(subprocess.PIPE)
+
+
+def start(output: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", SWEEP, CHILD],
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=output,
+        stderr=output,
         text=True,
         start_new_session=True,
     )
@@ -147,11 +150,14 @@ def test_each_run_has_its_own_gpu_and_a_failure_stops_no_other(started: subproce
     assert is_there("started-3") and "1 started on GPU 1: seed=2" in out
 
 
-def test_ctrl_c_reaches_active_runs_and_starts_no_other(started: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_or_a_lost_connection_reaches_active_runs_and_starts_no_other(
+    number: int, started: subprocess.Popen[str]
+) -> None:
     wait_until(lambda: is_there("started-0", "started-1"))
     Path("go-1").touch()
     wait_until(lambda: is_there("started-2"))
-    os.killpg(started.pid, signal.SIGINT)
+    os.killpg(started.pid, number)
     out, err = started.communicate(timeout=60)
     assert started.returncode == 75, err
     assert out.count("STOPPED") == 2 and not is_there("started-3")
@@ -204,3 +210,18 @@ def test_a_closed_output_pipe_stops_the_active_runs(started: subprocess.Popen[st
     Path("go-1").touch()
     assert started.wait(60) == 75
     assert not list(Path().glob("busy-*")) and not is_there("started-3")
+
+
+def test_a_terminal_that_is_gone_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after nohup: without it, SIGHUP comes too."""
+    monkeypatch.chdir(tmp_path)
+    master, terminal = os.openpty()
+    with start(terminal) as sweep:
+        os.close(terminal)
+        wait_until(lambda: is_there("started-0", "started-1"))
+        os.close(master)
+        for number in (0, 2, 3):
+            Path(f"go-{number}").touch()
+        wait_until(lambda: is_there("started-2", "started-3"))
+        Path("go-1").touch()
+        assert sweep.wait(60) == 1, "of the planted failure"
