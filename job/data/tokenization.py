@@ -6,12 +6,12 @@ in the collator would save this pass, but the lengths must be known before batch
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from job.data import tokenizer_digest
 from job.data.sources import Source
 from job.errors import Refused
 from job.runtime import files
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOKENS = ("input_ids", "token_type_ids")
+VERSION = 1
+"""Incremented when `tokenize` gives other tokens for the same text and tokenizer: tokens in the cache are then stale."""
 TRUNCATED = "truncated"
 """Column of the table of tokens: whether the text was truncated."""
 
@@ -61,7 +63,9 @@ def tokenize(source: Source, tokenizer: PreTrainedTokenizerBase, max_length: int
         desc="tokenizing",
         # Set explicitly: the library's hash of the closure depends on the tokenizer's internal state, so that other
         # processes would miss the cache.
-        new_fingerprint=_digest([source.fingerprint, tokenizer_digest(tokenizer), max_length, columns, filler]),
+        new_fingerprint=_digest(
+            [VERSION, source.fingerprint, tokenizer_digest.of(tokenizer), max_length, columns, filler]
+        ),
     )
 
 
@@ -81,16 +85,6 @@ def lengths(tokens: Dataset) -> np.ndarray:
     import pyarrow.compute as pc
 
     return pc.list_value_length(tokens.data.column("input_ids")).to_numpy().astype(np.int32)
-
-
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Identifies a tokenizer by its vocabulary, normalisation and special tokens."""
-    backend, side = getattr(tokenizer, "backend_tokenizer", None), tokenizer.truncation_side
-    if backend is None:
-        return _digest([tokenizer.name_or_path, side, sorted(tokenizer.get_vocab().items())])
-    description = json.loads(backend.to_str())
-    description.update(truncation=None, padding=None)  # state of the last call, not a property of the tokenizer
-    return _digest([description, side])
 
 
 def _digest(value: Any) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from job import config
 from job.config.tasks import SINGLE_LABEL, Task
-from job.data import dataset, tokenization
+from job.data import dataset
 from job.errors import Refused
 from tests.support.tiny import tiny_tokenizer
 
@@ -147,12 +147,16 @@ def test_settings_that_change_the_tokens_miss_the_cache(
     assert sum(rows_tokenised) == len(TEXTS)
 
 
-def test_the_truncation_side_changes_the_tokenizer_digest(tokenizer_folder: Path) -> None:
-    """Its tokens differ where a text is truncated, so it must not reuse the first one's cache."""
-    right, left = load(tokenizer_folder), load(tokenizer_folder, truncation_side="left")
-    cut = [t("good bad film", truncation=True, max_length=4)["input_ids"] for t in (right, left)]
-    assert cut[0] != cut[1]
-    assert tokenization.tokenizer_digest(right) != tokenization.tokenizer_digest(left)
+@pytest.mark.usefixtures("datasets_cache")
+def test_special_tokens_in_texts_are_not_read_from_the_cache_of_a_tokenizer_that_treats_them_otherwise(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    path = write(tmp_path / "a.csv", text=["good [SEP] bad", "film"] * 3, label=["1", "2"] * 3)
+    for split in (False, True, False):
+        tokenizer = load(tokenizer_folder, split_special_tokens=split)
+        alone = tokenizer("good [SEP] bad", truncation=True, max_length=MAX_LENGTH)["input_ids"]
+        assert ids(prepared(path, tokenizer).evaluation)[0] == alone
+        assert alone.count(tokenizer.sep_token_id) == (1 if split else 2)
 
 
 @pytest.mark.parametrize(("size", "limit"), [(100, 10), (100, 99), (7, 1), (5, 5), (5, 9), (5, None)])
