@@ -15,7 +15,7 @@ import shlex
 from pathlib import Path
 
 from job.config import BUILT_IN_DATASET, Config, Data, class_weights, fields, metrics
-from job.data import columns, readers
+from job.data import columns, folders, readers
 from job.data.columns import Columns
 from job.errors import Refused
 from job.runtime import contract, environment
@@ -215,6 +215,8 @@ def _check_data_set(data: Data) -> None:
             raise Refused(f"--{name} needs --dataset_name; for files, use --{name.split('_')[0]}_file")
     built_in = data.dataset_name == BUILT_IN_DATASET
     is_folder = not built_in and data.dataset_name is not None and Path(data.dataset_name).is_dir()
+    if is_folder and not folders.is_saved(Path(str(data.dataset_name))):
+        folders.reject_pattern(Path(str(data.dataset_name)))
     for name in ("dataset_config_name", "dataset_revision"):
         if getattr(data, name) is None:
             continue

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from job.data import tables_cache
 from job.data.columns import Columns
 from job.data.labels import column as label_column
 from job.data.library_errors import loading_errors, one_line
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def read(paths: Sequence[str], columns: Columns, origin: str) -> Dataset:
-    """The rows of all files.
+def read(paths: Sequence[str], digests: Sequence[str], columns: Columns, origin: str) -> Dataset:
+    """The rows of all files, whose content has these `digests`.
 
     Raises:
         Refused: a file cannot be read, or a column's type or class names differ from the first file's.
@@ -28,7 +29,8 @@ def read(paths: Sequence[str], columns: Columns, origin: str) -> Dataset:
         features = common_features(paths, columns)
         # Escaped, because the library interprets names as patterns.
         names = [glob.escape(str(Path(path).absolute())) for path in paths]
-        return Dataset.from_parquet(names, columns=list(columns.all), features=features)
+        cache = tables_cache.folder(digests)
+        return Dataset.from_parquet(names, columns=list(columns.all), features=features, cache_dir=cache)
     except loading_errors() as error:
         raise Refused(f"{origin} cannot be read as parquet: {one_line(error)}") from error
 

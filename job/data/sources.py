@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job import config
-from job.data import columns, demo, hub, parquet_tables, readers, text_tables, texts
+from job.data import columns, demo, folders, hub, parquet_tables, readers, tables_cache, text_tables, texts
 from job.data.columns import Columns, Request
 from job.data.inputs import Inputs, ParquetInputs, TableInputs, TextInputs
 from job.data.labels import column as label_column
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 EVALUATION = "validation"
 TEST = "test"
 VALIDATION_NAMES = ("validation", "dev", "valid", "val", "eval")
-SAVED = ("dataset_dict.json", "state.json")
-"""Files that `save_to_disk` writes: the first for a DatasetDict, the second for a Dataset, which is used as `train`."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +116,7 @@ def _data_set(data: config.Data) -> DataSet:
         return _docstrings(data)
     label = " ".join(filter(None, (data.dataset_name, data.dataset_config_name)))
     folder = _fetched(str(data.dataset_name), data.dataset_revision)
-    saved = any(Path(folder, name).is_file() for name in SAVED)
-    return _saved(data, Path(folder), label) if saved else _repository(data, folder, label)
+    return _saved(data, Path(folder), label) if folders.is_saved(Path(folder)) else _repository(data, folder, label)
 
 
 def _split_name(data: config.Data, split: str, given: DataSet) -> str | None:
@@ -181,12 +178,13 @@ def _read_files(paths: Sequence[str], wanted: Wanted, origin: str, declared: Any
     digests = tuple(runtime_files.sha256(Path(path)) for path in paths)
     content = [[readers.kind(path), digest] for path, digest in zip(paths, digests, strict=True)]
     if readers.kind(paths[0]) == readers.PARQUET:
-        table = parquet_tables.read(paths, chosen, origin)
+        table = parquet_tables.read(paths, digests, chosen, origin)
         fingerprint = _digest(content, chosen.text, chosen.label)
         source = _checked(table, chosen, origin, fingerprint, wanted, functools.partial(parquet_tables.place, paths))
         inputs: Inputs = ParquetInputs(tuple(paths), digests)
         return dataclasses.replace(source, notes=tuple(notes), inputs=inputs)
-    fingerprint = _digest(content, chosen.text, chosen.label, readers.VERSION, wanted.quoting)
+    types = None if declared is None or chosen.label is None else str(declared.get(chosen.label))
+    fingerprint = _digest(content, chosen.text, chosen.label, readers.VERSION, wanted.quoting, types)
     files = TextFiles(tuple(paths), wanted.columns, chosen, wanted.to_predict, wanted.quoting)
     table = text_tables.read(files, fingerprint)
     labels = None
@@ -210,10 +208,10 @@ def _saved(data: config.Data, folder: Path, label: str) -> DataSet:
             f"{data.dataset_name} was written by save_to_disk and has no configurations: remove --dataset_config_name"
         )
     try:
-        whole = (folder / SAVED[0]).is_file()
-        splits = json.loads((folder / SAVED[0]).read_text(encoding="utf-8"))["splits"] if whole else ["train"]
+        whole = (folder / folders.SAVED[0]).is_file()
+        splits = json.loads((folder / folders.SAVED[0]).read_text(encoding="utf-8"))["splits"] if whole else ["train"]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise Refused(f"dataset {label} cannot be loaded: its {SAVED[0]} is damaged") from error
+        raise Refused(f"dataset {label} cannot be loaded: its {folders.SAVED[0]} is damaged") from error
 
     def read_split(name: str, wanted: Wanted) -> Source:
         return _read_saved(folder / name if whole else folder, f"{label} ({name})", wanted)
@@ -227,15 +225,16 @@ def _read_saved(folder: Path, origin: str, wanted: Wanted) -> Source:
     try:
         saved = load_from_disk(str(folder), keep_in_memory=False).with_format(None)
         files = [file["filename"] for file in saved.cache_files]
-        fingerprint = _digest([runtime_files.sha256(Path(file)) for file in files], str(saved.features))
+        digests = [runtime_files.sha256(Path(file)) for file in files]
         if len(saved):
             # Copied into the cache like other sources: tokens are stored next to their table, but this folder belongs
             # to the user, may be read-only, and is a different dataset if files are added.
             escaped = [glob.escape(str(Path(file).absolute())) for file in files]
-            saved = load_dataset("arrow", data_files=escaped, features=saved.features, split="train")
+            cache = tables_cache.folder(digests)
+            saved = load_dataset("arrow", data_files=escaped, features=saved.features, split="train", cache_dir=cache)
     except loading_errors() as error:
         raise _unloadable(origin, error) from error
-    return _from_table(saved, origin, fingerprint, wanted)
+    return _from_table(saved, origin, _digest(digests, str(saved.features)), wanted)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -245,52 +244,61 @@ def _read_saved(folder: Path, origin: str, wanted: Wanted) -> Source:
 def _repository(data: config.Data, folder: str, label: str) -> DataSet:
     from datasets import get_dataset_split_names
 
+    folders.reject_pattern(Path(folder))
     try:
         there = get_dataset_split_names(folder, data.dataset_config_name)
     except loading_errors() as error:
         raise _unloadable(label, error) from error
-    return DataSet(label, tuple(map(str, there)), functools.partial(_read_split, data, folder, label))
+    digest_of = functools.cache(_digest_of)
+    return DataSet(label, tuple(map(str, there)), functools.partial(_read_split, data, folder, label, digest_of))
 
 
-def _read_split(data: config.Data, folder: str, label: str, split: str, wanted: Wanted) -> Source:
+def _read_split(
+    data: config.Data, folder: str, label: str, digest_of: Callable[[str], str], split: str, wanted: Wanted
+) -> Source:
     from datasets import load_dataset, load_dataset_builder
 
     origin = f"{label} ({split})"
     try:
         builder = load_dataset_builder(folder, data.dataset_config_name)
-        files = [str(file) for file in (builder.config.data_files or {}).get(split, ())]
-        if _is_plain_text(builder.config, files):
-            return _read_files(files, wanted, origin, builder.config.features or builder.info.features)
+        files = {name: list(map(str, names)) for name, names in (builder.config.data_files or {}).items()}
+        own = _own_options(builder.config, files.get(split, ()))
+        if not own and _are_plain_text(files.get(split, ())):
+            return _read_files(files[split], wanted, origin, builder.config.features or builder.info.features)
         # Keep the text NA in a csv with custom options, which the library reads.
         options = {"keep_default_na": False} if hasattr(builder.config, "keep_default_na") else {}
-        table = load_dataset(folder, data.dataset_config_name, split=split, **options)
-        content = _content(data, folder, split, files)
+        # The library makes tables of all splits.
+        cache = tables_cache.folder([digest_of(name) for names in files.values() for name in names])
+        table = load_dataset(folder, data.dataset_config_name, split=split, cache_dir=cache, **options)
+        content = [digest_of(name) for name in files.get(split, ())]
     except loading_errors() as error:
         raise _unloadable(label, error) from error
-    return _from_table(table, origin, _digest(content, str(table.features)), wanted)
+    return _from_table(table, origin, _digest(content, own, str(table.features)), wanted)
 
 
-def _is_plain_text(builder_config: Any, files: Sequence[str]) -> bool:
-    """Whether our readers can read these files: text formats, local, without custom options of the dataset."""
-    if not files or not all(file.lower().endswith(readers.TEXT_FILES) and Path(file).is_file() for file in files):
-        return False
+def _are_plain_text(files: Sequence[str]) -> bool:
+    """Whether our readers can read these files, if their dataset has no options of its own: text formats, local."""
+    return bool(files) and all(file.lower().endswith(readers.TEXT_FILES) and Path(file).is_file() for file in files)
+
+
+def _own_options(builder_config: Any, files: Sequence[str]) -> dict[str, str]:
+    """The options by which a dataset's card changes how these files are read."""
     usual = type(builder_config)()
-    own = {"name", "version", "data_dir", "data_files", "description", "features"}
-    if all(readers.kind(file) == ".tsv" for file in files):
+    if files and all(file.lower().endswith((".tsv", ".tsv.gz")) for file in files):
         usual.sep = "\t"
-    names = {field.name for field in dataclasses.fields(builder_config)} - own
-    return all(getattr(builder_config, name) == getattr(usual, name) for name in names)
+    names = {field.name for field in dataclasses.fields(builder_config)}
+    names -= {"name", "version", "data_dir", "data_files", "description", "features"}
+    given = {name: getattr(builder_config, name) for name in names}
+    return {name: repr(value) for name, value in given.items() if value != getattr(usual, name)}
 
 
-def _content(data: config.Data, folder: str, split: str, files: Sequence[str]) -> list[str | None]:
-    """What identifies the rows of a split: the commit of a hub snapshot, or the digests of a folder's files.
+def _digest_of(file: str) -> str:
+    """Identifies the content of a file of a dataset, or of a file in an archive ("zip://name::archive").
 
-    The library's own fingerprint includes paths and times, so it changes when a folder is copied.
+    A name that is not that of a local file is a file on the hub.
     """
-    if folder != data.dataset_name:
-        return [Path(folder).name, data.dataset_config_name, split]
-    # A name that is not a local file is a file on the hub.
-    return [runtime_files.sha256(Path(file)) if Path(file).is_file() else file for file in files]
+    inside, _, path = file.rpartition("::")
+    return inside + runtime_files.sha256(Path(path)) if Path(path).is_file() else file
 
 
 def _unloadable(label: str, error: BaseException) -> Refused:

@@ -512,6 +512,89 @@ def test_a_csv_with_custom_options_is_read_by_the_library(tmp_path: Path) -> Non
     assert content(one(dataset_name=str(folder))) == [("NA", "x"), ("c, d", "y")]
 
 
+def test_options_of_a_csv_and_declared_classes_are_part_of_what_identifies_the_data(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "train.csv").write_text("text,label\na,0\nb,1\n")
+    classes = (
+        "dataset_info:\n  features:\n  - {{name: label, dtype: {{class_label: {{names: {{'0': {}, '1': {}}}}}}}}}\n"
+    )
+    cards = {
+        "configs:\n- config_name: default\n  data_files: train.csv\n  skiprows: [2]\n": [("a", 0)],
+        "configs:\n- config_name: default\n  data_files: train.csv\n  skiprows: [1]\n": [("b", 1)],
+        classes.format("bad", "good"): [("a", "bad"), ("b", "good")],
+        classes.format("good", "bad"): [("a", "good"), ("b", "bad")],
+        "license: mit\n": [("a", "0"), ("b", "1")],
+    }
+    fingerprints = set()
+    for text, rows in cards.items():
+        card(folder, text)
+        read = one(dataset_name=str(folder))
+        assert content(read) == rows
+        fingerprints.add(read.fingerprint)
+    assert len(fingerprints) == len(cards)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_hub_dataset_is_identified_by_the_files_of_the_split_and_not_by_the_commit(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known(commit: str, word: str, readme: str) -> str:
+        folder = tmp_path / commit
+        folder.mkdir()
+        write(folder / f"train{ending}", texts(word))
+        write(folder / f"test{ending}", texts(commit))
+        card(folder, readme)
+        monkeypatch.setattr(sources, "_fetched", lambda name, revision: str(folder))
+        read = one(dataset_name="acme/reviews")
+        assert content(read) == [(word, "a")]
+        return read.fingerprint
+
+    first = known("1" * 40, "good", "license: mit\n")
+    assert known("2" * 40, "good", "license: apache-2.0\n") == first
+    assert known("3" * 40, "film", "license: mit\n") != first
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files that are replaced by others with the same time
+
+
+def as_parquet(path: Path, words: list[str]) -> dict[str, Any]:
+    path.mkdir(exist_ok=True)
+    return {"train_file": write(path / "train.parquet", texts(*words))}
+
+
+def as_folder(path: Path, words: list[str]) -> dict[str, Any]:
+    as_parquet(path, words)
+    return {"dataset_name": str(path)}
+
+
+def as_saved(path: Path, words: list[str]) -> dict[str, Any]:
+    shutil.rmtree(path, ignore_errors=True)
+    return {"dataset_name": str(saved(path, train=words))}
+
+
+@pytest.mark.parametrize("make", [as_parquet, as_folder, as_saved])
+def test_a_file_replaced_by_one_with_the_same_time_is_read_again(
+    make: Callable[[Path, list[str]], dict[str, Any]], tmp_path: Path
+) -> None:
+    for words in (["old", "rows"], ["new", "ones"]):
+        settings = make(tmp_path / "d", words)
+        for path in (tmp_path / "d").rglob("*"):
+            os.utime(path, (1, 1))
+        assert [text for text, _ in content(one(**settings))] == words
+
+
+def test_a_saved_dataset_may_have_brackets_in_its_path_and_another_folder_may_not(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "d[1]", train=["own"])
+    checks.check(config.from_dict({"dataset_name": str(folder)}))
+    assert content(one(dataset_name=str(folder))) == [("own", "yes")]
+    as_folder(tmp_path / "e1", ["other"])
+    for given_as in (as_folder(tmp_path / "e[1]", ["own"]), as_folder(tmp_path / "e?", ["own"])):
+        message = refusal(lambda given_as=given_as: one(**given_as))  # type: ignore[misc]
+        assert message.endswith(", which is read as a pattern: use a path without it")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Files that store a column in different types
 
