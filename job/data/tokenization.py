@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TOKENS = ("input_ids", "token_type_ids")
 VERSION = 1
-"""Incremented when `tokenize` gives other tokens for the same text and tokenizer: tokens in the cache are then stale."""
+"""Incremented when `tokenize` gives other tokens than before, so that cached tokens are not reused."""
 TRUNCATED = "truncated"
 """Column of the table of tokens: whether the text was truncated."""
 
