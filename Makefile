@@ -127,7 +127,7 @@ cluster-packages: ## install what test-cluster needs, on Debian or Ubuntu, as ro
 	@DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends \
 	    slurmctld slurmd slurmdbd slurm-client munge mariadb-server faketime > /dev/null
 
-test-models: setup ## train tiny models of 78 families, with a table: four minutes on two cores
+test-models: setup ## train tiny models of 72 families, with a table: four minutes on two cores
 	@$(PYTEST) -n 2 --dist worksteal tests/models
 
 test-report: setup ## report.html in headless Chromium: narrow and wide, light and dark, with planted scripts (report-packages)

@@ -24,6 +24,13 @@ def test_a_planted_word_is_found(line: str, word: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["fine\n# the two stages of\n# which one", "fine\n    two of\n    which", "fine\nof \nwhich"]
+)
+def test_words_on_two_lines_are_found(text: str) -> None:
+    assert [finding[:2] for finding in wording.findings(text)] == [(2, "of which")]
+
+
+@pytest.mark.parametrize(
     "line", ["a stand-in for apptainer", "stand_ins.add()", "understands", "besides", "a threshold", "the manifold"]
 )
 def test_other_words_are_allowed(line: str) -> None:

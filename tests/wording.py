@@ -41,16 +41,17 @@ DENIED = {
 """Pattern of whole words -> what to write instead."""
 SEARCHED = ("*.py", "*.md", "*.sh", "*.yaml", "*.toml", "Makefile", "docker/Dockerfile", ".env.example", ".ci/run")
 NOT_SEARCHED = ("CHANGELOG.md", "tests/wording.py", "tests/test_wording.py", "tests/data", "tests/bench/RESULTS.md")
-WORD = re.compile("|".join(f"(?<![a-z-])({word})(?![a-z-])" for word in DENIED), re.IGNORECASE)
+GAP = r"(?:\s*\n[\s#]*| )"
+"""Between two words: a space, or the end of a line and the start of the next one, also in a comment."""
+WORD = re.compile("|".join(f"(?<![a-z-])({word})(?![a-z-])" for word in DENIED).replace(" ", GAP), re.IGNORECASE)
 
 
 def findings(text: str) -> Iterator[tuple[int, str, str]]:
     """(line number, word, what to write instead) of each denied word; in names, underscores separate words."""
-    for number, line in enumerate(text.splitlines(), 1):
-        plain = line.replace("_", " ")
-        for match in WORD.finditer(plain):
-            word = match[0].lower()
-            yield number, word, next(better for known, better in DENIED.items() if re.fullmatch(known, word))
+    for match in WORD.finditer(text.replace("_", " ")):
+        word = re.sub(GAP, " ", match[0].lower())
+        better = next(better for known, better in DENIED.items() if re.fullmatch(known, word))
+        yield text.count("\n", 0, match.start()) + 1, word, better
 
 
 def tracked(root: Path) -> list[Path]:

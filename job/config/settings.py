@@ -144,7 +144,8 @@ class Training:
     no. On a GPU, fp32 matrix products use TF32."""
     max_tokens_per_device: int | None = runtime_setting(None, above=0)
     """Token limit of one forward pass of one process, padding included. Limits memory; changes neither the examples of
-    a step nor its gradient. Unset: 4096 on a CPU; 4096 to 65536 on a GPU, by its memory and the model."""
+    a step nor its gradient, apart from rounding and dropout masks. Unset: 4096 on a CPU; 4096 to 65536 on a GPU, by
+    its memory and the model."""
 
 
 @dataclass(frozen=True)

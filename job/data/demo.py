@@ -107,7 +107,9 @@ def installed(library: str) -> metadata.Distribution:
     try:
         return metadata.distribution(library)
     except metadata.PackageNotFoundError:
-        raise Refused(f"dataset docstrings needs the package {library}: pip install 'muster[train]'") from None
+        raise Refused(
+            f"dataset docstrings needs the package {library}: run `make setup`, or pip install -e '.[train]'"
+        ) from None
 
 
 def fingerprint(of: dict[str, str]) -> str:

@@ -213,7 +213,7 @@ def test_a_missing_library_is_rejected_in_one_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(demo, "LIBRARIES", ("numpy", "no-such-library"))
     with pytest.raises(Refused) as refusal:
         demo.files(tmp_path)
-    expected = "dataset docstrings needs the package no-such-library: pip install 'muster[train]'"
+    expected = "dataset docstrings needs the package no-such-library: run `make setup`, or pip install -e '.[train]'"
     assert str(refusal.value) == expected
     assert not list(tmp_path.iterdir())
 
