@@ -3,7 +3,7 @@
 Both kernels come with PyTorch, which uses them in the same way for nested tensors. FlashAttention supports bf16 and
 fp16, with dropout; torch.nn.attention.varlen_attn, which calls it too, has no dropout. The memory-efficient kernel is
 used for fp32. With sequences of different lengths its dropout is wrong: the forward pass uses one mask for all heads of
-all sequences, and the backward pass another one (torch 2.11; a test in tests/gpu fails once this is fixed).
+all sequences, and the backward pass another one (torch 2.11; `make test-gpu` prints whether it still is).
 
 Nothing here synchronizes the host with the device.
 

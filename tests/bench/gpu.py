@@ -33,8 +33,10 @@ PEAK = 989e12
 """Dense bf16 FLOP/s of an H100 or H200 (SXM) by its datasheet."""
 PROFILED = 3
 """Steps under the profiler, after those that are timed."""
-ROW_SECONDS = 75
+ROW_SECONDS, COMPILED_SECONDS = 75, 200
 """A row's share of the time, in each round."""
+ALARM_SECONDS = 5.0
+"""Between attempts to end a row: Python drops an exception that is raised in a finalizer."""
 BF16, UNDROPPED = ("--mixed_precision", "bf16"), ("--attention_dropout", "0")
 
 
@@ -49,6 +51,7 @@ class Row:
         batch: examples of an optimizer step.
         warmup, steps: optimizer steps before the clock is read, and timed.
         cudnn: whether cuDNN may compute attention.
+        seconds: after which it is ended.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Row:
     warmup: int = 10
     steps: int = 40
     cudnn: bool = False
+    seconds: float = ROW_SECONDS
 
 
 def ours(name: str, *flags: str, **numbers: Any) -> Row:
@@ -71,18 +75,18 @@ def tuned(name: str, device_batch: int, **numbers: Any) -> Row:
 
 def rows() -> tuple[Row, ...]:
     large = {"batch": 256, "warmup": 4, "steps": 12}
-    compiled = ("--torch_compile",)
+    compiled = {"seconds": COMPILED_SECONDS}
     return (
         ours("ours"),
         ours("ours", **large),
+        tuned("(c) Trainer, tuned, 256 a device", 256, **large),
         tuned("(c) Trainer, tuned", 32),
         tuned("(c) Trainer, tuned, 32 a device", 32, **large),
-        ours("ours, compiled", *compiled),
-        ours("ours, compiled", *compiled, **large),
-        tuned("(c) Trainer, tuned, 256 a device", 256, **large),
-        tuned("(c) Trainer, tuned, cuDNN on", 32, cudnn=True),
+        ours("ours, compiled", "--torch_compile", **compiled),
         ours("ours, attention dropout 0", *UNDROPPED),
+        tuned("(c) Trainer, tuned, cuDNN on", 32, cudnn=True),
         Row("(b) Trainer", "trainer_defaults", {"bf16": True}),
+        ours("ours, compiled", "--torch_compile", **compiled, **large),
     )
 
 
@@ -101,12 +105,14 @@ def measure(row: Row, work: Any, watched: list[Any]) -> dict[str, float]:
     """One run of a contestant: rates, memory, and a step's time on the host and on the device."""
     import torch
     from accelerate.state import AcceleratorState
+    from torch._dynamo.utils import counters
 
     from tests.bench import contestants
     from tests.bench.steps import Steps
 
     AcceleratorState._reset_state(reset_partial_state=True)
     torch.compiler.reset()
+    counters.clear()
     gc.collect()
     cuda = torch.cuda.is_available()
     if cuda:
@@ -130,6 +136,8 @@ def measure(row: Row, work: Any, watched: list[Any]) -> dict[str, float]:
         "host_seconds": steps.host_seconds,
         "device_seconds": steps.device_seconds,
         "kernels": steps.kernels,
+        "graphs": counters["stats"]["unique_graphs"],
+        "graph_breaks": sum(counters["graph_break"].values()),
         "allocated_bytes": held[0],
         "reserved_bytes": held[1],
         "evaluated_per_second": evaluated,
@@ -160,7 +168,7 @@ def limited(seconds: float) -> Iterator[None]:
         raise RanOut
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), ALARM_SECONDS)
     try:
         yield
     finally:
@@ -168,34 +176,40 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run(chosen: Sequence[Row], work: Any, rounds: int, until: float) -> list[dict[str, Any]]:
-    """Rounds of all rows, as far as time allows; one that fails or times out is dropped, with the reason in its row."""
+def run(chosen: Sequence[Row], work: Any, rounds: int, until: float) -> Iterator[list[dict[str, Any]]]:
+    """Rounds of all rows, as far as time allows; one that fails or times out is dropped, with the reason in its row.
+
+    Yields all results, before the first row and after each.
+    """
     from tests.bench import worker
 
     watched: list[Any] = []
     worker.watch_loaded_models(lambda model: watched[0].watch(model))
     results: list[dict[str, Any]] = [{"row": asdict(row), "rounds": [], "error": None} for row in chosen]
+    yield results
     for number in range(rounds):
         for row, result in zip(chosen, results, strict=True):
             if result["error"] or time.monotonic() > until:
                 continue
             begun = time.monotonic()
-            limit = min(ROW_SECONDS, until - begun)
+            limit = min(row.seconds, until - begun)
             try:
                 with limited(limit):
                     measured = measure(row, work, watched)
             except RanOut:
                 result["error"] = f"not done after {limit:.0f} s"
                 say(f"{row.name}, batch {row.batch}: {result['error']}")
+                yield results
                 continue
             except Exception as error:  # noqa: BLE001  the others are still worth measuring
                 result["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
                 say(f"{row.name}, batch {row.batch}: {result['error']}")
+                yield results
                 continue
             result["rounds"].append({**measured, "product": product(work)})
             say(f"round {number + 1}  {row.name}, batch {row.batch}: {measured['examples_per_second']:.0f} examples/s, "
-                f"{time.monotonic() - begun:.0f} s")  # fmt: skip
-    return results
+                f"{time.monotonic() - begun:.0f} s, {measured['graphs']:.0f} compiled graphs")  # fmt: skip
+            yield results
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -265,30 +279,35 @@ def main(argv: Sequence[str]) -> int:
             return 2
         work = prepared(folder, size, options.tiny, values)
         say(f"prepared after {time.monotonic() - begun:.0f} s")
-        measured = run(chosen, work, options.rounds, begun + options.seconds)
-    results = {
-        "date": time.strftime("%Y-%m-%d"), "hardware": facts, "size": size, "results": measured,
-        "tokens": work.tokens, "needed_flops": work.needed_flops, "seconds": time.monotonic() - begun,
-    }  # fmt: skip
-    text = table(measured)
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
+        results = {
+            "date": time.strftime("%Y-%m-%d"), "hardware": facts, "size": size, "results": [],
+            "tokens": work.tokens, "needed_flops": work.needed_flops,
+        }  # fmt: skip
         name = f"gpu-{time.strftime('%Y-%m-%d-%H%M')}"
-        (options.output / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        (options.output / f"{name}.md").write_text(page(results, text), encoding="utf-8")
-        (options.output / "RESULTS.md").write_text(report.document(options.output), encoding="utf-8")
-    print(page(results, text))
-    return int(any(result["error"] or not result["rounds"] for result in measured))
+        for measured in run(chosen, work, options.rounds, begun + options.seconds):
+            results |= {"results": measured, "seconds": time.monotonic() - begun}
+            if options.output:  # after each row, as a limit of the machine may end all of this
+                write(results, options.output, name)
+    print(page(results))
+    return int(any(result["error"] or not result["rounds"] for result in results["results"]))
 
 
-def page(results: Mapping[str, Any], text: str) -> str:
+def write(results: Mapping[str, Any], folder: Path, name: str) -> None:
+    """The measurement under its name, and RESULTS.md of all that the folder has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(page(results), encoding="utf-8")
+    (folder / "RESULTS.md").write_text(report.document(folder), encoding="utf-8")
+
+
+def page(results: Mapping[str, Any]) -> str:
     """The table under its date, hardware and versions: a section of RESULTS.md."""
     facts = results["hardware"]
     versions = ", ".join(f"{name} {value}" for name, value in facts.items() if name != "gpu")
     head = f"## {facts['gpu'] or 'no GPU'}, {results['date']}"
     about = (f"Model: {results['size']}, bf16. Long-tailed text, mean {results['tokens']:.0f} tokens an example. "
              f"Driver, memory and versions: {versions}. {results['seconds']:.0f} s in all.")  # fmt: skip
-    return f"{head}\n\n{about}\n\n{text}\n"
+    return f"{head}\n\n{about}\n\n{table(results['results'])}\n"
 
 
 def hardware() -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from tests.bench.turns import Turns
+from tests.bench.turns import Turns, counter
 
 
 class Steps:
@@ -38,7 +38,7 @@ class Steps:
         self._begin, self._end, self._profiled = 1 + warmup, 1 + warmup + steps, profiled
         self._done, self._mark = 0, (0.0, 0, 0)
         self._profiler: Any = None
-        self._computed = self._real = torch.zeros((), dtype=torch.int64)
+        self._computed, self._real = counter(), counter()
         self._hook = register_optimizer_step_post_hook(self._stepped)
 
     clock = staticmethod(Turns.clock)
@@ -46,6 +46,9 @@ class Steps:
 
     def close(self) -> None:
         self._hook.remove()
+        if self._profiler is not None:  # the row ended in a profiled step
+            self._profiler.stop()
+            self._profiler = None
 
     @contextmanager
     def evaluation(self, examples: int) -> Iterator[None]:

@@ -76,6 +76,17 @@ def test_without_a_gpu_the_gpu_bench_says_so_in_one_line() -> None:
     assert done.stderr == "error: no CUDA GPU here: `make bench` measures on the CPU\n"
 
 
+@pytest.mark.long
+def test_every_row_of_the_gpu_bench_runs_with_a_toy_model(tmp_path: Path) -> None:
+    done = bench("tests.bench.gpu", "--tiny", "--rounds", "1", "--seconds", "600", "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (written,) = tmp_path.glob("gpu-*.json")
+    results = json.loads(written.read_text())["results"]
+    assert [result["row"]["name"] for result in results] == [row.name for row in gpu.rows()]
+    assert all(result["rounds"][0]["examples_per_second"] > 0 for result in results)
+    assert written.with_suffix(".md").read_text() in done.stdout
+
+
 def test_every_round_has_examples_of_typical_cost() -> None:
     costs = planner.epoch_order(4000, seed=1, epoch=0).astype(float) ** 2
     seed = prepare.typical_seed(costs, batch=8, warmup=1, turn=5, rounds=3)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+def counter() -> torch.Tensor:
+    """0, where the model will be: a count that moved to the device in the first step would be compiled twice."""
+    return torch.zeros((), dtype=torch.int64, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
 class Turns:
     """The contestant's end of the conversation with the conductor.
 
@@ -51,7 +56,7 @@ class Turns:
         self.evaluations, self._trimmed = evaluations, trimmed
         self.total_steps = 1 + (rounds * self.steps_per_turn if rounds else steps)
         self._mark = (0.0, 0, 0)
-        self._computed = self._real = torch.zeros((), dtype=torch.int64)
+        self._computed, self._real = counter(), counter()
         register_optimizer_step_post_hook(self._stepped)
 
     def watch(self, model: PreTrainedModel) -> None:
@@ -60,8 +65,8 @@ class Turns:
 
         def count(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
             if module.training:  # tensors, not Python numbers: a compiled model would be compiled again for each value
-                self._computed = self._computed.to(given[0].device) + given[0].numel()
-                self._real = self._real.to(given[0].device) + given[0].ne(padding).sum()
+                self._computed = self._computed + given[0].numel()
+                self._real = self._real + given[0].ne(padding).sum()
 
         model.get_input_embeddings().register_forward_pre_hook(count)
 

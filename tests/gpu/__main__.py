@@ -19,8 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,9 +68,15 @@ class Conductor:
                 state = TIMED_OUT
             finally:
                 _kill_group(process)
-        outcome = Outcome(case, state, time.monotonic() - begun, log.read_text(errors="replace"))
+        printed = log.read_text(errors="replace") + ("" if state == HELD else self._ends_of_job_logs(case))
+        outcome = Outcome(case, state, time.monotonic() - begun, printed)
         show(outcome)
         return outcome
+
+    def _ends_of_job_logs(self, case: Case) -> str:
+        """What the jobs of a case printed last: they may have been ended before the case could print it."""
+        logs = sorted((self._work / case.name).glob("*.log"))
+        return "".join(f"-- {log.name}\n{log.read_text(errors='replace')[-1500:]}\n" for log in logs)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -99,14 +105,22 @@ def main(argv: Sequence[str]) -> int:
         if any(map(conductor.can_run, chosen)):
             world = [sys.executable, "-m", "tests.gpu.world", str(Path(scratch, "world"))]
             subprocess.run(world, cwd=ROOT, check=True)
-        outcomes = [conductor.run(case) for case in chosen if case.alone]
-        with ThreadPoolExecutor(options.parallel) as threads:
-            outcomes += threads.map(conductor.run, (case for case in chosen if not case.alone))
-    if options.output:
-        write(outcomes, options.output)
+        outcomes: list[Outcome] = []
+        for outcome in run_all(conductor, chosen, options.parallel):
+            outcomes.append(outcome)
+            if options.output:  # after each, as a limit of the machine may end all of this
+                write(outcomes, options.output)
     print(table(outcomes), flush=True)
     excused = {HELD} if options.device == "cuda" else {HELD, NOT_RUN}
     return int(any(outcome.state not in excused for outcome in outcomes))
+
+
+def run_all(conductor: Conductor, chosen: Sequence[Case], parallel: int) -> Iterator[Outcome]:
+    """The outcomes as they come, those of cases that must run alone first."""
+    yield from (conductor.run(case) for case in chosen if case.alone)
+    with ThreadPoolExecutor(parallel) as threads:
+        started = [threads.submit(conductor.run, case) for case in chosen if not case.alone]
+        yield from (future.result() for future in as_completed(started))
 
 
 def write(outcomes: Sequence[Outcome], folder: Path) -> None:
@@ -125,7 +139,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder for cases.json, table.txt and log.txt")
     parser.add_argument("--seconds", type=float, default=470, help="for all cases; those left over do not run")
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--parallel", type=int, default=max(2, cores // 2), help="cases at a time")
+    parser.add_argument("--parallel", type=int, default=max(2, cores // 5), help="cases at a time")
     return parser.parse_args(argv)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import signal
 import time
 from pathlib import Path
@@ -17,7 +18,10 @@ from tests.gpu.jobs import Job, Series, Setting, apart
 
 HALF_TOLERANCE, TF32_TOLERANCE = 0.1, 0.02
 """Largest difference of a loss in 24 steps. Products of bf16 have 8 bits, of TF32 11, and steps carry errors on."""
-FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
+OTHER_SHAPES = ("modernbert", "qwen3")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", *OTHER_SHAPES)
+MOST_GRAPHS = 4
+"""Training, evaluation, and for either another where a micro-batch has a single row."""
 
 
 def machine(setting: Setting) -> None:
@@ -103,13 +107,29 @@ def families(setting: Setting) -> None:
     assert not wrong, f"wrong: {wrong}"
 
 
+def lora(setting: Setting) -> None:
+    """The base model is held in bf16, the adapter in fp32."""
+    flags = ("--lora_rank", "8", "--lora_alpha", "16", "--mixed_precision", "bf16", "--learning_rate", "1e-2")
+    packed = Job(setting, "packed", *flags)
+    padded = Job(setting, "padded", *flags, "--no_packing")
+    packed.ends(), padded.ends()
+    off = apart(packed.losses, padded.losses)
+    print(f"{packed.manifest['forward']}; losses {off:.1e} apart, the last {packed.losses[-1]:.3f}")
+    assert off < HALF_TOLERANCE
+    assert packed.losses[-1] < packed.losses[0] or not setting.on_gpu, "it does not learn"
+
+
 def _loud_model(folder: Path, family: str) -> Path:
     import torch
     from safetensors.torch import load_file, save_file
 
+    from tests.support import families
     from tests.support.tiny import tiny_model
 
-    tiny_model(folder, architecture=family, num_labels=None, dropout=0.0, hidden=64)
+    if family in OTHER_SHAPES:
+        families.make(family, folder, hidden_size=64)
+    else:
+        tiny_model(folder, architecture=family, num_labels=None, dropout=0.0, hidden=64)
     weights = load_file(folder / "model.safetensors")
     generator = torch.Generator().manual_seed(0)
     loud = {n: w if w.ndim < 2 else 0.15 * torch.randn(w.shape, generator=generator) for n, w in weights.items()}
@@ -137,13 +157,18 @@ def losses(setting: Setting) -> None:
         name: Job(setting, name.replace(", ", "-"), *flags, env=hidden if name == "cpu" else {})
         for name, flags in runs.items()
     }
-    reference = started.pop("cpu").ends()
+    reference = started.pop("cpu")
     wrong = []
-    for name, job in started.items():
+    for name, job in started.items():  # they end first: what failed is printed though the reference may take too long
         job.process.wait()
         if job.process.returncode:
             wrong.append(name)
             print(f"{name}: exit code {job.process.returncode}\n{job.log[-2000:]}")
+        else:
+            print(f"{name}: losses {[round(loss, 3) for loss in job.losses[::6]]}")
+    reference.ends()
+    for name, job in started.items():
+        if name in wrong:
             continue
         off = apart(job.losses, reference.losses)
         answers = float((job.probabilities.argmax(1) == reference.probabilities.argmax(1)).mean())
@@ -156,11 +181,15 @@ def losses(setting: Setting) -> None:
 
 def compiled(setting: Setting) -> None:
     bf16 = ("--mixed_precision", "bf16")
-    plain, fast = Job(setting, "plain", *bf16), Job(setting, "compiled", *bf16, "--torch_compile")
+    plain = Job(setting, "plain", *bf16)
+    fast = Job(setting, "compiled", *bf16, "--torch_compile", watch=["graphs"])
     plain.ends(), fast.ends()
     off = apart(plain.losses, fast.losses)
-    print(f"{fast.manifest['forward']}; losses {off:.1e} apart")
+    (counted,) = re.findall(r"^graphs (\d+), breaks (\d+)$", fast.log, re.MULTILINE)
+    graphs, breaks = map(int, counted)
+    print(f"{fast.manifest['forward']}; {graphs} graphs, {breaks} breaks; losses {off:.1e} apart")
     assert off < HALF_TOLERANCE
+    assert 0 < graphs <= MOST_GRAPHS and breaks == 0, "compiled for each shape, or only in part"
 
 
 def waits(setting: Setting) -> None:
@@ -250,7 +279,7 @@ def rejected(setting: Setting) -> None:
     lines = [line for line in few.log.splitlines() if line.startswith("error: ")]
     print(f"two processes, one GPU: {lines}")
     assert few.process.returncode and len(lines) == 1 and "GPU" in lines[0], few.log[-3000:]
-    hidden = Job(setting, "hidden", "--max_steps", "1", env={"CUDA_VISIBLE_DEVICES": ""})
+    hidden = Job(setting, "hidden", "--max_steps", "1", env={"CUDA_VISIBLE_DEVICES": "99"})
     hidden.process.wait()
     lines = [line for line in hidden.log.splitlines() if line.startswith("error: ")]
     print(f"a GPU that is masked: {lines}")

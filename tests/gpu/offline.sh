@@ -8,11 +8,12 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
-packages="transformers regex datasets dill multiprocess evaluate tyro docstring_parser typeguard python-dotenv submitit"
+packages="transformers regex datasets dill multiprocess evaluate tyro docstring_parser typeguard python-dotenv submitit peft"
 
 download() {
     local pins=() package
     for package in $packages; do pins+=("$(grep "^$package==" requirements.lock)"); done
+    rm -rf .whl # two versions of a package cannot be installed together
     python3 -m pip download --quiet --no-deps --only-binary=:all: --dest .whl --implementation cp --python-version "$1" \
         --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 "${pins[@]}"
     du -sh .whl
@@ -20,7 +21,11 @@ download() {
 
 prepare() {
     export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
-    [ -d .site ] || python3 -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target .site .whl/*.whl
+    if [ ! -d .site ]; then
+        rm -rf .site.new
+        python3 -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target .site.new .whl/*.whl
+        mv .site.new .site
+    fi
     export PYTHONPATH=$PWD/.site:$PWD
 }
 

@@ -8,6 +8,7 @@ scale=1099511627776  the first loss scale of fp16
 deterministic     deterministic kernels only
 gloo              processes that share a GPU talk over gloo, which NCCL cannot
 peak              prints the most memory that was held
+graphs            prints how many graphs were compiled; one too many to compile is an error
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from functools import partialmethod
 from typing import Any
 
 from job import train as job
-from job.runtime import environment
+from job.runtime import environment, signals
 
 FIRST, LAST = 3, 20
 RUN = "RUN"
@@ -41,6 +42,15 @@ def waits() -> None:
     def stepped(*_: object) -> None:
         done[0] += 1
         torch.cuda.set_sync_debug_mode("error" if FIRST <= done[0] < LAST else "default")
+        if done[0] == FIRST:
+            refuses_to_wait()
+
+    def refuses_to_wait() -> None:
+        try:
+            torch.zeros((), device="cuda").item()
+        except RuntimeError:
+            return
+        raise AssertionError("PyTorch does not notice a wait")
 
     register_optimizer_step_post_hook(stepped)
 
@@ -79,8 +89,22 @@ def peak() -> None:
     atexit.register(lambda: print("peak bytes", torch.cuda.max_memory_allocated(), flush=True))
 
 
+def graphs() -> None:
+    import atexit
+
+    import torch
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+
+    def counted() -> None:
+        print(f"graphs {counters['stats']['unique_graphs']}, breaks {sum(counters['graph_break'].values())}")
+
+    atexit.register(counted)
+
+
 CHANGES: dict[str, Callable[..., None]] = {
-    change.__name__: change for change in (gib, waits, scale, deterministic, gloo, peak)
+    change.__name__: change for change in (gib, waits, scale, deterministic, gloo, peak, graphs)
 }
 
 
@@ -96,6 +120,7 @@ def _split(argv: list[str]) -> list[list[str]]:
 
 def main(argv: list[str]) -> int:
     changes, *runs = _split(argv)
+    signals.install()  # torchrun ends the others when one process ends, also while they import
     environment.prepare()
     for what in changes:
         name, _, value = what.partition("=")
