@@ -64,6 +64,9 @@ def parse(argv: Sequence[str], prog: str = "job/train.py") -> Config:
     recipe = argv[0] if _names_recipe(argv) else DEFAULT_RECIPE if not argv else None
     flags = list(argv[1:] if _names_recipe(argv) else argv)
     base = load_recipe(recipe) if recipe else Config()
+    if base.run.overwrite_output_dir:
+        raise Refused(f"{recipe}: overwrite_output_dir would delete the run at each start: remove the line, and give "
+                      "--overwrite_output_dir once")  # fmt: skip
     _refuse_unknown(flags)
     _refuse_repeated(flags)
     class_weights.refuse_repeated(flags)

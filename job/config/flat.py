@@ -15,6 +15,9 @@ from job.config.suggestions import suggestion
 from job.config.values import as_type
 from job.errors import Refused
 
+OF_ONE_START = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
+"""Settings that config.yaml does not repeat: a start that resumes the run must not delete its checkpoints."""
+
 
 def fields() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
     """Every setting by name: (name of its group, its dataclass field)."""
@@ -40,9 +43,8 @@ def from_dict(values: Mapping[str, Any], base: Config | None = None, origin: str
 
 
 def to_yaml(config: Config) -> str:
-    """The text of `config.yaml`: all settings except output_dir and resume_from_checkpoint."""
-    values = as_dict(config)
-    del values["output_dir"], values["resume_from_checkpoint"]
+    """The text of `config.yaml`: all settings except those of one start."""
+    values = {name: value for name, value in as_dict(config).items() if name not in OF_ONE_START}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

@@ -45,9 +45,8 @@ class Rerun:
         return f"starting {self.run} again with the same settings"
 
     def job(self) -> list[str]:
-        """The job's command line. The run resumes, so the flags of its first start are overridden."""
-        begin = ["--output_dir", str(self.run), "--no_overwrite_output_dir", "--resume_from_checkpoint", "auto"]
-        return [*begin, *self.changes]
+        """The job's command line."""
+        return ["--output_dir", str(self.run), *self.changes]
 
 
 def plan(run: str, changes: Sequence[str]) -> Rerun:

@@ -198,12 +198,19 @@ def _members(request: Request, run: Path, folder: Path) -> tuple[Member, ...]:
     if request.array is None:
         file = folder / "config.yaml"
         output = () if request.is_new else ("--output_dir", str(run))
-        return (Member(run, request.config, file, (str(file), *output)),)
+        return (Member(run, request.config, file, (str(file), *output, *_of_this_start(request.config))),)
     members = []
     for number, config in sorted(request.array.configs.items()):
         file, own = folder / f"{number}.yaml", run / str(number)
         members.append(Member(own, config, file, (str(file), "--output_dir", str(own)), number))
     return tuple(members)
+
+
+def _of_this_start(config: Config) -> tuple[str, ...]:
+    """Flags of settings that the settings' file does not have, as a requeued or repeated start must not obey them."""
+    overwrite = ("--overwrite_output_dir",) if config.run.overwrite_output_dir else ()
+    path = config.run.resume_from_checkpoint
+    return (*overwrite, *(("--resume_from_checkpoint", path) if path != "auto" else ()))
 
 
 def _variables(request: Request, site: Site, environ: Mapping[str, str]) -> dict[str, str]:

@@ -173,6 +173,7 @@ CASES = [
     Case("own.yaml", {"own.yaml": "learning_rate: fast\n"}),
     Case("own.yaml", {"own.yaml": f"learning_rate: {'9' * 400}\n"}),
     Case("own.yaml", {"own.yaml": "seed: 2026-13-01\n"}),
+    Case("own.yaml", {"own.yaml": "overwrite_output_dir: true\n"}),
     Case("own.yaml", {"own.yaml": "seed: !mine 3\n"}),
     Case("own.yaml", {"own.yaml": "do_train: 1\n"}),
     Case("own.yaml", {"own.yaml": "max_steps: 1.5\n"}),

@@ -63,8 +63,9 @@ def test_yaml_values_are_converted_to_the_fields_type(line: str, name: str, valu
 @given(configs())
 def test_any_configuration_round_trips_through_config_yaml(written: Config) -> None:
     values = yaml.safe_load(config.to_yaml(written))
-    assert not {"output_dir", "resume_from_checkpoint"} & set(values)
-    run = dataclasses.replace(written.run, output_dir=None, resume_from_checkpoint="auto")
+    assert not {"output_dir", "overwrite_output_dir", "resume_from_checkpoint"} & set(values)
+    start = {"output_dir": None, "overwrite_output_dir": False, "resume_from_checkpoint": "auto"}
+    run = dataclasses.replace(written.run, **start)
     expected = dataclasses.replace(written, run=run)
     assert config.from_dict(values) == expected
 

@@ -110,6 +110,22 @@ def test_overwriting_restarts_and_keeps_the_launchers_files(
     assert config.load_recipe(str(held.config)).training.seed == seed
 
 
+def test_config_yaml_of_a_run_that_overwrote_another_resumes_it(finished: RunFolder) -> None:
+    run_folder.claim(finished, configured(finished.path, seed=1, overwrite_output_dir=True))
+    (finished.checkpoints / "step-00000001").mkdir(parents=True)
+    again = config.parse([str(finished.config), "--output_dir", str(finished.path)])
+    assert not run_folder.claim(finished, again)
+    assert (finished.checkpoints / "step-00000001").is_dir()
+
+
+def test_config_yaml_of_a_run_that_overwrote_another_deletes_no_other_run(finished: RunFolder, tmp_path: Path) -> None:
+    first = RunFolder(tmp_path / "first")
+    run_folder.claim(first, configured(first.path, seed=2, overwrite_output_dir=True))
+    before = contents(finished.path)
+    assert "a different seed" in refusal(finished, config.parse([str(first.config), "--output_dir", str(finished.path)]))
+    assert contents(finished.path) == before
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", ["thesis.txt", "model/weights", "results.json", "metrics.jsonl"])
 def test_a_folder_with_other_files_is_rejected_and_kept(overwrite: bool, name: str, folder: RunFolder) -> None:

@@ -35,7 +35,7 @@ def stopped(path: Path, *flags: str, launcher: str = "slurm", state: str = "STOP
     """A run with the settings of a job that was launched with `flags`."""
     run = synthetic.run(path, state)
     (run / "config.yaml").unlink(missing_ok=True)
-    settings = config.to_yaml(config.from_dict({"learning_rate": 2e-5, "overwrite_output_dir": True}))
+    settings = config.to_yaml(config.from_dict({"learning_rate": 2e-5}))
     (run / "jobs" / "submitted").mkdir(parents=True)
     (run / "jobs" / "submitted" / "config.yaml").write_text(settings)
     record = {"id": job, "launcher": launcher, "flags": flags, "config": "jobs/submitted/config.yaml"}
@@ -59,7 +59,7 @@ def test_the_same_settings_and_flags_in_the_same_folder(
     assert own[2:] == ["--gpus=4", "--nodes=2", "--time=4h", "--sbatch=--mem=64G"]
     parsed = config.parse([own[1], *job])
     assert parsed.run.output_dir == str(run)
-    assert (parsed.training.learning_rate, parsed.run.overwrite_output_dir) == (2e-5, False)
+    assert parsed.training.learning_rate == 2e-5
     assert capfd.readouterr().err == f"starting {run} again with the same settings\n"
 
 

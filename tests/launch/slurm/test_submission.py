@@ -360,6 +360,15 @@ def test_the_settings_are_those_of_the_submission(submitted: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "flags", [("--overwrite_output_dir",), ("--resume_from_checkpoint", "/runs/demo/checkpoints/step-00000003"), ()]
+)
+def test_the_job_gets_the_flags_that_its_settings_file_does_not_have(flags: tuple[str, ...]) -> None:
+    settings = config.parse(["demo", *flags])
+    [member] = plan(replace(DEMO, config=settings), Site()).members
+    assert member.argv == (str(member.file), "--output_dir", "/runs/demo", *flags)
+
+
+@pytest.mark.parametrize(
     ("test", "queue"),
     [
         ("echo 'sbatch: error: invalid partition specified: x' >&2; exit 1", "exit 9"),
