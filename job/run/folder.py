@@ -27,9 +27,11 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 ASIDE = ".new-"
 """Prefix of the name of a checkpoint that is still being written."""
 CONTENTS = (
-    *("config.yaml", "manifest.json", "metrics.jsonl", "results.json", "status.json", "predictions.parquet"),
-    *("test_predictions.parquet", "model", "adapter", "checkpoints", "tensorboard", "report.html", "report"),
+    *("results.json", "checkpoints", "model", "adapter", "predictions.parquet", "test_predictions.parquet"),
+    *("metrics.jsonl", "tensorboard", "report.html", "report", "manifest.json", "status.json"),
 )
+"""What a run leaves besides config.yaml, in the order in which it can be removed: a start that is killed meanwhile finds
+neither a finished run that lacks a part nor checkpoints without their manifest."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ def claim(folder: RunFolder, config: Config) -> bool:
         if config.run.overwrite_output_dir or not folder.holds_checkpoints():
             for name in CONTENTS:
                 files.remove(path / name)
+        # Until here the old config.yaml says that the files are those of a run: a start may be killed while it removes.
         files.write_text(folder.config, configuration.to_yaml(config))
     except OSError as error:
         raise Refused(f"--output_dir {path} cannot be written: {error.strerror}") from error

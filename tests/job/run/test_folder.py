@@ -110,6 +110,30 @@ def test_overwriting_restarts_and_keeps_the_launchers_files(
     assert config.load_recipe(str(held.config)).training.seed == seed
 
 
+@pytest.mark.parametrize("kill_at", run_folder.CONTENTS)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_start_killed_while_it_removes_a_run_can_be_repeated(
+    overwrite: bool, kill_at: str, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder.claim(folder, configured(folder.path, seed=1))
+    for name in run_folder.CONTENTS if overwrite else ("metrics.jsonl", "manifest.json", "status.json"):
+        (folder.path / name).write_text("{}")
+    second = configured(folder.path, seed=2 if overwrite else 1, overwrite_output_dir=overwrite)
+    remove = run_folder.files.remove
+
+    def remove_until_killed(path: Path) -> None:
+        if path == folder.path / kill_at:
+            raise KeyboardInterrupt
+        remove(path)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(run_folder.files, "remove", remove_until_killed)
+        run_folder.claim(folder, second)
+    assert folder.is_finished() == (overwrite and kill_at == "results.json")
+    assert not run_folder.claim(folder, second)
+    assert list(contents(folder.path)) == ["config.yaml"]
+
+
 def test_config_yaml_of_a_run_that_overwrote_another_resumes_it(finished: RunFolder) -> None:
     run_folder.claim(finished, configured(finished.path, seed=1, overwrite_output_dir=True))
     (finished.checkpoints / "step-00000001").mkdir(parents=True)
