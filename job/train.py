@@ -146,12 +146,13 @@ def _carry_out(config: Config, name: str, accelerator: Accelerator) -> dict[str,
 
 
 def _complete(opened: Opened, accelerator: Accelerator) -> None:
-    """Of a run that finished before: write the answers and upload the model, where that is asked for and not done."""
+    """Of a run that finished before: what a kill left undone, the answers and the upload, where they are asked for."""
     from job import distributed
-    from job.report import upload
+    from job.report import summary, upload
     from job.run import opening
 
     try:
+        distributed.broadcast_from_main(accelerator, lambda: summary.complete(opened.config, opened.folder))
         distributed.broadcast_from_main(accelerator, lambda: write_answers(opened))
         _end_trial(accelerator, opened.trial)
         if opened.upload_is_due:

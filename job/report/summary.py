@@ -25,10 +25,11 @@ from job.evaluation.prediction import Predictions
 from job.model import loading
 from job.report import answers, card
 from job.report.html import recorded, writing
-from job.run import checkpoints, manifest
+from job.run import checkpoints, lock, manifest
 from job.run import folder as run_folder
 from job.run.context import RunContext
 from job.run.folder import RunFolder
+from job.run.status import Status
 from job.runtime import files
 from job.runtime.console import log
 from job.runtime.contract import PROBABILITY
@@ -134,11 +135,23 @@ def publish(
     manifest.add_seconds(folder, "results", time.monotonic() - begun)
     manifest.amend(folder, ended=files.utc_now())
     files.write_json(folder.results, results)
+    _finish(config, folder)
+    log.info(summary(results, folder, config.run.output_file))
+    return results
+
+
+def complete(config: Config, folder: RunFolder) -> None:
+    """Do what is left of a run that was killed, or failed, when results.json was already written."""
+    if lock.read_status(folder.path).get("state") != "DONE":
+        _finish(config, folder)
+        Status.of_finished(folder).write("DONE")
+
+
+def _finish(config: Config, folder: RunFolder) -> None:
+    """Remove what a finished run does not need, and write its report."""
     if config.run.save_total_limit is None:
         files.remove(folder.checkpoints)
     writing.write_at_end(folder)
-    log.info(summary(results, folder, config.run.output_file))
-    return results
 
 
 def _scored(predictions: Predictions, scores: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:

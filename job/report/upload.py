@@ -8,7 +8,6 @@ not sent again.
 
 from __future__ import annotations
 
-import json
 import os
 import textwrap
 from dataclasses import dataclass
@@ -130,9 +129,7 @@ def push_finished(config: Config, folder: RunFolder) -> None:
         UploadFailed, Stopped: as `push`.
     """
     target = prepare(config, folder)
-    status, before = Status(folder, main=True), json.loads(folder.status.read_text(encoding="utf-8"))
-    status.step, status.steps = before.get("step", 0), before.get("steps")
-    with status.running():
+    with Status.of_finished(folder).running():
         push(config, folder, target)
 
 

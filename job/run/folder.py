@@ -30,8 +30,8 @@ CONTENTS = (
     *("results.json", "checkpoints", "model", "adapter", "predictions.parquet", "test_predictions.parquet"),
     *("metrics.jsonl", "tensorboard", "report.html", "report", "manifest.json", "status.json"),
 )
-"""What a run leaves besides config.yaml, in the order in which it can be removed: a start that is killed meanwhile finds
-neither a finished run that lacks a part nor checkpoints without their manifest."""
+"""What a run leaves besides config.yaml, in the order in which it is removed: after a kill meanwhile there is neither a
+finished run that lacks a part nor a checkpoint without its manifest."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def owner() -> str:
 
 def is_requeue(folder: Path) -> bool:
     """Whether the last run in `folder` has this owner: the job was requeued by its launcher."""
-    return contract.OWNER in os.environ and _status(folder).get("owner") == owner()
+    return contract.OWNER in os.environ and read_status(folder).get("owner") == owner()
 
 
 def acquire(folder: Path) -> None:
@@ -55,7 +55,7 @@ def acquire(folder: Path) -> None:
             raise Refused(_held_by(folder))
         time.sleep(0.2)
     _held[folder] = handle
-    if _may_be_active(_status(folder), locked=locked is True) and is_active(folder):
+    if _may_be_active(read_status(folder), locked=locked is True) and is_active(folder):
         release(folder)
         raise Refused(_held_by(folder))
 
@@ -87,10 +87,10 @@ def _may_be_active(status: dict[str, Any], locked: bool) -> bool:
 
 def is_active(folder: Path) -> bool:
     """Whether the run in `folder` writes a new heartbeat within 20 seconds."""
-    before, until = _status(folder), time.monotonic() + WATCH_SECONDS
+    before, until = read_status(folder), time.monotonic() + WATCH_SECONDS
     while time.monotonic() < until:
         time.sleep(HEARTBEAT_SECONDS / 5)
-        now = _status(folder) or before
+        now = read_status(folder) or before
         if now.get("state") != "RUNNING":
             return False
         if now.get("heartbeat") != before.get("heartbeat"):
@@ -98,7 +98,8 @@ def is_active(folder: Path) -> bool:
     return False
 
 
-def _status(folder: Path) -> dict[str, Any]:
+def read_status(folder: Path) -> dict[str, Any]:
+    """The content of status.json in `folder`; empty if it cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads((folder / contract.STATUS).read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
@@ -106,6 +107,6 @@ def _status(folder: Path) -> dict[str, Any]:
 
 
 def _held_by(folder: Path) -> str:
-    status = _status(folder)
+    status = read_status(folder)
     by = f" ({status['owner']})" if status.get("owner") else ""
     return f"another run{by} is active in {folder}: wait until it ends, or choose another --output_dir"

@@ -26,6 +26,13 @@ class Status:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
+    @classmethod
+    def of_finished(cls, folder: RunFolder) -> Status:
+        """The status of a run that has finished before, with the steps that it recorded."""
+        status, before = cls(folder, main=True), lock.read_status(folder.path)
+        status.step, status.steps = before.get("step", 0), before.get("steps")
+        return status
+
     def write(self, state: str, reason: str = "") -> None:
         """Replace status.json. `state` is RUNNING, STOPPED, DONE, FAILED or NEEDS_HUMAN; times are UTC."""
         if self._main:

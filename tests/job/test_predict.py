@@ -149,9 +149,14 @@ def test_rows_without_label_or_text_are_predicted_in_order(trained: dict[str, Pa
     assert results(backward)["test"] == {"examples": 37}
 
 
-def test_predictions_are_written_for_a_finished_run(opinions: Path, classifier: Path, backward: Path) -> None:
+def test_predictions_are_written_for_a_finished_run_even_if_it_was_killed_before_it_said_so(
+    opinions: Path, classifier: Path, backward: Path
+) -> None:
+    status = json.loads((backward / "status.json").read_text())
+    (backward / "status.json").write_text(json.dumps({**status, "state": "RUNNING"}))
     done = predict(opinions, classifier, "backward", test_file="bare.jsonl", output_file="backward.jsonl").expect(0)
     assert "has already finished" in done.stderr
+    assert json.loads((backward / "status.json").read_text())["state"] == "DONE"
     rows = [json.loads(line) for line in (opinions / "backward.jsonl").read_text().splitlines()]
     assert [row["prediction"] for row in rows] == table(backward)["prediction"].to_pylist()
     assert [list(row) for row in rows] == [["text", "id", "prediction", "score"]] * 37

@@ -64,8 +64,7 @@ def test_yaml_values_are_converted_to_the_fields_type(line: str, name: str, valu
 def test_any_configuration_round_trips_through_config_yaml(written: Config) -> None:
     values = yaml.safe_load(config.to_yaml(written))
     assert not {"output_dir", "overwrite_output_dir", "resume_from_checkpoint"} & set(values)
-    start = {"output_dir": None, "overwrite_output_dir": False, "resume_from_checkpoint": "auto"}
-    run = dataclasses.replace(written.run, **start)
+    run = dataclasses.replace(written.run, output_dir=None, overwrite_output_dir=False, resume_from_checkpoint="auto")
     expected = dataclasses.replace(written, run=run)
     assert config.from_dict(values) == expected
 

@@ -126,9 +126,10 @@ def test_a_start_killed_while_it_removes_a_run_can_be_repeated(
             raise KeyboardInterrupt
         remove(path)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(run_folder.files, "remove", remove_until_killed)
-        run_folder.claim(folder, second)
+        with pytest.raises(KeyboardInterrupt):
+            run_folder.claim(folder, second)
     assert folder.is_finished() == (overwrite and kill_at == "results.json")
     assert not run_folder.claim(folder, second)
     assert list(contents(folder.path)) == ["config.yaml"]
@@ -146,7 +147,9 @@ def test_config_yaml_of_a_run_that_overwrote_another_deletes_no_other_run(finish
     first = RunFolder(tmp_path / "first")
     run_folder.claim(first, configured(first.path, seed=2, overwrite_output_dir=True))
     before = contents(finished.path)
-    assert "a different seed" in refusal(finished, config.parse([str(first.config), "--output_dir", str(finished.path)]))
+    assert "a different seed" in refusal(
+        finished, config.parse([str(first.config), "--output_dir", str(finished.path)])
+    )
     assert contents(finished.path) == before
 
 
