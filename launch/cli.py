@@ -14,12 +14,14 @@ from collections.abc import Iterable, Sequence
 
 from job import config
 from job.errors import JobError, Refused
+from job.runtime import console
 from launch.parsing import Parser
 from launch.verbs import PROGRAM, VERBS, overview
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line and return the exit code; 2, with one line on stderr, if it is rejected."""
+    console.escape_on_stdout()
     code = 0
     try:
         own, job = _split(argv)

@@ -6,7 +6,10 @@ that is meant for the job. Libraries write to stderr too, so the streams themsel
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
+import json
 import logging
 import os
 import sys
@@ -78,8 +81,23 @@ log = _logger()
 """The job's log."""
 
 
+def escape_on_stdout() -> None:
+    """Print what the encoding of stdout lacks as escapes, which are valid in JSON too; it is an error otherwise."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        codecs.register_error("json escapes", _json_escapes)
+        sys.stdout.reconfigure(errors="json escapes")
+
+
+def _json_escapes(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of `codecs`: the replacement, and where to continue."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
 def install() -> None:
     """Wrap stdout and stderr of this process in TolerantStream. Idempotent."""
+    escape_on_stdout()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, TolerantStream):

@@ -182,6 +182,15 @@ def test_a_closed_pipe_does_not_change_the_exit_code(monkeypatch: pytest.MonkeyP
         assert cli.main(["recipes"]) == 75
 
 
+def test_a_name_that_the_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "日本").mkdir(parents=True)
+    (tmp_path / "runs" / "日本" / "status.json").write_text('{"state": "DONE"}', encoding="ascii")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+    assert cli.main(["status"]) == 0
+    assert b"\n\\u65e5\\u672c  " in written.getvalue()
+
+
 def test_help_of_the_job_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     assert "--learning_rate" in shown(["local", "--", "--help"], capfd)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -25,6 +26,17 @@ def test_every_line_has_time_and_level_and_any_rank_but_0(
     monkeypatch.setenv("RANK", rank)
     console.log.warning("one\ntwo")
     assert re.fullmatch(rf"{TIME} {shown} one\n{TIME} {shown} two\n", capsys.readouterr().err)
+
+
+def test_stdout_escapes_what_its_encoding_lacks_and_json_stays_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    written, text = io.BytesIO(), "é 日 😀 \udcff"
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+    with pytest.raises(UnicodeEncodeError):
+        sys.stdout.write(text)
+    console.escape_on_stdout()
+    sys.stdout.write(json.dumps(text, ensure_ascii=False))
+    assert written.getvalue() == b'"\xe9 \\u65e5 \\ud83d\\ude00 \\udcff"'
+    assert json.loads(written.getvalue().decode("latin-1")) == text
 
 
 def test_a_log_on_a_full_disk_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
