@@ -1,11 +1,14 @@
-"""For all tests: signals, examples per property, the order, and the folder that the runs of a module share."""
+"""For all tests: signals, environment, examples per property, order, and the folder that the runs of a module share."""
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.interrupted import World, make_world
 
@@ -15,8 +18,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# What the caller has exported must not steer what is tested: a job's variables, a login node's, git's, a locale's.
+STEERING = re.compile(
+    r"(MUSTER|SLURM|SBATCH|SQUEUE|SACCT|SCANCEL|SALLOC|SRUN|ACCELERATE|GIT|MASTER|LC)_\w+"
+    r"|(LOCAL_)?(RANK|WORLD_SIZE)|OMP_NUM_THREADS|LANGUAGE|COLUMNS|LINES|(NO|FORCE)_COLOR"
+)
+for variable in filter(STEERING.fullmatch, tuple(os.environ)):
+    del os.environ[variable]
+os.environ["LC_ALL"] = "C.UTF-8"
+
+# A first example may import a library, and a machine may be slow. In make test the examples are always the same.
+LASTING: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 for name, examples in {"quick": 25, "short": 100, "fuzz": 1000}.items():
-    settings.register_profile(name, max_examples=examples, deadline=None)  # a first example may import a library
+    settings.register_profile(name, max_examples=examples, derandomize=name == "quick", **LASTING)
 settings.load_profile("quick")  # `make fuzz` asks for another
 
 

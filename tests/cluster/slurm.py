@@ -214,7 +214,7 @@ AccountingStoragePass={folder}/munge.sock"""
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    names = ("PATH", "HOME", "LANG", "TMPDIR", "USER")
+    names = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "USER")
     kept = {name: os.environ[name] for name in names if name in os.environ}
     path = f"{kept.get('PATH', '')}:/usr/sbin:/sbin"
     return {**kept, "PATH": path, "SLURM_CONF": str(folder / "slurm.conf"), "MUSTER_MASTER_ADDR": "127.0.0.1"}
@@ -246,7 +246,7 @@ def _start_accounting(started: Cluster) -> None:
     started.environ["MYSQL_UNIX_PORT"] = str(server)
     started.run("mariadb", f"--socket={server}", "-e", "create database slurm")
     _daemon(started, "slurmdbd", "-D")
-    _until(lambda: "Cluster" in started.run("sacctmgr", "-i", "show", "cluster", check=False), started, 10)
+    _until(lambda: "Cluster" in started.run("sacctmgr", "-i", "show", "cluster", check=False), started)
     started.run("sacctmgr", "-i", "add", "cluster", "muster", check=False)
 
 

@@ -97,15 +97,17 @@ def test_the_queued_job_is_identified_despite_any_output_of_a_wrapper(
 def test_an_interrupt_while_sbatch_runs_loses_no_job(cluster: Cluster, work: Work, tmp_path: Path) -> None:
     """Ctrl-C reaches the whole process group, sbatch too."""
     run, mark = tmp_path / "run", tmp_path / "called"
-    path = wrapper(tmp_path / "site", f'touch {mark}; sleep 3; real "$@"')
+    path = wrapper(tmp_path / "site", f'touch {mark}; until [ -e {mark}-on ]; do sleep 0.1; done; real "$@"')
     process = work.start_submit(cluster, ONE, work.flags(run, 3), PATH=path)
     until(mark.exists)
-    time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
+    assert process.stderr is not None
+    waiting = next(line for line in process.stderr if "waiting for its answer" in line)
+    mark.with_name(f"{mark.name}-on").touch()
     out, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     job = out.split()[1]
-    assert "waiting for its answer" in stderr
+    assert "another interrupt ends that" in waiting
     assert f"the job was queued already; scancel {job} cancels it" in stderr
     assert "Traceback" not in stderr
     assert is_whole(run, job)

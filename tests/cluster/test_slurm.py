@@ -293,7 +293,7 @@ def test_a_killed_rank_ends_the_job(cluster: Cluster, work: Work, tmp_path: Path
     job = work.submit(cluster, TWO, work.flags(run, 10 * STEPS))
     cluster.wait(job, lambda: is_training(run))
     os.kill(cluster.ranks(job)[1], signal.SIGKILL)
-    assert cluster.end(job, 60) == "FAILED", cluster.report(job)
+    assert cluster.end(job) == "FAILED", cluster.report(job)
     nothing_is_left(cluster, job)
     assert cluster.restarts(job) == 0
 
@@ -304,7 +304,7 @@ def test_a_rank_that_hangs_is_ended_with_a_dump_of_the_stacks(cluster: Cluster, 
     job = work.submit(cluster, TWO, work.flags(run, 10 * STEPS, "--step_timeout_minutes", "0.2"))
     cluster.wait(job, lambda: is_training(run))
     os.kill(cluster.ranks(job)[1], signal.SIGSTOP)
-    assert cluster.end(job, 90) == "FAILED", cluster.report(job)
+    assert cluster.end(job) == "FAILED", cluster.report(job)
     nothing_is_left(cluster, job)
     log = jobs.log(run, job)
     assert "Timeout (0:00:12)!" in log

@@ -233,7 +233,7 @@ def has_content(folder: Path, pattern: str) -> bool:
 @faults
 def test_a_run_stops_before_its_time_limit(world: World) -> None:
     out = world.folder / "limit"
-    done = world.run(out, max_minutes=0.15, num_train_epochs=100_000, early_stopping_patience=10**6).expect(75)
+    done = world.run(out, max_minutes=0.5, num_train_epochs=100_000, early_stopping_patience=10**6).expect(75)
     assert "stopped by --max_minutes at step " in done.stderr
     assert len(checkpoints(out)) >= 1
 

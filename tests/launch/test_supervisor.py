@@ -136,16 +136,14 @@ def test_ctrl_c_in_a_terminal_reaches_the_job_once(tmp_path: Path) -> None:
 
 
 def test_a_second_sigint_kills_immediately(tmp_path: Path) -> None:
-    with supervised(launcher("waits", "deaf", "session"), tmp_path) as run:
+    with supervised(launcher("waits", "deaf", "session"), tmp_path, grace=600) as run:
         wait_until((tmp_path / "ready-a").exists)
         run.signal(signal.SIGINT)
         wait_until((tmp_path / "received-a").exists)
         time.sleep(0.3)
         assert run.process.poll() is None
-        begin = time.monotonic()
         run.signal(signal.SIGINT)
-        assert run.end()[0] == 130  # the launcher died of the first one
-        assert time.monotonic() - begin < 20, "not after the 30 seconds of grace"
+        assert run.end()[0] == 130, "the launcher died of the first one"
 
 
 def test_a_job_that_ignores_sigterm_runs_until_a_second_sigint(tmp_path: Path) -> None:
@@ -175,13 +173,13 @@ def test_orphans_of_a_crashed_launcher_get_time_to_finish(tmp_path: Path) -> Non
 
 
 def test_orphans_of_a_crashed_launcher_get_sigterm(tmp_path: Path) -> None:
-    with supervised(launcher("crashes", "ends", "session"), tmp_path, grace=3) as run:
+    with supervised(launcher("crashes", "ends", "session"), tmp_path, grace=5) as run:
         assert run.end()[0] == 75
 
 
 @pytest.mark.parametrize(("end", "code"), [("crashes", 1), ("leaves", 0)])
 def test_orphans_that_do_not_end_are_killed(end: str, code: int, tmp_path: Path) -> None:
-    with supervised(launcher(end, "deaf", "session"), tmp_path, grace=0.5) as run:
+    with supervised(launcher(end, "deaf", "session"), tmp_path, grace=2) as run:
         assert run.end()[0] == code
     assert (tmp_path / "received-a").read_text(encoding="ascii") == "SIGTERM"
 

@@ -114,7 +114,7 @@ def test_a_signal_before_the_job_starts_ends_the_launcher(processes: int, tmp_pa
         time.sleep(0.3)  # in the middle of importing torch
         assert not list(tmp_path.glob("ready-*"))
         run.signal(signal.SIGTERM)
-        assert run.end(timeout=20) == (143, "")
+        assert run.end() == (143, "")
     assert not list(tmp_path.glob("ready-*"))
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ ended = []
 for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(signum, lambda *_: ended.append(75))
 Path("pid-" + number).write_text(str(os.getpid()))
-Path("started-" + number).write_text(visible)
+Path("starting-" + number).write_text(visible)
+os.replace("starting-" + number, "started-" + number)
 while not ended and not Path("go-" + number).exists():
     time.sleep(0.02)
 busy.rmdir()
@@ -115,10 +117,14 @@ sys.exit(workstation.run(dataclasses.replace(planned, starts=starts)))
 
 
 @pytest.fixture
-def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> subprocess.Popen[str]:
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
     """A sweep of four on two GPUs, whose runs wait for a file before they end."""
     monkeypatch.chdir(tmp_path)
-    return start(subprocess.PIPE)
+    process = start(subprocess.PIPE)
+    yield process
+    for number in range(4):  # whatever a failed test has left
+        Path(f"go-{number}").touch()
+    process.communicate(timeout=60)
 
 
 def start(output: int) -> subprocess.Popen[str]:
