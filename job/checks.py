@@ -14,7 +14,7 @@ import reprlib
 import shlex
 from pathlib import Path
 
-from job.config import BUILT_IN_DATASET, Config, Data, class_weights, fields, metrics
+from job.config import BUILT_IN_DATASET, Config, Data, Training, class_weights, fields, metrics
 from job.data import columns, folders, readers
 from job.data.columns import Columns
 from job.errors import Refused
@@ -72,8 +72,18 @@ def _check_choices(config: Config) -> None:
     class_weights.check(config.training.class_weights, config.data.problem_type)
     if config.training.lr_scheduler_type == "constant" and config.training.warmup_steps:
         raise Refused("--lr_scheduler_type constant has no warmup: use constant_with_warmup, or remove --warmup_steps")
+    if config.training.max_steps is not None:
+        refuse_warmup_to_the_end(config.training, config.training.max_steps)
     _check_best_metric(config)
     _check_token_limits(config)
+
+
+def refuse_warmup_to_the_end(training: Training, steps: int) -> None:
+    """Refused if no step of the run has the peak learning rate; the job knows the steps of epochs."""
+    warmup = training.warmup_steps
+    if training.do_train and warmup is not None and warmup >= steps:
+        raise Refused(f"--warmup_steps {warmup} must be below the {steps} steps of the run, or the learning rate never "
+                      "reaches --learning_rate: lower it, or use --warmup_ratio")  # fmt: skip
 
 
 def _check_best_metric(config: Config) -> None:

@@ -127,7 +127,7 @@ class Training:
     )
     """Learning rate schedule after warmup; `constant` has none."""
     warmup_ratio: float = setting(0.1, at_least=0, below=1)
-    """Share of the steps with linear warmup of the learning rate."""
+    """Share of the steps with linear warmup of the learning rate, rounded down to whole steps."""
     warmup_steps: int | None = setting(None, at_least=0)
     """Number of warmup steps; overrides warmup_ratio."""
     max_grad_norm: float = setting(1.0, at_least=0)

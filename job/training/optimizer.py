@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from job import checks
 from job.batching import planner
 from job.config import Training
 from job.errors import Refused
@@ -96,13 +97,25 @@ def allocate_moments(optimizer: torch.optim.Optimizer) -> None:
 
 
 def schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> LRScheduler:
-    """The learning rate schedule over `steps` optimizer steps, including warmup."""
+    """The learning rate schedule over `steps` optimizer steps, including warmup, whose first step has a rate of 0.
+
+    The warmup of a ratio is rounded down, not up as in the Trainer: a run of one step would train nothing.
+
+    Raises:
+        Refused: no step would have the peak learning rate.
+    """
     from transformers import get_scheduler
 
-    warmup = training.warmup_steps if training.warmup_steps is not None else _ceil(training.warmup_ratio * steps)
+    checks.refuse_warmup_to_the_end(training, steps)
+    warmup = training.warmup_steps if training.warmup_steps is not None else _floor(training.warmup_ratio * steps)
     return get_scheduler(training.lr_scheduler_type, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
 
 
 def _ceil(value: float) -> int:
     """Round up, ignoring float errors: 0.07 * 100 is 7.000000000000001, and gives 7."""
     return math.ceil(round(value, 9))
+
+
+def _floor(value: float) -> int:
+    """Round down, ignoring float errors: 0.29 * 100 is 28.999999999999996, and gives 29."""
+    return math.floor(round(value, 9))

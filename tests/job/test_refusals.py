@@ -188,6 +188,7 @@ CASES = [
     Case(f"{SOURCES} --num_train_epochs 1e308"),
     Case(f"{SOURCES} --learning_rate 1e308"),
     Case(f"{SOURCES} --lr_scheduler_type constant --warmup_steps 5"),
+    Case(f"{SOURCES} --max_steps 5 --warmup_steps 5"),
     Case(f"{SOURCES} --max_predict_samples 5"),
     Case(f"{SOURCES} --dataset_config_name cola"),
     Case(f"{SOURCES} --dataset_revision v1"),

@@ -126,9 +126,18 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_the_end() -> None:
     assert rates(10, warmup_steps=0, warmup_ratio=0.9)[0] == 1
 
 
-@pytest.mark.parametrize(("ratio", "steps", "warmup"), [(0.1, 10, 1), (0.1, 11, 2), (0.07, 100, 7)])
-def test_a_fraction_of_the_steps_is_rounded_up(ratio: float, steps: int, warmup: int) -> None:
+@pytest.mark.parametrize(
+    ("ratio", "steps", "warmup"),
+    [(0.1, 1, 0), (0.9, 1, 0), (0.1, 9, 0), (0.1, 10, 1), (0.1, 19, 1), (0.29, 100, 29), (0.9, 2, 1)],
+)  # 0.29 x 100 is a little below 29 in floating point
+def test_a_fraction_of_the_steps_is_rounded_down(ratio: float, steps: int, warmup: int) -> None:
     assert rates(steps, warmup_ratio=ratio).index(1.0) == warmup
+
+
+def test_a_warmup_that_never_ends_is_rejected() -> None:
+    assert rates(6, warmup_steps=5)[-1] == 1.0
+    with pytest.raises(Refused, match=r"^--warmup_steps 6 must be below the 6 steps of the run, or .* lower it"):
+        rates(6, warmup_steps=6)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"])
