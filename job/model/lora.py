@@ -21,6 +21,7 @@ from xxhash import xxh3_128
 from job import config
 from job.errors import Refused
 from job.model import depth
+from job.runtime import files
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -73,6 +74,7 @@ class Adapter:
         lora_config.base_model_name_or_path, lora_config.inference_mode = self._name, True
         lora_config.save_pretrained(str(folder))
         save_file(self._trained, folder / WEIGHTS, {"format": "pt"})
+        files.set_default_mode(folder)
 
 
 def attach(settings: config.Model, model: PreTrainedModel, new: Collection[str]) -> Adapter:

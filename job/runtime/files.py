@@ -40,7 +40,7 @@ def publish(path: Path, write: Callable[[Path], Any]) -> None:
     remove(temporary)
     try:
         write(temporary)
-        for made in temporary.iterdir() if temporary.is_dir() else ():
+        for made in temporary.rglob("*"):
             flush(made)
         flush(temporary)
         if temporary.is_dir():
@@ -68,7 +68,7 @@ def remove(path: Path) -> None:
 
 
 def set_default_mode(folder: Path) -> None:
-    """Give the files of `folder` the mode of newly created files: safetensors makes its files private.
+    """Give the files below `folder` the mode of newly created files: safetensors makes its files private.
 
     The mode is read off a temporary file: the umask can only be read by changing it, which other threads would see.
     """
@@ -76,8 +76,9 @@ def set_default_mode(folder: Path) -> None:
     probe.touch()
     mode = stat.S_IMODE(probe.stat().st_mode)
     probe.unlink()
-    for path in folder.iterdir():
-        path.chmod(mode)
+    for path in folder.rglob("*"):
+        if path.is_file():  # a folder, as of a tokenizer's chat templates, could not be entered with a file's mode
+            path.chmod(mode)
 
 
 def sha256(path: Path) -> str:

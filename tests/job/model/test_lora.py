@@ -118,7 +118,9 @@ def test_the_kept_adapter_on_its_base_is_the_merged_model(tmp_path: Path) -> Non
     adapter.merge()
     (tmp_path / "adapter").mkdir()
     adapter.save(tmp_path / "adapter")
-    assert {path.suffix for path in (tmp_path / "adapter").iterdir()} == {".json", ".safetensors"}
+    saved = list((tmp_path / "adapter").iterdir())
+    assert {path.suffix for path in saved} == {".json", ".safetensors"}
+    assert len({path.stat().st_mode for path in saved}) == 1, "safetensors makes its files private"
     base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3)
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
     torch.testing.assert_close(logits(loaded), logits(model), rtol=1e-5, atol=1e-5)

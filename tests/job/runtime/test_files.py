@@ -90,6 +90,10 @@ def test_private_files_get_the_default_mode_without_changing_the_umask(
 ) -> None:
     private = tmp_path / "weights"
     private.touch(mode=0o600)
+    nested = tmp_path / "templates" / "tool.jinja"
+    nested.parent.mkdir()
+    nested.parent.chmod(0o755)
+    nested.touch(mode=0o600)
     before = os.umask(umask)
     try:
         with monkeypatch.context() as patched:
@@ -98,4 +102,6 @@ def test_private_files_get_the_default_mode_without_changing_the_umask(
     finally:
         os.umask(before)
     assert stat.S_IMODE(private.stat().st_mode) == 0o666 & ~umask
-    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+    assert stat.S_IMODE(nested.stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE(nested.parent.stat().st_mode) == 0o755, "a folder can still be entered"
+    assert {path.name for path in tmp_path.iterdir()} == {"weights", "templates"}
