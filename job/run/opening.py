@@ -10,7 +10,7 @@ from typing import Any
 
 from job import config as configuration
 from job.config import Config
-from job.errors import JobError, NeedsHuman, Refused
+from job.errors import JobError, NeedsHuman, Pruned, Refused
 from job.run import checkpoints, lock, manifest, trial
 from job.run import folder as run_folder
 from job.run.folder import RunFolder
@@ -59,6 +59,7 @@ def open_run(config: Config, name: str) -> Opened:
     config = run_folder.as_continued(folder, configuration.settled(config))
     try:
         if trial.was_pruned(folder.path):
+            _finish_pruned(folder, config)
             return Opened(folder, config, pruned=True)
         own, config = trial.ask(folder.path, config)
         if run_folder.claim(folder, config):
@@ -79,6 +80,17 @@ def close_run(folder: RunFolder, config: Config, error: BaseException | None = N
     """Unlock the folder. After a rejected request, remove it if we created it and it is empty."""
     if isinstance(error, Refused):
         run_folder.discard_if_new(folder, config)
+    lock.release(folder.path)
+
+
+def _finish_pruned(folder: RunFolder, config: Config) -> None:
+    """Write the end of a trial that was killed after it was pruned: removing its checkpoints may take long."""
+    if lock.read_status(folder.path).get("state") == "DONE":
+        return
+    own, _ = trial.ask(folder.path, config)
+    assert own is not None
+    own.end(pruned=True)
+    Status.of_finished(folder).end(Pruned("pruned"))
     lock.release(folder.path)
 
 
