@@ -97,7 +97,20 @@ def _find(run: str) -> list[Path]:
                 f"the runs of array {run} were submitted again since: name the sweep, {sweep}, or a newer array"
             )
         return mine
-    return [folders.newest_submission() if run == folders.LATEST else folders.find(run)]
+    if run == folders.LATEST:
+        return [folders.newest_submission()]
+    path = folders.find(run)
+    _refuse_old_job(run, path)
+    return [path]
+
+
+def _refuse_old_job(run: str, path: Path) -> None:
+    """Refused if `run` is the id of a job that is not the newest of the run in `path`."""
+    newest = run_state.newest_job(path)
+    is_name = folders.is_run(Path(run)) or folders.is_run(folders.RUNS / run)
+    if newest is not None and newest.id != run and not is_name and folders.job_folder(path, run):
+        name = folders.reference(path)
+        raise Refused(f"job {run} is not the newest of {name}, which is {newest.id}: to cancel that, name it or {name}")
 
 
 def _planned(views: Sequence[View]) -> tuple[list[Cancellation], int]:

@@ -143,17 +143,24 @@ def _job_folder(run: Path) -> Path | None:
         return None
     recorded = [path for path in jobs if is_file(path / JOB)]
     if recorded:
-        return max(recorded, key=submitted)
+        return (
+            max(recorded, key=submitted) if len(recorded) > 1 else recorded[0]
+        )  # a usual run has one file less to read
     named = [path for path in jobs if is_job_id(path.name)]
     return max(named, key=lambda path: [int(part) for part in path.name.split("_")], default=None)
 
 
-def submitted(job: Path) -> int:
-    """When a job was submitted, in nanoseconds: its record is written then, its folder also changes when it starts."""
-    for path in (job / JOB, job):
+def submitted(job: Path) -> tuple[float, int]:
+    """When a job was submitted, to be compared: by its record's time, which a copy keeps, then by the file's.
+
+    The folder's own time is that of its last change, as when the job starts; it is used where there is no record.
+    """
+    changed = 0
+    for path in (job, job / JOB):
         with contextlib.suppress(OSError):
-            return path.stat().st_mtime_ns
-    return 0
+            changed = path.stat().st_mtime_ns
+    recorded = seconds(_text(read_json(job / JOB), "time"))
+    return (changed / 1e9 if recorded is None else recorded, changed)
 
 
 def started(path: Path, job: Job | None, manifest: Mapping[str, Any]) -> float:

@@ -99,6 +99,25 @@ def test_an_old_array_whose_runs_were_resubmitted_is_not_cancelled(
     assert not stand_ins.calls("scancel")
 
 
+def test_the_id_of_an_old_job_does_not_cancel_the_newer_one(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    queue(stand_ins, WAITS.format(id="15"), after=GONE.format(id="15"))
+    again_as(synthetic.run(runs / "a", "QUEUED", job="10"), "15")
+    message = "error: job 10 is not the newest of a, which is 15: to cancel that, name it or a\n"
+    assert ran(capfd, "10", code=2) == message
+    assert not stand_ins.calls("scancel")
+    ran(capfd, "15")
+    assert stand_ins.calls("scancel") == ["15"]
+
+
+def test_a_run_named_by_a_number_is_no_job(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
+    queue(stand_ins, WAITS.format(id="15"), after=GONE.format(id="15"))
+    again_as(synthetic.run(runs / "10", "QUEUED", job="10"), "15")
+    ran(capfd, "10")
+    assert stand_ins.calls("scancel") == ["15"]
+
+
 def test_a_job_requeued_meanwhile_is_cancelled_in_the_queue(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,7 +60,7 @@ def test_a_local_run_has_one_log(runs: Path, capfd: pytest.CaptureFixture[str]) 
 def test_a_job_id_selects_that_job_and_a_name_the_newest(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = synthetic.run(runs / "a", "DONE", job="7")
     synthetic.log(path, "7", 0, "first\n")
-    synthetic.write(path / "jobs" / "8" / "job.json", {"id": "8"})
+    synthetic.write(path / "jobs" / "8" / "job.json", {"id": "8", "time": synthetic.moment(500)})
     synthetic.log(path, "8", 0, "second\n")
     assert printed(capfd, "7")[0] == ["first"]
     for name in ("a", "runs/a", str(path.absolute())):
@@ -123,7 +123,7 @@ def test_following_continues_with_the_next_job_of_the_run_and_new_ranks(
     stand_ins.squeue("7|PENDING|0:00|1:00||Priority", "8|RUNNING|0:00|1:00|n1|None")
 
     def resubmitted() -> None:
-        synthetic.write(path / "jobs" / "8" / "job.json", {"id": "8"})
+        synthetic.write(path / "jobs" / "8" / "job.json", {"id": "8", "time": synthetic.moment(500)})
         for rank in (0, 1):
             synthetic.log(path, "8", rank, f"step {rank}\n")
 

@@ -70,10 +70,11 @@ def test_long_metrics_are_read_from_the_end(runs: Path) -> None:
 
 
 def test_the_newest_submission_of_a_run_counts(runs: Path) -> None:
-    path = synthetic.run(runs / "a", job="10")
-    synthetic.write(path / "jobs" / "9" / "job.json", {"id": "9", "launcher": "slurm"})
+    path = synthetic.run(runs / "a", job="10", submitted=700)
+    record = {"id": "9", "launcher": "slurm", "time": synthetic.moment(600)}
+    synthetic.write(path / "jobs" / "9" / "job.json", record)
     (path / "jobs" / "submitted-20261126").mkdir()
-    os.utime(path / "jobs" / "10" / "job.json", (1, 1))
+    os.utime(path / "jobs" / "9" / "job.json", (1, 1))  # as a copy may leave it
     actual = run_state.newest_job(path)
     assert actual is not None and actual.id == "9"
     for job in ("9", "10"):
