@@ -43,7 +43,26 @@ class OutOfMemory(JobError):
     """A single example does not fit into the GPU's memory."""
 
 
-class OutOfMemoryInExchange(OutOfMemory):
+class Interrupted(JobError):
+    """The run ended before its time, and resumes when it is started again. Made with the line up to the command.
+
+    Attributes:
+        command: starts the run again; set by code that knows the run folder.
+    """
+
+    command = "the same command"
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} {self.command} to resume from the last checkpoint"
+
+
+class LostProcess(Interrupted):
+    """Another process died or cannot be reached."""
+
+    on_every_rank = False
+
+
+class OutOfMemoryInExchange(Interrupted, OutOfMemory):
     """This process ran out of GPU memory while the others waited for its gradients."""
 
     on_every_rank = False

@@ -30,7 +30,7 @@ if __name__ == "__main__":  # before the slow imports below: a signal may arrive
 from job import checks
 from job import config as configuration
 from job.config import Config
-from job.errors import SMALLER, JobError, NonFiniteLoss, NonFiniteOutput, Pruned, Stopped
+from job.errors import SMALLER, JobError, LostProcess, NonFiniteLoss, NonFiniteOutput, Pruned, Stopped
 from job.runtime import console, contract
 from job.runtime.console import log
 
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     Leave = Callable[[Stopped], object]
 
-RUN_AGAIN = "run the same command again to resume from the last checkpoint"
 CAUSE = 400
 """Characters of a library's error that are shown: NCCL names what failed at the end of a long message."""
 
@@ -113,7 +112,7 @@ def _join(config: Config, leave: Leave | None = None) -> Accelerator:
 def _carry_out(config: Config, name: str, accelerator: Accelerator) -> dict[str, Any]:
     """Open the run folder, run, and leave the process group."""
     from job import distributed
-    from job.run import opening
+    from job.run import opening, resuming
     from job.run.context import RunContext
     from job.run.status import Status
 
@@ -128,7 +127,8 @@ def _carry_out(config: Config, name: str, accelerator: Accelerator) -> dict[str,
     status, ended_by = Status(opened.folder, accelerator.is_main_process), None
     stopped: Stopped | Pruned | None = None
     try:
-        with status.running(), _telling(accelerator, opened.trial):
+        command_known = resuming.named(opened.folder, opened.config.run)
+        with status.running(), _telling(accelerator, opened.trial), command_known, _losing_a_process():
             context = RunContext(opened.config, accelerator, opened.folder, status, opened.trial)
             results = run(context, opened.resume_from)
     except (Stopped, Pruned) as stop:
@@ -176,6 +176,20 @@ def _telling(accelerator: Accelerator, trial: Trial | None) -> Iterator[None]:
     _end_trial(accelerator, trial, pruned=pruned is not None)
     if pruned is not None:
         raise pruned
+
+
+@contextlib.contextmanager
+def _losing_a_process() -> Iterator[None]:
+    """Inside this context, a failed exchange with the other processes is LostProcess."""
+    from job import distributed
+    from job.batching import oom
+
+    try:
+        yield
+    except Exception as error:
+        if oom.is_out_of_memory(error) or not distributed.lost_another(error):
+            raise
+        raise LostProcess(f"{_lost(error)}; run") from error
 
 
 def _end_trial(accelerator: Accelerator, trial: Trial | None, *, pruned: bool = False) -> None:
@@ -293,8 +307,12 @@ def _explanation(error: Exception) -> str | None:
     if oom.is_out_of_memory(error):
         return f"out of GPU memory: {SMALLER}"
     if distributed.lost_another(error):
-        return f"another process died or cannot be reached ({textwrap.shorten(str(error), CAUSE)}); {RUN_AGAIN}"
+        return f"{_lost(error)}; start all processes again"
     return None
+
+
+def _lost(error: Exception) -> str:
+    return f"another process died or cannot be reached ({textwrap.shorten(str(error), CAUSE)})"
 
 
 def write_answers(opened: Opened) -> None:

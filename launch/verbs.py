@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from job.runtime import contract
 from launch import recipes
 from launch.docker import cli as docker
 from launch.doctor import cli as doctor
@@ -16,7 +17,7 @@ from launch.runs import cli as runs
 from launch.slurm import cli as slurm
 from launch.sweeps import cli as sweeps
 
-PROGRAM = "python -m launch"
+PROGRAM = contract.LAUNCHER
 
 
 @dataclass(frozen=True)

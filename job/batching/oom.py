@@ -81,8 +81,7 @@ def exchanging() -> Iterator[None]:
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise OutOfMemoryInExchange(
-                "out of memory while gradients were exchanged: lower --max_tokens_per_device, then run the same "
-                "command again to resume from the last checkpoint"
+                "out of memory while gradients were exchanged: lower --max_tokens_per_device, then run"
             ) from None
         raise
 

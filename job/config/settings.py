@@ -178,7 +178,7 @@ class Run:
     """Output, checkpoints and logging."""
 
     output_dir: str | None = runtime_setting(None)
-    """Run folder. Unset: a new runs/<recipe>-<time>; runs/latest points to the newest training run."""
+    """Run folder. Unset: a new runs/<recipe>-<time>. runs/latest is the training run in runs/ that was started last."""
     output_file: str | None = runtime_setting(None)
     """Write the test data with its predictions to this .csv, .jsonl or .parquet: all columns, `prediction`, `score`."""
     top_k: int | None = runtime_setting(None, above=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -56,11 +55,11 @@ def begin(context: RunContext, data: Data, of_model: Task | None, resumed: Path 
     )
     files.write_json(folder.manifest, made)
     recorded.write_data(folder, data)
-    if config.run.output_dir is None and config.training.do_train:  # runs/latest/model should always exist
+    if config.training.do_train:  # runs/latest/model should always exist
         run_folder.point_latest(folder)
     world_text = f"{world} process{'es' if world > 1 else ''}"
     shown = [
-        f"run      {_shown(folder.path)}",
+        f"run      {run_folder.shown(folder.path)}",
         f"model    {config.model.model_name_or_path}{_other_task(of_model, data.task)}",
         f"data     {_what(data)}",
         *(f"         {line}" for line in statistics.lines(data.description)),
@@ -197,7 +196,7 @@ def _column(values: np.ndarray, names: Sequence[str]) -> Any:
 
 def summary(results: Mapping[str, Any], folder: RunFolder, output_file: str | None = None) -> str:
     """The last lines of a run: scores, paths of the outputs, and commands to try next."""
-    shown = _shown(folder.path)
+    shown = run_folder.shown(folder.path)
     lines = [""]
     for split, what in {"eval": "evaluated", "test": "tested"}.items():
         if split in results:
@@ -211,7 +210,7 @@ def summary(results: Mapping[str, Any], folder: RunFolder, output_file: str | No
     paths = (folder.results, folder.predictions, folder.test_predictions, folder.report)
     files = [path.name for path in paths if path.exists()]
     lines += [f"results  {shown}/{', '.join(files)}"]
-    lines += [f"answers  {_shown(Path(output_file))}"] if output_file else []
+    lines += [f"answers  {run_folder.shown(Path(output_file))}"] if output_file else []
     if results["train"]:
         launch = f"  {_accelerate()} launch job"
         lines += ["", "next, with other data:"]
@@ -227,14 +226,8 @@ def _score_lines(what: str, scored: Mapping[str, Any]) -> list[str]:
     return [f"{head} {scored['examples']:,} examples", *(f"  {k:{width}}  {v:.4f}" for k, v in scores.items())]
 
 
-def _shown(path: Path) -> str:
-    """`path` relative to the working directory if it is below it, else as it is."""
-    relative = os.path.relpath(path)
-    return relative if not relative.startswith("..") else str(path)
-
-
 def _accelerate() -> str:
     """The command for `accelerate`: its name if that finds the one of this Python, else its path."""
     own = Path(sys.executable).parent / "accelerate"
     on_path = shutil.which("accelerate")
-    return "accelerate" if (on_path and Path(on_path) == own) or not own.exists() else _shown(own)
+    return "accelerate" if (on_path and Path(on_path) == own) or not own.exists() else run_folder.shown(own)

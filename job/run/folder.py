@@ -18,7 +18,7 @@ from pathlib import Path
 
 from job import config as configuration
 from job.config import Config
-from job.errors import JobError, Refused
+from job.errors import Interrupted, Refused
 from job.run import format as run_format
 from job.run import lock
 from job.runtime import contract, files
@@ -261,12 +261,22 @@ def discard_if_new(folder: RunFolder, config: Config) -> None:
         files.remove(folder.path)
 
 
+def shown(path: Path) -> str:
+    """`path` relative to the working directory if it is below it, else as it is."""
+    relative = os.path.relpath(path)
+    return relative if not relative.startswith("..") else str(path)
+
+
 def point_latest(folder: RunFolder) -> None:
-    """Point runs/latest to this run, if we chose its folder. Failing to create the link is not an error."""
-    aside = folder.path.parent / f".latest-{os.getpid()}"
+    """Point runs/latest to this run, if it is in runs/; those of a sweep are one level below. Failing to create the
+    link is not an error."""
+    run = folder.path.resolve()  # --output_dir may be the link itself
+    if run.parent != Path("runs").resolve():
+        return
+    aside = run.with_name(f".latest-{os.getpid()}")
     try:
-        aside.symlink_to(folder.path.name)
-        aside.replace(folder.path.parent / "latest")
+        aside.symlink_to(run.name)
+        aside.replace(run.with_name("latest"))
     except OSError:
         aside.unlink(missing_ok=True)
 
@@ -276,7 +286,7 @@ def needing_room(folder: RunFolder) -> Iterator[None]:
     """Inside this context, errors of a full or lost disk end the job with one line.
 
     Raises:
-        JobError: in place of such an error. Libraries written in Rust do not raise OSError for it.
+        Interrupted: in place of such an error. Libraries written in Rust do not raise OSError for it.
     """
     try:
         yield
@@ -285,7 +295,4 @@ def needing_room(folder: RunFolder) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         if number not in NO_ROOM and not any(f"os error {n})" in text for n in NO_ROOM):
             raise
-        raise JobError(
-            f"{folder.path} cannot be written ({text}): free some space, then run the same command again to resume "
-            "from the last checkpoint"
-        ) from error
+        raise Interrupted(f"{folder.path} cannot be written ({text}): free some space, then run") from error

@@ -3,6 +3,8 @@
 Both import them from here. The batch script (launch/slurm/requeue.sh) gets the marker's name from the launcher.
 """
 
+LAUNCHER = "python -m launch"
+"""How users call the launcher, in messages."""
 EXIT_CODE_FILE = "MUSTER_EXIT_CODE_FILE"
 """File to which the job writes its exit code, because accelerate and torchrun turn every failure into a 1."""
 THREADS = "MUSTER_THREADS"

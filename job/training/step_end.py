@@ -20,10 +20,10 @@ from job import distributed
 from job.batching import planner
 from job.batching.forms import Form
 from job.data.dataset import Data, Split
-from job.errors import JobError, Pruned, Stopped
+from job.errors import Interrupted, Pruned, Stopped
 from job.evaluation.evaluator import Evaluator
 from job.evaluation.prediction import Predictions
-from job.run import checkpoints, manifest
+from job.run import checkpoints, manifest, resuming
 from job.run import folder as run_folder
 from job.run.checkpoints import Snapshot
 from job.run.context import RunContext
@@ -159,12 +159,12 @@ class StepEnd:
             raise
 
     def _require_saved(self, stop: Stopped) -> None:
-        """Wait for the last checkpoint. JobError if it could not be written, so that the run cannot resume from
+        """Wait for the last checkpoint. Interrupted if it could not be written, so that the run cannot resume from
         here."""
         if not self._wait_for_writer():
-            raise JobError(
+            raise Interrupted(
                 f"stopped by {stop.reason}, but the checkpoint of step {self._tracker.step} could not be written: free "
-                f"some space in {self._context.folder.path}, then run the same command again"
+                f"some space in {self._context.folder.path}, then run"
             ) from None
 
     def _wait_for_writer(self) -> bool:
@@ -176,8 +176,7 @@ class StepEnd:
             return distributed.broadcast_from_main(self._accelerator, self._writer.wait)
 
     def _how_to_resume(self) -> str:
-        without = " without --overwrite_output_dir" * self._context.config.run.overwrite_output_dir
-        return f"run the same command{without} to resume"
+        return f"run {resuming.command(self._context.folder, self._context.config.run)} to resume"
 
     def _evaluate_now(self, epoch: float) -> None:
         begun = time.monotonic()

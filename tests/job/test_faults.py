@@ -154,7 +154,7 @@ def test_a_lost_process_ends_the_job_with_one_line(world: World, reference_of_tw
     done = world.run(out, processes=2, faults="1:step:6:SIGKILL").expect(1)
     assert len(done.errors) == 1
     assert done.errors[0].startswith("error: another process died or cannot be reached (")
-    assert done.errors[0].endswith("); run the same command again to resume from the last checkpoint")
+    assert done.errors[0].endswith("); run the same command to resume from the last checkpoint")
     assert status(out)["state"] == "FAILED"
     world.run(out, processes=2).expect(0)
     assert differences(reference_of_two, out) == []
@@ -374,7 +374,7 @@ def test_a_disk_full_at_the_end_is_reported_in_one_line_and_the_next_start_finis
         filler = fill(disk)
         done = going.signal(signal.SIGCONT).end().expect(1)
         assert len(done.errors) == 1 and "No space left on device" in done.errors[0]
-        assert "free some space, then run the same command again" in done.errors[0]
+        assert "free some space, then run the same command to resume" in done.errors[0]
         assert "Traceback" not in done.stderr
         filler.unlink()
         world.run(out).expect(0)

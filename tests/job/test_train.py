@@ -252,8 +252,7 @@ def test_a_failed_exchange_is_explained_with_its_cause(
     assert job_train.main(["--train_file", "train.csv"]) == 1
     written = capsys.readouterr().err
     assert written.splitlines()[-1] == (
-        "error: another process died or cannot be reached (NCCL error, no interface eth7); "
-        "run the same command again to resume from the last checkpoint"
+        "error: another process died or cannot be reached (NCCL error, no interface eth7); start all processes again"
     )
     assert ("Traceback" in written) == bool(traceback)
 

@@ -120,7 +120,7 @@ def test_out_of_memory_while_gradients_are_exchanged_ends_the_job(folder: Path, 
     """On one of two processes, in its last backward pass: the other one sees the lost connection, and neither hangs."""
     done = train(folder, tmp_path / "run", 10, "1", 320, processes=2, where="backward")
     assert done.code == 1
-    again = "run the same command again to resume from the last checkpoint"
+    again = "run the same command to resume from the last checkpoint"
     lost, exhausted = sorted(done.errors)
     assert lost.startswith("error: another process died or cannot be reached (") and lost.endswith(f"); {again}")
     assert exhausted == (

@@ -225,6 +225,24 @@ def test_generated_run_names_are_unique_and_latest_is_the_newest(
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == sorted(["latest", *(m.path.name for m in made)])
 
 
+def test_latest_is_the_newest_run_in_runs_whoever_named_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    latest = tmp_path / "runs" / "latest"
+    for name, newest in {
+        "runs/mine": "mine",
+        "elsewhere/other": "mine",
+        "runs/sweep/0": "mine",
+        "runs/yours": "yours",
+        "runs/mine/": "mine",  # resumed
+        "runs/latest": "mine",
+    }.items():
+        path = tmp_path / name
+        path.mkdir(parents=True, exist_ok=True)
+        run_folder.point_latest(RunFolder(path))
+        assert (latest.readlink(), latest.resolve().name) == (Path(newest), newest), name
+    assert not [*tmp_path.glob("elsewhere/*latest*"), *tmp_path.glob("runs/sweep/*latest*")]
+
+
 @pytest.mark.parametrize("named_by_user", [True, False])
 @pytest.mark.parametrize("works", [True, False])
 def test_only_an_empty_folder_with_a_generated_name_is_removed(
