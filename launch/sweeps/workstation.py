@@ -239,7 +239,7 @@ def _settings_file(sweep: Sweep, element: Element) -> Path:
 
 
 def _print(line: str) -> None:
-    """Print to a terminal that may be gone: not this stops the runs but its SIGHUP, which nohup ignores."""
+    """Print. A terminal that is gone is no error: its SIGHUP stops the runs, unless nohup ignores it."""
     try:
         print(line, flush=True)
     except OSError as error:

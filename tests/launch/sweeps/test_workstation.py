@@ -219,7 +219,7 @@ def test_a_closed_output_pipe_stops_the_active_runs(started: subprocess.Popen[st
 
 
 def test_a_terminal_that_is_gone_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after nohup: without it, SIGHUP comes too."""
+    """Its SIGHUP would, but nohup ignores it."""
     monkeypatch.chdir(tmp_path)
     master, terminal = os.openpty()
     with start(terminal) as sweep:
