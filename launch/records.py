@@ -35,6 +35,8 @@ class Record:
     """Processes per node."""
     cluster: str = ""
     """Name of the cluster, if sbatch printed one."""
+    token: str = ""
+    """Unique text in the Slurm job's comment."""
     pid: int = 0
     """Process that forwards signals to the job, for local jobs."""
     process_start: str = ""

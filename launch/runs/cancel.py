@@ -138,12 +138,21 @@ def _plan(view: View) -> list[Cancellation]:
     if job is None:
         raise Refused(f"{name} was not started by this launcher: stop it with the tool that started it")
     if job.launcher == "slurm":
+        _refuse_doubtful(view, job, name)
         return [Cancellation(run, job, saves=view.slurm is not None and view.slurm.runs and run.state == "RUNNING")]
     if job.host != socket.gethostname():
         raise Refused(f"{name} runs on {job.host}: cancel it there")
     if not _may_run(job):
         raise Refused(f"{name}: {job.process} on {job.host} has ended: see `status {name}`")
     return [Cancellation(run, job, saves=True)]
+
+
+def _refuse_doubtful(view: View, job: Job, name: str) -> None:
+    """Refused if Slurm's job has lost the comment that it was submitted with: it may be another job with this id."""
+    shown = view.slurm.comment if view.slurm else ""
+    if job.token and shown and slurm.is_of_submission(shown, job.token) is None:
+        raise Refused(f"{name}: the comment of job {job.id} is {shown!r} without {job.token}, so it may not be this "
+                      f"run's: `scontrol show job {job.id}` shows it, `scancel {job.id}` ends it")  # fmt: skip
 
 
 def _stop_local(sweep: Path) -> None:
@@ -195,7 +204,7 @@ def _unfinished(left: Sequence[Cancellation], *, hard: bool) -> list[Cancellatio
         mine = [one for one in left if one.job.launcher == "slurm" and one.job.cluster == cluster]
         answer = slurm.squeue([one.job.id for one in mine], cluster)
         for one in mine:
-            job = answer.jobs.get(one.job.id)
+            job = answer.job(one.job.id, one.job.token)
             if answer.problem or (job and not job.has_ended):
                 unfinished.append(one)
             if job and not one.killed and (job.waits or (hard and job.runs)):

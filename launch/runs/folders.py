@@ -47,8 +47,8 @@ def find_sweep(name: str, folder: Path = RUNS) -> Path | None:
     for path in (Path(name), folder / name) if name else ():
         if is_sweep(path):
             return path
-    if name.isdigit():
-        return next((path for path in sweeps(folder) if any(path.glob(f"*/{JOBS}/{name}_*"))), None)
+    if name.isdigit() and (run := _run_of_job(name, folder)) and not job_folder(run, name):
+        return run.parent
     return None
 
 
@@ -95,13 +95,23 @@ def find(run: str, folder: Path = RUNS) -> Path:
     for path in (Path(run), folder / run) if run else ():
         if is_run(path):
             return path.resolve() if path.is_symlink() else path
-    in_sweeps = (path for sweep in sweeps(folder) for path in below(sweep))
-    for path in (*below(folder), *in_sweeps):
-        if job_folder(path, run):
-            return path
     if sweep := find_sweep(run, folder):
         raise Refused(f"{run} is a sweep of {len(elements(sweep))} runs: name one, as {sweep}/0")
+    if of_job := _run_of_job(run, folder):
+        return of_job
     raise Refused(f"no run {run}: give its folder, its name in {folder}/, a job id, or `latest`")
+
+
+def _run_of_job(id: str, folder: Path) -> Path | None:
+    """The run whose job has this id, or is an element of the array with this id; None if there is none.
+
+    The newest of several: Slurm starts over with its ids after a reset.
+    """
+    in_sweeps = [path for sweep in sweeps(folder) for path in below(sweep)]
+    jobs = {path: job for path in (*below(folder), *in_sweeps) if (job := job_folder(path, id))}
+    elements = {path: job for path in in_sweeps for job in (path / JOBS).glob(f"{id}_*") if id.isdigit()}
+    found = {**elements, **jobs}
+    return max(found, key=lambda path: submitted(found[path]), default=None)
 
 
 def job_folder(run: Path, id: str) -> Path | None:

@@ -36,6 +36,8 @@ class Job:
     """The launcher's command line, without the job's flags."""
     config: str = ""
     """File with its settings, relative to the run folder."""
+    token: str = ""
+    """In the comment of the Slurm job."""
     host: str = ""
     pid: int = 0
     process_start: str = ""
@@ -124,7 +126,7 @@ def newest_job(run: Path) -> Job | None:
     flags = values.get("flags")
     texts = {
         name: _text(values, name)
-        for name in ("launcher", "cluster", "time", "config", "host", "process_start", "container")
+        for name in ("launcher", "cluster", "time", "config", "token", "host", "process_start", "container")
     }
     return Job(
         id=str(values.get("id") or folder.name),

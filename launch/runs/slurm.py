@@ -16,11 +16,13 @@ from launch.runs.slurm_programs import NoAnswerError
 
 SECONDS = 5.0
 """Timeout of a Slurm command."""
-SQUEUE = ("squeue", "--array", "--states=all", "--format=%i|%T|%M|%L|%N|%r")
-SQUEUE_HEADER = "JOBID|STATE|TIME|TIME_LEFT|NODELIST|REASON"
+SQUEUE = ("squeue", "--array", "--states=all", "--format=%i|%T|%M|%L|%N|%r|%k")
+SQUEUE_HEADER = "JOBID|STATE|TIME|TIME_LEFT|NODELIST|REASON|COMMENT"
 SACCT = ("sacct", "--parsable2", "--allocations", "--format=JobID,State,ExitCode,NodeList")
 SACCT_HEADER = "JobID|State|ExitCode|NodeList"
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+TOKEN = re.compile(r"muster(?:-doctor)?:[0-9a-f]+")
+"""In the comment of a job that this launcher submitted: names the submission."""
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNALING", "RESIZING")
 
 
@@ -41,6 +43,8 @@ class SlurmJob:
     """Time until its limit, in Slurm's format."""
     exit_code: str = ""
     """`code:signal`, from sacct."""
+    comment: str = ""
+    """From squeue."""
 
     @property
     def waits(self) -> bool:
@@ -55,6 +59,15 @@ class SlurmJob:
         return not self.waits and not self.runs
 
 
+def is_of_submission(comment: str, token: str) -> bool | None:
+    """Whether a job with this comment is of the submission with `token`; None if the comment names no submission.
+
+    The id of a job is not enough: Slurm starts over with its ids after a reset. A comment may have been changed since.
+    """
+    tokens = TOKEN.findall(comment)
+    return token in tokens if token and tokens else None
+
+
 @dataclass(frozen=True)
 class Answer:
     """Slurm's answer about some jobs; it does not know those that are not in `jobs`, unless there is a `problem`."""
@@ -62,6 +75,11 @@ class Answer:
     jobs: Mapping[str, SlurmJob] = field(default_factory=dict)
     problem: str = ""
     """Why there is no answer; empty if there is one."""
+
+    def job(self, id: str, token: str) -> SlurmJob | None:
+        """The job with this id, unless it is of another submission than the one with `token`."""
+        job = self.jobs.get(id)
+        return None if job and is_of_submission(job.comment, token) is False else job
 
 
 def squeue(ids: Sequence[str], cluster: str = "") -> Answer:
@@ -94,7 +112,13 @@ def parse_squeue(code: int, out: str, err: str) -> Answer:
     if "Invalid job id" in err:
         return Answer()
     rows, problem = _rows("squeue", SQUEUE_HEADER, code, out, err)
-    return Answer({row[0]: SlurmJob(row[1], row[5], row[4], row[3]) for row in rows}, problem)
+    return Answer({row[0]: _queued(row) for row in rows}, problem)
+
+
+def _queued(row: Sequence[str]) -> SlurmJob:
+    """The job in a row of squeue. The reason may contain our separator, and the token is the comment's last word."""
+    reason, _, comment = "|".join(row[5:]).rpartition("|")
+    return SlurmJob(row[1], reason, nodes=row[4], time_left=row[3], comment=comment)
 
 
 def parse_sacct(code: int, out: str, err: str) -> Answer:

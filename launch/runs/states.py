@@ -83,7 +83,7 @@ def view(run: RunState, answer: Answer, now: float) -> View:
     """The state of a run, from its folder and Slurm's answer."""
     if run.job is None or run.job.launcher != "slurm" or run.state not in QUERIED:
         return _by_folder(run, now)
-    job = answer.jobs.get(run.job.id)
+    job = answer.job(run.job.id, run.job.token)
     if job is None:
         return _without_slurm(run, answer, now)
     if job.waits:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from job.errors import Refused
 from launch.plan import Plan
 from launch.runs import slurm_programs
-from launch.runs.slurm import is_job_id
+from launch.runs.slurm import is_job_id, is_of_submission
 from launch.runs.slurm_programs import NoAnswerError
 
 SECONDS = 120
@@ -97,18 +97,21 @@ def _my_jobs_on(cluster: str) -> list[Job]:
     return [Job(row[0], row[1], row[2], row[3], cluster) for row in rows if len(row) == 4 and is_job_id(row[0])]
 
 
-def find_by_owner(owner: str, index: str, jobs: Sequence[Job]) -> Job | None:
+def find_by_owner(owner: str, index: str, jobs: Sequence[Job], token: str = "") -> Job | None:
     """The job that owns a run; None if it is not among `jobs`.
 
     Args:
         owner: `owner` in status.json: `slurm:` and the job id, or the token in the job's comment.
         index: name of the run folder. All elements of an array have the same comment; the index selects the element.
         jobs: the jobs to search.
+        token: the one that was recorded with the job id in `owner`.
     """
     name = owner.removeprefix("slurm:")
     for job in jobs:
         element = job.id.partition("_")[2]
-        if name == job.id or (name in job.comment.split() and element in ("", index)):
+        if name == job.id and is_of_submission(job.comment, token) is not False:
+            return job
+        if name in job.comment.split() and element in ("", index):
             return job
     return None
 

@@ -26,7 +26,7 @@ from launch import records
 from launch.console import warn
 from launch.plan import Plan
 from launch.records import Record
-from launch.runs import run_state
+from launch.runs import reading, run_state
 from launch.runs.slurm_programs import ACCESS
 from launch.slurm import client, snapshot, worker
 from launch.slurm.client import Answer
@@ -107,6 +107,7 @@ def _record(submission: Submission, member: Member, answer: Answer, request: Req
         nodes=request.nodes,
         tasks=request.gpus or request.tasks or 1,
         cluster=answer.cluster,
+        token=submission.token,
     )
 
 
@@ -122,7 +123,7 @@ def _refuse_if_busy(runs: Sequence[Path], clusters: str) -> None:
     for run, owner in queued.items():
         places = {_recorded_cluster(run)} if owner.startswith("slurm:") else {clusters, _recorded_cluster(run)}
         jobs = [job for name in sorted(places) for job in known[name]]
-        if job := client.find_by_owner(owner, run.name, jobs):
+        if job := client.find_by_owner(owner, run.name, jobs, _recorded_token(run, owner)):
             raise Refused(
                 f"{run} has the job {job.id} ({job.state}): {job.scancel} first, or choose another --output_dir"
             )
@@ -138,6 +139,11 @@ def _recorded_cluster(run: Path) -> str:
     """The cluster of the run's newest recorded job."""
     job = run_state.newest_job(run)
     return job.cluster if job else ""
+
+
+def _recorded_token(run: Path, owner: str) -> str:
+    """The token of the submission whose job owns the run; empty if it was not recorded."""
+    return str(reading.read_json(run / contract.JOBS / owner.removeprefix("slurm:") / contract.JOB).get("token", ""))
 
 
 def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tuple[Submission, list[Path]]:

@@ -18,6 +18,7 @@ import pytest
 from job.errors import Refused
 from launch import cli
 from launch.doctor import job
+from launch.runs.slurm import SQUEUE_HEADER
 from launch.sites import Site
 from tests.support import golden
 
@@ -48,8 +49,7 @@ def test_slurm_is_asked_about_the_time_limit_of_a_real_job() -> None:
     assert "#SBATCH --time=5\n" in planned.plan.script
 
 
-HEADER = "JOBID|STATE|TIME|TIME_LEFT|NODELIST|REASON"
-ENDS = f"echo '{HEADER}'; echo '7|COMPLETED|0:01|1:00|n1|None'"
+ENDS = f"echo '{SQUEUE_HEADER}'; echo '7|COMPLETED|0:01|1:00|n1|None|(null)'"
 COMMANDS = {
     "sbatch": "case \"$*\" in *--test-only*) exit 0 ;; esac; echo '7;east'",
     "srun": "",
@@ -83,7 +83,7 @@ def test_a_job_on_another_cluster_is_followed_there(slurm: Callable[..., Path]) 
     assert cli.main(DOCTOR) == 2, "the node does not see the folder"
     calls = (here / "calls").read_text("ascii").splitlines()
     assert [call for call in calls if "--jobs=7" in call or "show job 7" in call] == [
-        "squeue --array --states=all --format=%i|%T|%M|%L|%N|%r --jobs=7 --clusters=east",
+        "squeue --array --states=all --format=%i|%T|%M|%L|%N|%r|%k --jobs=7 --clusters=east",
         "scontrol --oneliner --clusters=east show job 7",
     ]
 

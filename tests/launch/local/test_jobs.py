@@ -46,7 +46,7 @@ def test_a_local_job_in_the_folder_of_a_queued_slurm_job_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_ins = StandIns(tmp_path / "bin")
-    stand_ins.squeue("8|PENDING|0:00|1:00||Priority")
+    stand_ins.squeue("8|PENDING|0:00|1:00||Priority|(null)")
     monkeypatch.setenv("PATH", f"{stand_ins.folder}:{os.environ['PATH']}")
     run = synthetic.run(tmp_path / "run", "QUEUED", job="8")
     settings = from_dict({"output_dir": str(run)})

@@ -11,6 +11,7 @@ from typing import Any
 
 from job import config
 from job.config.tasks import KINDS, SINGLE_LABEL
+from launch.runs.slurm import SQUEUE_HEADER
 
 NOW = 1_800_000_000.0
 """When the tests look, in seconds since the epoch."""
@@ -30,6 +31,7 @@ def run(
     scores: Sequence[Mapping[str, Any]] = (),
     ago: float = 1.0,
     submitted: float = 600.0,
+    token: str = "",
     **status: Any,
 ) -> Path:
     """A run whose last heartbeat was `ago` seconds before NOW; `job`: the id of the Slurm job that it belongs to."""
@@ -37,7 +39,8 @@ def run(
     values = {"state": state, "step": 0, "reason": "", "owner": f"slurm:{job}", "heartbeat": moment(ago), **status}
     write(path / "status.json", values)
     if job:
-        record = {"id": job, "launcher": "slurm", "cluster": "", "time": moment(submitted), "flags": ["--gpus", "2"]}
+        record = {"id": job, "launcher": "slurm", "cluster": "", "time": moment(submitted), "flags": ["--gpus", "2"],
+                  "token": token}  # fmt: skip
         write(path / "jobs" / job / "job.json", record)
     if state != "QUEUED":
         write(path / "report" / "data.json", {"problem_type": _problem_type(scores), "classes": ["a", "b"]})
@@ -102,7 +105,7 @@ class StandIns:
         path = self.folder / f"{name}.calls"
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
-    def squeue(self, *rows: str, header: str = "JOBID|STATE|TIME|TIME_LEFT|NODELIST|REASON") -> None:
+    def squeue(self, *rows: str, header: str = SQUEUE_HEADER) -> None:
         self.add("squeue", "\n".join(f"echo '{line}'" for line in (header, *rows)))
 
     def sacct(self, *rows: str, header: str = "JobID|State|ExitCode|NodeList") -> None:

@@ -14,13 +14,13 @@ import pytest
 
 from launch import cli, make
 from launch.runs import cancel, processes
+from launch.runs.slurm import SQUEUE_HEADER
 from tests.launch.runs import synthetic
 from tests.launch.runs.synthetic import StandIns
 
-HEADER = "JOBID|STATE|TIME|TIME_LEFT|NODELIST|REASON"
-WAITS = "{id}|PENDING|0:00|1:00||Priority"
-RUNS = "{id}|RUNNING|0:10|1:00|n1|None"
-GONE = "{id}|CANCELLED|0:10|1:00|n1|None"
+WAITS = "{id}|PENDING|0:00|1:00||Priority|(null)"
+RUNS = "{id}|RUNNING|0:10|1:00|n1|None|(null)"
+GONE = "{id}|CANCELLED|0:10|1:00|n1|None|(null)"
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def queue(stand_ins: StandIns, *jobs: str, after: str, on: str = "") -> None:
     before = "\n".join(f"echo '{job}'" for job in jobs)
     stand_ins.add(
         "squeue",
-        f"echo '{HEADER}'\nif [ -e {stand_ins.folder}/signalled ]; then echo '{after}'\nelse\n{before}\nfi",
+        f"echo '{SQUEUE_HEADER}'\nif [ -e {stand_ins.folder}/signalled ]; then echo '{after}'\nelse\n{before}\nfi",
     )
     stand_ins.add("scancel", f'[[ "$*" == *"{on}"* ]] && touch {stand_ins.folder}/signalled; exit 0')
 
@@ -56,6 +56,42 @@ def test_a_pending_job_is_removed_from_the_queue(
     run = synthetic.run(runs / "a", "QUEUED", job="7")
     assert ran(capfd, "a") == "a: cancelled (job 7)\na: CANCELLED\n"
     assert (stand_ins.calls("scancel"), state(run)) == (["7"], "CANCELLED")
+
+
+@pytest.fixture
+def reused(runs: Path, stand_ins: StandIns) -> tuple[Path, Path]:
+    """An old stopped run and a running one, both with job 12: Slurm started over with its ids in between."""
+    row = RUNS.format(id=12).replace("(null)", "muster:2222222222222222")
+    queue(stand_ins, row, after="", on="--signal=TERM")
+    old = synthetic.run(runs / "a-old", "STOPPED", job="12", ago=9e5, submitted=9e6, token="muster:1111111111111111")
+    new = synthetic.run(runs / "b-new", job="12", token="muster:2222222222222222")
+    os.utime(old / "jobs" / "12" / "job.json", (1, 1))
+    return old, new
+
+
+def test_an_old_run_whose_job_id_is_used_again_is_left_alone(
+    reused: tuple[Path, Path], stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert ran(capfd, "a-old") == "a-old is STOPPED: nothing to cancel\n"
+    assert (stand_ins.calls("scancel"), state(reused[0])) == ([], "STOPPED")
+
+
+def test_a_job_id_that_is_used_again_is_that_of_the_newest_run(
+    reused: tuple[Path, Path], stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "b-new: CANCELLED" in ran(capfd, "12")
+    assert (stand_ins.calls("scancel"), [*map(state, reused)]) == (["--signal=TERM 12"], ["STOPPED", "CANCELLED"])
+
+
+def test_a_job_whose_comment_was_changed_is_not_cancelled(
+    reused: tuple[Path, Path], stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.squeue(RUNS.format(id=12).replace("(null)", "of my own"))
+    assert ran(capfd, "b-new", code=2) == (
+        "error: b-new: the comment of job 12 is 'of my own' without muster:2222222222222222, so it may not be this "
+        "run's: `scontrol show job 12` shows it, `scancel 12` ends it\n"
+    )
+    assert stand_ins.calls("scancel") == []
 
 
 def test_a_running_job_saves_and_its_checkpoint_is_reported(
@@ -124,7 +160,7 @@ def test_a_job_requeued_meanwhile_is_cancelled_in_the_queue(
     synthetic.run(runs / "a", job="7")
     at = stand_ins.folder
     waits, trains = f"[ -e {at}/signalled ] && echo '{WAITS.format(id=7)}'", f"echo '{RUNS.format(id=7)}'"
-    stand_ins.add("squeue", f"echo '{HEADER}'\n[ -e {at}/gone ] && exit\n{waits} || {trains}")
+    stand_ins.add("squeue", f"echo '{SQUEUE_HEADER}'\n[ -e {at}/gone ] && exit\n{waits} || {trains}")
     stand_ins.add("scancel", f'[[ "$*" == 7 ]] && touch {at}/gone\ntouch {at}/signalled')
     ran(capfd, "a")
     assert stand_ins.calls("scancel") == ["--signal=TERM 7", "7"]
@@ -134,7 +170,9 @@ def test_a_job_requeued_meanwhile_is_cancelled_in_the_queue(
 def test_a_job_that_does_not_save_in_time_is_cancelled_without_a_checkpoint(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stand_ins.add("squeue", f"echo '{HEADER}'\n[ -e {stand_ins.folder}/signalled ] || echo '{RUNS.format(id=7)}'")
+    stand_ins.add(
+        "squeue", f"echo '{SQUEUE_HEADER}'\n[ -e {stand_ins.folder}/signalled ] || echo '{RUNS.format(id=7)}'"
+    )
     stand_ins.add("scancel", f'[[ "$*" == 7 ]] && touch {stand_ins.folder}/signalled; exit 0')
     synthetic.run(runs / "a", job="7")
     ran(capfd, "a")
@@ -345,7 +383,7 @@ def test_cancel_of_a_sweep_on_this_machine_keeps_it_from_starting_others(
         run = synthetic.run(runs / name / "0", "DONE", job="7_0")
         record = run / "jobs" / "7_0" / "job.json"
         synthetic.write(record, {**json.loads(record.read_text()), "launcher": launcher})
-    stand_ins.add("squeue", f"echo '{HEADER}'")
+    stand_ins.add("squeue", f"echo '{SQUEUE_HEADER}'")
     ran(capfd, "here/0")
     assert not (runs / "here" / ".stop").exists(), "the others go on when one run is cancelled"
     ran(capfd, "here", "there")

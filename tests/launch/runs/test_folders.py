@@ -32,6 +32,24 @@ def test_a_run_is_found_by_path_name_job_and_link(runs: Path) -> None:
         assert folders.find(name).resolve() == (runs / "a").resolve(), name
 
 
+@pytest.mark.parametrize("newest", ["run", "sweep"])
+def test_a_job_id_that_was_used_again_is_the_newest(newest: str, runs: Path) -> None:
+    """A plain job's, or an array's."""
+    sweep = runs / "lr-sweep"
+    synthetic.write(sweep / "sweep.json", {"elements": []})
+    jobs = {"run": synthetic.run(runs / "b", job="7"), "sweep": synthetic.run(sweep / "0", job="7_0")}
+    submitted(synthetic.run(runs / "a", job="7"), 1)
+    for name, path in jobs.items():
+        submitted(path, 3 if name == newest else 2)
+    assert folders.find_sweep("7") == (sweep if newest == "sweep" else None)
+    if newest == "sweep":
+        with pytest.raises(Refused, match=r"^7 is a sweep of 1 runs"):
+            folders.find("7")
+    else:
+        assert folders.find("7") == runs / "b"
+    assert folders.find("7_0") == sweep / "0"
+
+
 def test_latest_is_the_newest_start_and_the_newest_submission(runs: Path) -> None:
     """The link moves when a job starts; a job submitted since may still wait."""
     for number, name in ((1, "b"), (0, "a")):

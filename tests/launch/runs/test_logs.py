@@ -68,7 +68,7 @@ def test_a_job_id_selects_that_job_and_a_name_the_newest(runs: Path, capfd: pyte
 
 
 def test_without_a_log_the_state_is_printed(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
-    stand_ins.squeue("7|PENDING|0:00|1:00:00||Priority")
+    stand_ins.squeue("7|PENDING|0:00|1:00:00||Priority|(null)")
     synthetic.run(runs / "a", "QUEUED", job="7")
     assert printed(capfd, "a") == ([], "no log yet: a is QUEUED, waits for jobs with higher priority\n")
     synthetic.run(runs / "b")
@@ -85,7 +85,7 @@ def test_following_survives_a_requeue_and_ends_with_the_run(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = synthetic.run(runs / "a", job="7")
-    stand_ins.squeue("7|RUNNING|1:00|59:00|n1|None")
+    stand_ins.squeue("7|RUNNING|1:00|59:00|n1|None|(null)")
     file = synthetic.log(path, "7", 0, "step 1\n")
 
     def add(text: str) -> None:
@@ -103,9 +103,9 @@ def test_following_survives_a_requeue_and_ends_with_the_run(
         lambda: add("step "),  # half a line
         lambda: add("2\nstopped\n"),
         lambda: state("STOPPED"),
-        lambda: stand_ins.squeue("7|PENDING|1:00|59:00||BeginTime"),
+        lambda: stand_ins.squeue("7|PENDING|1:00|59:00||BeginTime|(null)"),
         lambda: stand_ins.add("squeue", "exit 1"),  # no answer is no end
-        lambda: stand_ins.squeue("7|RUNNING|1:00|59:00|n1|None"),
+        lambda: stand_ins.squeue("7|RUNNING|1:00|59:00|n1|None|(null)"),
         lambda: state("RUNNING"),
         lambda: add("step 3\n"),
         end,
@@ -120,7 +120,7 @@ def test_following_continues_with_the_next_job_of_the_run_and_new_ranks(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = synthetic.run(runs / "a", "QUEUED", job="7")
-    stand_ins.squeue("7|PENDING|0:00|1:00||Priority", "8|RUNNING|0:00|1:00|n1|None")
+    stand_ins.squeue("7|PENDING|0:00|1:00||Priority|(null)", "8|RUNNING|0:00|1:00|n1|None|(null)")
 
     def resubmitted() -> None:
         synthetic.write(path / "jobs" / "8" / "job.json", {"id": "8", "time": synthetic.moment(500)})

@@ -180,7 +180,7 @@ def test_invalid_requests_are_rejected(
     launched: list[list[str]],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    stand_ins.squeue("8|PENDING|0:00|1:00||Priority")
+    stand_ins.squeue("8|PENDING|0:00|1:00||Priority|(null)")
     stopped(runs / "done", state="DONE")
     stopped(runs / "waits", state="QUEUED", job="8")
     synthetic.run(runs / "bare")

@@ -8,12 +8,13 @@ from tests.launch.running import command_line, wait_until
 from tests.launch.runs.synthetic import StandIns
 
 HEADER = slurm.SQUEUE_HEADER
-ROW = "7|RUNNING|1:02|58:58|n[1-2]|None"
-JOB = SlurmJob("RUNNING", "None", "n[1-2]", "58:58")
+TOKEN = "muster:0123456789abcdef"
+ROW = "7|RUNNING|1:02|58:58|n[1-2]|None|(null)"
+JOB = SlurmJob("RUNNING", "None", "n[1-2]", "58:58", comment="(null)")
 PRINTED = {
     "plain": f"{HEADER}\n{ROW}\n",
     "a banner before it": f"*** maintenance on Friday ***\n\n{HEADER}\n{ROW}\n",
-    "a banner with our separator": f"motd|of|this|great|site|x\n{HEADER}\n{ROW}\nbye|to|all|of|you|all\n",
+    "a banner with our separator": f"motd|of|this|great|site|x|y\n{HEADER}\n{ROW}\nbye|to|all|of|you|all|now\n",
     "several clusters": f"CLUSTER: one\n{HEADER}\n{ROW}\n",
     "carriage returns": f"{HEADER}\r\n{ROW}\r\n",
 }
@@ -25,15 +26,28 @@ def test_squeue_output_is_parsed(printed: str) -> None:
 
 
 def test_an_element_of_an_array_is_a_job_of_its_own() -> None:
-    printed = f"{HEADER}\n12_3|RUNNING|1:02|58:58|n[1-2]|None\n12_[4-7%2]|PENDING|0:00|1:00:00||Resources\n"
+    printed = (
+        f"{HEADER}\n12_3|RUNNING|1:02|58:58|n[1-2]|None|(null)\n12_[4-7%2]|PENDING|0:00|1:00:00||Resources|(null)\n"
+    )
     assert slurm.parse_squeue(0, printed, "") == Answer({"12_3": JOB}), "asked with --array, none is shown in a range"
     ended = f"{slurm.SACCT_HEADER}\n12_3|FAILED|1:0|n1\n12_[4-7%2]|PENDING|0:0|\n12_3.batch|FAILED|1:0|n1\n"
     assert set(slurm.parse_sacct(0, ended, "").jobs) == {"12_3"}
 
 
-def test_a_reason_may_contain_any_text() -> None:
-    row = "7|PENDING|0:00|1:00:00||(Nodes required | for job are DOWN, DRAINED)"
-    assert slurm.parse_squeue(0, f"{HEADER}\n{row}\n", "").jobs["7"].reason.startswith("(Nodes required | for")
+def test_a_reason_and_a_comment_may_contain_any_text() -> None:
+    reason, comment = "(Nodes required | for job are DOWN, DRAINED)", f"mine | {TOKEN}"
+    job = slurm.parse_squeue(0, f"{HEADER}\n7|PENDING|0:00|1:00:00||{reason}|{comment}\n", "").jobs["7"]
+    assert job.reason.startswith("(Nodes required | for")
+    assert slurm.is_of_submission(job.comment, TOKEN)
+
+
+def test_a_job_with_another_submissions_token_is_not_ours() -> None:
+    answer = Answer({"7": SlurmJob("RUNNING", comment=f"mine {TOKEN}")})
+    assert answer.job("7", TOKEN) == answer.job("7", "") == answer.jobs["7"], "older records have no token"
+    assert answer.job("7", "muster:0000000000000000") is None
+    assert answer.job("8", TOKEN) is None
+    changed = Answer({"7": SlurmJob("RUNNING", comment="changed since")})
+    assert changed.job("7", TOKEN) == changed.jobs["7"]
 
 
 def test_an_empty_answer_is_valid_and_garbage_is_not() -> None:
@@ -57,11 +71,11 @@ def test_sacct_output_is_parsed() -> None:
 
 
 def test_one_squeue_call_for_all_jobs(stand_ins: StandIns) -> None:
-    stand_ins.squeue(ROW, "8|PENDING|0:00|1:00:00||Priority")
+    stand_ins.squeue(ROW, "8|PENDING|0:00|1:00:00||Priority|(null)")
     answer = slurm.squeue(["7", "8", "9"], "one")
     assert set(answer.jobs) == {"7", "8"} and not answer.problem
     assert stand_ins.calls("squeue") == [
-        "--array --states=all --format=%i|%T|%M|%L|%N|%r --jobs=7,8,9 --clusters=one",
+        "--array --states=all --format=%i|%T|%M|%L|%N|%r|%k --jobs=7,8,9 --clusters=one",
     ]
 
 

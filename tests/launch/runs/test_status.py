@@ -58,7 +58,7 @@ def printed(capfd: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def test_the_table_of_runs(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
-    stand_ins.squeue("8|PENDING|0:00|1:00:00||Resources", "9|RUNNING|1:00|59:00|n1|None")
+    stand_ins.squeue("8|PENDING|0:00|1:00:00||Resources|(null)", "9|RUNNING|1:00|59:00|n1|None|(null)")
     synthetic.run(runs / "waits", "QUEUED", job="8", submitted=10)
     more: dict[str, Any] = {"step": 30, "steps": 100, "scores": [SCORE], "submitted": 20}
     synthetic.run(runs / "trains", job="9", settings={"learning_rate": 2e-5}, **more)
@@ -78,7 +78,7 @@ def test_fewer_trials_than_before_make_no_count_negative(runs: Path, capfd: pyte
 def test_a_sweep_is_one_row_and_its_name_or_array_id_shows_its_table(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stand_ins.squeue("12_2|PENDING|0:00|1:00:00||Resources")
+    stand_ins.squeue("12_2|PENDING|0:00|1:00:00||Resources|(null)")
     synthetic.run(runs / "alone", "DONE")
     synthetic.write(runs / "lr" / "sweep.json", {"elements": [{"run": name} for name in ("0", "2", "7", "10")]})
     for number, state in ((10, "FAILED"), (2, "QUEUED"), (0, "DONE")):
@@ -136,7 +136,7 @@ def test_an_exit_code_alone_is_explained_by_the_log(
 
 
 def test_json_has_the_content_of_the_table(runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]) -> None:
-    stand_ins.squeue("9|RUNNING|1:00|59:00|n1|None")
+    stand_ins.squeue("9|RUNNING|1:00|59:00|n1|None|(null)")
     synthetic.run(runs / "a", job="9", step=30, steps=100, scores=[SCORE])
     one = json.loads(printed(capfd, "a", "--json"))
     assert (one["state"], one["step"], one["steps"], one["score"]) == ("RUNNING", 30, 100, {"accuracy": 0.9})
@@ -159,7 +159,7 @@ def test_an_unreachable_slurm_is_reported_once_below_the_table(
 def test_accounting_is_queried_only_for_jobs_unknown_to_squeue(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stand_ins.squeue("9|RUNNING|1:00|59:00|n1|None")
+    stand_ins.squeue("9|RUNNING|1:00|59:00|n1|None|(null)")
     stand_ins.sacct("7|TIMEOUT|0:0|n1")
     synthetic.run(runs / "gone", job="7", ago=900)
     synthetic.run(runs / "runs", job="9")
@@ -173,7 +173,7 @@ def test_accounting_is_queried_only_for_jobs_unknown_to_squeue(
 def test_two_hundred_runs_read_seven_files_each_and_start_two_processes(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stand_ins.squeue("1000|RUNNING|1:00|59:00|n1|None")
+    stand_ins.squeue("1000|RUNNING|1:00|59:00|n1|None|(null)")
     stand_ins.sacct()
     for number in range(200):
         state = ("DONE", "RUNNING", "QUEUED", "FAILED")[number % 4]

@@ -58,6 +58,14 @@ def test_the_job_of_a_run_folder_is_found_by_its_id_or_its_comment(owner: str, r
     assert (known.id if known else None) == expected
 
 
+def test_the_job_of_a_run_folder_is_not_a_later_one_with_its_id() -> None:
+    mine, other = "muster:1111111111111111", "muster:2222222222222222"
+    jobs = [client.Job("12", "RUNNING", "None", other)]
+    assert client.find_by_owner("slurm:12", "run", jobs, mine) is None
+    assert client.find_by_owner("slurm:12", "run", jobs, other) == jobs[0]
+    assert client.find_by_owner("slurm:12", "run", jobs) == jobs[0], "an older record has no token"
+
+
 FLAGS = {
     "--cpus-per-task=2": "the launcher has a flag for it, --cpus_per_task",
     "--partition=high": "the launcher has a flag for it, --partition",
@@ -377,6 +385,18 @@ def test_a_job_that_waits_on_another_cluster_is_not_queued_twice(
     )
     if recorded:
         assert cli.main(SUBMIT) == 2, "its record says where it waits"
+
+
+def test_a_run_whose_job_id_is_used_again_can_be_submitted(east: Path) -> None:
+    words = ["submit", "demo", "--gpus=1", "--sbatch=--clusters=east", "--", "--output_dir", "run"]
+    assert cli.main(words) == 0
+    record = json.loads((east / "run" / "jobs" / "7" / "job.json").read_text("utf-8"))
+    assert record["token"] == (east / "token").read_text("ascii").strip()
+    status = {"state": "STOPPED", "step": 0, "owner": "slurm:7"}
+    (east / "run" / "status.json").write_text(json.dumps(status), encoding="utf-8")
+    assert cli.main(words) == 2, "its job is still ending"
+    (east / "token").write_text("muster:2222222222222222\n", encoding="ascii")
+    assert cli.main(words) == 0
 
 
 def test_a_lost_answer_is_looked_up_on_the_cluster_of_the_job(east: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from job.run.space import Choices, Range, Space
 from job.runtime import files
 from launch import cli, make
 from launch.local.command import Machine
+from launch.runs.slurm import SQUEUE_HEADER
 from launch.sweeps import sweep as sweeps
 from launch.sweeps import workstation
 from launch.sweeps.sweep import Sweep
@@ -60,7 +61,6 @@ SBATCH = """#!/bin/sh
 echo once >> %(here)s/asked
 %(queue)s
 """
-HEADER = "JOBID|STATE|TIME|TIME_LEFT|NODELIST|REASON"
 
 
 @pytest.fixture
@@ -73,7 +73,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def slurm(folder: Path, *, test: str = "exit 0", queue: str = "echo 12", squeue: str = f"echo '{HEADER}'") -> None:
+def slurm(
+    folder: Path, *, test: str = "exit 0", queue: str = "echo 12", squeue: str = f"echo '{SQUEUE_HEADER}'"
+) -> None:
     programs = {
         "sbatch": SBATCH % {"here": folder, "test": test, "queue": queue},
         "squeue": f"#!/bin/sh\n{squeue}\n",
@@ -110,8 +112,11 @@ def test_one_array_is_queued_with_a_run_folder_for_each_element(
 
 def test_only_missing_or_failed_runs_are_submitted_again(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*SWEEP, *MINE]) == 0
-    rows = [f"12_{number}|{state}|0:00|1:00:00||None" for number, state in enumerate(("PENDING", "RUNNING", "FAILED"))]
-    slurm(cluster, squeue="\n".join(f"echo '{row}'" for row in (HEADER, *rows)), queue="echo 13")
+    rows = [
+        f"12_{number}|{state}|0:00|1:00:00||None|(null)"
+        for number, state in enumerate(("PENDING", "RUNNING", "FAILED"))
+    ]
+    slurm(cluster, squeue="\n".join(f"echo '{row}'" for row in (SQUEUE_HEADER, *rows)), queue="echo 13")
     capfd.readouterr()
     assert cli.main([*SWEEP, *MINE]) == 0
     out = capfd.readouterr().out
@@ -198,7 +203,7 @@ def test_a_sweep_is_rerun_logged_and_cancelled_by_its_folder(cluster: Path, capf
         run = cluster / "mine" / str(number)
         files.write_json(run / "status.json", {"state": state, "step": 0, "reason": ""})
         (run / "jobs" / f"12_{number}" / f"12_{number}_0_log.out").write_text(f"line of {number}\n")
-    slurm(cluster, squeue=f"echo '{HEADER}'; echo '12_2|PENDING|0:00|1:00:00||None'", queue="echo 13")
+    slurm(cluster, squeue=f"echo '{SQUEUE_HEADER}'; echo '12_2|PENDING|0:00|1:00:00||None|(null)'", queue="echo 13")
     capfd.readouterr()
     assert cli.main(["logs", "mine"]) == 0
     assert [line for line in capfd.readouterr().out.splitlines() if "mine/1" in line or "line of" in line] == [
@@ -213,7 +218,9 @@ def test_a_sweep_is_rerun_logged_and_cancelled_by_its_folder(cluster: Path, capf
     assert "#SBATCH --array=1%1\n" in script.read_text() and "#SBATCH --time=480\n" in script.read_text()
     assert cli.main(["rerun", "mine", "--", "--seed", "9"]) == 2
     assert "mine is a sweep, and its settings are fixed: name one of its runs, as mine/0" in capfd.readouterr().err
-    slurm(cluster, squeue=f"echo '{HEADER}'; [ -e {cluster}/cancelled ] || echo '12_2|PENDING|0:00|1:00:00||None'")
+    token = json.loads((cluster / "mine" / "2" / "jobs" / "12_2" / "job.json").read_text())["token"]
+    row = f"12_2|PENDING|0:00|1:00:00||None|{token}"
+    slurm(cluster, squeue=f"echo '{SQUEUE_HEADER}'; [ -e {cluster}/cancelled ] || echo '{row}'")
     (cluster / "scancel").write_text(f'#!/bin/sh\necho "$*" >> {cluster}/cancelled\n')
     (cluster / "scancel").chmod(0o755)
     assert cli.main(["cancel", "mine"]) == 0
