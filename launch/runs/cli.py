@@ -11,7 +11,7 @@ from job.errors import Refused
 from launch.runs import folders, reading
 from launch.slurm.cli import RESOURCES
 
-RUN = "a run: its folder, its name in runs/, a job id, or `latest`"
+RUN = "a run: its folder, or, for one in runs/, its name, its job id or `latest`"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def not_started(sweep: Path) -> list[str]:
 
 
 def below(folder: Path = RUNS) -> list[Path]:
-    """The run folders directly in `folder`; links such as `latest` are skipped. runs/ may not exist yet.
+    """The run folders directly in `folder`, but links such as `latest`, and the doctor's. runs/ may not exist yet.
 
     Raises:
         Refused: the folder does not exist.
@@ -76,7 +76,7 @@ def below(folder: Path = RUNS) -> list[Path]:
         if folder == RUNS and isinstance(error, FileNotFoundError):
             return []
         raise Refused(f"{folder} cannot be read ({error.strerror}): give a run or a folder of runs") from None
-    return [path for path in children if _is_own_folder(path) and is_run(path)]
+    return [path for path in children if not path.name.startswith(".") and _is_own_folder(path) and is_run(path)]
 
 
 def _is_own_folder(path: Path) -> bool:
@@ -99,7 +99,7 @@ def find(run: str, folder: Path = RUNS) -> Path:
         raise Refused(f"{run} is a sweep of {len(elements(sweep))} runs: name one, as {sweep}/0")
     if of_job := _run_of_job(run, folder):
         return of_job
-    raise Refused(f"no run {run}: give its folder, its name in {folder}/, a job id, or `latest`")
+    raise Refused(f"no run {run}: give its folder, or, for a run in {folder}/, its name, its job id or `latest`")
 
 
 def _run_of_job(id: str, folder: Path) -> Path | None:

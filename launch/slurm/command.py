@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -93,7 +94,7 @@ def _summary(submission: Submission, answer: Answer) -> str:
     number, run = answer.id, submission.run
     return (
         f"submitted {number}\nrun       {run}\nlog       {run}/jobs/{number}/{number}_0_log.out and .err\n"
-        f"cancel    python -m launch cancel {number}"
+        f"cancel    python -m launch cancel {shlex.quote(str(run))}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,8 +95,8 @@ def _summary(answer: Answer, array: Array, folder: Path) -> str:
     at_a_time = f", {array.parallel} at a time" if array.parallel < len(numbers) else ""
     return (
         f"submitted {answer.id}: {_shortened(numbers)}{at_a_time}\n"
-        f"status    python -m launch status {folder}\n"
-        f"cancel    python -m launch cancel {answer.id}"
+        f"status    python -m launch status {shlex.quote(str(folder))}\n"
+        f"cancel    python -m launch cancel {shlex.quote(str(folder))}"
     )
 
 

@@ -90,7 +90,7 @@ def test_the_queued_job_is_identified_despite_any_output_of_a_wrapper(
     assert done.stdout.splitlines()[1:] == [
         f"run       {run}",
         f"log       {run}/jobs/{job}/{job}_0_log.out and .err",
-        f"cancel    python -m launch cancel {job}",
+        f"cancel    python -m launch cancel {run}",
     ]
 
 

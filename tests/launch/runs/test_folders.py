@@ -21,6 +21,7 @@ def test_runs_are_the_folders_that_hold_a_status_a_manifest_or_jobs(runs: Path) 
     (runs / "no-run" / "model").mkdir(parents=True)
     (runs / "latest").symlink_to("a")
     (runs / "file").touch()
+    (runs / ".doctor-20260101-101500" / "jobs" / "7").mkdir(parents=True)
     assert [path.name for path in folders.below(runs)] == ["a", "b"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from job import config
 from job.errors import Refused
 from launch import cli, reads, sites
+from launch.runs import folders
 from launch.sites import Site
 from launch.slurm import client, executor, filesystems, offline, queueing, script
 from launch.slurm.client import Answer
@@ -269,6 +271,17 @@ def test_a_run_folder_with_other_settings_is_rejected_before_submission(
 
 
 SUBMIT = ["submit", "demo", "--gpus=1", "--", "--output_dir", "run"]
+
+
+def test_the_printed_command_cancels_the_run_from_any_folder(
+    site: Callable[[str], Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site("echo 7")
+    assert cli.main(["submit", "demo", "--gpus=1", "--", "--output_dir", "an experiment"]) == 0
+    [line] = [line for line in capfd.readouterr().out.splitlines() if line.startswith("cancel ")]
+    monkeypatch.chdir("/")
+    *command, run = shlex.split(line.removeprefix("cancel "))
+    assert (command, folders.find(run)) == (["python", "-m", "launch", "cancel"], here / "an experiment")
 
 
 def test_sbatch_gets_access_to_the_cluster_and_no_options(
