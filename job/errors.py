@@ -22,7 +22,7 @@ class Refused(JobError):
 
 
 class NonFiniteLoss(JobError):
-    """The loss became infinite or not a number: the line names the step and the examples."""
+    """The loss or the gradient became infinite or not a number: the line names the step and the examples."""
 
 
 class NonFiniteOutput(JobError):

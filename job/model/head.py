@@ -11,6 +11,9 @@ from job.errors import Refused
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+OTHER_HEADS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+"""In names of architectures whose head has class names too, and may have weights of the same names and sizes."""
+
 
 def own_task(pretrained: PreTrainedConfig, required: bool = False) -> Task | None:
     """The task of a fine-tuned model; None if it was not fine-tuned for text classification.
@@ -24,7 +27,7 @@ def own_task(pretrained: PreTrainedConfig, required: bool = False) -> Task | Non
             replaces it.
 
     Raises:
-        Refused: if `required`, and the head predicts several numbers or has invalid class names.
+        Refused: if `required`, and the head is for another task, predicts several numbers or has invalid class names.
     """
     try:
         return _task(pretrained)
@@ -35,6 +38,10 @@ def own_task(pretrained: PreTrainedConfig, required: bool = False) -> Task | Non
 
 
 def _task(pretrained: PreTrainedConfig) -> Task | None:
+    other = next((n for n in pretrained.architectures or () if any(head in n for head in OTHER_HEADS)), None)
+    if other is not None and not _has_head(pretrained):
+        raise Refused(f"the model is a {other} (architectures in its config.json), which does not classify texts: "
+                      "fine-tune it first, or choose another model")  # fmt: skip
     outputs, kind = pretrained.num_labels, KINDS[pretrained.problem_type or SINGLE_LABEL.problem_type]
     if outputs == 1 and kind != MULTI_LABEL:
         return Task(REGRESSION, (SCORE,)) if _has_head(pretrained) else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from job import checks, config
 from job.config.tasks import Task
 from job.data import hub
 from job.errors import Refused
+from job.model import loaded_weights
 from job.runtime import files
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def load(
     initialized: a model for another task, such as token classification, may have class names too.
 
     Raises:
-        Refused: weights are missing, pickled or of the wrong size.
+        Refused: weights are missing, left over, pickled or of the wrong size.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -150,7 +150,7 @@ def load(
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
-    _check_weights(model.model_name_or_path, loaded, info, trained)
+    loaded_weights.check(model.model_name_or_path, loaded, info, trained)
     for part in (loaded.config, loaded.config.get_text_config()):
         part.pad_token_id = pad_token_id
     if model.gradient_checkpointing:
@@ -179,27 +179,6 @@ def _configured(model: config.Model, pretrained: PreTrainedConfig, task: Task) -
     for name, value in _dropout_options(model, pretrained).items():
         setattr(text, name, value)
     return changed
-
-
-def _check_weights(name: str, loaded: PreTrainedModel, info: Mapping[str, Any], trained: bool) -> None:
-    """Refused if weights outside the head are missing or of the wrong size: they would be random.
-
-    A pooler counts as part of the head: some models are pretrained without one.
-    """
-    mismatched = {key for key, *_ in info["mismatched_keys"]}
-    missing = set(info["missing_keys"])
-    if trained and mismatched:
-        raise Refused(f"model {name}: the weights {min(mismatched)} are of another size than config.json says "
-                      f"({loaded.config.num_labels} outputs)")  # fmt: skip
-    if trained and missing:
-        raise Refused(f"model {name} was not fine-tuned to classify texts: it has no {min(missing)}")
-    if loaded.base_model is loaded:  # custom code: its head is unknown
-        return
-    body = {f"{loaded.base_model_prefix}.{key}" for key, _ in loaded.base_model.named_parameters()}
-    lost = {key for key in (missing | mismatched) & body if "pooler" not in key}
-    if lost:
-        raise Refused(f"model {name}: its weights are not those of its config.json: {min(lost)} is "
-                      f"{'of another size' if min(lost) in mismatched else 'missing'}")  # fmt: skip
 
 
 def _avoid_mask_sync(loaded: PreTrainedModel) -> None:

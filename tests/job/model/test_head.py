@@ -59,3 +59,15 @@ def test_a_head_that_cannot_be_understood_is_rejected_or_replaced(
     with pytest.raises(Refused, match=said):
         task(id2label, **more)
     assert task(id2label, required=False, **more) is None, "training makes a new one"
+
+
+@pytest.mark.parametrize(
+    "architecture", ["ModernBertForTokenClassification", "BertForMultipleChoice", "XLNetForQuestionAnsweringSimple"]
+)
+def test_a_head_for_another_task_is_rejected_or_replaced(architecture: str) -> None:
+    """Its class names may be those of words: O, B-PER, I-PER."""
+    named: dict[int, Any] = {0: "O", 1: "B-PER", 2: "I-PER"}
+    with pytest.raises(Refused, match=f"the model is a {architecture} .*, which does not classify texts: fine-tune it"):
+        task(named, architectures=[architecture])
+    assert task(named, architectures=[architecture], required=False) is None
+    assert task(named, architectures=["OwnClassifier"]) == Task(SINGLE_LABEL, ("O", "B-PER", "I-PER"))

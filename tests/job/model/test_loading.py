@@ -164,6 +164,7 @@ def test_a_trained_head_that_does_not_fit_its_configuration_is_rejected_and_not_
     ("changes", "said"),
     [
         ({"num_hidden_layers": 3}, "bert.encoder.layer.2.attention.output.LayerNorm.bias is missing"),
+        ({"num_hidden_layers": 1}, "bert.encoder.layer.1.attention.output.LayerNorm.bias would not be used"),
         ({"vocab_size": 200}, "bert.embeddings.word_embeddings.weight is of another size"),
         ({"model_type": "roberta"}, " is missing"),
     ],
@@ -176,6 +177,39 @@ def test_a_body_that_would_be_random_is_rejected_in_training_too(
     message = refusal(folder)
     assert message.startswith(f"model {folder}: its weights are not those of its config.json: ")
     assert message.endswith(said)
+
+
+def test_a_base_model_with_more_layers_than_its_configuration_is_rejected(folder: Path) -> None:
+    """Its weights have no prefix."""
+    configured(folder, num_hidden_layers=1)
+    assert refusal(folder).endswith(" encoder.layer.1.attention.output.LayerNorm.bias would not be used")
+
+
+def test_a_weight_that_its_module_does_not_have_is_rejected(tmp_path: Path) -> None:
+    """As the bias of a decoder's head for words, and of projections that config.json gives none."""
+    made = families.make("llama", tmp_path)
+    loaded = load(made)
+    loaded.save_pretrained(made)
+    asked = Model(model_name_or_path=str(made))
+    weights = load_file(made / "model.safetensors")
+    save_file({**weights, "score.bias": torch.zeros(3)}, made / "model.safetensors", {"format": "pt"})
+    with pytest.raises(Refused, match=r"not those of its config\.json: score\.bias would not be used"):
+        loading.load(asked, loading.load_config(asked), TASK, 0, trained=True)
+    assert load(made).score.bias is None, "training may replace the head"
+    bias = {"model.layers.0.self_attn.q_proj.bias": torch.zeros(16)}
+    save_file({**weights, **bias}, made / "model.safetensors", {"format": "pt"})
+    assert refusal(made).endswith(" model.layers.0.self_attn.q_proj.bias would not be used")
+
+
+def test_weights_of_parts_that_a_classifier_does_not_have_are_ignored(tmp_path: Path) -> None:
+    tiny_model(tmp_path, architecture="roberta", num_labels=3)
+    asked = Model(model_name_or_path=str(tmp_path))
+    others = {
+        name: torch.zeros(4) for name in ("roberta.pooler.dense.bias", "lm_head.bias", "mtp.layers.0.norm.weight")
+    }
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({**weights, **others}, tmp_path / "model.safetensors", {"format": "pt"})
+    loading.load(asked, loading.load_config(asked), TASK, 0, trained=True)
 
 
 def test_a_pooler_may_be_new(folder: Path) -> None:
