@@ -33,8 +33,9 @@ class Model:
     """Folder or hub name of the tokenizer. Unset: the model's."""
     trust_remote_code: bool = setting(False)
     """Run Python code from the model's repository. Off: a repository that needs its own code is rejected."""
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] | None = runtime_setting(None)
-    """Attention implementation. Unset: the library's default."""
+    attn_implementation: Literal["sdpa", "eager"] | None = runtime_setting(None)
+    """Attention implementation, without packing. Unset: packed, on a GPU with FlashAttention 2, if the model supports it,
+    else the library's default."""
     attention_dropout: float | None = setting(None, at_least=0, below=1)
     """Dropout of attention probabilities. Unset: the model's own. 0 is faster."""
     packing: bool = runtime_setting(True)
