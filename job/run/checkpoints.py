@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from job.errors import NeedsHuman, Refused
@@ -274,6 +274,12 @@ def read(folder: Path) -> Snapshot:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     config = (folder / CONFIG).read_text(encoding="utf-8")
     return Snapshot(manifest["step"], manifest["best_step"], tensors, state, config)
+
+
+def shapes(folder: Path, file: str) -> dict[str, tuple[int, ...]]:
+    """The sizes of the tensors in `file` of a checkpoint, by name; the tensors are not read."""
+    with safe_open(folder / f"{file}.safetensors", framework="pt") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -139,6 +139,9 @@ def refuse_launcher_plans(environ: Mapping[str, str]) -> None:
         if environ.get(name, "").lower() in TRUE:
             raise Refused(f"the accelerate configuration enables {what}, but only data parallelism (DDP) is supported: "
                           "choose another configuration with `accelerate config` or --config_file")  # fmt: skip
+    if environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("no", ""):
+        raise Refused("the accelerate configuration sets a dynamo backend: remove it, or start with --dynamo_backend "
+                      "no; --torch_compile compiles the model")  # fmt: skip
     if environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
         raise Refused("the accelerate configuration sets gradient_accumulation_steps: remove it; --train_batch_size is "
                       "the global batch, split to fit --max_tokens_per_device")  # fmt: skip

@@ -56,6 +56,19 @@ def refuse_other_data(resumed: Path | None, read: Data) -> None:
                           "--output_dir, or start over with --overwrite_output_dir")  # fmt: skip
 
 
+def refuse_other_model(resumed: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refused if the checkpoint's weights, or its groups of trained ones, are not those of the model: it is intact, and
+    must not count as one that cannot be loaded."""
+    difference = state.misfit(model, checkpoints.shapes(resumed, state.MODEL))
+    groups = [len(group["params"]) for group in checkpoints.read_state(resumed)["groups"]]
+    if difference is None and groups != [len(group["params"]) for group in optimizer.param_groups]:
+        difference = "other weights are trained"
+    if difference is not None:
+        raise Refused(f"{resumed.name} does not fit the model ({difference}): start with the model and the versions of "
+                      "the libraries that saved it, choose another --output_dir, or start over with "
+                      "--overwrite_output_dir")  # fmt: skip
+
+
 def refuse_other_base(resumed: Path | None, adapter: Adapter | None) -> None:
     """Refused if the frozen weights are not those that the adapters of the checkpoint were trained with."""
     if resumed is None or adapter is None:

@@ -23,7 +23,7 @@ from job.run.checkpoints import Snapshot
 from job.run.context import RunContext
 from job.run.tracking import Tracker
 from job.runtime.console import log
-from job.training import loop, objective, token_limit, unused_parameters
+from job.training import consistency, loop, objective, token_limit, unused_parameters
 from job.training import optimizer as optim
 from job.training.objective import Objective
 from job.training.outcome import Outcome
@@ -175,6 +175,8 @@ def _resume(path: Path, state: TrainState, accelerator: Accelerator) -> Mapping[
     """Restore a checkpoint on every process; what else it says, for the tracker and the step end."""
     main = accelerator.is_main_process
     snapshot = None
+    model = accelerator.unwrap_model(state.model)
+    distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_model(path, model, state.optimizer))
     if main:
         checkpoints.begin_attempt(path)
         snapshot = checkpoints.read(path)

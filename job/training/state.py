@@ -8,6 +8,7 @@ run folder need not be shared by all machines, and no rank can miss a file.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -123,14 +124,27 @@ def load_weights(model: torch.nn.Module, tensors: Tensors) -> None:
     """The inverse of `weights`.
 
     Raises:
-        RuntimeError: a weight is missing or unknown.
+        RuntimeError: a weight is missing, unknown or of another size.
     """
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    difference = misfit(model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    if difference is not None:
+        raise RuntimeError(f"the checkpoint does not fit the model: {difference}")
+    model.load_state_dict(tensors, strict=False)
+
+
+def misfit(model: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """How copied weights of these sizes differ from those of the model that `weights` copies; None if they do not."""
     state = model.state_dict()
-    there = {state[name].data_ptr() for name in tensors if name in state}
-    absent = [name for name in set(missing) - _frozen(model) if state[name].data_ptr() not in there]
-    if absent or unexpected:
-        raise RuntimeError(f"the checkpoint does not fit the model: missing {absent[:3]}, unknown {unexpected[:3]}")
+    there = {state[name].data_ptr() for name in shapes if name in state}
+    absent = state.keys() - shapes.keys() - _frozen(model)
+    for what, names in {
+        "is not in the model": [name for name in shapes if name not in state],
+        "is missing": [name for name in absent if state[name].data_ptr() not in there],
+        "is of another size": [name for name in shapes if name in state and state[name].shape != shapes[name]],
+    }.items():
+        if names:
+            return f"{min(names)} {what}"
+    return None
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -379,6 +379,7 @@ CASES = [
     Case("OMPI_COMM_WORLD_SIZE=4 SLURM_STEP_NUM_TASKS=1", act=launched_with),
     Case("ACCELERATE_USE_FSDP=true", act=launched_with),
     Case("ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4", act=launched_with),
+    Case("ACCELERATE_DYNAMO_BACKEND=INDUCTOR", act=launched_with),
     Case("WORLD_SIZE=2", act=launched_with),
     Case("", {".env": b"A=\xfc\n"}, dotenv),
     # Run folders

@@ -241,6 +241,22 @@ def test_another_precision_of_the_launcher_is_rejected_before_the_checkpoint_is_
     assert not (out / "checkpoints" / "attempts.json").exists()
 
 
+def test_a_checkpoint_of_another_model_does_not_count_as_damaged(world: World, stopped: Path) -> None:
+    """As one that was saved of a compiled model, whose weights have other names."""
+    out = copied(stopped, "compiled")
+    saved = out / "checkpoints" / "step-00000007"
+
+    def rename_weights(path: Path) -> None:
+        save_file({f"_orig_mod.{name}": tensor for name, tensor in load_file(path).items()}, path)
+
+    edit_checkpoint(saved, "model.safetensors", rename_weights)
+    done = world.run(out).expect(2)
+    assert len(done.errors) == 1
+    assert done.errors[0].startswith("error: step-00000007 does not fit the model (_orig_mod.bert.")
+    assert saved.is_dir()
+    assert not (out / "checkpoints" / "attempts.json").exists()
+
+
 def test_a_run_of_an_older_version_is_rejected_by_its_version(world: World, stopped: Path) -> None:
     out = copied(stopped, "older")
     manifest = json.loads((out / "manifest.json").read_text())

@@ -195,6 +195,7 @@ def test_a_launcher_plan_for_another_kind_of_training_is_rejected(variable: str,
         {"WORLD_SIZE": "1"},
         {"WORLD_SIZE": "2", "LOCAL_RANK": "1"},
         {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1"},
+        {"ACCELERATE_DYNAMO_BACKEND": "NO"},
     ],
 )
 def test_ordinary_launches_are_accepted(environ: dict[str, str]) -> None:

@@ -1,18 +1,21 @@
-"""A checkpoint is resumed only in the precision in which it was saved."""
+"""A checkpoint is resumed only in the precision in which it was saved, and by the model that it was saved from."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from job.errors import Refused
-from job.training import consistency
+from job.training import consistency, state
 
 
-def checkpoint(folder: Path, **state: str) -> Path:
-    (folder / "state.json").write_text(json.dumps(state))
+def checkpoint(folder: Path, **values: Any) -> Path:
+    (folder / "state.json").write_text(json.dumps(values))
     return folder
 
 
@@ -28,3 +31,29 @@ def test_the_same_precision_is_accepted(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_a_version_that_did_not_record_the_precision_is_accepted(tmp_path: Path) -> None:
     consistency.refuse_other_precision(checkpoint(tmp_path), "bf16")
+
+
+def model_of(*sizes: int) -> torch.nn.Module:
+    return torch.nn.Sequential(*(torch.nn.Linear(size, 2) for size in sizes))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "trained", "said"),
+    [
+        ((3,), slice(None), r"1\.bias is not in the model"),
+        ((3, 4, 5), slice(None), r"2\.bias is missing"),
+        ((3, 5), slice(None), r"1\.weight is of another size"),
+        ((3, 4), slice(1, None), "other weights are trained"),
+    ],
+)
+def test_an_intact_checkpoint_of_another_model_is_rejected(
+    sizes: tuple[int, ...], trained: slice, said: str, tmp_path: Path
+) -> None:
+    saved = model_of(3, 4)
+    save_file(state.weights(saved), tmp_path / "model.safetensors")
+    checkpoint(tmp_path, groups=[{"params": [0, 1, 2, 3]}])
+    consistency.refuse_other_model(tmp_path, model_of(3, 4), torch.optim.SGD(saved.parameters()))
+    model = model_of(*sizes)
+    optimizer = torch.optim.SGD(list(model.parameters())[trained])
+    with pytest.raises(Refused, match=rf"does not fit the model \({said}\): start with the model and the versions"):
+        consistency.refuse_other_model(tmp_path, model, optimizer)
