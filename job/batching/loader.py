@@ -8,7 +8,7 @@ transforms of each row, and the rows are already tokenized.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,9 +81,9 @@ class BatchLoader:
         return asked or max(default, self.longest)
 
     @contextmanager
-    def steps(self, batches: Iterable[np.ndarray], limit: int) -> Iterator[Iterator[StepBatch]]:
-        """The global `batches` under a token limit, each prepared while the previous one is computed."""
-        with one_ahead(self.step(examples, limit) for examples in batches) as ready:
+    def steps(self, batches: Iterable[np.ndarray], limit: Callable[[], int]) -> Iterator[Iterator[StepBatch]]:
+        """The global `batches`, each prepared while the previous one is computed, under the `limit` of that time."""
+        with one_ahead(self.step(examples, limit()) for examples in batches) as ready:
             yield ready
 
     def step(self, examples: np.ndarray, limit: int) -> StepBatch:

@@ -87,7 +87,7 @@ def train(
     """Run the optimizer steps from `tracker.step` to `tracker.steps`, calling `after_step` after each.
 
     Raises:
-        NonFiniteLoss: on every process, at most one step after the loss became infinite or NaN.
+        NonFiniteLoss: on every process, at most one step after the loss or a gradient became infinite or NaN.
         OutOfMemory: on every process.
     """
     training, accelerator, split = context.config.training, context.accelerator, loader.split
@@ -101,16 +101,15 @@ def train(
     start, before = tracker.step, None
     order = planner.global_batches(len(split), training.train_batch_size, training.seed, tracker.steps, start)
     state.model.train()
-    with loader.steps(order, max_tokens) as batches:
+    with loader.steps(order, lambda: max_tokens) as batches:
         for step, batch in enumerate(batches, start):
             (done, mine, seen), max_tokens = oom.fitting(
                 partial(attempt, batch), max_tokens, loader.longest, forget, halved
             )
             total = accelerator.reduce(mine, "sum")
-            loss = StepLoss(step, total, seen, async_bool(torch.isfinite(total)))
             reject_non_finite(before, split, accelerator)
-            before = loss
             norm, learning_rate = _update(state, training.max_grad_norm, accelerator)
+            before = loss = StepLoss(step, total, seen, async_bool(_finite(total, norm, accelerator)))
             epoch = (step + 1) / planner.steps_per_epoch(len(split), training.train_batch_size)
             tracker.train_step(
                 loss=(total, wanted.divisor(done.examples)), grad_norm=norm, learning_rate=learning_rate, epoch=epoch,
@@ -146,6 +145,12 @@ def _update(state: TrainState, max_grad_norm: float, accelerator: Accelerator) -
     state.schedule.step()
     state.optimizer.zero_grad(set_to_none=True)
     return norm, learning_rate
+
+
+def _finite(loss: torch.Tensor, norm: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
+    """bool[]: whether the loss and the gradients' norm are finite; in fp16 the scaler skips steps by the gradients."""
+    finite = torch.isfinite(loss)
+    return finite if accelerator.scaler is not None else finite & torch.isfinite(norm)
 
 
 def _forget_attempt(state: TrainState, loader: BatchLoader, losses_of: ExampleLosses) -> None:

@@ -25,7 +25,8 @@ class StepLoss:
         step: number of the step, from 0.
         total: float32[], sum over the global batch.
         mine: losses of this process's micro-batches.
-        finite: returns whether `total` is finite; the copy to the host was started when this was created.
+        finite: returns whether `total` and the gradient are finite; the copy to the host was started when this was
+            created.
     """
 
     step: int
@@ -53,7 +54,7 @@ def async_bool(flag: torch.Tensor) -> Callable[[], bool]:
 
 
 def reject_non_finite(loss: StepLoss | None, split: Split, accelerator: Accelerator) -> None:
-    """Raise NonFiniteLoss if the loss of a step is not finite, naming the examples that caused it.
+    """Raise NonFiniteLoss if the loss of a step is not finite, naming the examples that caused it, or its gradient.
 
     Call it one step late, when the loss has been computed; otherwise every step would wait for the device.
     """
@@ -63,5 +64,8 @@ def reject_non_finite(loss: StepLoss | None, split: Split, accelerator: Accelera
         int(split.row_ids[i]) for indices, losses in loss.mine for i in indices[~torch.isfinite(losses).cpu().numpy()]
     ]
     found = sorted({row for rows in distributed.gather_objects(accelerator, mine) for row in rows})
+    if not found:
+        raise NonFiniteLoss(f"the gradient of step {loss.step + 1} is not finite, though its loss is: lower "
+                            "--learning_rate, or use a wider --mixed_precision")  # fmt: skip
     raise NonFiniteLoss(f"the loss of step {loss.step + 1} is not finite for rows {row_numbers(found)} of the training "
                         "data: lower --learning_rate, or check these rows")  # fmt: skip

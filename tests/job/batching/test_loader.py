@@ -52,6 +52,17 @@ def test_a_lower_limit_gives_more_micro_batches_of_the_same_examples() -> None:
     assert np.array_equal(wide.examples, narrow.examples)
 
 
+def test_batches_are_prepared_under_the_limit_of_their_time() -> None:
+    """After the one that was prepared while the limit was lowered."""
+    here: Any = SimpleNamespace(num_processes=1, process_index=0, device=torch.device("cpu"))
+    form: Any = SimpleNamespace(shape=PADDED, collate=lambda split: first_tokens)
+    limits = [1000]
+    with BatchLoader(pairs(SINGLE_LABEL), form, here).steps([np.arange(3)] * 3, lambda: limits[-1]) as ready:
+        first = next(ready)
+        limits.append(64)
+        assert [first.limit, *(batch.limit for batch in ready)][::2] == [1000, 64]
+
+
 def test_loading_uses_no_random_numbers() -> None:
     before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["pos"], random.getstate()
     prepared(0, 64, Shape("packed"))
