@@ -34,8 +34,8 @@ class Model:
     trust_remote_code: bool = setting(False)
     """Run Python code from the model's repository. Off: a repository that needs its own code is rejected."""
     attn_implementation: Literal["sdpa", "eager"] | None = runtime_setting(None)
-    """Attention implementation, without packing. Unset: packed, on a GPU with FlashAttention 2, if the model supports it,
-    else the library's default."""
+    """Attention implementation, without packing. Unset: packed if the model supports it (with FlashAttention 2 on a
+    GPU), else the library's default."""
     attention_dropout: float | None = setting(None, at_least=0, below=1)
     """Dropout of attention probabilities. Unset: the model's own. 0 is faster."""
     packing: bool = runtime_setting(True)
