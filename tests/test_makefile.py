@@ -163,3 +163,11 @@ def test_an_exported_name_of_a_run_or_image_is_rejected(target: str, name: str, 
 def test_the_documented_variables_are_accepted(project: Project) -> None:
     for words in (["fuzz", "SHORT=1"], ["image", "PIP_CERT=a", "BASE_IMAGE=b"], ["submit", "GPUS=4", "TIME=4h"]):
         assert project.make("--dry-run", *words)[0] == 0, words
+
+
+def test_packages_are_installed_one_after_the_other_also_with_j(project: Project) -> None:
+    (project.folder / "apt-get").write_text("#!/bin/sh\necho begin\nsleep 0.1\necho end\n", encoding="ascii")
+    (project.folder / "apt-get").chmod(0o755)
+    path = f"{project.folder}{os.pathsep}{os.environ['PATH']}"
+    code, output = project.make("-j4", "cluster-packages", "report-packages", PATH=path)
+    assert code == 0 and output.split() == ["begin", "end"] * (len(output.split()) // 2) != []
