@@ -1,6 +1,6 @@
 """The rows with which forms of the forward pass are compared (job/batching/form_check.py).
 
-A form can be wrong for rows of different lengths only: where padding or a neighbour's tokens count. So the sample has
+A form can be wrong for rows of different lengths only, as padding or a neighbour's tokens then count. So the sample has
 the longest and the shortest row of each split, which are of different lengths if the data has any. The longest of all
 can reveal an attention window or a limit of positions.
 """

@@ -122,7 +122,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproc
     monkeypatch.chdir(tmp_path)
     process = start(subprocess.PIPE)
     yield process
-    for number in range(4):  # whatever a failed test has left
+    for number in range(4):  # a failed test leaves runs that wait
         Path(f"go-{number}").touch()
     process.communicate(timeout=60)
 
