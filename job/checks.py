@@ -17,7 +17,7 @@ from pathlib import Path
 from job.config import BUILT_IN_DATASET, Config, Data, Training, class_weights, fields, metrics
 from job.data import columns, folders, readers
 from job.data.columns import Columns
-from job.errors import Refused
+from job.errors import Refused, unreadable_refused
 from job.runtime import contract, environment
 
 FILES_CHECKED = 100
@@ -31,6 +31,7 @@ REPOSITORY = re.compile(rf"(?!.*(?:--|\.\.))(?:{_NAME}/)?{_NAME}", re.ASCII)
 """Names that the hub allows."""
 
 
+@unreadable_refused()
 def check(config: Config) -> None:
     """Raise Refused for the first setting that cannot work, naming it and the remedy."""
     _check_bounds(config)

@@ -24,6 +24,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from job import devices
 from job.config import Config
 from job.errors import JobError, Refused
+from job.run.trackers import Trackers
 from job.runtime.console import log
 
 BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
@@ -94,6 +95,7 @@ def stop(accelerator: Accelerator) -> None:
     accelerator.wait_for_everyone()
     step_group.cache_clear()
     phase_group.cache_clear()
+    Trackers(accelerator).finish()
     accelerator.end_training()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

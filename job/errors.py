@@ -4,6 +4,9 @@ Only these are shown without a traceback: the line alone tells the user what to 
 shows its traceback.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 
 class JobError(Exception):
     """Ends the job on every rank with one line and `exit_code`."""
@@ -19,6 +22,18 @@ class Refused(JobError):
     """The request cannot be carried out as given: the line names the thing and the remedy."""
 
     exit_code = 2
+
+
+@contextlib.contextmanager
+def unreadable_refused() -> Iterator[None]:
+    """Refuse a path of the user that cannot be looked at: in a folder of somebody else, or with too long a name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise Refused(f"{error.filename} cannot be read: {error.strerror}: give another path, or ask its owner for "
+                      "access") from error  # fmt: skip
 
 
 class NonFiniteLoss(JobError):

@@ -14,12 +14,12 @@ The data is neither converted nor tokenized; the first job does that.
 from __future__ import annotations
 
 import contextlib
-import errno
+import dataclasses
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,9 @@ if __name__ == "__main__":  # as in job/train.py: this code, not an installed co
 from job import checks
 from job import config as configuration
 from job.config import Config, metrics
+from job.config.settings import Hub
 from job.data import hub
+from job.data.library_errors import full_disk_refused
 from job.errors import JobError, Refused
 from job.runtime import console, environment
 
@@ -172,6 +174,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         environment.prepare()
         config = configuration.parse(arguments, "prefetch")
+        if mode == VERIFY:  # without the upload, which needs the hub
+            config = dataclasses.replace(config, hub=Hub())
         checks.check(config)
         if mode == VERIFY:
             _load_all(config)
@@ -202,7 +206,7 @@ def _prefetch(config: Config, dry_run: bool) -> None:
         print(f"to fetch   {_size(missing)} of weights and data into {home}")
         return
     before = _cached_files(home, cache)
-    with _report_full_disk(cache):
+    with full_disk_refused(cache):
         _load_all(config)
     new = {path: size for path, size in _cached_files(home, cache).items() if path not in before}
     print(f"fetched    {len(new)} files, {_size(sum(new.values()))}, into {home}", flush=True)
@@ -237,21 +241,6 @@ def _require_space(cache: Path, missing: int) -> None:
     if free < missing:
         raise Refused(f"{_size(missing)} must be fetched, but {cache} has only {_size(free)} free: make room "
                       "there, or set HF_HOME to a folder on a larger disk")  # fmt: skip
-
-
-@contextlib.contextmanager
-def _report_full_disk(cache: Path) -> Iterator[None]:
-    """Report a full disk in one line, regardless of the library that raises the error."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise Refused(f"the disk of {cache} is full: make room there, or set HF_HOME to a folder on a larger disk; "
-                      "what was fetched is kept") from error  # fmt: skip
 
 
 def _cached_files(*folders: Path) -> dict[Path, int]:

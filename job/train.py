@@ -209,8 +209,8 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     from job import distributed
     from job.model import head, limits, loading, tokenizers
     from job.report import summary, upload
+    from job.run import checkpoints, manifest, trackers
     from job.run import folder as run_folder
-    from job.run import manifest, tracking
     from job.training import consistency, finetune
 
     config, accelerator, folder = context.config, context.accelerator, context.folder
@@ -222,7 +222,8 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
         prepare = upload.prepare if resumed is None else upload.prepare_resumed
         target = distributed.broadcast_from_main(accelerator, lambda: prepare(config, folder))
     with distributed.raise_on_all(accelerator), console.notice("loading the model's configuration and tokenizer"):
-        tracking.start_trackers(config.run.report_to, accelerator, folder)
+        first_step = None if resumed is None else checkpoints.step_of(resumed) + 1
+        trackers.start(config.run.report_to, accelerator, folder, first_step)
         pretrained = loading.load_config(config.model)
         loading.check_settings(config.model, pretrained)
         task = head.own_task(pretrained, required=trained)

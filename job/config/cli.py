@@ -17,7 +17,7 @@ from job.config.metrics import METRICS
 from job.config.settings import BUILT_IN_DATASET, Config
 from job.config.suggestions import suggestion
 from job.config.values import takes_several, type_in_words
-from job.errors import Refused
+from job.errors import Refused, unreadable_refused
 from job.runtime import package
 from job.runtime.files import is_pattern
 
@@ -34,6 +34,7 @@ def recipes() -> dict[str, str]:
     return {path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in found}
 
 
+@unreadable_refused()
 def load_recipe(name: str) -> Config:
     """The configuration of a recipe or a YAML file; Refused if it does not exist or is not valid."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"

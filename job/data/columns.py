@@ -6,7 +6,7 @@ do, silently trains on the wrong column. Evaluation and test data use the column
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -116,7 +116,7 @@ def notes(there: Sequence[str], asked: Request, chosen: Columns, origin: str) ->
     """Consequences of this choice that a user may not expect."""
     lines = []
     if asked.as_trained:
-        pair = next((pair for pair in PAIRS if set(pair) <= set(there) and chosen.text == pair[:1]), None)
+        pair = next((pair for pair in _pairs(there) if chosen.text == pair[:1]), None)
         if pair:
             lines.append(f"{origin}: column {pair[1]} is ignored, because the training data has only {chosen.text[0]}")
         if asked.has_label and asked.label and chosen.label is None:
@@ -143,8 +143,16 @@ def check_count(text: Sequence[str]) -> None:
         raise Refused(f"--text_column_names takes one column, or two for sentence pairs, not {len(text)}")
 
 
+def _pairs(there: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The usual pairs that a table has, as it writes their names; not those whose names it writes in several ways."""
+    for pair in PAIRS:
+        first, second = ([name for name in dict.fromkeys(there) if name.lower() == usual] for usual in pair)
+        if len(first) == len(second) == 1:
+            yield first[0], second[0]
+
+
 def _recognised_text(there: Sequence[str], origin: str) -> tuple[str, ...]:
-    pair = next((pair for pair in PAIRS if set(pair) <= set(there)), None)
+    pair = next(_pairs(there), None)
     if pair:
         return pair
     found = [name for name in there if name.lower() in TEXTS]

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from job.data import sources, statistics, texts, tokenization
 from job.data.inputs import Inputs
 from job.data.labels import encoding, recognition
 from job.data.labels.reading import Reading
+from job.data.library_errors import full_disk_refused
 from job.data.sources import EVALUATION, TEST, Source
 from job.errors import Refused
 from job.runtime import files
@@ -107,6 +109,13 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
     Raises:
         Refused: data is missing, cannot be read, or is inconsistent.
     """
+    import datasets
+
+    with full_disk_refused(Path(datasets.config.HF_DATASETS_CACHE)):
+        return _prepared(config, tokenizer, of_model, max_length)
+
+
+def _prepared(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task | None, max_length: int) -> Data:
     wanted = _wanted(config)
     read = sources.read(config.data, wanted)
     _refuse_nothing(read, wanted)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from job.errors import Refused
 
 
 def loading_errors() -> tuple[type[Exception], ...]:
@@ -20,3 +26,19 @@ def one_line(error: BaseException) -> str:
     """The message of an error, or of its cause if it is only a library's wrapper."""
     cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
     return textwrap.shorten(str(cause), 200, placeholder=" ...") or type(cause).__name__
+
+
+@contextlib.contextmanager
+def full_disk_refused(cache: Path) -> Iterator[None]:
+    """Report that the disk of a cache folder is full in one line, regardless of the library that raises the error."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise Refused(
+            f"the disk of {cache} is full: make room there, or set HF_HOME to a folder on a larger disk"
+        ) from error

@@ -23,10 +23,14 @@ def read(paths: Sequence[str], digests: Sequence[str], columns: Columns, origin:
     Raises:
         Refused: a file cannot be read, or a column's type or class names differ from the first file's.
     """
-    from datasets import Dataset
+    import pyarrow.parquet
+    from datasets import Dataset, Features
 
     try:
         features = common_features(paths, columns)
+        if not any(pyarrow.parquet.read_metadata(path).num_rows for path in paths):  # the library rejects such files
+            known = features or Features.from_arrow_schema(_selected(pyarrow.parquet.read_schema(paths[0]), columns))
+            return Dataset.from_dict({name: [] for name in known}, features=known)
         # Escaped, because the library interprets names as patterns.
         names = [glob.escape(str(Path(path).absolute())) for path in paths]
         cache = tables_cache.folder(digests)

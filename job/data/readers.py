@@ -92,7 +92,9 @@ def _matching(name: str) -> list[str]:
         raise Refused(f"{name} cannot be read: {error.strerror}") from None
     if not is_pattern(name):
         raise Refused(f"file not found: {name}{'' if path.is_absolute() else f' in {Path.cwd()}'}")
-    paths = sorted(match for match in glob(name, recursive=True) if not Path(match).is_dir())  # noqa: PTH207
+    # A set, because a pattern with ** twice finds a file several times.
+    found = set(glob(name, recursive=True))  # noqa: PTH207
+    paths = sorted(match for match in found if not Path(match).is_dir())
     if not paths:
         raise Refused(f"no file matches {name}{'' if path.is_absolute() else f' in {Path.cwd()}'}")
     return paths

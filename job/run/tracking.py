@@ -9,43 +9,18 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.tracking import filter_trackers
 
-from job.errors import Refused
 from job.run import progress
 from job.run.context import RunContext
-from job.run.folder import RunFolder
 from job.run.records import Records
+from job.run.trackers import Trackers
 from job.runtime import memory
 from job.runtime.console import log
-
-
-def start_trackers(names: Sequence[str], accelerator: Accelerator, folder: RunFolder) -> None:
-    """Start the trackers of --report_to; they write to the run folder or to their own servers.
-
-    As in Transformers, `none` is ignored and `all` means every tracker whose package is installed.
-
-    Raises:
-        Refused: a tracker is unknown to Accelerate or its package is missing, which Accelerate ignores silently.
-    """
-    names = [name for name in names if name != "none"]
-    accelerator.project_configuration.set_directories(str(folder.path))
-    named = [name for name in names if name != "all"]
-    try:
-        found = filter_trackers(named, str(folder.path))
-    except ValueError as error:
-        raise Refused(f"--report_to: {' '.join(str(error).split())}") from error
-    missing = set(named) - {str(tracker) for tracker in found}
-    if missing:
-        raise Refused(f"--report_to {min(missing)}: the package is not installed: pip install {min(missing)}")
-    accelerator.log_with = filter_trackers(["all"], str(folder.path)) if "all" in names else found
-    accelerator.init_trackers("tensorboard")
 
 
 @dataclass(frozen=True)
@@ -78,6 +53,7 @@ class Tracker:
         """`steps`: of the whole run. `resumed`: result of `state` in the checkpoint; metrics.jsonl is truncated to that
         point."""
         self._accelerator, self._status = context.accelerator, context.status
+        self._trackers = Trackers(context.accelerator)
         self._every, self.steps = context.config.run.logging_steps, steps
         self._main = context.accelerator.is_main_process
         self._window = Window(started=time.monotonic())
@@ -228,7 +204,7 @@ class Tracker:
 
     def _record(self, values: dict[str, Any]) -> None:
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
-        self._accelerator.log({f"{values['split']}/{k}": v for k, v in numbers.items()}, step=values["step"])
+        self._trackers.log({f"{values['split']}/{k}": v for k, v in numbers.items()}, step=values["step"])
         if self._records is None:
             return
         self._records.add({k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in values.items()})

@@ -223,14 +223,14 @@ def test_a_repository_that_its_library_cannot_open_offline_is_found_before_the_j
 
 
 @pytest.mark.long
-def test_a_tokenizer_of_the_hub_is_fetched_for_a_model_that_is_already_here(site: Site) -> None:
+def test_a_tokenizer_is_fetched_for_a_model_that_is_already_here_and_is_to_be_uploaded(site: Site) -> None:
     job = {
         "model_name_or_path": "./first",
         "tokenizer_name": "acme/words",
         "train_file": "old/train.csv",
         "max_steps": 1,
     }
-    done = site.prefetch("local", *flags(job)).expect(0)
+    done = site.prefetch("local", *flags(job), "--push_to_hub", HF_TOKEN="hf_of_the_upload").expect(0)
     assert done.stdout.splitlines()[-1] == "verified   all of it opens with HF_HUB_OFFLINE=1"
     command = [sys.executable, str(TRAIN), *flags(job, output_dir="local-run")]
     run(command, site.environ("local", offline=True), site.folder, 120).expect(0)

@@ -1,8 +1,10 @@
 """Every message with exit code 2 that needs no model: provoked as by a user, and recorded in one file."""
 
 import ast
+import errno
 import gzip
 import importlib
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ MODULES = (
     "job.config.flat",
     "job.config.values",
     "job.checks",
+    "job.errors",
     "job.data.columns",
     "job.data.folders",
     "job.data.parquet_tables",
@@ -47,6 +50,20 @@ def command_line(words: str) -> None:
 def unreadable(words: str) -> None:
     Path("unreadable.csv").symlink_to("/proc/self/mem")  # root may read any file, but not this one from its start
     command_line(words)
+
+
+def not_allowed(words: str) -> None:
+    """Where nobody may look into the folder `theirs`; root may, so it is simulated."""
+    look = Path.stat
+
+    def denied(path: Path, **options: bool) -> os.stat_result:
+        if "theirs" in path.parts:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return look(path, **options)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Path, "stat", denied)
+        command_line(words)
 
 
 def rows(path: str) -> None:
@@ -197,6 +214,9 @@ CASES = [
     Case("--dataset_name docstrings --dataset_revision v1"),
     Case("--dataset_name d --dataset_revision v1", {"d/train.csv": TABLE}),
     Case("--dataset_name d[1]", {"d[1]/train.csv": TABLE}),
+    Case("--dataset_name theirs/data", act=not_allowed),
+    Case("--model_name_or_path theirs/model", act=not_allowed),
+    Case("theirs/recipe.yaml", act=not_allowed),
     Case(f"{SOURCES} --layer_lr_decay 0"),
     Case(f"{SOURCES} --layer_lr_decay 1.1"),
     Case(f"{SOURCES} --lora_rank -1"),

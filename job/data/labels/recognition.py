@@ -63,8 +63,9 @@ def read_task_of_model(of_model: Task, evaluated: Source | None, asked: Kind | N
 
 
 def is_unlabelled(source: Source, task: Task) -> bool:
-    """Whether a test set has no labels: no label column, or only nulls, blanks or GLUE's -1 in it."""
+    """Whether a test set has no labels: no label column, or only nulls, blanks or, for classes, GLUE's -1 in it."""
     if source.labels is None:
         return True
-    withheld = (None, *((WITHHELD, str(WITHHELD)) if str(WITHHELD) not in task.names else ()))
+    may_be_withheld = task.kind.has_classes and str(WITHHELD) not in task.names
+    withheld = (None, *((WITHHELD, str(WITHHELD)) if may_be_withheld else ()))
     return all(not isinstance(value, bool | list) and value in withheld for value in source.labels.values)

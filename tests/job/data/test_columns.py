@@ -27,6 +27,9 @@ def refusal(there: list[str], text: tuple[str, ...] = (), label: str | None = No
         (["question", "sentence", "label", "idx"], Columns(("question", "sentence"), "label")),  # GLUE QNLI
         (["premise", "hypothesis", "label"], Columns(("premise", "hypothesis"), "label")),  # GLUE MNLI
         (["text", "text_pair", "target"], Columns(("text", "text_pair"), "target")),
+        (["Text", "Text_pair", "Label"], Columns(("Text", "Text_pair"), "Label")),
+        (["QUESTION", "Sentence", "label"], Columns(("QUESTION", "Sentence"), "label")),
+        (["Sentence1", "Sentence2", "label"], Columns(("Sentence1", "Sentence2"), "label")),
     ],
 )
 def test_usual_names_are_recognised_in_any_order(there: list[str], expected: Columns) -> None:

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import resource
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,41 @@ def test_settings_that_change_the_tokens_miss_the_cache(
     else:
         prepared(write(tmp_path / "a.csv", **columns | {"text": ["food", *TEXTS[1:]]}), tokenizer)
     assert sum(rows_tokenised) == len(TEXTS)
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_parquet_without_rows_is_rejected_for_that(tmp_path: Path, tokenizer: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": pa.array([], pa.string()), "label": pa.array([], pa.int64())}), path)
+    with pytest.raises(Refused, match=f"{path} has no rows to train on"):
+        prepared(path, tokenizer)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("largest", [10_000, 150_000])
+def test_a_full_disk_of_the_cache_is_named(
+    largest: int, ending: str, tmp_path: Path, tokenizer: Any, datasets_cache: Path
+) -> None:
+    """Where there is no room for the table, and where there is room for it but not for the tokens."""
+    import pandas
+
+    path = tmp_path / f"a.{ending}"
+    rows = pandas.DataFrame({"text": [f"{number} " * 10 for number in range(2000)], "label": ["a", "b"] * 1000})
+    rows.to_csv(path, index=False) if ending == "csv" else rows.to_parquet(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+    try:
+        with pytest.raises(Refused) as caught:
+            prepared(str(path), tokenizer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value) == (
+        f"the disk of {datasets_cache} is full: make room there, or set HF_HOME to a folder on a larger disk"
+    )
+    assert ("tokenization.py" in "".join(traceback.format_exception(caught.value))) == (largest > 10_000)
 
 
 @pytest.mark.usefixtures("datasets_cache")

@@ -128,6 +128,7 @@ def test_a_pattern_matches_files_sorted_by_name(tmp_path: Path, monkeypatch: pyt
     assert [text for text, _ in content(one(train_file="d/*.*"))] == ["first", "second", "third"]
     assert content(one(train_file="d/**"))[2:] == [("third", "a"), ("fourth", 1)]
     assert [text for text, _ in content(one(train_file="d/[b-z].csv"))] == ["third"]
+    assert [text for text, _ in content(one(train_file="d/**/**/*.json"))] == ["fourth"]
 
 
 def test_an_existing_file_is_not_a_pattern(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Steps that fp16 skips are counted and shown; no step is missing in metrics.jsonl; trackers are those asked for."""
+"""Steps that fp16 skips are counted and shown; no step is missing in metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import pytest
 import torch
 
 from job.config import Config
-from job.errors import Refused
 from job.run.folder import RunFolder
-from job.run.tracking import Tracker, line, start_trackers
+from job.run.tracking import Tracker, line
 
 
 def tracker(folder: Path, scaler: object, resumed: Any = None) -> Tracker:
-    accelerator = SimpleNamespace(
-        is_main_process=True, scaler=scaler, device=torch.device("cpu"), log=lambda *_, **__: None
-    )
+    accelerator = SimpleNamespace(is_main_process=True, scaler=scaler, device=torch.device("cpu"), trackers=[])
     status = SimpleNamespace(step=0, steps=0)
     context: Any = SimpleNamespace(config=Config(), accelerator=accelerator, folder=RunFolder(folder), status=status)
     return Tracker(context, 4, resumed)
@@ -78,21 +75,3 @@ def test_the_last_step_of_a_whole_run_is_recorded_once(tmp_path: Path) -> None:
     take_steps(whole, [1.0] * 4)
     whole.finish()
     assert [record["step"] for record in records(tmp_path)] == [4]
-
-
-def started(folder: Path, *names: str) -> list[str]:
-    made: Any = SimpleNamespace(
-        project_configuration=SimpleNamespace(set_directories=lambda _: None), init_trackers=lambda _: None
-    )
-    start_trackers(names, made, RunFolder(folder))
-    return [str(name) for name in made.log_with]
-
-
-def test_all_trackers_are_those_that_are_installed(tmp_path: Path) -> None:
-    assert "tensorboard" in started(tmp_path, "all")
-    assert started(tmp_path, "none") == []
-
-
-def test_an_unknown_tracker_is_rejected_next_to_all_too(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="nowhere"):
-        started(tmp_path, "all", "nowhere")

@@ -114,6 +114,11 @@ def test_a_test_set_is_unlabelled_only_if_no_row_has_a_label(test: Source, unlab
     assert recognition.is_unlabelled(test, classes("a", "b")) is unlabelled
 
 
+@pytest.mark.parametrize("test", [from_json([-1, -1]), from_json([-1.0]), from_csv(["-1", ""])])
+def test_minus_one_is_a_value_of_a_regression(test: Source) -> None:
+    assert not recognition.is_unlabelled(test, Task(REGRESSION, ("score",)))
+
+
 def test_a_class_named_minus_one_is_a_label() -> None:
     assert not recognition.is_unlabelled(from_json([-1, -1]), classes("-1", "1"))
 
