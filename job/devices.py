@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from job.errors import Refused
-from job.runtime.environment import TRUE
+from job.runtime import gpus
+from job.runtime.gpus import CPU_INSTEAD, REPAIR
 
-NVIDIA_DRIVERS = Path("/proc/driver/nvidia")
 OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
 """CUDA's major version -> the oldest NVIDIA driver branch that supports it."""
-NO_DEVICE = re.compile(r"\s*(-1|NoDevFiles|void|none)?\s*")
-"""Values of CUDA_VISIBLE_DEVICES that request the CPU."""
-CPU_INSTEAD = "to train on the CPU set ACCELERATE_USE_CPU=true"
 
 
 @dataclass(frozen=True)
@@ -35,6 +29,7 @@ class Devices:
         processes: processes of this job on this machine.
         visible: GPUs that torch can use.
         present: GPUs that the driver lists, including those hidden from this process.
+        failure: why nvidia-smi fails; empty if it does not, or is not installed.
         mask: CUDA_VISIBLE_DEVICES; None if it is not set.
         driver: version of the NVIDIA driver; empty if there is none.
         torch: version of torch.
@@ -46,6 +41,7 @@ class Devices:
     processes: int = 1
     visible: int = 0
     present: int = 0
+    failure: str = ""
     mask: str | None = None
     driver: str = ""
     torch: str = ""
@@ -55,24 +51,17 @@ class Devices:
 
 
 def check() -> None:
-    """Refused if the machine has GPUs that the job's processes cannot use, unless the CPU was requested."""
-    if not cpu_is_requested(os.environ):
+    """Refused if the machine has, or may have, GPUs that the processes cannot use, unless the CPU was requested."""
+    if not gpus.cpu_is_requested(os.environ):
         reason = problem(look())
         if reason is not None:
             raise Refused(reason)
 
 
-def cpu_is_requested(environ: Mapping[str, str]) -> bool:
-    """Whether Accelerate's variable or an empty CUDA_VISIBLE_DEVICES requests the CPU."""
-    mask = environ.get("CUDA_VISIBLE_DEVICES")
-    hidden = mask is not None and NO_DEVICE.fullmatch(mask) is not None
-    return environ.get("ACCELERATE_USE_CPU", "").lower() in TRUE or hidden
-
-
 def problem(devices: Devices) -> str | None:
     """Why not every process can have a GPU, in one line; None if each can, or if the machine has no GPU."""
     if devices.visible == 0:
-        return _unusable(devices) if devices.present else None
+        return _unusable(devices) if devices.present or devices.failure or devices.mask else None
     if devices.capability < devices.oldest_capability:
         return (f"this GPU has compute capability {_dotted(devices.capability)}, but torch {devices.torch} is built "
                 f"for {_dotted(devices.oldest_capability)} and newer: install a torch built for an older CUDA, or "
@@ -85,17 +74,20 @@ def problem(devices: Devices) -> str | None:
 
 
 def _unusable(devices: Devices) -> str:
-    there = f"this machine has {devices.present} GPU(s)"
-    if devices.cuda is None:
+    there = f"this machine has {devices.present} GPU(s)" if devices.present else "torch sees no GPU"
+    if devices.failure:
+        return f"{there}, and nvidia-smi fails ({devices.failure}): {REPAIR}, or {CPU_INSTEAD}"
+    if devices.present and devices.cuda is None:
         return (f"{there}, but torch {devices.torch} is built without CUDA: install one that is built with it, or "
                 f"{CPU_INSTEAD}")  # fmt: skip
-    major, oldest = int(devices.cuda.split(".")[0]), OLDEST_DRIVER.get(int(devices.cuda.split(".")[0]), 0)
+    major = int(devices.cuda.split(".")[0]) if devices.cuda else 0
+    oldest = OLDEST_DRIVER.get(major, 0)
     if devices.driver and int(devices.driver.split(".")[0]) < oldest:
         return (f"{there}, but NVIDIA driver {devices.driver} is too old for torch {devices.torch}, built for CUDA "
                 f"{major}: it needs driver {oldest} or newer, or install a torch built for CUDA {major - 1}; "
                 f"{CPU_INSTEAD}")  # fmt: skip
     if devices.mask is not None:
-        return f"{there}, and CUDA_VISIBLE_DEVICES={devices.mask} shows none of them: correct it, or {CPU_INSTEAD}"
+        return f"{there}, and CUDA_VISIBLE_DEVICES={devices.mask} shows none: correct it, or {CPU_INSTEAD}"
     return (f"{there}, but torch {devices.torch} cannot use them: see what python -c 'import torch; torch.cuda.init()' "
             f"says, or {CPU_INSTEAD}")  # fmt: skip
 
@@ -114,42 +106,19 @@ def look() -> Devices:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of an old driver; `problem` reports it in one line
         visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    listing = gpus.Listing() if visible else gpus.listed()
     return Devices(
         processes=processes,
         visible=visible,
-        present=visible or _present(),
+        present=visible or listing.gpus or gpus.in_driver(),
+        failure=listing.failure,
         mask=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        driver="" if visible else driver(),
+        driver="" if visible else gpus.driver_version(),
         torch=torch.__version__,
         cuda=torch.version.cuda,
         capability=torch.cuda.get_device_capability() if visible else (0, 0),
         oldest_capability=_oldest_capability() if visible else (0, 0),
     )
-
-
-def _nvidia_smi(*arguments: str) -> list[str]:
-    """The lines that nvidia-smi prints; none if it is missing or fails, as it does without a driver."""
-    try:
-        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return done.stdout.splitlines()
-
-
-def _present() -> int:
-    listed = sum(line.startswith("GPU ") for line in _nvidia_smi("-L"))
-    folder = NVIDIA_DRIVERS / "gpus"
-    return listed or (len(list(folder.iterdir())) if folder.is_dir() else 0)
-
-
-def driver() -> str:
-    """The version of the NVIDIA driver; empty if there is none."""
-    lines = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
-    if lines:
-        return lines[0].strip()
-    version = NVIDIA_DRIVERS / "version"
-    found = re.search(r"Module\s+(\d[\d.]*)", version.read_text()) if version.is_file() else None
-    return found[1] if found else ""
 
 
 def _oldest_capability() -> tuple[int, int]:

@@ -23,7 +23,7 @@ OTHERS_FLAGS = frozenset(
     (
         *("help", "nproc-per-node", "gpus-per-task", "gpu-bind", "ntasks-per-gpu", "gpus-per-node", "propagate"),
         *("test-only", "parsable", "mem", "exclude", "gres", "no-index", "config_file", "durations"),
-        *("ipc", "network", "tmpfs", "shm-size", "stop-timeout", "env", "env-file", "init"),
+        *("cpu", "ipc", "network", "tmpfs", "shm-size", "stop-timeout", "env", "env-file", "init"),
     )
 )
 """Flags of sbatch, accelerate, docker and pytest that the pages mention outside of their commands."""

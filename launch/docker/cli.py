@@ -42,6 +42,6 @@ def train(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(plan)
         return 0
-    if not machine.gpus:
+    if arguments.gpus is None and not machine.gpus.visible:
         print("no GPU found: training on the CPU", file=sys.stderr, flush=True)
     return command.run(plan, request.image, command.writable(request, machine, here))

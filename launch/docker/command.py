@@ -32,7 +32,8 @@ from job.config import Config
 from job.errors import Refused
 from job.runtime import contract
 from launch import caches, reads
-from launch.local import command as local
+from launch.local import gpus
+from launch.local.gpus import Gpus
 from launch.plan import Plan
 
 IMAGE = "muster"
@@ -48,15 +49,15 @@ HOST_ONLY = re.compile(
     r"PATH|HOME|USER|LOGNAME|TMPDIR|VIRTUAL_ENV|(CUDA|NVIDIA)_VISIBLE_DEVICES|CUDA_(HOME|PATH|ROOT)|(PYTHON|LD_|DOCKER_|MUSTER_)\w*"
 )
 """Variables that are valid on the host only: not passed on, even if .env sets them."""
+HIDDEN = {"NVIDIA_VISIBLE_DEVICES": "void", "CUDA_VISIBLE_DEVICES": ""}
+"""For a run on the CPU: the container has no GPU, and the job inside does not look for one."""
 
 
 @dataclass(frozen=True)
 class Machine:
     """This machine's GPUs, caches and variables, and the user."""
 
-    gpus: int
-    devices: tuple[str, ...] | None
-    """GPUs in CUDA_VISIBLE_DEVICES; None: all."""
+    gpus: Gpus
     user: str
     """uid:gid, the owner of what the job writes."""
     host: str
@@ -91,12 +92,10 @@ class Request:
 
 def inspect_machine(environ: Mapping[str, str], dotenv: Iterable[str]) -> Machine:
     """Inspect this machine; `dotenv` has the names of the variables in .env, which are all passed to the job."""
-    devices = local.named_gpus(environ)
     passed = {name for name in environ if PASSED.fullmatch(name)} | set(dotenv)
     named = (Path(environ[name]).absolute() for name in FILES if environ.get(name))
     return Machine(
-        gpus=local.inspect_machine(environ).gpus,
-        devices=devices,
+        gpus=gpus.inspect(environ),
         user=f"{os.getuid()}:{os.getgid()}",
         host=socket.gethostname(),
         variables=tuple(sorted(name for name in passed if not HOST_ONLY.fullmatch(name))),
@@ -127,7 +126,7 @@ def plan(request: Request, machine: Machine, directory: Path) -> Plan:
         "HF_HOME": str(machine.caches[0]),
         contract.OWNER: f"docker:{machine.host}:{request.name}",
         contract.LAUNCHER_FLAGS: shlex.join(request.flags),
-        **({} if local.gpus(request.gpus, machine.gpus) else {"NVIDIA_VISIBLE_DEVICES": "void"}),
+        **({} if machine.gpus.to_use(request.gpus) else HIDDEN),
     }
     words = [
         *("docker", "run", "--rm", "--init", "--pull=never", f"--name={request.name}"),
@@ -177,11 +176,11 @@ def writable(request: Request, machine: Machine, directory: Path) -> tuple[Path,
 
 
 def _gpus(request: Request, machine: Machine) -> list[str]:
-    count = local.gpus(request.gpus, machine.gpus)
+    count = machine.gpus.to_use(request.gpus)
     if not count:
         return []
-    if machine.devices is not None:
-        return [f'--gpus="device={",".join(machine.devices[:count])}"', "--ulimit=memlock=-1"]
+    if machine.gpus.names is not None:
+        return [f'--gpus="device={",".join(machine.gpus.names[:count])}"', "--ulimit=memlock=-1"]
     return [f"--gpus={count if request.gpus else 'all'}", "--ulimit=memlock=-1"]
 
 

@@ -54,7 +54,8 @@ def _check_workstation(arguments: argparse.Namespace, folder: Path) -> list[Line
     given = {"nodes": nodes, "wait": arguments.wait, **sites.given(arguments)}
     if flags := [f"--{name} {value}" for name, value in given.items() if value is not None]:
         raise Refused(f"{flags[0]} needs a job on Slurm, and only this machine is checked: remove it")
-    gpus = local.gpus(arguments.gpus, local.inspect_machine(os.environ).gpus)
+    machine = local.inspect_machine(os.environ)
+    gpus = machine.gpus.to_use(arguments.gpus)
     parsing.refuse_tasks(gpus, arguments.tasks)
     local.require_training()
     request = workstation.Request(gpus, gpus or arguments.tasks or 1, folder)
@@ -64,7 +65,8 @@ def _check_workstation(arguments: argparse.Namespace, folder: Path) -> list[Line
         return None
     findings: list[Finding] = []
     if _run_check(HERE, lambda: login.folder(folder), findings):
-        findings += workstation.run(request, os.environ)
+        on_cpu = machine.gpus.cpu_is_requested(arguments.gpus, arguments.tasks)
+        findings += workstation.run(request, {**os.environ, **({"ACCELERATE_USE_CPU": "true"} if on_cpu else {})})
     return checks.lines(checks.LOCAL, findings, _expected(request.processes))
 
 

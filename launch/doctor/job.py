@@ -78,6 +78,7 @@ def plan(request: Request, site: Site, environ: Mapping[str, str]) -> Examinatio
     )
     run, log = shlex.quote(str(folder)), shlex.quote(str(folder / "batch.log"))
     variables = {
+        "ACCELERATE_USE_CPU": "false" if request.gpus else "true",
         contract.THREADS: site.cpus_per_task,
         contract.MASTER_ADDR: site.master_addr,
         "SUBMITIT_FOLDER": str(folder),

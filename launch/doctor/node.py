@@ -151,12 +151,15 @@ def gpu(rank: Rank) -> str:
     import torch
 
     from job import devices
+    from job.runtime import gpus
 
-    if not rank.gpus:
+    if not rank.gpus and gpus.cpu_is_requested(os.environ):
         return "none requested"
     seen = devices.look()
     if problem := devices.problem(seen):
         raise _as_problem(problem)
+    if not rank.gpus:
+        return f"{seen.visible or 'none'} on this machine"
     if seen.visible < rank.gpus:
         raise Problem(f"{rank.gpus} GPUs were asked for and torch sees {seen.visible}",
                       f"look at nvidia-smi on {rank.host}; leave the node out with --sbatch=--exclude={rank.host}; a "
@@ -167,7 +170,7 @@ def gpu(rank: Rank) -> str:
         raise Problem(f"GPU {rank.local} does not compute: {error}",
                       f"ask an administrator to look at {rank.host}") from None  # fmt: skip
     known = torch.cuda.get_device_properties(rank.local)
-    return f"{known.name}, {known.total_memory / 1e9:.0f} GB, driver {devices.driver()}"
+    return f"{known.name}, {known.total_memory / 1e9:.0f} GB, driver {gpus.driver_version()}"
 
 
 def disk(rank: Rank) -> str:

@@ -36,7 +36,7 @@ def train(arguments: argparse.Namespace) -> int:
         print(plan)
         return 0
     command.require_training()
-    tasks = command.gpus(arguments.gpus, machine.gpus) or arguments.tasks or 1
+    tasks = machine.gpus.to_use(arguments.gpus) or arguments.tasks or 1
     flags = shlex.split(os.environ.get(contract.LAUNCHER_FLAGS, "")) or arguments.flags
     begun = jobs.begin(settings, config.run_name(words), flags, tasks, os.environ)
     code = command.run(replace(plan, environment=(*plan.environment, *begun.environment)), begun.log)

@@ -111,7 +111,6 @@ def _run_locally(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence
         tasks=arguments.tasks,
         parallel=arguments.parallel,
         machine=local.inspect_machine(os.environ),
-        devices=local.named_gpus(os.environ),
     )
     if arguments.dry_run:
         print(planned)

@@ -25,7 +25,6 @@ from job.errors import Refused, Stopped
 from job.runtime import files, package
 from launch import parsing
 from launch.console import note
-from launch.local import command as local
 from launch.local.command import Machine
 from launch.plan import Plan
 from launch.runs import folders, states
@@ -71,7 +70,6 @@ def schedule(
     tasks: int | None,
     parallel: int | None,
     machine: Machine,
-    devices: Sequence[str] | None,
 ) -> Schedule:
     """How to start `elements` on this machine.
 
@@ -82,22 +80,23 @@ def schedule(
         tasks: processes per run on the CPU.
         parallel: maximum number of parallel runs; None: as many as GPUs allow, or one on the CPU.
         machine: this machine.
-        devices: GPUs in CUDA_VISIBLE_DEVICES; None: it is not set.
 
     Raises:
         Refused: more GPUs are requested than there are, or a number is 0.
     """
     if parallel == 0:
         raise Refused("--parallel must be above 0, not 0")
-    each = local.gpus(min(1, machine.gpus) if gpus is None else gpus, machine.gpus)
+    there = machine.gpus.visible
+    each = min(1, machine.gpus.to_use(gpus)) if gpus is None else machine.gpus.to_use(gpus)
     parsing.refuse_tasks(each, tasks)
-    names = list(devices)[: machine.gpus] if devices is not None else list(map(str, range(machine.gpus)))
+    names = machine.gpus.names[:there] if machine.gpus.names is not None else list(map(str, range(there)))
     groups = [",".join(names[at : at + each]) for at in range(0, len(names) - each + 1, each)] if each else []
     slots: list[str | None] = [*groups] if each else [None] * (parallel or 1)
     slots = slots[: min(parallel or len(slots), len(elements) or 1)]
     threads = machine.cores // (len(slots) * (each or tasks or 1))
     variables = () if machine.omp_num_threads or len(slots) == 1 else (("OMP_NUM_THREADS", str(max(1, threads))),)
-    flags = [f"--gpus={each}", *([f"--tasks={tasks}"] if tasks is not None else [])]
+    # Without GPUs and a request for the CPU, the run itself looks whether torch finds any.
+    flags = [*([f"--gpus={each}"] if each or gpus == 0 else []), *([f"--tasks={tasks}"] if tasks is not None else [])]
     starts = tuple(Start(element, _plan(sweep, element, flags, variables)) for element in elements)
     return Schedule(sweep, starts, tuple(slots))
 

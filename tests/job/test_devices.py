@@ -11,6 +11,7 @@ import pytest
 from job import devices
 from job.devices import Devices
 from job.errors import Refused
+from tests.support import nvidia_smi
 
 BUILT: dict[str, Any] = {"torch": "2.13.0", "cuda": "13.0"}
 
@@ -24,7 +25,16 @@ BUILT: dict[str, Any] = {"torch": "2.13.0", "cuda": "13.0"}
         ),
         (Devices(present=2, driver="470.1", torch="2.11.0", cuda="12.6"), "too old .* CUDA 12.* 525 or newer"),
         (Devices(present=1, torch="2.13.0+cpu"), r"torch 2\.13\.0\+cpu is built without CUDA"),
-        (Devices(present=2, driver="580.1", mask="7", **BUILT), "CUDA_VISIBLE_DEVICES=7 shows none of them"),
+        (Devices(present=2, driver="580.1", mask="7", **BUILT), "CUDA_VISIBLE_DEVICES=7 shows none: correct it"),
+        (Devices(mask="0", **BUILT), "torch sees no GPU, and CUDA_VISIBLE_DEVICES=0 shows none"),
+        (
+            Devices(present=2, failure="version mismatch", **BUILT),
+            r"2 GPU\(s\), and nvidia-smi fails \(version mismatch\): repair",
+        ),
+        (
+            Devices(failure="version mismatch", **BUILT),
+            r"sees no GPU, and nvidia-smi fails \(version mismatch\): repair",
+        ),
         (Devices(present=2, driver="580.1", **BUILT), "cannot use them"),
         (Devices(processes=4, visible=2, present=2, **BUILT), r"4 processes on this machine see 2 GPU\(s\)"),
         (Devices(processes=2, visible=1, present=1, mask="0", **BUILT), r"see 1 GPU\(s\) \(CUDA_VISIBLE_DEVICES=0\)"),
@@ -52,23 +62,8 @@ def test_no_gpu_and_enough_gpus_are_accepted(facts: Devices) -> None:
     assert devices.problem(facts) is None
 
 
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({}, False),
-        ({"ACCELERATE_USE_CPU": "true"}, True),
-        ({"ACCELERATE_USE_CPU": "false"}, False),
-        ({"CUDA_VISIBLE_DEVICES": ""}, True),
-        ({"CUDA_VISIBLE_DEVICES": "-1"}, True),
-        ({"CUDA_VISIBLE_DEVICES": "0"}, False),
-    ],
-)
-def test_a_cpu_is_requested_by_name_or_by_an_empty_mask(environ: dict[str, str], expected: bool) -> None:
-    assert devices.cpu_is_requested(environ) == expected
-
-
 def test_gpus_and_driver_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _install_nvidia_smi(tmp_path, monkeypatch)
+    nvidia_smi.install(f'[ "$1" != -L ] && echo 550.54.15 && exit; {nvidia_smi.TWO}', tmp_path, monkeypatch)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: False)
@@ -81,10 +76,14 @@ def test_gpus_and_driver_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: p
     devices.check()
 
 
-def _install_nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = folder / "nvidia-smi"
-    script.write_text(
-        "#!/bin/sh\n[ \"$1\" = -L ] && printf 'GPU 0: A (UUID: x)\\nGPU 1: A (UUID: y)\\n' || echo 550.54.15\n"
-    )
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
+def test_a_driver_that_fails_ends_the_job_unless_the_cpu_is_requested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi.install(nvidia_smi.MISMATCH, tmp_path, monkeypatch)
+    for name in ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(Refused, match=r"nvidia-smi fails \(Failed to initialize NVML: .*\): repair .* GPUS=0 \(make\)"):
+        devices.check()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    devices.check()

@@ -50,7 +50,7 @@ REJECTED = {
     "local -- --learning_rate ...",
     "local mrpc more": "unexpected argument more; job flags go after `--`",
     "local --gpus": "--gpus expected one argument; --help lists the flags",
-    "local --gpus 1": "--gpus 1: only 0 are visible (in CUDA_VISIBLE_DEVICES, else nvidia-smi -L)",
+    "local --gpus 1": "--gpus 1: only 0 are visible (in CUDA_VISIBLE_DEVICES, else nvidia-smi -L; none with ACC",
     "local --tasks 0": "--tasks must be above 0, not 0",
     "local mrcp": "no recipe mrcp: choose one of cola, deberta-v3, deberta-v3-lora, demo, modernbert, mrpc, ",
     "local -- --lerning_rate 1": "unknown flag --lerning_rate; did you mean --learning_rate?",

@@ -26,21 +26,21 @@ from launch.docker import cli as docker_cli
 from launch.docker import command as docker
 from launch.docker.command import Machine, Request
 from launch.local import command as local
+from launch.local.gpus import Gpus
 from tests.support import golden
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[3]
 HERE = Path("/home/me/project")
 LAPTOP = Machine(
-    gpus=0,
-    devices=None,
+    gpus=Gpus(0),
     user="1000:1000",
     host="laptop",
     variables=("HF_TOKEN",),
     caches=(Path("/home/me/.cache/huggingface"),),
     files=(),
 )
-GPU_BOX = replace(LAPTOP, gpus=4, host="box")
+GPU_BOX = replace(LAPTOP, gpus=Gpus(4), host="box")
 DEMO = Request(job=(), gpus=None, image="muster", name="muster-demo-now", flags=("demo",), run=None, reads=())
 FILES = replace(
     DEMO,
@@ -54,7 +54,7 @@ PLANS = {
     "cpu": (DEMO, LAPTOP),
     "all_gpus": (replace(DEMO, job=("mrpc",)), GPU_BOX),
     "two_gpus": (replace(DEMO, gpus=2), GPU_BOX),
-    "named_gpus": (replace(DEMO, gpus=1), replace(GPU_BOX, gpus=2, devices=("2", "3"))),
+    "named_gpus": (replace(DEMO, gpus=1), replace(GPU_BOX, gpus=Gpus(2, ("2", "3")))),
     "cpu_on_a_gpu_box": (replace(DEMO, gpus=0), GPU_BOX),
     "files_and_folder": (FILES, LAPTOP),
     "shared_cache": (DEMO, replace(LAPTOP, caches=(Path("/scratch/hf"), Path("/scratch/hf/hub"), Path("/fast/data")))),
@@ -171,8 +171,7 @@ def test_variables_are_passed_to_the_job() -> None:
     others = ("HF_HUB_OFFLINE", "HF_TOKEN", "TRACKER_KEY", "WANDB_API_KEY", "https_proxy")
     assert sorted(machine.variables) == sorted((*libraries, *others))
     assert Path("/fast/triton") in machine.caches
-    assert machine.devices == ("1", "3")
-    assert machine.gpus == 2
+    assert machine.gpus == Gpus(2, ("1", "3"))
 
 
 @pytest.mark.parametrize(

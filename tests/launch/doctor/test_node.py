@@ -81,6 +81,18 @@ def test_missing_and_broken_gpus_are_reported(tmp_path: Path, monkeypatch: pytes
         node.gpu(node.Rank(tmp_path, gpus=1))
 
 
+def test_a_driver_that_fails_is_reported_where_no_gpu_was_requested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "look", lambda: devices.Devices(failure="version mismatch"))
+    with pytest.raises(Problem, match=r"torch sees no GPU, and nvidia-smi fails \(version mismatch\)") as caught:
+        node.gpu(node.Rank(tmp_path, gpus=0))
+    assert caught.value.remedy.startswith("repair the driver")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert node.gpu(node.Rank(tmp_path, gpus=0)) == "none requested"
+
+
 def test_an_unwritable_cache_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "file" / "home"))

@@ -15,18 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.errors import Refused
+from job.runtime import gpus
 from launch.local import command as local
 from launch.local.command import Machine, Request
+from launch.local.gpus import Gpus
 from tests.support import golden
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[3]
-LAPTOP = Machine(gpus=0, cores=8, omp_num_threads="")
-GPU_BOX = Machine(gpus=4, cores=32, omp_num_threads="")
+LAPTOP = Machine(gpus=Gpus(0), cores=8, omp_num_threads="")
+GPU_BOX = Machine(gpus=Gpus(4), cores=32, omp_num_threads="")
 DEMO = Request(job=(), mixed_precision=None, gpus=None, tasks=None)
 
 PLANS = {
-    "cpu": (DEMO, LAPTOP),
+    "no_gpu": (DEMO, LAPTOP),
+    "cpu_by_the_environment": (DEMO, replace(LAPTOP, gpus=Gpus(0, cpu_requested=True))),
+    "cpu_one_task": (replace(DEMO, tasks=1), LAPTOP),
     "cpu_on_a_gpu_box": (replace(DEMO, gpus=0), GPU_BOX),
     "cpu_two_tasks": (replace(DEMO, job=("mrpc",), tasks=2), LAPTOP),
     "cpu_two_tasks_bf16": (replace(DEMO, gpus=0, tasks=2, mixed_precision="bf16"), GPU_BOX),
@@ -60,6 +64,8 @@ def test_the_working_directory_is_the_users() -> None:
         (replace(DEMO, gpus=1), LAPTOP, "--gpus 1: only 0 are visible"),
         (replace(DEMO, tasks=0), LAPTOP, "--tasks must be above 0"),
         (replace(DEMO, tasks=2), GPU_BOX, "add --gpus 0"),
+        (DEMO, replace(LAPTOP, gpus=Gpus(0, problem="nvidia-smi fails")), "nvidia-smi fails"),
+        (replace(DEMO, tasks=2), replace(LAPTOP, gpus=Gpus(0, problem="nvidia-smi fails")), "nvidia-smi fails"),
     ],
 )
 def test_requests_beyond_the_machine_are_rejected(request_: Request, machine: Machine, message: str) -> None:
@@ -69,57 +75,12 @@ def test_requests_beyond_the_machine_are_rejected(request_: Request, machine: Ma
 
 @given(st.integers(1, 64), st.integers(1, 64))
 def test_processes_share_the_cores(cores: int, tasks: int) -> None:
-    plan = local.plan(replace(DEMO, tasks=tasks), Machine(0, cores, ""), Path("/"))
+    plan = local.plan(replace(DEMO, tasks=tasks), Machine(Gpus(0), cores, ""), Path("/"))
     settings = dict(plan.environment)
     words = plan.argv
     threads = settings["OMP_NUM_THREADS"] if tasks > 1 else words[words.index("--num_cpu_threads_per_process") + 1]
     assert 1 <= int(threads) <= cores
     assert int(threads) * tasks <= max(cores, tasks)
-
-
-@pytest.mark.parametrize(
-    ("named", "count"),
-    [
-        ("", 0),
-        ("0", 1),
-        ("0,1,3", 3),
-        ("0, 1", 2),
-        ("-1", 0),
-        ("0,-1,1", 1),
-        ("NoDevFiles", 0),
-        ("GPU-8f6d-00,GPU-9", 2),
-        ("MIG-1/2/3,MIG-1/2/4", 1),
-        ("GPU-8f6d-00,MIG-1/2/3", 1),
-    ],
-)
-def test_visible_gpus_as_cuda_counts_them(named: str, count: int) -> None:
-    assert local.inspect_machine({"CUDA_VISIBLE_DEVICES": named}).gpus == count
-
-
-SMI = {
-    "two": ("echo 'GPU 0: H200 (UUID: GPU-1)'; echo 'GPU 1: H200 (UUID: GPU-2)'", 2),
-    "MIG: one device, and no whole GPU in addition": (
-        "echo 'GPU 0: H200 (UUID: GPU-1)'; echo '  MIG 1g.18gb  Device  0: (UUID: MIG-1)'; "
-        "echo '  MIG 1g.18gb  Device  1: (UUID: MIG-2)'; echo 'GPU 1: H200'",
-        1,
-    ),
-    "none": ("echo 'No devices found.'", 0),
-    "broken": ("echo 'GPU access blocked'; exit 9", 0),
-}
-
-
-@pytest.mark.parametrize("kind", SMI)
-def test_gpus_that_nvidia_smi_lists(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script, count = SMI[kind]
-    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n", encoding="ascii")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert local.inspect_machine({}).gpus == count
-
-
-def test_no_gpus_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert local.inspect_machine({}).gpus == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -150,15 +111,16 @@ with open(f"rank-{os.environ.get('RANK', '0')}.json", "w") as file:
 """
 
 
-def _launched(argv: tuple[str, ...], folder: Path) -> list[dict[str, str]]:
-    """The environment of each process that accelerate started."""
+def _launched(argv: tuple[str, ...], folder: Path, **extra: str) -> list[dict[str, str]]:
+    """The environment of each process that accelerate started, itself with the `extra` variables."""
     (folder / "home" / "accelerate").mkdir(parents=True)
     (folder / "home" / "accelerate" / "default_config.yaml").write_text(ASKS_FOR_ELSE, encoding="ascii")
     (folder / "show.py").write_text(SHOW, encoding="ascii")
     (folder / "torch.py").write_text("raise SystemExit('a module of the user shadows torch')", encoding="ascii")
     shown = [str(folder / "show.py") if word == str(local.TRAIN) else word for word in argv]
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "CUDA_"))} | {
-        "HF_HOME": str(folder / "home")
+        "HF_HOME": str(folder / "home"),
+        **extra,
     }
     subprocess.run(
         [*shown, "WORLD_SIZE", "CUDA_VISIBLE_DEVICES"], cwd=folder, env=environ, capture_output=True, check=True
@@ -194,3 +156,25 @@ def test_without_our_accelerate_configuration_the_users_would_apply(tmp_path: Pa
     at = words.index("--config_file")
     environment = _launched(tuple(words[:at] + words[at + 2 :]), tmp_path)
     assert environment[0]["ACCELERATE_USE_FSDP"] == "true"
+
+
+ACCELERATE = (sys.executable, "-P", "-m", "accelerate.commands.launch")
+TORCHRUN = (sys.executable, "-P", "-m", "torch.distributed.run", "--standalone")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("launcher", "extra"),
+    [
+        ((*ACCELERATE, "--cpu"), {}),
+        (ACCELERATE, {"CUDA_VISIBLE_DEVICES": ""}),
+        (TORCHRUN, {"CUDA_VISIBLE_DEVICES": ""}),
+    ],
+)
+def test_each_remedy_that_messages_name_reaches_the_job(
+    launcher: tuple[str, ...], extra: dict[str, str], tmp_path: Path
+) -> None:
+    """`GPUS=0` and `--gpus 0` are a plan with --cpu, which the test above starts."""
+    argv = (*launcher, "--config_file", str(local.HERE / "accelerate.yaml")) if launcher != TORCHRUN else launcher
+    [environ] = _launched((*argv, str(tmp_path / "show.py")), tmp_path, **extra)
+    assert gpus.cpu_is_requested(environ)

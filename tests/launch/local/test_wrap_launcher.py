@@ -14,6 +14,7 @@ import pytest
 
 from launch.local import command as local
 from launch.local.command import Machine, Request
+from launch.local.gpus import Gpus
 from tests.launch.running import command_line, marked, supervised, wait_until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the tests look processes up in /proc")
@@ -45,7 +46,7 @@ if code and rank == "0": print(f"error: the reason of {code}", file=sys.stderr, 
 leave(code)
 """
 long = pytest.mark.long
-MACHINE = Machine(gpus=0, cores=2, omp_num_threads="")
+MACHINE = Machine(gpus=Gpus(0), cores=2, omp_num_threads="")
 
 
 def command(processes: int, todo: str, folder: Path) -> list[str]:

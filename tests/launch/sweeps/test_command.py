@@ -17,6 +17,7 @@ from job.run.space import Choices, Range, Space
 from job.runtime import files
 from launch import cli, make
 from launch.local.command import Machine
+from launch.local.gpus import Gpus
 from launch.runs.slurm import SQUEUE_HEADER
 from launch.sweeps import sweep as sweeps
 from launch.sweeps import workstation
@@ -30,10 +31,8 @@ SPACE: Space = {"learning_rate": Range(1e-5, 1e-3, log=True), "weight_decay": Ra
 
 
 def started_here(made: Sweep, gpus: int) -> str:
-    machine = Machine(gpus, cores=8, omp_num_threads="")
-    return str(
-        workstation.schedule(made, made.elements, gpus=None, tasks=None, parallel=2, machine=machine, devices=None)
-    )
+    machine = Machine(Gpus(gpus), cores=8, omp_num_threads="")
+    return str(workstation.schedule(made, made.elements, gpus=None, tasks=None, parallel=2, machine=machine))
 
 
 @pytest.mark.parametrize("name", ["grid", "search"])

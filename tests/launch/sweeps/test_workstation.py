@@ -14,6 +14,7 @@ import pytest
 from job import config
 from job.errors import Refused
 from launch.local.command import Machine
+from launch.local.gpus import Gpus
 from launch.runs import folders
 from launch.sweeps import sweep as sweeps
 from launch.sweeps import workstation
@@ -37,8 +38,7 @@ def schedule(sweep: Sweep, gpus_there: int = 0, devices: tuple[str, ...] | None 
         gpus=requested.get("gpus"),
         tasks=requested.get("tasks"),
         parallel=requested.get("parallel"),
-        machine=Machine(gpus_there, cores=8, omp_num_threads=""),
-        devices=devices,
+        machine=Machine(Gpus(gpus_there, devices), cores=8, omp_num_threads=""),
     )
 
 
@@ -57,6 +57,13 @@ def test_on_a_cpu_one_run_at_a_time_unless_more_are_requested(four: Sweep) -> No
     assert one.starts[0].plan.environment == ()
     assert two.starts[0].plan.environment == (("OMP_NUM_THREADS", "4"),), "the cores are shared"
     assert schedule(four, 2, gpus=0).slots == (None,)
+
+
+def test_a_run_gets_no_request_for_the_cpu_that_the_user_did_not_make(four: Sweep) -> None:
+    """Otherwise it would not look for a GPU that only torch finds."""
+    assert "--gpus=0" not in schedule(four).starts[0].plan.argv
+    assert "--gpus=0" in schedule(four, gpus=0).starts[0].plan.argv
+    assert "--gpus=1" in schedule(four, 2).starts[0].plan.argv
 
 
 @pytest.mark.parametrize(
@@ -100,13 +107,14 @@ import dataclasses, sys
 from pathlib import Path
 from job import config
 from launch.local.command import Machine
+from launch.local.gpus import Gpus
 from launch.runs import folders
 from launch.plan import Plan
 from launch.sweeps import sweep as sweeps, workstation
 made = sweeps.grid(config.load_recipe("demo"), "demo", {"seed": (1, 2, 3, 4)})
 sweeps.write(made, [])
-planned = workstation.schedule(made, made.elements, gpus=None, tasks=None, parallel=None, machine=Machine(2, 2, ""),
-                               devices=None)
+planned = workstation.schedule(made, made.elements, gpus=None, tasks=None, parallel=None,
+                               machine=Machine(Gpus(2), 2, ""))
 words = (sys.executable, "-c", sys.argv[1])
 starts = tuple(
     dataclasses.replace(start, plan=Plan((*words, str(start.element.number)), (), Path.cwd()))

@@ -60,6 +60,7 @@ marker="$run/jobs/$job/requeue"
 link_logs "$run/jobs"
 rm -f "$marker"
 cd '/my runs' || fail 1 "the working directory is not on this node" "$(hostname)"
+export ACCELERATE_USE_CPU=false
 export MUSTER_THREADS=4
 export SUBMITIT_FOLDER='/my runs/.doctor-now'
 export HF_HOME=/cache

@@ -65,6 +65,7 @@ cd '/my runs' || fail 1 "the working directory is not on this node" "$(hostname)
 trap 'check_setup "$?" "$BASH_COMMAND"' ERR
 module load cuda
 rc=$?; trap - ERR; [ "$rc" = 0 ] || check_setup "$rc" "its last command"
+export ACCELERATE_USE_CPU=false
 export MUSTER_THREADS=4
 export MUSTER_MASTER_ADDR=10.0.0.1
 export SUBMITIT_FOLDER='/my runs/.doctor-now'
