@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from job import config as configuration
 from job.config import Config
 from job.errors import Refused
-from job.run import lock
+from job.run import journal, lock
 from job.run import space as search
 from job.run.folder import RunFolder
 from job.run.space import Choices, Space
@@ -82,8 +82,8 @@ class Trial:
 def prepare(run: Path, space: Space, sweep: Path) -> None:
     """Make the run in folder `run` a trial of the search in `sweep`; does nothing if it is one already."""
     if not (run / FILE).exists():
-        journal = os.path.relpath(sweep / JOURNAL, run)
-        _write(run, {"journal": journal, "lock": _usable_lock(sweep), "search": search.as_json(space)})
+        path = os.path.relpath(sweep / JOURNAL, run)
+        _write(run, {"journal": path, "lock": _usable_lock(sweep), "search": search.as_json(space)})
 
 
 def is_trial(run: Path) -> bool:
@@ -140,7 +140,7 @@ def _distributions(space: Space) -> dict[str, Any]:
 
 def _study(run: Path, seed: int = 0) -> Study:
     """The study of all trials. Each run has its own sampler seed, so runs that start together get different
-    settings."""
+    settings. Refused if the journal is damaged."""
     try:
         import optuna
         from optuna.storages import JournalStorage
@@ -149,9 +149,11 @@ def _study(run: Path, seed: int = 0) -> Study:
         raise Refused("a search needs the package optuna: run `make setup`, or pip install -e '.[train]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     known = _read(run)
-    journal = str((run / known["journal"]).resolve())
+    path = (run / known["journal"]).resolve()
+    journal.refuse_damage(path)
     locks: dict[str, Callable[[str], Any]] = {"symlink": JournalFileSymlinkLock, "open": JournalFileOpenLock}
-    storage = JournalStorage(JournalFileBackend(journal, locks[known["lock"]](journal)))
+    lock_of_optuna: Any = journal.MendingLock(locks[known["lock"]](str(path)), path)
+    storage = JournalStorage(JournalFileBackend(str(path), lock_of_optuna))
     number = int(run.name) if run.name.isdigit() else 0
     sampler = optuna.samplers.TPESampler(seed=seed + number)
     pruner = optuna.pruners.MedianPruner()

@@ -27,6 +27,15 @@ def is_running(pid: int, start: str) -> bool:
     return bool(start) and started(pid) == start
 
 
+def variable(pid: int, name: str) -> str | None:
+    """An environment variable that process `pid` was started with; None if it has none, or cannot be read."""
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0"):
+            if entry.startswith(f"{name}="):
+                return entry.removeprefix(f"{name}=")
+    return None
+
+
 def container_runs(name: str) -> bool | None:
     """Whether docker has a running container with this name; None if docker does not answer."""
     ids = _docker("ps", "--quiet", f"--filter=name=^/{name}$")

@@ -18,7 +18,7 @@ from launch.local import command as local
 from launch.slurm.cli import RESOURCES
 from launch.slurm.client import Answer
 from launch.slurm.submission import Array
-from launch.sweeps import progress, values, workstation
+from launch.sweeps import active, progress, values, workstation
 from launch.sweeps import sweep as sweeps
 from launch.sweeps.progress import Progress
 from launch.sweeps.sweep import Element, Sweep
@@ -111,6 +111,7 @@ def _run_locally(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence
         tasks=arguments.tasks,
         parallel=arguments.parallel,
         machine=local.inspect_machine(os.environ),
+        busy=active.devices(sweep),
     )
     if arguments.dry_run:
         print(planned)

@@ -29,6 +29,7 @@ from launch.local.command import Machine
 from launch.plan import Plan
 from launch.runs import folders, states
 from launch.supervisor import received
+from launch.sweeps import active
 from launch.sweeps.sweep import Element, Sweep
 
 PROGRAM = package.ROOT / "launch" / "__main__.py"
@@ -70,6 +71,7 @@ def schedule(
     tasks: int | None,
     parallel: int | None,
     machine: Machine,
+    busy: Sequence[str | None] = (),
 ) -> Schedule:
     """How to start `elements` on this machine.
 
@@ -80,25 +82,38 @@ def schedule(
         tasks: processes per run on the CPU.
         parallel: maximum number of parallel runs; None: as many as GPUs allow, or one on the CPU.
         machine: this machine.
+        busy: CUDA_VISIBLE_DEVICES of each run of the sweep that still runs here.
 
     Raises:
-        Refused: more GPUs are requested than there are, or a number is 0.
+        Refused: more GPUs are requested than there are, or are free, or a number is 0.
     """
     if parallel == 0:
         raise Refused("--parallel must be above 0, not 0")
-    there = machine.gpus.visible
     each = min(1, machine.gpus.to_use(gpus)) if gpus is None else machine.gpus.to_use(gpus)
     parsing.refuse_tasks(each, tasks)
-    names = machine.gpus.names[:there] if machine.gpus.names is not None else list(map(str, range(there)))
-    groups = [",".join(names[at : at + each]) for at in range(0, len(names) - each + 1, each)] if each else []
-    slots: list[str | None] = [*groups] if each else [None] * (parallel or 1)
-    slots = slots[: min(parallel or len(slots), len(elements) or 1)]
-    threads = machine.cores // (len(slots) * (each or tasks or 1))
-    variables = () if machine.omp_num_threads or len(slots) == 1 else (("OMP_NUM_THREADS", str(max(1, threads))),)
+    slots = _slots(each, parallel, machine, busy)[: len(elements) or 1]
+    if not slots:
+        raise Refused(f"no room for another run, as {len(busy)} of this sweep still run here: wait until they end, or "
+                      f"`cancel` {sweep.folder}")  # fmt: skip
+    threads = machine.cores // ((len(slots) + len(busy)) * (each or tasks or 1))
+    alone = len(slots) == 1 and not busy
+    variables = () if machine.omp_num_threads or alone else (("OMP_NUM_THREADS", str(max(1, threads))),)
     # Without GPUs and a request for the CPU, the run itself looks whether torch finds any.
     flags = [*([f"--gpus={each}"] if each or gpus == 0 else []), *([f"--tasks={tasks}"] if tasks is not None else [])]
     starts = tuple(Start(element, _plan(sweep, element, flags, variables)) for element in elements)
     return Schedule(sweep, starts, tuple(slots))
+
+
+def _slots(each: int, parallel: int | None, machine: Machine, busy: Sequence[str | None]) -> list[str | None]:
+    """CUDA_VISIBLE_DEVICES of each run that may start now: its `each` GPUs, or None on the CPU."""
+    limit = None if parallel is None else max(0, parallel - len(busy))
+    if not each:
+        return [None] * (max(0, 1 - len(busy)) if limit is None else limit)
+    there = machine.gpus.names or [str(number) for number in range(machine.gpus.visible)]
+    taken = {name for devices in busy for name in (devices or "").split(",")}
+    free = [name for name in there[: machine.gpus.visible] if name not in taken]
+    groups = [",".join(free[at : at + each]) for at in range(0, len(free) - each + 1, each)]
+    return [*groups[:limit]]
 
 
 def _plan(sweep: Sweep, element: Element, flags: Sequence[str], variables: tuple[tuple[str, str], ...]) -> Plan:
@@ -112,9 +127,16 @@ def run(planned: Schedule) -> int:
     Returns:
         0 if all runs have finished; 75 if they were stopped on request, after which the same command continues; 1 if a
         run failed.
+
+    Raises:
+        Refused: another process runs the sweep, or its folder cannot be written.
     """
-    _write(planned)
-    with tempfile.TemporaryDirectory(prefix="muster-") as folder, received() as signals:
+    with (
+        active.only_one(planned.sweep.folder),
+        tempfile.TemporaryDirectory(prefix="muster-") as folder,
+        received() as signals,
+    ):
+        _write(planned)
         runs = _Runs(planned, Path(folder), signals)
         try:
             while runs.step():

@@ -31,7 +31,13 @@ def four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     return sweeps.grid(DEMO, "demo", {"seed": (1, 2, 3, 4)})
 
 
-def schedule(sweep: Sweep, gpus_there: int = 0, devices: tuple[str, ...] | None = None, **requested: int) -> Schedule:
+def schedule(
+    sweep: Sweep,
+    gpus_there: int = 0,
+    devices: tuple[str, ...] | None = None,
+    busy: tuple[str | None, ...] = (),
+    **requested: int,
+) -> Schedule:
     return workstation.schedule(
         sweep,
         sweep.elements,
@@ -39,6 +45,7 @@ def schedule(sweep: Sweep, gpus_there: int = 0, devices: tuple[str, ...] | None 
         tasks=requested.get("tasks"),
         parallel=requested.get("parallel"),
         machine=Machine(Gpus(gpus_there, devices), cores=8, omp_num_threads=""),
+        busy=busy,
     )
 
 
@@ -77,7 +84,18 @@ def test_a_run_gets_no_request_for_the_cpu_that_the_user_did_not_make(four: Swee
 )
 def test_impossible_numbers_are_rejected(four: Sweep, there: int, requested: dict[str, int], message: str) -> None:
     with pytest.raises(Refused, match=message):
-        schedule(four, there, None, **requested)
+        schedule(four, there, None, (), **requested)
+
+
+def test_gpus_of_runs_that_still_run_are_left_out(four: Sweep) -> None:
+    assert schedule(four, 4, busy=("1",)).slots == ("0", "2", "3")
+    assert schedule(four, 4, gpus=2, busy=("0,1",)).slots == ("2,3",)
+    assert schedule(four, 4, parallel=2, busy=("3",)).slots == ("0",)
+    assert schedule(four, parallel=2, busy=(None,)).slots == (None,)
+    assert schedule(four, parallel=2, busy=(None,)).starts[0].plan.environment == (("OMP_NUM_THREADS", "4"),)
+    for full in ((1, ("0",)), (0, (None,))):
+        with pytest.raises(Refused, match="no room for another run, as 1 of this sweep still run"):
+            schedule(four, full[0], busy=full[1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -176,6 +194,19 @@ def test_ctrl_c_or_a_lost_connection_reaches_active_runs_and_starts_no_other(
     assert started.returncode == 75, err
     assert out.count("STOPPED") == 2 and not is_there("started-3")
     assert err.endswith("stopped on request: the same command continues\n")
+
+
+def test_a_second_process_of_the_same_sweep_is_rejected(started: subprocess.Popen[str]) -> None:
+    wait_until(lambda: is_there("started-0", "started-1"))
+    [folder] = Path("runs").iterdir()
+    started.send_signal(signal.SIGSTOP)
+    (folder / folders.STOP).touch()  # of a `cancel`, which is for the first process
+    with pytest.raises(Refused, match=r"another process runs the sweep in .*: wait until it ends, or `cancel` it"):
+        workstation.run(Schedule(Sweep(folder.absolute(), config.Config(), {}, {}, ()), (), ()))
+    assert (folder / folders.STOP).exists()
+    started.send_signal(signal.SIGCONT)
+    started.communicate(timeout=60)
+    assert started.returncode == 75
 
 
 def test_cancelling_one_run_leaves_the_sweep_unfinished(started: subprocess.Popen[str]) -> None:
