@@ -93,8 +93,11 @@ def set_gpu_allocator() -> None:
 def load_dotenv() -> dict[str, str]:
     """Set the variables of ./.env (or the checkout's) that are not set yet; returns all values in the file.
 
-    Values are literal, without interpolation: a `$` in a token is a `$`.
+    Values are literal, without interpolation: a `$` in a token is a `$`. Not read in a container that our launcher
+    started: it passed what is valid inside, and the file may say which GPUs of the host to use.
     """
+    if os.environ.get(contract.OWNER, "").startswith(contract.DOCKER):
+        return {}
     from dotenv import dotenv_values
 
     path = next((p for p in (Path.cwd() / ".env", ROOT / ".env") if p.is_file()), None)

@@ -112,19 +112,34 @@ def request(
     flags: Sequence[str],
     directory: Path,
 ) -> Request:
-    """The request of the arguments `words`, parsed to `settings`, in `directory`. Existing paths in them are inputs."""
+    """The request of the arguments `words`, parsed to `settings`, in `directory`. Existing paths in them are inputs.
+
+    Raises:
+        Refused: the job would write to the working directory itself.
+    """
     run = directory / settings.run.output_dir if settings.run.output_dir else None
     name = container(run) if run else new_container(config.run_name(words))
     read = reads.with_links(reads.of_job(words, settings, directory))
     writes = reads.answers_folder(settings, directory)
+    for flag, folders in (("--output_file", writes), ("--output_dir", (run,) if run else ())):
+        _refuse_project(flag, folders, directory)
     return Request(words, gpus, image, name, tuple(flags), run, read, writes)
+
+
+def _refuse_project(flag: str, folders: Iterable[Path], directory: Path) -> None:
+    """Refused if the job would get the working directory for writing, with the code and .env in it."""
+    example = "out/answers.csv" if flag == "--output_file" else "out"
+    for folder in map(Path.resolve, folders):
+        if directory.resolve().is_relative_to(folder):
+            raise Refused(f"{flag}: the container would get all of {folder} for writing: name a folder below the "
+                          f"current one, as in {flag} {example}")  # fmt: skip
 
 
 def plan(request: Request, machine: Machine, directory: Path) -> Plan:
     """The command for `request`; Refused if this machine cannot run it."""
     settings = {
         "HF_HOME": str(machine.caches[0]),
-        contract.OWNER: f"docker:{machine.host}:{request.name}",
+        contract.OWNER: f"{contract.DOCKER}{machine.host}:{request.name}",
         contract.LAUNCHER_FLAGS: shlex.join(request.flags),
         **({} if machine.gpus.to_use(request.gpus) else HIDDEN),
     }

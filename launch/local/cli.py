@@ -12,6 +12,7 @@ from job import checks, config
 from job.errors import Refused
 from job.runtime import contract, environment
 from launch import parsing
+from launch.console import warn
 from launch.local import command, jobs
 
 
@@ -39,6 +40,8 @@ def train(arguments: argparse.Namespace) -> int:
     tasks = machine.gpus.to_use(arguments.gpus) or arguments.tasks or 1
     flags = shlex.split(os.environ.get(contract.LAUNCHER_FLAGS, "")) or arguments.flags
     begun = jobs.begin(settings, config.run_name(words), flags, tasks, os.environ)
+    if contract.IN_IMAGE in os.environ and jobs.is_lost_with_container(begun.run):
+        warn(f'{begun.run} is inside the container and is removed with it: mount a folder, as in --volume "$PWD:/work"')
     code = command.run(replace(plan, environment=(*plan.environment, *begun.environment)), begun.log)
     if code == Refused.exit_code:
         begun.discard_if_new()

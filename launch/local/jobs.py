@@ -22,6 +22,7 @@ from launch.records import Record
 from launch.runs import processes, states
 
 LOG = "log.txt"
+MOUNTS = Path("/proc/self/mountinfo")
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def begin(settings: Config, name: str, flags: Sequence[str], tasks: int, environ
         _refuse_if_active(Path(chosen).absolute())
     run = Path(chosen).absolute() if chosen is not None else run_folder.make_new(name)
     owner = environ.get(contract.OWNER, "")
-    in_container = owner.startswith("docker:") or contract.IMAGE_DIGEST in environ
-    host, container = (*owner.removeprefix("docker:").split(":"), "")[:2] if in_container and owner else ("", "")
+    in_container = owner.startswith(contract.DOCKER) or contract.IMAGE_DIGEST in environ
+    host, container = (*owner.removeprefix(contract.DOCKER).split(":"), "")[:2] if in_container and owner else ("", "")
     name = f"{host or socket.gethostname()}-{os.getpid()}-{time.strftime('%Y%m%d-%H%M%S')}"
     record = Record(
         "docker" if in_container else "local",
@@ -82,6 +83,13 @@ def begin(settings: Config, name: str, flags: Sequence[str], tasks: int, environ
     except OSError as error:
         raise Refused(f"--output_dir {run} cannot be written: {error.strerror}") from None
     return LocalJob(run, chosen is None, record)
+
+
+def is_lost_with_container(run: Path) -> bool:
+    """Whether `run` is in no folder that is mounted: in a container, it is removed with it."""
+    mounted = {line.split()[4] for line in MOUNTS.read_text(encoding="utf-8").splitlines()}
+    folders = [str(folder) for folder in (run.resolve(), *run.resolve().parents)][:-1]
+    return not any(folder.replace("\\", "\\134").replace(" ", "\\040") in mounted for folder in folders)
 
 
 def _refuse_if_active(run: Path) -> None:

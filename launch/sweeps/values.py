@@ -2,6 +2,7 @@
 
 learning_rate=2e-5,5e-5 seed=1,2,3
 learning_rate=1e-5..1e-3:log weight_decay=0..0.1 lr_scheduler_type=linear,cosine
+positive_label='yes, please',no
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from job.config.suggestions import suggestion
 from job.errors import Refused
 from job.run.space import Choices, Range
 
+QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
+LITERAL_COMMA = "\0"
+"""In place of a quoted comma, which is part of a value, until the values are split; no argument contains it."""
 RANGE = re.compile(r"(?P<low>[^,]+?)\.\.(?P<high>[^,:]+)(?P<log>:log)?")
 FIXED_AT_START = ("mixed_precision", "do_train", "do_eval")
 """Settings that the job needs before the settings of a trial are chosen."""
@@ -43,15 +47,15 @@ def space(text: str) -> dict[str, Range | Choices]:
         match = RANGE.fullmatch(values) if _is_number(name) else None
         space[name] = _range(name, values, match) if match else Choices(_choices("--search", name, values))
         if isinstance(choices := space[name], Choices) and len(choices.values) < 2:
-            raise Refused(f"--search {name}={values} is one value: give a range ({name}=LOW..HIGH), several values, or "
-                          f"--{name} {values} after `--`")  # fmt: skip
+            raise Refused(f"--search {name}={_restored(values)} is one value: give a range ({name}=LOW..HIGH), several "
+                          f"values, or --{name} {_restored(values)} after `--`")  # fmt: skip
     return space
 
 
 def _split(flag: str, text: str) -> dict[str, str]:
-    """Name of a setting -> its values as text."""
+    """Name of a setting -> its values as text, in which a quoted comma is `LITERAL_COMMA`."""
     try:
-        words = shlex.split(text)
+        words = shlex.split(QUOTED.sub(lambda match: match[0].replace(",", LITERAL_COMMA), text))
     except ValueError as error:
         raise Refused(f"{flag} cannot be parsed: {str(error).lower()} in {text!r}") from None
     if not words:
@@ -82,10 +86,10 @@ def _refuse_fixed(flag: str, name: str) -> None:
 
 
 def _choices(flag: str, name: str, text: str) -> tuple[Any, ...]:
-    values = [_typed(flag, name, value) for value in text.split(",")]
+    values = [_typed(flag, name, _restored(value)) for value in text.split(",")]
     for position, value in enumerate(values):
         if value in values[:position]:
-            raise Refused(f"{flag} {name}={text}: {value} is given twice")
+            raise Refused(f"{flag} {name}={_restored(text)}: {value} is given twice")
     return tuple(values)
 
 
@@ -98,6 +102,10 @@ def _range(name: str, text: str, match: re.Match[str]) -> Range:
     if match["log"] and low <= 0:
         raise Refused(f"--search {name}={text}: a logarithmic range must be above 0")
     return Range(low, high, bool(match["log"]))
+
+
+def _restored(text: str) -> str:
+    return text.replace(LITERAL_COMMA, ",")
 
 
 def _is_number(name: str) -> bool:

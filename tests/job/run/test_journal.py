@@ -1,4 +1,4 @@
-"""A search goes on after an append to its journal that was cut off."""
+"""A search continues after an append to its journal that was cut off."""
 
 from __future__ import annotations
 

@@ -37,6 +37,15 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return here
 
 
+def test_dotenv_is_not_read_in_a_container_that_the_launcher_started(bare: dict[str, str]) -> None:
+    """It may name GPUs by their numbers on the host, which are others inside."""
+    Path(".env").write_text("CUDA_VISIBLE_DEVICES=2\n", encoding="utf-8")
+    bare["MUSTER_OWNER"] = "docker:box:muster-mrpc"
+    assert environment.load_dotenv() == {} and "CUDA_VISIBLE_DEVICES" not in bare
+    bare["MUSTER_OWNER"] = "slurm-token"
+    assert environment.load_dotenv() == {"CUDA_VISIBLE_DEVICES": "2"}
+
+
 @pytest.mark.parametrize(
     ("line", "value"),
     [

@@ -137,6 +137,24 @@ def test_the_folder_of_predict_output_is_writable(tmp_path: Path, monkeypatch: p
     assert tmp_path / "out" / "answers.csv" not in request.reads
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--output_file", "answers.csv"),
+        ("--output_file", "out/../answers.csv"),
+        ("--output_file", "../answers.csv"),
+        ("--output_dir", "."),
+    ],
+)
+def test_the_project_is_not_given_to_the_job_for_writing(
+    flag: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("predict", "--test_file", "new.csv", flag, value)
+    with pytest.raises(Refused, match=rf"{flag}: the container would get all of /.* name a folder below .* {flag} out"):
+        docker.request(words, config.parse(words), None, "muster", (), tmp_path)
+
+
 def test_the_run_folder_belongs_to_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("demo", "--output_dir", "out")

@@ -27,6 +27,12 @@ def test_a_value_may_contain_spaces_and_dots() -> None:
     }
 
 
+@pytest.mark.parametrize("quoted", ["'a,b',c", '"a,b",c', "a\\,b,c", "'a,b','c'"])
+def test_a_quoted_comma_is_part_of_a_value(quoted: str) -> None:
+    assert values.grid(f"positive_label={quoted} seed=1,2") == {"positive_label": ("a,b", "c"), "seed": (1, 2)}
+    assert values.space(f"positive_label={quoted}") == {"positive_label": Choices(("a,b", "c"))}
+
+
 def test_a_search_has_ranges_and_choices() -> None:
     assert values.space("learning_rate=1e-5..1e-3:log train_batch_size=8..64 weight_decay=0..0.1 seed=1,2") == {
         "learning_rate": Range(1e-5, 1e-3, log=True),
@@ -47,6 +53,7 @@ GRIDS = {
     "metrics=f1": "--grid metrics: a list cannot vary",
     "learning_rate=1,x": "--grid learning_rate=x: --learning_rate takes a number, not 'x'",
     "seed=1,01": "--grid seed=1,01: 1 is given twice",
+    "seed='1,2'": "--grid seed=1,2: --seed takes an integer, not '1,2'",
     "learning_rate=2e-5,0.00002": "is given twice",
     "seed=1 seed=2": "--grid names seed twice",
     "seed": "--grid takes setting=value,value, not 'seed'",
