@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ MOST_SETTINGS = 4
 WATCH_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
+class Look:
+    """The runs at one moment."""
+
+    views: Sequence[View]
+    sweeps: Mapping[Path, Sequence[View]]
+    """Folder of a sweep -> its runs."""
+    problem: str
+    """Why Slurm did not answer; empty if it did."""
+
+    def all(self) -> list[View]:
+        return [*self.views, *(view for views in self.sweeps.values() for view in views)]
+
+
 def show(target: str, *, as_json: bool, watch: bool) -> int:
     """Print the runs in a folder, or one run; returns 0. Refused if there is no such run."""
     if as_json and watch:
@@ -31,7 +46,7 @@ def show(target: str, *, as_json: bool, watch: bool) -> int:
         target = str(sweep)
     one = None if target == str(folders.RUNS) or _is_folder_of_runs(target) else folders.find(target)
     if as_json:
-        values = [as_dict(view) for view in _look(target, one)[0]]
+        values = [as_dict(view) for view in _look(target, one).all()]
         tables.write(json.dumps(values[0] if one else values, indent=2, ensure_ascii=False))
     elif watch:
         _watch(target, one)
@@ -99,13 +114,18 @@ def _is_folder_of_runs(target: str) -> bool:
     return reading.is_folder(Path(target)) and not folders.is_run(Path(target))
 
 
-def _look(target: str, one: Path | None) -> tuple[list[View], str]:
-    """The runs, newest first; those of a sweep by their numbers."""
+def _look(target: str, one: Path | None) -> Look:
+    """The runs, newest first; those of a sweep by their numbers. All are read together, so Slurm is asked once."""
     if one is None and folders.is_sweep(Path(target)):
         paths = folders.elements(Path(target))
         views, problem = states.read(paths, time.time())
-        return sorted(views, key=lambda view: paths.index(view.run.path)), problem
-    return states.read([one] if one else folders.below(Path(target)), time.time())
+        return Look(sorted(views, key=lambda view: paths.index(view.run.path)), {}, problem)
+    alone = [one] if one else folders.below(Path(target))
+    in_sweeps = {} if one else {sweep: folders.elements(sweep) for sweep in folders.sweeps(Path(target))}
+    views, problem = states.read([*alone, *(path for paths in in_sweeps.values() for path in paths)], time.time())
+    by_path = {view.run.path: view for view in views}
+    sweeps = {sweep: [by_path.pop(path) for path in paths] for sweep, paths in in_sweeps.items()}
+    return Look([*by_path.values()], sweeps, problem)
 
 
 def _watch(target: str, one: Path | None) -> None:
@@ -123,10 +143,11 @@ def _watch(target: str, one: Path | None) -> None:
 
 
 def _shown(target: str, one: Path | None) -> Group:
-    views, problem = _look(target, one)
+    look = _look(target, one)
+    views, problem = look.views, look.problem
     if one:
         return Group(tables.page({**facts(views[0]), "Slurm": f"did not answer: {problem}" if problem else ""}))
-    sweeps = [_sweep(path) for path in folders.sweeps(Path(target))]
+    sweeps = [_sweep(path, views) for path, views in look.sweeps.items()]
     if not views and not sweeps:
         return Group(f"no runs in {target}/: start one with `make train` or `make submit`")
     columns, body = rows(views)
@@ -138,9 +159,8 @@ def _shown(target: str, one: Path | None) -> Group:
     return Group(*shown, *warnings)
 
 
-def _sweep(path: Path) -> list[str]:
+def _sweep(path: Path, views: Sequence[View]) -> list[str]:
     """A sweep as a row of the table: its name, number of runs, and their states."""
-    views, _ = states.read(folders.elements(path), time.time())
     counts = Counter(view.state for view in views)
     if missing := folders.not_started(path):
         counts["not started"] = len(missing)

@@ -20,8 +20,8 @@ QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
 LITERAL_COMMA = "\0"
 """In place of a quoted comma, which is part of a value, until the values are split; no argument contains it."""
 RANGE = re.compile(r"(?P<low>[^,]+?)\.\.(?P<high>[^,:]+)(?P<log>:log)?")
-FIXED_AT_START = ("mixed_precision", "do_train", "do_eval")
-"""Settings that the job needs before the settings of a trial are chosen."""
+SAME_FOR_ALL_TRIALS = ("mixed_precision", "do_train", "do_eval", "metric_for_best_model", "greater_is_better")
+"""Settings that the job needs before those of a trial are chosen, or by which a study compares its trials."""
 
 
 def grid(text: str) -> dict[str, tuple[Any, ...]]:
@@ -42,7 +42,7 @@ def space(text: str) -> dict[str, Range | Choices]:
     """Name of a setting -> its range or choices; Refused for the same reasons as in `grid`."""
     space: dict[str, Range | Choices] = {}
     for name, values in _split("--search", text).items():
-        if name in FIXED_AT_START:
+        if name in SAME_FOR_ALL_TRIALS:
             raise Refused(f"--search {name}: it must be the same for all trials: give it after `--`")
         match = RANGE.fullmatch(values) if _is_number(name) else None
         space[name] = _range(name, values, match) if match else Choices(_choices("--search", name, values))

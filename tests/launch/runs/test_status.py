@@ -156,6 +156,30 @@ def test_an_unreachable_slurm_is_reported_once_below_the_table(
     assert len(stand_ins.calls("squeue")) == 1
 
 
+def test_slurm_is_asked_once_for_all_sweeps_and_its_silence_is_reported(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.add("squeue", "echo 'squeue: error: no controller' >&2; exit 1")
+    for name, job in (("lr", 12), ("seeds", 13)):
+        synthetic.write(runs / name / "sweep.json", {"elements": []})
+        for number in (0, 1):
+            synthetic.run(runs / name / str(number), "QUEUED", job=f"{job}_{number}")
+    assert printed(capfd).splitlines() == [
+        *("sweep  runs  states", "lr        2  2 QUEUED", "seeds     2  2 QUEUED", ""),
+        "Slurm did not answer: squeue says 'no controller'",
+    ]
+    assert len(stand_ins.calls("squeue")) == 1
+
+
+def test_json_has_the_runs_of_sweeps(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    synthetic.run(runs / "alone", "DONE")
+    synthetic.write(runs / "lr" / "sweep.json", {"elements": []})
+    for number in (10, 2):
+        synthetic.run(runs / "lr" / str(number), "DONE")
+    listed = json.loads(printed(capfd, "--json"))
+    assert [one["path"] for one in listed] == ["runs/alone", "runs/lr/2", "runs/lr/10"]
+
+
 def test_accounting_is_queried_only_for_jobs_unknown_to_squeue(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,8 @@ SEARCHES = {
     "seed=3": "--search seed=3 is one value",
     "seed=1..x": "--search seed=x: --seed takes an integer, not 'x'",
     "mixed_precision=no,bf16": "--search mixed_precision: it must be the same for all trials",
+    "metric_for_best_model=loss,accuracy": "--search metric_for_best_model: it must be the same for all trials",
+    "greater_is_better=true,false": "--search greater_is_better: it must be the same for all trials",
     "lr_scheduler_type=a..b": "--lr_scheduler_type takes one of",
 }
 
