@@ -80,8 +80,8 @@ def queue(
     if arguments.dry_run:
         print(planned)
         return
-    for member in planned.members:
-        offline.check(member.config, os.environ)
+    for settings in request.configs:
+        offline.check(settings, os.environ)
     needed = [request.run, directory, *([Path(sys.executable)] if site.container == "none" else [])]
     for path, kind in filesystems.local(needed):
         warn(f"{path} is on this machine's own disk ({kind}): a node that does not share it cannot run the job")

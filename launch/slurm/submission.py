@@ -38,6 +38,8 @@ class Array:
     """Number of the element -> its complete settings."""
     parallel: int
     """How many run at the same time."""
+    choices: tuple[Config, ...] = ()
+    """Settings that an element may choose when it starts."""
 
     def __str__(self) -> str:
         """In sbatch's notation, for example 0-2,5%4."""
@@ -69,6 +71,11 @@ class Request:
     """Part of the name of the submission's folder."""
     array: Array | None = None
     """The elements to queue, if `run` is the folder of a sweep."""
+
+    @property
+    def configs(self) -> tuple[Config, ...]:
+        """All settings with which a job may run."""
+        return (*self.array.configs.values(), *self.array.choices) if self.array else (self.config,)
 
     def numbered(self, number: int) -> Request:
         """The request with the `number`-th choice of names, for when the previous ones are taken."""
@@ -229,8 +236,7 @@ def _variables(request: Request, site: Site, environ: Mapping[str, str]) -> dict
 
 def _mounts(request: Request, environ: Mapping[str, str], directory: Path) -> list[Path]:
     """Folders to mount in a container. Not single files: a file may be replaced while the job waits."""
-    configs = request.array.configs.values() if request.array else (request.config,)
-    read = reads.with_links(path for config in configs for path in reads.of_job((), config, directory))
+    read = reads.with_links(path for config in request.configs for path in reads.of_job((), config, directory))
     folders = [path if path.is_dir() else path.parent for path in read]
     for folder in reads.answers_folder(request.config, directory):  # the job creates it if it does not exist
         folders.append(next(path for path in (folder, *folder.parents) if path.is_dir()))

@@ -76,7 +76,8 @@ def _queue(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence[Eleme
 
     if arguments.parallel == 0:
         raise Refused("--parallel must be above 0, not 0")
-    array = Array({element.number: element.config for element in elements}, arguments.parallel or len(elements))
+    configs = {element.number: element.config for element in elements}
+    array = Array(configs, arguments.parallel or len(elements), tuple(sweep.choices))
     request = slurm.request(arguments, sweep.base, sweep.folder, array=array)
     is_new = not sweep.folder.exists()
     if not arguments.dry_run:

@@ -76,6 +76,11 @@ class Sweep:
             return "trials of " + " ".join(f"{name}={one}" for name, one in self.space.items())
         return " x ".join(f"{len(values)} {name}" for name, values in self.grid.items())
 
+    @property
+    def choices(self) -> list[Config]:
+        """Settings that the trials of a search may get, with each choice in one of them; empty for a grid."""
+        return [config.from_dict(chosen, base=self.base) for chosen in _each_choice(self.space)]
+
     def identity(self) -> dict[str, Any]:
         """The values, of JSON types, that distinguish this sweep from others."""
         known = config.fields()
@@ -117,12 +122,16 @@ def trials(base: Config, name: str, space: Space, number: int) -> Sweep:
         raise Refused(f"--trials must be above 0, not {number}")
     _refuse_too_many(number)
     sweep = _build(base, name, {}, space, [{}] * number)
-    first = {name: one.low if isinstance(one, Range) else one.values[0] for name, one in space.items()}
-    for name, one in space.items():
-        for value in (one.low, one.high) if isinstance(one, Range) else one.values:
-            changed = {**first, name: value}
-            _check(config.from_dict(changed, base=sweep.base), "--search", changed)
+    for changed in _each_choice(space):
+        _check(config.from_dict(changed, base=sweep.base), "--search", changed)
     return sweep
+
+
+def _each_choice(space: Space) -> list[dict[str, Any]]:
+    """Settings of trials in which each choice, and each end of a range, occurs."""
+    ends = {name: (one.low, one.high) if isinstance(one, Range) else one.values for name, one in space.items()}
+    first = {name: values[0] for name, values in ends.items()}
+    return [{**first, name: value} for name, values in ends.items() for value in values]
 
 
 def write(sweep: Sweep, flags: Sequence[str]) -> None:

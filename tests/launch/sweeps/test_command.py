@@ -196,6 +196,43 @@ def test_a_dry_run_shows_the_elements_and_the_script_and_writes_nothing(
     assert sorted(cluster.iterdir()) == before
 
 
+SEARCH_MODELS = ["sweep", "demo", "--search", "model_name_or_path=one,two", "--trials", "2", "--gpus", "1"]
+
+
+def test_the_models_of_a_search_are_mounted(
+    cluster: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [cluster / "disk" / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (cluster / folder.name).symlink_to(folder)
+        (folder / "config.json").write_text('{"model_type": "bert"}', encoding="ascii")
+        (folder / "model.safetensors").touch()
+    (cluster / "image.sif").touch()
+    (cluster / "work").mkdir()
+    monkeypatch.setenv("MUSTER_CONTAINER", "apptainer")
+    monkeypatch.setenv("MUSTER_IMAGE", str(cluster / "image.sif"))
+    monkeypatch.chdir("work")
+    words = [word.replace("one,two", f"{cluster}/one,{cluster}/two") for word in SEARCH_MODELS]
+    assert cli.main([*words, "--dry_run", "--", "--output_dir", str(cluster / "mine")]) == 0
+    out = capfd.readouterr().out
+    assert [f",{folder}," in out for folder in folders] == [True, True]
+
+
+def test_a_search_over_models_that_are_not_in_the_cache_is_rejected_offline(
+    cluster: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(cluster / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = [word.replace("one,two", "org/one,org/two") for word in SEARCH_MODELS]
+    snapshot = cluster / "home" / "hub" / "models--org--one" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text('{"model_type": "bert"}', encoding="ascii")
+    assert cli.main(words) == 2
+    assert "--model_name_or_path org/two is not in the cache" in capfd.readouterr().err
+    assert not (cluster / "asked").exists()
+
+
 def test_a_sweep_is_rerun_logged_and_cancelled_by_its_folder(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*SWEEP, *MINE]) == 0
     for number, state in enumerate(("DONE", "FAILED", "QUEUED")):
