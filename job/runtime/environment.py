@@ -137,21 +137,27 @@ def _go_offline_together() -> None:
 
 
 def refuse_launcher_plans(environ: Mapping[str, str]) -> None:
-    """Refused if the `accelerate launch` configuration would change what a step computes."""
+    """Refused if the launcher would change what a step computes."""
+    refuse_accelerate_plans(environ)
+    if int(environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" not in environ:
+        raise Refused("WORLD_SIZE is set but LOCAL_RANK is not, so each process would train alone: start the job with "
+                      "accelerate launch, torchrun or a launcher that sets LOCAL_RANK")  # fmt: skip
+    refuse_unjoined_tasks(environ)
+
+
+def refuse_accelerate_plans(environ: Mapping[str, str]) -> None:
+    """Refused if accelerate's configuration, or an exported variable, would change what a step computes."""
     for name, what in PLANNED_ELSEWHERE.items():
         if environ.get(name, "").lower() in TRUE:
-            raise Refused(f"the accelerate configuration enables {what}, but only data parallelism (DDP) is supported: "
-                          "choose another configuration with `accelerate config` or --config_file")  # fmt: skip
+            raise Refused(f"the accelerate configuration enables {what} ({name}), but only data parallelism (DDP) is "
+                          "supported: choose another configuration with `accelerate config` or --config_file, or unset "
+                          "the variable")  # fmt: skip
     if environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("no", ""):
         raise Refused("the accelerate configuration sets a dynamo backend: remove it, or start with --dynamo_backend "
                       "no; --torch_compile compiles the model")  # fmt: skip
     if environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
         raise Refused("the accelerate configuration sets gradient_accumulation_steps: remove it; --train_batch_size is "
                       "the global batch, split to fit --max_tokens_per_device")  # fmt: skip
-    if int(environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" not in environ:
-        raise Refused("WORLD_SIZE is set but LOCAL_RANK is not, so each process would train alone: start the job with "
-                      "accelerate launch, torchrun or a launcher that sets LOCAL_RANK")  # fmt: skip
-    refuse_unjoined_tasks(environ)
 
 
 def refuse_unjoined_tasks(environ: Mapping[str, str]) -> None:

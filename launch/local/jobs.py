@@ -6,6 +6,7 @@ In a container of the image this launcher runs inside the container and records 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -94,7 +95,9 @@ def is_lost_with_container(run: Path) -> bool:
 
 def _refuse_if_active(run: Path) -> None:
     """Refused if the newest job in this folder runs or is queued: the record of another would hide it from `cancel`."""
-    view = states.read([run], time.time())[0][0]
+    [view], problem = states.read([run], time.time())
+    if problem and shutil.which("squeue"):
+        raise Refused(f"{states.SILENT} ({problem}): it may have a job for {run}, so nothing was started; try again")
     job = view.run.job
     on_slurm = view.slurm is not None and not view.slurm.has_ended
     if job is not None and (on_slurm or states.process_runs(job)):

@@ -16,6 +16,7 @@ from job import config
 from job.errors import Refused
 from job.run import trial
 from job.run.folder import RunFolder
+from launch import sites
 from launch.runs import folders, reading, run_state, states
 from launch.runs.run_state import Job
 
@@ -94,7 +95,8 @@ def merged(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]
 
 def _given(arguments: Mapping[str, object]) -> dict[str, object]:
     not_flags = ("recipe", "run", "flags", "job")
-    return {k: v for k, v in arguments.items() if k not in not_flags and v is not None and v is not False and v != ""}
+    values = {k: v for k, v in arguments.items() if k not in not_flags and v is not None and v is not False}
+    return {k: v for k, v in values.items() if v != "" or k in sites.EMPTIED}
 
 
 def _settings(path: Path, job: Job) -> Path:

@@ -45,6 +45,8 @@ class SlurmJob:
     """`code:signal`, from sacct."""
     comment: str = ""
     """From squeue."""
+    elapsed: str = ""
+    """Time since its newest start, in Slurm's format, from squeue."""
 
     @property
     def waits(self) -> bool:
@@ -118,7 +120,7 @@ def parse_squeue(code: int, out: str, err: str) -> Answer:
 def _queued(row: Sequence[str]) -> SlurmJob:
     """The job in a row of squeue. The reason may contain our separator, and the token is the comment's last word."""
     reason, _, comment = "|".join(row[5:]).rpartition("|")
-    return SlurmJob(row[1], reason, nodes=row[4], time_left=row[3], comment=comment)
+    return SlurmJob(row[1], reason, nodes=row[4], time_left=row[3], comment=comment, elapsed=row[2])
 
 
 def parse_sacct(code: int, out: str, err: str) -> Answer:

@@ -119,12 +119,27 @@ def _without_slurm(run: RunState, answer: Answer, now: float) -> View:
 
 def _running(run: RunState, job: SlurmJob, now: float) -> View:
     on = f"on {job.nodes}" if job.nodes else ""
-    if run.state in ("QUEUED", "UNKNOWN"):
+    if run.state in ("QUEUED", "UNKNOWN") or (run.state == "STOPPED" and _has_started_since(run, job, now)):
         return View(run, "RUNNING", _joined("starting", on), job)
     if run.state == "STOPPED":
         return View(run, "STOPPED", _joined(run.reason, f"its job is ending {on}".strip()), job)
     silent = "" if _is_fresh(run, now) else f"no heartbeat for {_silence(run, now)}"
     return View(run, "RUNNING", _joined(_restarts(run), on, silent), job)
+
+
+def _has_started_since(run: RunState, job: SlurmJob, now: float) -> bool:
+    """Whether Slurm has started the job again since the run stopped: the new start has not written its status yet."""
+    elapsed = _seconds(job.elapsed)
+    return elapsed is not None and run.heartbeat is not None and now - elapsed > run.heartbeat
+
+
+def _seconds(elapsed: str) -> int | None:
+    """A duration in Slurm's format, [days-][hours:]minutes:seconds; None for other text."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", elapsed)
+    if not match:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((24 * days + hours) * 60 + minutes) * 60 + seconds
 
 
 def _ended(run: RunState, job: SlurmJob, now: float) -> View:

@@ -65,6 +65,7 @@ def queue(
     summary: Callable[[Submission, Answer], str],
 ) -> None:
     """Queue `request` and print its summary; with --dry_run, only print it. `flags` are recorded for `rerun`."""
+    environment.refuse_accelerate_plans(os.environ)
     site = sites.read(vars(arguments), os.environ)
     if site.setup:
         script.check_setup(site.setup)

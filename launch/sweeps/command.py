@@ -126,7 +126,8 @@ def _run_locally(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence
 
 def _resources(arguments: argparse.Namespace) -> list[str]:
     """The given flags that the verb `submit` has too; `rerun` of a single run uses them."""
-    return [f"--{name}={value}" for name in RESOURCES if (value := getattr(arguments, name)) not in (None, "")]
+    given = {name: value for name in RESOURCES if (value := getattr(arguments, name)) is not None}
+    return [f"--{name}={value}" for name, value in given.items() if value != "" or name in sites.EMPTIED]
 
 
 def _shortened(numbers: Sequence[int]) -> str:

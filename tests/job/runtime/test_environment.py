@@ -192,8 +192,8 @@ def test_a_launcher_plan_for_another_kind_of_training_is_rejected(variable: str,
     with pytest.raises(Refused) as caught:
         environment.refuse_launcher_plans({variable: "true"})
     assert str(caught.value) == (
-        f"the accelerate configuration enables {plan}, but only data parallelism (DDP) is supported: "
-        "choose another configuration with `accelerate config` or --config_file"
+        f"the accelerate configuration enables {plan} ({variable}), but only data parallelism (DDP) is supported: "
+        "choose another configuration with `accelerate config` or --config_file, or unset the variable"
     )
 
 

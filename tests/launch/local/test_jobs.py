@@ -52,6 +52,9 @@ def test_a_local_job_in_the_folder_of_a_queued_slurm_job_is_rejected(
     settings = from_dict({"output_dir": str(run)})
     with pytest.raises(Refused, match=r"^another run \(job 8\) is active"):
         jobs.begin(settings, "demo", [], 1, {})
+    stand_ins.add("squeue", "exit 1")
+    with pytest.raises(Refused, match=r"^Slurm did not answer \(squeue says 'exit code 1'\): it may have a job for "):
+        jobs.begin(settings, "demo", [], 1, {})
     stand_ins.squeue()
     jobs.begin(settings, "demo", [], 1, {})
 

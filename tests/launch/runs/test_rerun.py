@@ -70,6 +70,13 @@ def test_a_new_flag_overrides_the_old_one(runs: Path, stand_ins: StandIns, launc
     assert words(launched[0])[0][2:] == ["--gpus=0", "--time=8h", "--tasks=2", "--dry_run"]
 
 
+def test_no_wckey_stays_none(runs: Path, stand_ins: StandIns, launched: list[list[str]]) -> None:
+    stand_ins.squeue()
+    stopped(runs / "a", "--gpus=1", "--wckey=", "--partition=")
+    cli.main(["rerun", "a"])
+    assert words(launched[0])[0][2:] == ["--gpus=1", "--wckey="]
+
+
 @pytest.mark.parametrize(("gpus", "flags"), [("2", ["--gpus=2"]), ("0", ["--gpus=0", "--tasks=4"])])
 def test_gpus_replace_the_tasks_on_the_cpu(
     gpus: str, flags: list[str], runs: Path, stand_ins: StandIns, launched: list[list[str]]

@@ -10,7 +10,7 @@ from tests.launch.runs.synthetic import StandIns
 HEADER = slurm.SQUEUE_HEADER
 TOKEN = "muster:0123456789abcdef"
 ROW = "7|RUNNING|1:02|58:58|n[1-2]|None|(null)"
-JOB = SlurmJob("RUNNING", "None", "n[1-2]", "58:58", comment="(null)")
+JOB = SlurmJob("RUNNING", "None", "n[1-2]", "58:58", comment="(null)", elapsed="1:02")
 PRINTED = {
     "plain": f"{HEADER}\n{ROW}\n",
     "a banner before it": f"*** maintenance on Friday ***\n\n{HEADER}\n{ROW}\n",

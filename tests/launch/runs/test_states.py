@@ -35,6 +35,18 @@ CASES: dict[str, tuple[dict[str, Any], Answer, str, str]] = {
         "on n1; no heartbeat for 15 min",
     ),
     "requeued": ({"state": "STOPPED"}, says("PENDING", reason="BeginTime"), "QUEUED", "waits for its begin time"),
+    "still ending": (
+        {"state": "STOPPED", "ago": 10},
+        says("RUNNING", nodes="n1", elapsed="1-02:00:10"),
+        "STOPPED",
+        "its job is ending on n1",
+    ),
+    "started again": (
+        {"state": "STOPPED", "ago": 90},
+        says("RUNNING", nodes="n1", elapsed="0:10"),
+        "RUNNING",
+        "starting; on n1",
+    ),
     "requeued by a lost node": ({"state": "RUNNING"}, says("PENDING", reason="Resources"), "QUEUED", "waits for free"),
     "stopped": ({"state": "STOPPED", "reason": "by SIGTERM"}, UNKNOWN, "STOPPED", "by SIGTERM"),
     "finished": ({"state": "DONE"}, NO_ANSWER, "DONE", ""),

@@ -284,6 +284,16 @@ def test_the_printed_command_cancels_the_run_from_any_folder(
     assert (command, folders.find(run)) == (["python", "-m", "launch", "cancel"], here / "an experiment")
 
 
+def test_variables_that_the_job_would_reject_are_rejected_before_submission(
+    site: Callable[[str], Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site("echo 7")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert cli.main(SUBMIT) == 2
+    assert "the accelerate configuration enables DeepSpeed (ACCELERATE_USE_DEEPSPEED)" in capfd.readouterr().err
+    assert not (here / "run").exists()
+
+
 def test_sbatch_gets_access_to_the_cluster_and_no_options(
     site: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
