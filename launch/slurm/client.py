@@ -139,6 +139,13 @@ def objection(plan: Plan) -> str:
     return error_text(done.stderr) if done.returncode else ""
 
 
+def max_array_size(clusters: str) -> int | None:
+    """Slurm's bound on the index of an array's element, which is below it; None if scontrol does not show it."""
+    shown = _run(["scontrol", *cluster_flag(clusters), "show", "config"]).stdout
+    match = re.search(r"^MaxArraySize\s*=\s*([0-9]+)$", shown, re.MULTILINE)
+    return int(match[1]) if match else None
+
+
 def exit_code(job: Answer) -> tuple[int, str]:
     """Exit code and node of a batch script that ended recently; 0 and an empty name if Slurm does not know it."""
     shown = _run(["scontrol", "--oneliner", *cluster_flag(job.cluster), "show", "job", job.id]).stdout

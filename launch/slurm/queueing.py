@@ -85,6 +85,9 @@ def _test_submission(submission: Submission) -> None:
     two cases, so then there is only a warning.
     """
     objection, missing = objection_to(submission.plan, submission.parameters.get("partition", ""), submission.clusters)
+    if "job array specification" in objection and (limit := client.max_array_size(submission.clusters)):
+        raise Refused(f"Slurm does not take the job: {objection}; the numbers of a sweep's runs must be below "
+                      f"MaxArraySize ({limit}) here: split it into several sweeps")  # fmt: skip
     if objection and not missing:
         raise Refused(f"Slurm does not take the job: {objection}")
     if objection:

@@ -196,6 +196,19 @@ def test_a_dry_run_shows_the_elements_and_the_script_and_writes_nothing(
     assert sorted(cluster.iterdir()) == before
 
 
+def test_a_sweep_above_the_clusters_array_size_is_rejected_with_it(
+    cluster: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    slurm(
+        cluster, test="echo 'sbatch: error: Batch job submission failed: Invalid job array specification' >&2; exit 1"
+    )
+    (cluster / "scontrol").write_text("#!/bin/sh\necho 'MaxArrayCount = 7'\necho 'MaxArraySize            = 3'\n")
+    (cluster / "scontrol").chmod(0o755)
+    assert cli.main(["sweep", "demo", "--grid", "seed=1,2,3,4", "--gpus", "1"]) == 2
+    assert "must be below MaxArraySize (3) here: split it into several sweeps\n" in capfd.readouterr().err
+    assert not (cluster / "asked").exists()
+
+
 SEARCH_MODELS = ["sweep", "demo", "--search", "model_name_or_path=one,two", "--trials", "2", "--gpus", "1"]
 
 
