@@ -18,6 +18,7 @@ from job.config import BUILT_IN_DATASET, Config, Data, Training, class_weights, 
 from job.data import columns, folders, readers
 from job.data.columns import Columns
 from job.errors import Refused, unreadable_refused
+from job.run.folder import CONTENTS, RunFolder
 from job.runtime import contract, environment
 
 FILES_CHECKED = 100
@@ -285,12 +286,24 @@ def _check_output_file(config: Config) -> None:
             raise Refused(f"--output_file {name} would overwrite an input file ({given}): choose another name")
     if data.dataset_name and Path(data.dataset_name).is_dir() and Path(data.dataset_name).absolute() in path.parents:
         raise Refused(f"--output_file {name} is inside the dataset folder: choose another folder")
+    _refuse_file_of_a_run(path.resolve(), config)
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise Refused(f"--output_file {name} cannot be written: {parent} is not a writable folder")
     for given in _checked_files(data.test_file) if data.test_file else ():
         there = readers.columns(given, data.csv_quoting)
         columns.reject_repeated(there, there, given)
+
+
+def _refuse_file_of_a_run(path: Path, config: Config) -> None:
+    """Refused if a run, this one or another, has or will have a file of its own at --output_file."""
+    own = Path(config.run.output_dir).resolve() if config.run.output_dir else None
+    for folder in path.parents:
+        name = path.relative_to(folder).parts[0]
+        is_run = folder == own or (RunFolder(folder).config.is_file() and RunFolder(folder).status.is_file())
+        if is_run and name in (*CONTENTS, contract.JOBS):
+            raise Refused(f"--output_file {config.run.output_file} would overwrite what the run in {folder} writes to "
+                          f"{name}: choose another name")  # fmt: skip
 
 
 def _check_upload(config: Config) -> None:

@@ -307,6 +307,12 @@ CASES = [
     Case("predict --test_file eval.csv --output_file d.csv", {"d.csv/a": ""}),
     Case("predict --test_file eval.csv --output_file train.csv/answers.csv"),
     Case("predict --dataset_name d --test_split_name train --output_file d/answers.csv", {"d/train.csv": TABLE}),
+    Case("predict --test_file eval.csv --output_dir o --output_file o/predictions.parquet"),
+    Case("predict --test_file eval.csv --output_dir o --output_file ./o/report/answers.csv"),
+    Case(
+        "predict --test_file eval.csv --output_file run/metrics.jsonl",
+        {"run/config.yaml": "seed: 1\n", "run/status.json": "{}"},
+    ),
     Case(f"{SOURCES} --validation_split_name dev"),
     Case("--train_file no.csv --validation_file eval.csv"),
     Case("--train_file /no/no.csv --validation_file eval.csv"),
