@@ -74,7 +74,7 @@ def run(*argv: str) -> int:
 
     rank = JobEnvironment()
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    os.environ[contract.OWNER] = f"slurm:{rank.job_id}"
+    os.environ[contract.OWNER] = f"{contract.REQUEUING}{rank.job_id}"
     signals.install()
     signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit would log each one
     code = _train(rank, restarts, argv)

@@ -12,6 +12,7 @@ from job.errors import Refused
 from job.run import folder as run_folder
 from job.run import trial
 from job.run.folder import RunFolder
+from job.run.status import Status
 
 
 def configured(path: Path | None, **values: Any) -> Config:
@@ -53,6 +54,19 @@ def finished(unfinished: RunFolder) -> RunFolder:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Second start
+
+
+@pytest.mark.parametrize(("owner", "applies"), [("slurm:17", False), ("docker:box:muster-run-1", True)])
+def test_flags_of_the_first_start_apply_again_where_the_user_starts_again(
+    owner: str, applies: bool, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSTER_OWNER", owner)
+    folder.path.mkdir(parents=True)
+    Status(folder, main=True).write("DONE")
+    overwriting = configured(folder.path, overwrite_output_dir=True)
+    from_one = configured(folder.path, resume_from_checkpoint="step-00000001")
+    assert run_folder.as_continued(folder, overwriting).run.overwrite_output_dir == applies
+    assert (run_folder.as_continued(folder, from_one) == from_one) == applies
 
 
 def test_a_new_folder_gets_the_configuration(folder: RunFolder) -> None:
