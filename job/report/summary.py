@@ -149,7 +149,7 @@ def complete(config: Config, folder: RunFolder) -> None:
 def _finish(config: Config, folder: RunFolder) -> None:
     """Remove what a finished run does not need, and write its report."""
     if config.run.save_total_limit is None:
-        files.remove(folder.checkpoints)
+        checkpoints.discard(folder.checkpoints)
     writing.write_at_end(folder)
 
 

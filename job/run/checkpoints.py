@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -114,12 +115,10 @@ def _fill(folder: Path, snapshot: Snapshot) -> int:
 
 
 def _replace(aside: Path, final: Path) -> None:
-    """Rename `aside` to `final`. An older checkpoint of the same step is removed only after that."""
-    trash = _trash_path(final)
+    """Rename `aside` to `final`. An older checkpoint of the same step is trash, which is removed only after that."""
     if final.exists():
-        final.rename(trash)
+        final.rename(_trash_path(final))
     aside.rename(final)
-    files.remove(trash)
 
 
 def _rotate(parent: Path, keep: int) -> None:
@@ -130,14 +129,22 @@ def _rotate(parent: Path, keep: int) -> None:
     for step in existing:
         if step not in kept:
             folder = parent / name(step)
-            files.remove(folder.rename(_trash_path(folder)))  # a partly removed one must not look complete
+            folder.rename(_trash_path(folder))  # a partly removed one must not look complete
+    for path in parent.glob(f"{TRASH_PREFIX}*"):
+        discard(path)
 
 
 def _trash_path(folder: Path) -> Path:
-    """The path to which a checkpoint is renamed before it is removed; remains of an earlier one are deleted."""
-    path = folder.with_name(f"{TRASH_PREFIX}{folder.name}-{os.getpid()}")
-    files.remove(path)
-    return path
+    """A new path, to which a checkpoint is renamed before it is removed."""
+    return folder.with_name(f"{TRASH_PREFIX}{folder.name}-{time.time_ns()}")
+
+
+def discard(path: Path) -> None:
+    """Remove what is no longer needed. A failure is only logged, as over NFS for a file that somebody still reads."""
+    try:
+        files.remove(path)
+    except OSError as error:
+        log.warning(f"{path} is no longer needed, but could not be removed: {error.strerror}")
 
 
 def _best_step(folder: Path) -> int:
@@ -359,4 +366,4 @@ def _remove_remains(parent: Path) -> None:
                 path.rename(original)
                 continue
         if path.name.startswith((ASIDE, TRASH_PREFIX)):
-            files.remove(path)
+            discard(path)

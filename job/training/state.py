@@ -82,7 +82,9 @@ def restore(snapshot: Snapshot | None, training: TrainState, accelerator: Accele
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in kept[OPTIMIZER].items():
         number, _, key = name.partition(".")
-        moments.setdefault(int(number), {})[key] = tensor if tensor.dim() else tensor.cpu()  # AdamW's step counter
+        on_cpu = not tensor.dim() or tensor.device.type == "cpu"  # AdamW's step counter always is
+        # Copied, as the optimizer keeps it: it may be mapped from the checkpoint, which NFS could not remove then.
+        moments.setdefault(int(number), {})[key] = _copy(tensor) if on_cpu else tensor
     training.optimizer.load_state_dict({"state": moments, "param_groups": values["groups"]})
     training.schedule.load_state_dict(values["schedule"])
     if accelerator.scaler is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -149,6 +150,32 @@ def test_a_failed_save_keeps_the_previous_checkpoint_and_leaves_no_temporary_fil
     with pytest.raises(type(error)):
         checkpoints.write(parent, snapshot(2), keep=1)
     assert [path.name for path in parent.iterdir()] == ["step-00000001"]
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["the_same_step", "a_new_step"])
+def test_a_checkpoint_counts_as_written_if_an_older_one_cannot_be_removed(
+    step: int, parent: Path, messages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(parent, snapshot(1))
+    rmdir = os.rmdir
+
+    def still_read(path: str, **given: Any) -> None:
+        if str(path).rpartition("/")[2].startswith(".old-"):
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+        rmdir(path, **given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", still_read)
+        writer = Writer(parent, keep=1)
+        writer.save(snapshot(step))
+        assert writer.close()
+        assert checkpoints.newest(parent) == parent / f"step-{step:08d}", "a start that cannot remove it resumes, too"
+    assert checkpoints.steps(parent) == [step]
+    for line in messages:
+        assert re.search(r"/\.old-step-00000001-\d+ is no longer needed, but could not be removed: Dir", line)
+    assert len(messages) == 2
+    publish(parent, snapshot(3), keep=1)
+    assert [path.name for path in parent.iterdir()] == ["step-00000003"], "the next save removes it"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
