@@ -12,11 +12,12 @@ first, pickles the random states and ignores errors when reading them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,8 +249,10 @@ def newest(parent: Path) -> Path | None:
         _quarantine(parent, step)
         log.warning(f"checkpoint {name(step)} {fault}; moved to {parent / QUARANTINE}, the one before it is used")
     if existing or _quarantined(parent):
-        raise NeedsHuman(f"none of the checkpoints of {parent.parent} can be used, see {parent / QUARANTINE}: restore "
-                         "one from a backup, or start over with --overwrite_output_dir")  # fmt: skip
+        raise NeedsHuman(
+            f"none of the checkpoints of {parent.parent} can be used, see {parent / QUARANTINE}: move one back to try "
+            "it again, restore one from a backup, or start over with --overwrite_output_dir"
+        )
     return None
 
 
@@ -294,15 +297,18 @@ def read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / STATE).read_text(encoding="utf-8"))
 
 
-def begin_attempt(folder: Path) -> None:
-    """Record that `folder` is about to be loaded: after two crashes while loading, it is not tried a third time."""
+@contextlib.contextmanager
+def attempt(folder: Path) -> Iterator[None]:
+    """Load `folder` inside this context. If that ends the process twice, there is no third attempt.
+
+    Errors do not count: they show in the log and are hardly the checkpoint's, as a full GPU or a lost process.
+    """
     attempts = _attempts(folder.parent)
     files.write_json(folder.parent / ATTEMPTS, {**attempts, folder.name: attempts.get(folder.name, 0) + 1})
-
-
-def end_attempt(folder: Path) -> None:
-    """Record that `folder` was loaded: later errors are not attributed to it."""
-    files.remove(folder.parent / ATTEMPTS)
+    try:
+        yield
+    finally:
+        files.remove(folder.parent / ATTEMPTS)
 
 
 def _fault(parent: Path, step: int) -> str | None:
@@ -350,6 +356,7 @@ def _quarantine(parent: Path, step: int) -> None:
         number += 1
         target = place / f"{name(step)}-{number}"
     (parent / name(step)).rename(target)
+    files.remove(parent / ATTEMPTS)  # one that is moved back is tried again
 
 
 def _quarantined(parent: Path) -> bool:

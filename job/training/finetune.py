@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Mapping
@@ -174,15 +175,11 @@ def _prepared(
 def _resume(path: Path, state: TrainState, accelerator: Accelerator) -> Mapping[str, Any]:
     """Restore a checkpoint on every process; what else it says, for the tracker and the step end."""
     main = accelerator.is_main_process
-    snapshot = None
     model = accelerator.unwrap_model(state.model)
     distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_model(path, model, state.optimizer))
-    if main:
-        checkpoints.begin_attempt(path)
-        snapshot = checkpoints.read(path)
-    restore(snapshot, state, accelerator)
-    if main:
-        checkpoints.end_attempt(path)
+    with checkpoints.attempt(path) if main else contextlib.nullcontext():
+        snapshot = checkpoints.read(path) if main else None
+        restore(snapshot, state, accelerator)
     return distributed.broadcast_from_main(accelerator, lambda: dict(cast(Snapshot, snapshot).state))
 
 

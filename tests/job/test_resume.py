@@ -230,7 +230,7 @@ def test_a_changed_setting_is_rejected_by_name_and_the_checkpoint_is_kept(world:
 def test_another_precision_of_the_launcher_is_rejected_before_the_checkpoint_is_loaded(
     world: World, stopped: Path
 ) -> None:
-    """Loading it would fail, or change the result; and two failures move a checkpoint to quarantine."""
+    """Loading it would fail, or change the result."""
     out = copied(stopped, "precision")
     done = world.run(out, env={"ACCELERATE_MIXED_PRECISION": "bf16"}).expect(2)
     assert done.errors == [

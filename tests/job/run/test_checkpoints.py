@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -343,23 +344,38 @@ def test_foreign_files_in_the_folder_are_ignored(parent: Path, messages: list[st
     assert checkpoints.newest(parent) == parent / "step-00000001"
 
 
-def test_a_checkpoint_that_crashes_the_run_twice_is_not_retried(parent: Path, messages: list[str]) -> None:
+def killed_while_loading(folder: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with checkpoints.attempt(folder):
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_a_checkpoint_that_kills_the_run_twice_is_not_retried_until_it_is_moved_back(
+    parent: Path, messages: list[str]
+) -> None:
     publish(parent, snapshot(1), snapshot(2))
     for _ in range(2):
-        resumed = checkpoints.newest(parent)
-        assert resumed == parent / "step-00000002"
-        checkpoints.begin_attempt(resumed)
+        assert checkpoints.newest(parent) == parent / "step-00000002"
+        killed_while_loading(parent / "step-00000002")
     assert checkpoints.newest(parent) == parent / "step-00000001"
     assert "step-00000002 ended the run 2 times while it was being loaded" in messages[0]
+    (parent / "quarantine" / "step-00000002").rename(parent / "step-00000002")
+    assert checkpoints.newest(parent) == parent / "step-00000002"
 
 
-def test_errors_after_loading_do_not_count_against_a_checkpoint(parent: Path, messages: list[str]) -> None:
+@pytest.mark.parametrize("error", [None, RuntimeError("out of memory"), KeyboardInterrupt()], ids=str)
+def test_what_does_not_kill_the_run_while_loading_does_not_count_against_a_checkpoint(
+    error: BaseException | None, parent: Path, messages: list[str]
+) -> None:
     publish(parent, snapshot(1))
     for _ in range(5):
         resumed = checkpoints.newest(parent)
         assert resumed is not None
-        checkpoints.begin_attempt(resumed)
-        checkpoints.end_attempt(resumed)
+        with contextlib.suppress(RuntimeError, KeyboardInterrupt), checkpoints.attempt(resumed):
+            if error is not None:
+                raise error
     assert messages == []
 
 
