@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from job.config import Config
 from job.errors import Refused, Stopped, UploadFailed
 from job.report.card import MODEL_HERE
-from job.run import manifest
+from job.run import manifest, opening
 from job.run.folder import RunFolder
 from job.run.manifest import MAIN_BRANCH
 from job.run.status import Status
@@ -62,7 +62,7 @@ def prepare(config: Config, folder: RunFolder) -> Target:
         Refused: the hub is not reachable, does not accept the token, or denies writing with it; or the repository is
             public and a private one is asked for.
     """
-    name, revision = config.hub.hub_model_id or folder.path.name, config.hub.hub_revision or MAIN_BRANCH
+    name, revision = opening.repository(config, folder), config.hub.hub_revision or MAIN_BRANCH
     api = _api()
     try:
         repository = name if "/" in name else f"{api.whoami()['name']}/{name}"
@@ -116,7 +116,8 @@ def push(config: Config, folder: RunFolder, target: Target | None) -> None:
         reason = _reason(error)
         raise UploadFailed(f"{folder.model} is complete, but was not uploaded to {target.repository} ({reason}); "
                            f"{_again(config, folder)}") from error  # fmt: skip
-    record = {"repository": target.repository, "revision": target.revision, "commit": commit}
+    requested = opening.repository(config, folder)
+    record = {"repository": target.repository, "requested": requested, "revision": target.revision, "commit": commit}
     manifest.amend(folder, **{manifest.UPLOAD: record})
     log.info(f"uploaded {api.endpoint}/{target.repository}/tree/{commit}")
 

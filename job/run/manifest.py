@@ -28,7 +28,7 @@ TOKEN_LIMIT = "max_tokens_per_device"
 TOKEN_LIMIT_REQUESTED = "max_tokens_per_device_requested"
 """The setting with which it ran out of memory; null if it was unset."""
 UPLOAD = "upload"
-"""Where the model was uploaded to: {"repository", "revision", "commit"}."""
+"""Where the model was uploaded to: {"repository", "requested", "revision", "commit"}."""
 MAIN_BRANCH = "main"
 PACKAGES = (
     "torch",

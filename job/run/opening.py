@@ -94,14 +94,20 @@ def _finish_pruned(folder: RunFolder, config: Config) -> None:
     lock.release(folder.path)
 
 
+def repository(config: Config, folder: RunFolder) -> str:
+    """The requested hub repository: owner/name, or a name in the account of the token."""
+    return config.hub.hub_model_id or folder.path.name
+
+
 def upload_is_due(folder: RunFolder, config: Config) -> bool:
     """Whether the model of a finished run should be uploaded and is not yet in the requested repository."""
     hub = config.hub
     if not hub.push_to_hub:
         return False
-    upload = json.loads(folder.manifest.read_text(encoding="utf-8")).get(manifest.UPLOAD)
-    names = () if upload is None else (None, upload["repository"], upload["repository"].partition("/")[2])
-    return hub.hub_model_id not in names or upload["revision"] != (hub.hub_revision or manifest.MAIN_BRANCH)
+    upload = json.loads(folder.manifest.read_text(encoding="utf-8")).get(manifest.UPLOAD, {})
+    there = (upload.get("repository"), upload.get("requested"))
+    revision = hub.hub_revision or manifest.MAIN_BRANCH
+    return repository(config, folder) not in there or upload["revision"] != revision
 
 
 def _resume_point(config: Config, folder: RunFolder) -> Path | None:

@@ -79,7 +79,12 @@ def test_the_same_command_uploads_without_training_and_without_sending_the_weigh
     assert f"uploaded {pushed.served.endpoint}/ada/colors/tree/{commit}" in done.stderr
     assert sum(request.method == "PUT" for request in pushed.served.requests) == 1
     manifest = json.loads((pushed.folder / "out" / "manifest.json").read_text())
-    assert manifest["upload"] == {"repository": "ada/colors", "revision": "main", "commit": commit}
+    assert manifest["upload"] == {
+        "repository": "ada/colors",
+        "requested": "colors",
+        "revision": "main",
+        "commit": commit,
+    }
 
 
 def test_a_model_that_is_on_the_hub_is_not_uploaded_again(pushed: Pushed) -> None:

@@ -156,7 +156,7 @@ def test_the_model_folder_is_uploaded_whole_and_the_card_names_the_repository(
     assert found == {"model.safetensors": WEIGHTS, "config.json": b"{}", "extra/a.json": b"[]"}
     assert (folder.model / "README.md").read_text() == CARD
     commit = served.revision("models/ada/run-1")
-    record = {"repository": "ada/run-1", "revision": "main", "commit": commit}
+    record = {"repository": "ada/run-1", "requested": "run-1", "revision": "main", "commit": commit}
     assert json.loads(folder.manifest.read_text()) == {"seed": 42, "upload": record}
 
 
@@ -265,3 +265,9 @@ def test_an_upload_is_due_until_it_is_where_it_is_wanted(served: Hub, folder: Ru
         assert not opening.upload_is_due(folder, asked(**settings)), settings
     for settings in ({"hub_model_id": "ada/other"}, {"hub_model_id": "bob/run-1"}, {"hub_revision": "v2"}):
         assert opening.upload_is_due(folder, asked(**settings)), settings
+    folder.manifest.write_text(
+        json.dumps({"upload": {"repository": "acme/run-1", "requested": "acme/run-1", "revision": "main"}})
+    )
+    assert not opening.upload_is_due(folder, asked(hub_model_id="acme/run-1"))
+    for settings in ({}, {"hub_model_id": "run-1"}):
+        assert opening.upload_is_due(folder, asked(**settings)), "that of another account is not one's own"
