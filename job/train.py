@@ -138,7 +138,7 @@ def _carry_out(config: Config, name: str, accelerator: Accelerator) -> dict[str,
         raise
     finally:
         if accelerator.is_main_process:
-            opening.close_run(opened.folder, opened.config, ended_by)
+            opening.close_run(opened, ended_by)
     distributed.stop(accelerator)
     if stopped is not None:
         raise stopped
@@ -158,7 +158,7 @@ def _complete(opened: Opened, accelerator: Accelerator) -> None:
         if opened.upload_is_due:
             distributed.broadcast_from_main(accelerator, lambda: upload.push_finished(opened.config, opened.folder))
     finally:
-        opening.close_run(opened.folder, opened.config)
+        opening.close_run(opened)
 
 
 @contextlib.contextmanager

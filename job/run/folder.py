@@ -255,9 +255,14 @@ def require_space(folder: RunFolder, model: int, trained: int) -> None:
         )
 
 
-def discard_if_new(folder: RunFolder, config: Config) -> None:
-    """Remove an empty folder that this process created: a rejected request leaves no trace."""
-    if config.run.output_dir is None and contract.RUN_FOLDER not in os.environ and not folder.holds_work():
+def discard_if_new(folder: RunFolder, config: Config, latest_before: str | None) -> None:
+    """After a rejected request, which leaves no trace: point runs/latest to the run before again, and remove an empty
+    folder that this process created."""
+    if folder.holds_work():
+        return
+    if latest(folder) == folder.path.resolve().name != latest_before:
+        _link_latest(folder, latest_before)
+    if config.run.output_dir is None and contract.RUN_FOLDER not in os.environ:
         files.remove(folder.path)
 
 
@@ -267,18 +272,37 @@ def shown(path: Path) -> str:
     return relative if not relative.startswith("..") else str(path)
 
 
-def point_latest(folder: RunFolder) -> None:
-    """Point runs/latest to this run, if it is in runs/; those of a sweep are one level below. Failing to create the
-    link is not an error."""
-    run = folder.path.resolve()  # --output_dir may be the link itself
-    if run.parent != Path("runs").resolve():
-        return
-    aside = run.with_name(f".latest-{os.getpid()}")
+def latest(folder: RunFolder) -> str | None:
+    """The name of the run that runs/latest, next to this run, points to; None if there is no such link."""
     try:
-        aside.symlink_to(run.name)
-        aside.replace(run.with_name("latest"))
+        return str(_latest_link(folder).readlink())
+    except OSError:
+        return None
+
+
+def _latest_link(folder: RunFolder) -> Path:
+    return folder.path.resolve().with_name("latest")  # --output_dir may be the link itself
+
+
+def _link_latest(folder: RunFolder, name: str | None) -> None:
+    """Replace runs/latest, or remove it if `name` is None. Failing to do so is not an error."""
+    link = _latest_link(folder)
+    aside = link.with_name(f".latest-{os.getpid()}")
+    try:
+        if name is None:
+            link.unlink()
+        else:
+            aside.symlink_to(name)
+            aside.replace(link)
     except OSError:
         aside.unlink(missing_ok=True)
+
+
+def point_latest(folder: RunFolder) -> None:
+    """Point runs/latest to this run, if it is in runs/; those of a sweep are one level below."""
+    run = folder.path.resolve()
+    if run.parent == Path("runs").resolve():
+        _link_latest(folder, run.name)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ class Opened:
         upload_is_due: the run has already finished, but its model is not yet in the requested hub repository.
         trial: the trial, if this run is one of a search; `config` has its settings.
         pruned: whether the run is a trial that was pruned and so has ended.
+        latest_before: name of the run that runs/latest pointed to.
     """
 
     folder: RunFolder
@@ -41,6 +42,7 @@ class Opened:
     upload_is_due: bool = False
     trial: Trial | None = None
     pruned: bool = False
+    latest_before: str | None = None
 
 
 def open_run(config: Config, name: str) -> Opened:
@@ -68,19 +70,20 @@ def open_run(config: Config, name: str) -> Opened:
             log.info(f"{left}: the run in {folder.path} has already finished")
             results = json.loads(folder.results.read_text(encoding="utf-8"))
             return Opened(folder, config, results, upload_is_due=due, trial=own)
-        return Opened(folder, config, resume_from=_resume_point(config, folder), trial=own)
+        resume_from, latest = _resume_point(config, folder), run_folder.latest(folder)
+        return Opened(folder, config, resume_from=resume_from, trial=own, latest_before=latest)
     except JobError as error:
         if isinstance(error, NeedsHuman):
             Status(folder, main=True).end(error)
-        close_run(folder, config, error)
+        close_run(Opened(folder, config, latest_before=run_folder.latest(folder)), error)
         raise
 
 
-def close_run(folder: RunFolder, config: Config, error: BaseException | None = None) -> None:
+def close_run(opened: Opened, error: BaseException | None = None) -> None:
     """Unlock the folder. After a rejected request, remove it if we created it and it is empty."""
     if isinstance(error, Refused):
-        run_folder.discard_if_new(folder, config)
-    lock.release(folder.path)
+        run_folder.discard_if_new(opened.folder, opened.config, opened.latest_before)
+    lock.release(opened.folder.path)
 
 
 def _finish_pruned(folder: RunFolder, config: Config) -> None:

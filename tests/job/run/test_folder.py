@@ -258,6 +258,35 @@ def test_latest_is_the_newest_run_in_runs_whoever_named_it(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("named_by_user", [True, False])
+def test_a_rejected_run_does_not_stay_the_latest(
+    named_by_user: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    latest, before = tmp_path / "runs" / "latest", None
+    for name in ("first", "second"):
+        folder = RunFolder(tmp_path / "runs" / name)
+        configuration = configured(folder.path if named_by_user else None)
+        run_folder.claim(folder, configuration)
+        run_folder.point_latest(folder)
+        assert latest.readlink() == Path(name)
+        run_folder.discard_if_new(folder, configuration, before)
+        assert run_folder.latest(folder) == before
+        (tmp_path / "runs" / "good").mkdir(exist_ok=True)
+        run_folder.point_latest(RunFolder(tmp_path / "runs" / "good"))
+        before = "good"
+
+
+def test_a_run_that_started_meanwhile_stays_the_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rejected, other = (RunFolder(tmp_path / "runs" / name) for name in ("rejected", "other"))
+    for folder in (rejected, other):
+        run_folder.claim(folder, configured(None))
+        run_folder.point_latest(folder)
+    run_folder.discard_if_new(rejected, configured(None), None)
+    assert run_folder.latest(other) == "other"
+
+
+@pytest.mark.parametrize("named_by_user", [True, False])
 @pytest.mark.parametrize("works", [True, False])
 def test_only_an_empty_folder_with_a_generated_name_is_removed(
     named_by_user: bool, works: bool, folder: RunFolder
@@ -265,5 +294,5 @@ def test_only_an_empty_folder_with_a_generated_name_is_removed(
     configuration = configured(folder.path if named_by_user else None)
     run_folder.claim(folder, configuration)
     folder.metrics.write_text("{}\n" if works else "")
-    run_folder.discard_if_new(folder, configuration)
+    run_folder.discard_if_new(folder, configuration, None)
     assert folder.path.exists() == (named_by_user or works)

@@ -1,4 +1,4 @@
-"""What a start finds in a run folder that another process left."""
+"""What a start finds in a run folder that another process left, and what it leaves."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from job import config
-from job.errors import Pruned
+from job.errors import Pruned, Refused
+from job.run import folder as run_folder
 from job.run import lock, opening, trial
 from job.run.folder import RunFolder
 from job.run.space import Range
@@ -48,3 +51,17 @@ def test_a_pruned_trial_whose_end_is_written_is_left_alone(tmp_path: Path) -> No
     before = recorded(folder)
     assert opening.open_run(config.from_dict({"output_dir": str(folder.path)}), "run").pruned
     assert recorded(folder) == before
+
+
+def test_a_run_that_is_rejected_after_it_has_started_leaves_latest_at_the_run_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = opening.open_run(config.Config(), "good")
+    run_folder.point_latest(good.folder)
+    rejected = opening.open_run(config.Config(), "rejected")
+    run_folder.point_latest(rejected.folder)
+    opening.close_run(rejected, Refused("--class_weights names no class of step 3"))
+    assert (tmp_path / "runs" / "latest").resolve() == good.folder.path
+    assert not rejected.folder.path.exists()
+    opening.close_run(good)
