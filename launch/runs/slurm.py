@@ -88,7 +88,7 @@ def squeue(ids: Sequence[str], cluster: str = "") -> Answer:
     """The jobs with these ids that are pending or running, or ended minutes ago."""
     if not ids:
         return Answer()
-    output = _run([*SQUEUE, f"--jobs={','.join(ids)}", *_cluster_flag(cluster)])
+    output = _run([*SQUEUE, _jobs_flag(ids), *_cluster_flag(cluster)])
     return output if isinstance(output, Answer) else parse_squeue(*output)
 
 
@@ -96,7 +96,7 @@ def sacct(ids: Sequence[str], cluster: str = "") -> Answer:
     """The final state of these jobs, if Slurm has accounting."""
     if not ids:
         return Answer()
-    output = _run([*SACCT, f"--jobs={','.join(ids)}", *_cluster_flag(cluster)])
+    output = _run([*SACCT, _jobs_flag(ids), *_cluster_flag(cluster)])
     return output if isinstance(output, Answer) else parse_sacct(*output)
 
 
@@ -154,6 +154,11 @@ def _run(command: Sequence[str]) -> Answer | tuple[int, str, str]:
     except NoAnswerError as error:
         return Answer(problem=str(error))
     return done.returncode, done.stdout, done.stderr
+
+
+def _jobs_flag(ids: Sequence[str]) -> str:
+    """An array is asked for as a whole: the ids of thousands of elements would be too long for an argument."""
+    return f"--jobs={','.join(dict.fromkeys(id.partition('_')[0] for id in ids))}"
 
 
 def _cluster_flag(cluster: str) -> list[str]:

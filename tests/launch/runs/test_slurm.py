@@ -79,6 +79,13 @@ def test_one_squeue_call_for_all_jobs(stand_ins: StandIns) -> None:
     ]
 
 
+def test_an_array_of_any_size_is_asked_for_by_one_id(stand_ins: StandIns) -> None:
+    stand_ins.squeue("12345678_3|PENDING|0:00|1:00:00||Priority|(null)")
+    answer = slurm.squeue(["7", *(f"12345678_{number}" for number in range(20_000))])
+    assert (set(answer.jobs), answer.problem) == ({"12345678_3"}, "")
+    assert stand_ins.calls("squeue")[0].endswith(" --jobs=7,12345678")
+
+
 def test_without_jobs_slurm_is_not_queried(stand_ins: StandIns) -> None:
     assert slurm.squeue([]) == slurm.sacct([]) == Answer()
 
