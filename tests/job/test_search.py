@@ -27,13 +27,13 @@ def trials_of(run: Path) -> list[tuple[str, float | None]]:
     return [(one.state.name, one.value) for one in trial._study(run).trials]
 
 
-def others(sweep: Path, score: float) -> None:
-    """Five finished trials, each with the same score from its first evaluation on."""
+def others(sweep: Path, *scores: float) -> None:
+    """Five finished trials, each with these scores of its evaluations, or the same one from its first on."""
     for number in range(100, 105):
         started, _ = trial.ask(prepared(sweep, number), config.Config())
         lock.release(sweep / str(number))
         assert started is not None
-        for step in (5, 10, 15):
+        for step, score in zip((5, 10, 15), scores * (3 // len(scores)), strict=True):
             started.report(score, greater=True, progress=step / 15)
         started.end()
 
@@ -55,7 +55,7 @@ def test_an_interrupted_trial_keeps_its_settings_and_reports_its_best_evaluation
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_worse_trial_is_pruned_and_never_restarted(world: World, tmp_path: Path, processes: int) -> None:
-    others(tmp_path, score=2.0)
+    others(tmp_path, 2.0)
     run = prepared(tmp_path, 0)
     output = world.run(run, processes=processes).expect(0).stderr
     assert "pruned at step 5/15: accuracy " in output and "error" not in output
@@ -69,10 +69,20 @@ def test_a_worse_trial_is_pruned_and_never_restarted(world: World, tmp_path: Pat
 
 
 def test_a_better_trial_is_not_pruned(world: World, tmp_path: Path) -> None:
-    others(tmp_path, score=-1.0)
+    others(tmp_path, -1.0)
     run = prepared(tmp_path, 0)
     world.run(run).expect(0)
     assert trials_of(run)[-1][0] == "COMPLETE" and status(run)["reason"] == ""
+
+
+def test_a_trial_that_stops_early_is_finished_and_not_pruned(world: World, tmp_path: Path) -> None:
+    """Its last evaluation is worse than those of the others at that step."""
+    others(tmp_path, -1.0, 2.0, 2.0)
+    run = prepared(tmp_path, 0, {"weight_decay": Range(0.0, 0.1)})
+    output = world.run(run, learning_rate=1e-12, early_stopping_patience=1).expect(0).stderr
+    assert "pruned" not in output
+    assert (status(run)["state"], status(run)["reason"], status(run)["step"]) == ("DONE", "", 10)
+    assert trials_of(run)[-1][0] == "COMPLETE" and (run / "results.json").exists()
 
 
 def test_a_non_finite_loss_is_the_result_of_the_trial(world: World, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from sklearn.metrics import f1_score, log_loss
 
 from job import train as job_train
@@ -257,15 +258,30 @@ def test_a_failed_exchange_is_explained_with_its_cause(
     assert ("Traceback" in written) == bool(traceback)
 
 
-def test_non_finite_loss_ends_all_processes_naming_step_and_rows(world: World) -> None:
+@pytest.fixture(scope="module")
+def diverged(world: World) -> tuple[Finished, Path]:
+    """A run of two processes that saves after each step, and whose second loss is not finite; and its folder."""
     out = world.folder / "nan"
-    arguments = flags(world, output_dir=out, learning_rate=9e15, warmup_ratio=0, max_grad_norm=0)
-    done = torchrun(2, TRAIN, *arguments, env=world.environment(), cwd=world.folder)
+    arguments = flags(world, output_dir=out, learning_rate=9e15, warmup_ratio=0, max_grad_norm=0, save_steps=1)
+    return torchrun(2, TRAIN, *arguments, env=world.environment(), cwd=world.folder), out
+
+
+def test_non_finite_loss_ends_all_processes_naming_step_and_rows(diverged: tuple[Finished, Path]) -> None:
+    done, out = diverged
     assert done.code == 1
     assert len(done.errors) == 1
     assert "loss of step 2 is not finite for rows " in done.errors[0]
     assert not {"results.json", "model", "predictions.parquet"} & {path.name for path in out.iterdir()}
     assert json.loads((out / "status.json").read_text())["state"] == "FAILED"
+
+
+def test_the_state_of_a_step_with_a_non_finite_loss_is_not_saved(diverged: tuple[Finished, Path]) -> None:
+    assert [path.name for path in (diverged[1] / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_processes_draw_different_dropout(diverged: tuple[Finished, Path]) -> None:
+    states = load_file(diverged[1] / "checkpoints" / "step-00000001" / "rng.safetensors")
+    assert not torch.equal(states["0.torch"], states["1.torch"])
 
 
 @pytest.mark.parametrize(

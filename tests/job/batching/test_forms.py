@@ -104,18 +104,24 @@ def window_of_long_rows(
     return actual if len(q) == len(k) else actual[layout.bounds[:-1].long()]
 
 
-class _WrongGradient(torch.autograd.Function):
+class _Scaled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        return x.clone()
+    def forward(ctx: Any, x: torch.Tensor, output: float, gradient: float) -> torch.Tensor:
+        ctx.factor = gradient
+        return x * output
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return 1.1 * gradient
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return ctx.factor * gradient, None, None
+
+
+def scaled(output: float, gradient: float) -> Callable[..., torch.Tensor]:
+    """Attention whose output and gradient are wrong by these factors."""
+    return lambda *args: _Scaled.apply(ATTEND(*args), output, gradient)
 
 
 def wrong_gradient(*args: Any) -> torch.Tensor:
-    return _WrongGradient.apply(ATTEND(*args))
+    return scaled(1.0, 1.1)(*args)
 
 
 ATTEND = packed_attention.attend
@@ -149,6 +155,15 @@ def test_a_wrong_packed_forward_pass_is_detected_and_the_model_restored(
     assert ("gradients" in str(form)) == (broken is wrong_gradient)
     assert trained.config._attn_implementation == before
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in trained.modules())
+
+
+@pytest.mark.parametrize(("output", "gradient", "part"), [(1.001, 1.0, "hidden states"), (1.0, 1.01, "gradients")])
+def test_small_errors_are_detected_in_fp32(
+    output: float, gradient: float, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_attention(monkeypatch, scaled(output, gradient))
+    form = chosen(network(tmp_path), tmp_path)
+    assert str(form).startswith(f"padded: packed rows differ from rows computed one by one: {part} by ")
 
 
 def test_a_kernel_that_fails_is_a_reason_to_pad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from job.data.dataset import Split
 from job.errors import NonFiniteOutput, Refused
 from job.evaluation import metrics, prediction
 from job.evaluation.prediction import Predictions
+from tests.support.pairs import LENGTHS, PAD, network, pairs
 from tests.support.tiny import tiny_model
 
 OWN_METRIC = """
@@ -332,3 +333,12 @@ def test_non_finite_outputs_end_the_run_and_their_rows_are_named(bad: float) -> 
     logits[[3, 7], 1] = bad
     with pytest.raises(NonFiniteOutput, match=r"not finite for 2 of 12 rows \(14, 18\): "):
         prediction._check_finite(logits, np.arange(10, 22))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_model_with_a_non_finite_weight_gives_no_predictions(bad: float, tmp_path: Path) -> None:
+    trained, split = network(tmp_path), pairs(SINGLE_LABEL)
+    trained.classifier.bias.data[1] = bad
+    form = Form(PADDED, PackedFormat(PAD, None, 1, longest=max(LENGTHS), with_lengths=True), Padding(PAD))
+    with pytest.raises(NonFiniteOutput, match=f"not finite for {len(split)} of {len(split)} rows "):
+        prediction.predict(trained, SINGLE_LABEL, BatchLoader(split, form, Accelerator(cpu=True)), 128)

@@ -20,6 +20,7 @@ import torch
 from job.errors import NeedsHuman, Refused
 from job.run import checkpoints
 from job.run.checkpoints import Snapshot, Writer
+from tests.support.disk import disk_calls
 
 
 def snapshot(step: int, best: int = 0, size: int = 8) -> Snapshot:
@@ -99,6 +100,20 @@ def test_the_previous_checkpoint_can_always_be_resumed(keep: int, parent: Path, 
             shutil.copytree(parent, copy)
             (copy / f"step-{step:08d}" / "state.json").write_text("{}")
             assert checkpoints.newest(copy) == copy / f"step-{step - 1:08d}"
+
+
+def test_every_file_is_on_disk_before_the_checkpoint_has_its_name(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a power failure could leave a complete name with files that are empty."""
+    calls = disk_calls(monkeypatch)
+    checkpoints.write(parent, snapshot(3), keep=2)
+    final = parent / "step-00000003"
+    renamed = calls.index(("rename", final))
+    flushed = [path for _, path in calls[:renamed]]
+    assert {path.name for path in flushed[:-1]} == {path.name for path in final.iterdir()}
+    assert flushed[-1].parent == parent and all(path.parent == flushed[-1] for path in flushed[:-1])
+    assert calls[renamed + 1 :] == [("fsync", parent)]
 
 
 def killed_while_writing(parent: Path, made: Snapshot, name: str, turn: int) -> bool:

@@ -25,7 +25,7 @@ def tracker(folder: Path, scaler: object, resumed: Any = None) -> Tracker:
 def take_steps(tracked: Tracker, norms: list[float]) -> None:
     for norm in norms:
         tracked.train_step(
-            loss=(torch.tensor(1.0), 2.0),
+            loss=(torch.tensor(1.0), 4.0),
             grad_norm=torch.tensor(norm),
             learning_rate=1e-3,
             epoch=0.1,
@@ -61,7 +61,7 @@ def test_the_steps_before_an_early_stop_are_recorded_and_again_after_a_resume(tm
     first.finish()
     uninterrupted = records(tmp_path)
     (record,) = uninterrupted
-    assert (record["step"], record["loss"], record["learning_rate"], record["epoch"]) == (3, 0.5, 1e-3, 0.1)
+    assert (record["step"], record["loss"], record["learning_rate"], record["epoch"]) == (3, 0.25, 1e-3, 0.1)
     assert record["grad_norm"] == torch.tensor(0.1).item()
     first.close()
     second = tracker(tmp_path, None, kept)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from job.runtime import files
+from tests.support.disk import disk_calls
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -105,3 +106,15 @@ def test_private_files_get_the_default_mode_without_changing_the_umask(
     assert stat.S_IMODE(nested.stat().st_mode) == 0o666 & ~umask
     assert stat.S_IMODE(nested.parent.stat().st_mode) == 0o755, "a folder can still be entered"
     assert {path.name for path in tmp_path.iterdir()} == {"weights", "templates"}
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_the_content_is_on_disk_before_the_rename(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a power failure could leave the new name with nothing in it."""
+    calls = disk_calls(monkeypatch)
+    files.publish(tmp_path / "made", write)
+    aside = f".made.{os.getpid()}"
+    flushed = [aside] if write is write_file else [f"{aside}/part", aside]
+    assert calls == [*(("fsync", tmp_path / name) for name in flushed), ("rename", tmp_path / "made")]

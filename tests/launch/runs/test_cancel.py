@@ -106,6 +106,20 @@ def test_a_running_job_saves_and_its_checkpoint_is_reported(
     assert (state(run), json.loads((run / "status.json").read_text())["step"]) == ("CANCELLED", 30)
 
 
+def test_a_running_job_may_take_a_while_to_save(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """SAVE_SECONDS are five polls here."""
+    asked = stand_ins.folder / "squeue.calls"
+    stand_ins.add("squeue", f"mapfile -t asked < {asked}\necho '{HEADER}'\n"
+                  f"[ ${{#asked[@]}} -gt 4 ] || echo '{RUNS.format(id=7)}'")  # fmt: skip
+    stand_ins.add("scancel", "exit 0")
+    run = synthetic.run(runs / "a", job="7")
+    ran(capfd, "a")
+    assert stand_ins.calls("scancel") == ["--signal=TERM 7"]
+    assert state(run) == "CANCELLED"
+
+
 def again_as(run: Path, job: str) -> None:
     """Record that `run` was submitted again, as this job."""
     record = next(run.glob("jobs/*/job.json"))

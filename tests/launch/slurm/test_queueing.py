@@ -16,6 +16,7 @@ import pytest
 
 from job import config
 from job.errors import Refused
+from job.runtime import files
 from launch import cli, reads, sites
 from launch.runs import folders
 from launch.sites import Site
@@ -375,6 +376,40 @@ def test_a_dangling_link_in_the_place_of_runs_is_rejected(
     (here / "runs").symlink_to("nowhere")
     assert cli.main(["submit", "demo", "--gpus=1"]) == 2
     assert f"error: {here / 'runs'} is in the way (not a folder, or a link to nothing)" in capfd.readouterr().err
+
+
+def started_before(here: Path, state: str, owner: str) -> None:
+    """The run folder of an earlier start, as the job has written it."""
+    (here / "run").mkdir()
+    files.write_json(here / "run" / "status.json", {"state": state, "owner": owner, "reason": ""})
+
+
+@pytest.mark.parametrize("state", ["STOPPED", "RUNNING"])
+def test_a_job_that_was_requeued_is_not_queued_twice(
+    state: str, site: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It has started before, and the owner of its folder is its id."""
+    here = site("touch called; echo 8")
+    started_before(here, state, "slurm:7")
+    (here / "squeue").write_text("#!/bin/sh\necho '7|PENDING|BeginTime|muster:x'\n", encoding="ascii")
+    assert cli.main(SUBMIT) == 2
+    assert capfd.readouterr().err.endswith(
+        f"error: {here}/run has the job 7 (PENDING): scancel 7 first, or choose another --output_dir\n"
+    )
+    assert not (here / "called").exists()
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_no_job_is_queued_into_the_folder_of_an_active_local_run(
+    active: bool, site: Callable[[str], Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site("touch called; echo 8")
+    started_before(here, "RUNNING", "box:4711")
+    monkeypatch.setattr(queueing.lock, "is_active", lambda run: active and run == here / "run")
+    assert cli.main(SUBMIT) == (2 if active else 0)
+    message = f"error: another run (box:4711) is active in {here}/run: wait until it ends, or choose another"
+    assert (message in capfd.readouterr().err) == active
+    assert (here / "called").exists() != active
 
 
 # ---------------------------------------------------------------------------------------------------------------------

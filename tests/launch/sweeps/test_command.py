@@ -163,6 +163,33 @@ def test_a_sweep_rejected_by_slurm_leaves_no_files(cluster: Path, capfd: pytest.
     assert not (cluster / "mine").exists()
 
 
+def test_runs_of_a_sweep_are_kept_when_slurm_rejects_more_of_them(
+    cluster: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*SWEEP, *MINE]) == 0
+    for number in range(3):
+        files.write_json(cluster / "mine" / str(number) / "status.json", {"state": "FAILED", "reason": ""})
+    for folder in (cluster / "mine").glob("submitted-*"):  # as after the user has tidied up
+        files.remove(folder)
+    before = sorted((cluster / "mine").rglob("*"))
+    slurm(cluster, test="echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
+    assert cli.main([*SWEEP, *MINE]) == 2
+    assert "error: Slurm does not take the job: invalid partition specified: x\n" in capfd.readouterr().err
+    assert sorted((cluster / "mine").rglob("*")) == before
+
+
+def test_a_sweep_rejected_when_it_is_queued_keeps_the_files_of_its_runs(
+    cluster: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """sbatch was called: the log of what it got is with the runs."""
+    slurm(cluster, queue="echo 'sbatch: error: Invalid qos specification' >&2; exit 1")
+    assert cli.main([*SWEEP, *MINE]) == 2
+    assert "error: Slurm does not take the job: Invalid qos specification\n" in capfd.readouterr().err
+    assert [json.loads((cluster / "mine" / str(n) / "status.json").read_text())["state"] for n in range(3)] == (
+        ["FAILED"] * 3
+    )
+
+
 REJECTED = {
     "sweep demo --gpus=1": "give either --grid 'learning_rate=2e-5,5e-5 seed=1,2,3' or --search",
     "sweep demo --gpus=1 --grid seed=1 --search seed=1..2": "give either --grid",
