@@ -111,7 +111,7 @@ def test_a_running_job_may_take_a_while_to_save(
 ) -> None:
     """SAVE_SECONDS are five polls here."""
     asked = stand_ins.folder / "squeue.calls"
-    stand_ins.add("squeue", f"mapfile -t asked < {asked}\necho '{HEADER}'\n"
+    stand_ins.add("squeue", f"mapfile -t asked < {asked}\necho '{SQUEUE_HEADER}'\n"
                   f"[ ${{#asked[@]}} -gt 4 ] || echo '{RUNS.format(id=7)}'")  # fmt: skip
     stand_ins.add("scancel", "exit 0")
     run = synthetic.run(runs / "a", job="7")
