@@ -124,13 +124,13 @@ def test_gradients_are_clipped_to_max_grad_norm_and_their_own_norm_is_recorded(
 
 
 class Records(SimpleNamespace):
-    """Keeps what a tracker is told of each step."""
+    """Keeps what a tracker gets for each step."""
 
     def __init__(self, steps: int) -> None:
-        super().__init__(step=0, steps=steps, told=[])
+        super().__init__(step=0, steps=steps, reported=[])
 
     def train_step(self, **step: Any) -> None:
-        self.told.append(step)
+        self.reported.append(step)
 
 
 def trained(model: Any, steps: int, after_step: Callable[..., bool], **settings: Any) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ def trained(model: Any, steps: int, after_step: Callable[..., bool], **settings:
     wanted = objective.objective(Task(SINGLE_LABEL, NAMES[SINGLE_LABEL]), training, split, CPU)
     loader = BatchLoader(split, form, accelerator)
     loop.train(context, state, loader, wanted, 1000, records, after_step)  # type: ignore[arg-type]
-    return records.told
+    return records.reported
 
 
 @pytest.mark.parametrize("weights", [None, {"a": 5.0, "b": 1.0, "c": 0.25}], ids=["equal", "weighted"])
@@ -154,23 +154,23 @@ def test_the_recorded_loss_is_the_mean_of_the_global_batch_by_class_weight(
     model, split = network(tmp_path), pairs(SINGLE_LABEL)
     assert split.labels is not None
     by_class = None if weights is None else torch.tensor(list(weights.values()))
-    told = trained(model, 3, lambda *_: False, class_weights=weights, learning_rate=1e-30)
+    reported = trained(model, 3, lambda *_: False, class_weights=weights, learning_rate=1e-30)
     batches = list(planner.global_batches(len(split), 4, Training().seed, 3))
-    assert [len(batch) for batch in batches] == [step["examples"] for step in told] == [4, 4, 2]
-    for batch, step in zip(batches, told, strict=True):
+    assert [len(batch) for batch in batches] == [step["examples"] for step in reported] == [4, 4, 2]
+    for batch, step in zip(batches, reported, strict=True):
         with torch.no_grad():
             inputs, labels = collate.padded(split, Padding(PAD), batch)
             assert labels is not None
             expected = F.cross_entropy(model.eval()(**inputs).logits, labels, by_class)
         assert float(step["loss"][0] / step["loss"][1]) == pytest.approx(expected.item(), rel=1e-5)
-    assert [step["epoch"] for step in told] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert [step["epoch"] for step in reported] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
 def test_every_step_is_in_training_mode_also_after_an_evaluation(tmp_path: Path) -> None:
     model, modes = network(tmp_path), []
     model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
-    told = trained(model.eval(), 3, lambda *_: bool(model.eval()) and False)
-    assert len(told) == 3 and len(modes) >= 3 and all(modes)
+    reported = trained(model.eval(), 3, lambda *_: bool(model.eval()) and False)
+    assert len(reported) == 3 and len(modes) >= 3 and all(modes)
 
 
 def test_after_step_ends_the_training(tmp_path: Path) -> None:
