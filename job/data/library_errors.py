@@ -10,6 +10,8 @@ from pathlib import Path
 
 from job.errors import Refused
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def loading_errors() -> tuple[type[Exception], ...]:
     """What `datasets`, pyarrow and the hub client raise for data that is missing, damaged or unreachable."""
@@ -28,16 +30,23 @@ def one_line(error: BaseException) -> str:
     return textwrap.shorten(str(cause), 200, placeholder=" ...") or type(cause).__name__
 
 
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from or while handling, and so on; each once, as a chain may be a circle."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
 @contextlib.contextmanager
 def full_disk_refused(cache: Path) -> Iterator[None]:
     """Report that the disk of a cache folder is full in one line, regardless of the library that raises the error."""
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
+        if not any(getattr(cause, "errno", None) in DISK_FULL for cause in causes(error)):
             raise
         raise Refused(
             f"the disk of {cache} is full: make room there, or set HF_HOME to a folder on a larger disk"

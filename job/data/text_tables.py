@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from job.data import readers, texts
+from job.data import library_errors, readers, texts
 from job.data.columns import Columns, Request, reject_other_choice
 from job.data.readers import Quoting
 from job.errors import Refused
@@ -121,7 +121,5 @@ def remarks(table: Dataset, source: TextFiles) -> list[str]:
 
 def _cause(error: BaseException) -> Exception:
     """The Refused that caused a library's error, or the error itself."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, Refused):
-        cause = cause.__cause__ or cause.__context__
-    return cause if isinstance(cause, Exception) else RuntimeError(str(error))
+    refused = (cause for cause in library_errors.causes(error) if isinstance(cause, Refused))
+    return next(refused, RuntimeError(str(error)))
