@@ -30,7 +30,7 @@ $(foreach goal,$(or $(MAKECMDGOALS),help),$(foreach name,$(filter-out VENV PYTHO
 # Exported for another project, these would choose what is cancelled, or which image gets a new content.
 NAMED_BY_RUN := status logs cancel rerun results compare report
 NAMED_BY_IMAGE := docker-run image sif
-$(foreach name,RUN IMAGE,$(if $(findstring environment,$(origin $(name))), \
+$(foreach name,RUN IMAGE,$(if $(and $(findstring environment,$(origin $(name))),$(value $(name))), \
     $(foreach goal,$(filter $(NAMED_BY_$(name)),$(MAKECMDGOALS)), \
         $(error $(name) is set in the environment: give it as `make $(goal) $(name)=...`, or unset it)) \
     $(eval override $(name) :=)))

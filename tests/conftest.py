@@ -20,7 +20,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 # What the caller has exported must not steer what is tested: a job's variables, a login node's, git's, a locale's.
 STEERING = re.compile(
-    r"(MUSTER|SLURM|SBATCH|SQUEUE|SACCT|SCANCEL|SALLOC|SRUN|ACCELERATE|GIT|MASTER|LC)_\w+"
+    r"MAKE\w+|MFLAGS|(MUSTER|SLURM|SBATCH|SQUEUE|SACCT|SCANCEL|SALLOC|SRUN|ACCELERATE|GIT|MASTER|LC)_\w+"
     r"|(LOCAL_)?(RANK|WORLD_SIZE)|OMP_NUM_THREADS|LANGUAGE|COLUMNS|LINES|(NO|FORCE)_COLOR"
 )
 for variable in filter(STEERING.fullmatch, tuple(os.environ)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-FORMAT = 2
+FORMAT = 3
 """Incremented when resuming a run of the previous version no longer gives the result of an uninterrupted run."""
 KEY = "format"
 
