@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from launch import supervisor
-from tests.launch.running import SUPERVISE, supervised, wait_until
+from tests.launch.running import SUPERVISE, marked, supervised, wait_until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the tests look processes up in /proc")
 
@@ -140,7 +140,7 @@ def test_a_second_sigint_kills_immediately(tmp_path: Path) -> None:
         wait_until((tmp_path / "ready-a").exists)
         run.signal(signal.SIGINT)
         wait_until((tmp_path / "received-a").exists)
-        time.sleep(0.3)
+        wait_until(lambda: len(marked(run.mark)) == 2)  # supervisor and job: the launcher has died of it
         assert run.process.poll() is None
         run.signal(signal.SIGINT)
         assert run.end()[0] == 130, "the launcher died of the first one"
