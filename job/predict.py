@@ -20,6 +20,7 @@ if __name__ == "__main__":
     signals.install()
 
 from job import train
+from job.runtime import ending
 
 if __name__ == "__main__":
-    train.end_process(train.main(["predict", *sys.argv[1:]], "job/predict.py"))
+    ending.end_process(train.main(["predict", *sys.argv[1:]], "job/predict.py"))

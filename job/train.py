@@ -17,7 +17,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # in a checkout or snapshot, run its code and not an installed copy
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -31,7 +31,7 @@ from job import checks
 from job import config as configuration
 from job.config import Config
 from job.errors import SMALLER, JobError, LostProcess, NonFiniteLoss, NonFiniteOutput, Pruned, Stopped
-from job.runtime import console, contract
+from job.runtime import console, ending
 from job.runtime.console import log
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def main(argv: list[str], prog: str = "job/train.py", leave: Leave | None = None
         if line is not None:
             console.last_line(f"error: {line}")
         code = 1
-    report_exit_code(code)
+    ending.report_exit_code(code)
     return code
 
 
@@ -105,7 +105,10 @@ def _join(config: Config, leave: Leave | None = None) -> Accelerator:
     """Join the other processes."""
     from job import distributed
 
-    with signals.stop_while_waiting_for_peers(leave or say_stopped), console.notice("waiting for the other processes"):
+    with (
+        signals.stop_while_waiting_for_peers(leave or ending.say_stopped),
+        console.notice("waiting for the other processes"),
+    ):
         return distributed.start(config)
 
 
@@ -331,37 +334,5 @@ def write_answers(opened: Opened) -> None:
         log.info(f"answers  {run.output_file}")
 
 
-def say_stopped(stop: Stopped) -> None:
-    """Print the last line of a process that is stopped while it waits for the others."""
-    console.last_line(str(stop))
-    report_exit_code(stop.exit_code)
-
-
-def report_exit_code(code: int) -> None:
-    """Write the exit code to the file that our launcher named: accelerate and torchrun turn every failure into a 1.
-
-    The first failure counts; later ones follow from it.
-    """
-    path = os.environ.get(contract.EXIT_CODE_FILE)
-    if path and (code or os.environ.get("RANK", "0") == "0"):
-        with contextlib.suppress(FileExistsError), open(path, "x", encoding="ascii") as file:
-            file.write(str(code))
-
-
-def end_process(code: int) -> NoReturn:
-    """End this process, which runs a script.
-
-    If it is still in the process group, it has lost the other processes: the teardown of NCCL, gloo and CUDA would wait
-    for them, so it is skipped. A notebook's process must not end like that, so `train` does not call this.
-    """
-    signals.ignore()
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    end_process(main(sys.argv[1:]))
+    ending.end_process(main(sys.argv[1:]))

@@ -61,7 +61,8 @@ def sample(splits: Sequence[Split]) -> Sample:
             if len(taken) < ENOUGH or int(split.lengths[row]) not in lengths:
                 taken.append((split, row))
                 lengths.add(int(split.lengths[row]))
-    taken *= 2 if len(taken) == 1 else 1
+    if len(taken) == 1:
+        taken = taken * 2
     return Sample(_joined([*taken, *(_partner(split, row) for split, row in taken)]), len(taken))
 
 

@@ -84,7 +84,10 @@ def read(source: TextFiles, fingerprint: str) -> Dataset:
     try:
         return Dataset.from_generator(_generate, features=features, gen_kwargs={"source": source}, fingerprint=key)
     except DatasetsError as error:  # wraps what the generator raised
-        raise _cause(error) from error
+        for cause in library_errors.causes(error):
+            if isinstance(cause, Refused):
+                raise cause from None
+        raise
 
 
 def _generate(source: TextFiles) -> Iterator[dict[str, Any]]:
@@ -117,9 +120,3 @@ def remarks(table: Dataset, source: TextFiles) -> list[str]:
         lines.append(f"{rows} a cell in double quotes, read without the quotes; the first is {source.place(first)} "
                      "(--csv_quoting none keeps them)")  # fmt: skip
     return lines
-
-
-def _cause(error: BaseException) -> Exception:
-    """The Refused that caused a library's error, or the error itself."""
-    refused = (cause for cause in library_errors.causes(error) if isinstance(cause, Refused))
-    return next(refused, RuntimeError(str(error)))

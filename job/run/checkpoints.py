@@ -1,23 +1,21 @@
 """Checkpoints on disk: complete or absent.
 
     checkpoints/step-00000100/    model, optimizer, rng, evaluation .safetensors; state.json; config.yaml; manifest.json
-    checkpoints/quarantine/       damaged ones
 
 A checkpoint is written to a temporary folder, with a manifest of sizes and checksums, flushed to disk and renamed. Only
 then are older ones removed, so the previous one survives a kill or a full disk at any moment. The newest checkpoint
-that matches its manifest is loaded, so there is no pointer that can be wrong. Tensors are safetensors and the rest is
-JSON: loading a checkpoint cannot run code. Alternative considered: Accelerate's save_state, which removes old states
-first, pickles the random states and ignores errors when reading them.
+that matches its manifest is loaded (checkpoint_choice.py), so there is no pointer that can be wrong. Tensors are
+safetensors and the rest is JSON: loading a checkpoint cannot run code. Alternative considered: Accelerate's save_state,
+which removes old states first, pickles the random states and ignores errors when reading them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +25,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from job.errors import NeedsHuman, Refused
 from job.run import folder as run_folder
 from job.runtime import files
 from job.runtime.console import log
 
 NAME = re.compile(r"step-(\d{8,})")
-MANIFEST, STATE, CONFIG, ATTEMPTS, QUARANTINE = (
-    "manifest.json", "state.json", "config.yaml", "attempts.json", "quarantine")  # fmt: skip
+MANIFEST, STATE, CONFIG = "manifest.json", "state.json", "config.yaml"
 ASIDE, TRASH_PREFIX = run_folder.ASIDE, ".old-"
-ATTEMPTS_ALLOWED = 2
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -126,7 +121,7 @@ def _rotate(parent: Path, keep: int) -> None:
     """Keep the `keep` newest checkpoints, and the best one that each refers to: without it, it cannot be resumed
     from."""
     existing = steps(parent)
-    kept = {*existing[-keep:], *(_best_step(parent / name(step)) for step in existing[-keep:])}
+    kept = {*existing[-keep:], *(best_step(parent / name(step)) for step in existing[-keep:])}
     for step in existing:
         if step not in kept:
             folder = parent / name(step)
@@ -148,7 +143,7 @@ def discard(path: Path) -> None:
         log.warning(f"{path} is no longer needed, but could not be removed: {error.strerror}")
 
 
-def _best_step(folder: Path) -> int:
+def best_step(folder: Path) -> int:
     """The best step in the manifest of `folder`; 0 if it cannot be read."""
     try:
         return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["best_step"])
@@ -222,59 +217,13 @@ class Writer:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Finding and reading
+# Reading
 
 
 def steps(parent: Path) -> list[int]:
     """The steps of the checkpoints in `parent`, ascending; damaged ones are included."""
     matches = (NAME.fullmatch(path.name) for path in parent.iterdir()) if parent.is_dir() else ()
     return sorted(int(match[1]) for match in matches if match)
-
-
-def newest(parent: Path) -> Path | None:
-    """The newest usable checkpoint, or None if none was ever written; remains of killed saves are removed.
-
-    A checkpoint is moved to quarantine if it is damaged, if the best checkpoint that it refers to is, or if loading it
-    ended the process twice. Only the owner of the run folder may call this.
-
-    Raises:
-        NeedsHuman: there are checkpoints, but none is usable.
-    """
-    _remove_remains(parent)
-    existing = steps(parent)
-    for step in reversed(existing):
-        fault = _fault(parent, step)
-        if fault is None:
-            return parent / name(step)
-        _quarantine(parent, step)
-        log.warning(f"checkpoint {name(step)} {fault}; moved to {parent / QUARANTINE}, the one before it is used")
-    if existing or _quarantined(parent):
-        raise NeedsHuman(
-            f"none of the checkpoints of {parent.parent} can be used, see {parent / QUARANTINE}: move one back to try "
-            "it again, restore one from a backup, or start over with --overwrite_output_dir"
-        )
-    return None
-
-
-def chosen(parent: Path, path: Path) -> Path:
-    """The checkpoint at the requested path; newer ones are moved to quarantine.
-
-    Raises:
-        Refused: it is not an intact checkpoint of this run.
-    """
-    match = NAME.fullmatch(path.name)
-    if match is None or path.resolve().parent != parent.resolve() or not path.is_dir():
-        raise Refused(f"--resume_from_checkpoint {path} is no checkpoint of this run: those are in {parent}; without "
-                      "the flag the newest is taken")  # fmt: skip
-    fault = _fault(parent, int(match[1]))
-    if fault is not None:
-        raise Refused(f"--resume_from_checkpoint {path} {fault}: choose another, or leave the flag out")
-    _remove_remains(parent)
-    for step in steps(parent):
-        if step > int(match[1]):
-            _quarantine(parent, step)
-            log.info(f"{name(step)} is newer than the checkpoint asked for: moved to {parent / QUARANTINE}")
-    return path
 
 
 def read(folder: Path) -> Snapshot:
@@ -295,82 +244,3 @@ def shapes(folder: Path, file: str) -> dict[str, tuple[int, ...]]:
 def read_state(folder: Path) -> dict[str, Any]:
     """The content of a checkpoint's state.json."""
     return json.loads((folder / STATE).read_text(encoding="utf-8"))
-
-
-@contextlib.contextmanager
-def attempt(folder: Path) -> Iterator[None]:
-    """Load `folder` inside this context. If that ends the process twice, there is no third attempt.
-
-    Errors do not count: they show in the log and are hardly the checkpoint's, as a full GPU or a lost process.
-    """
-    attempts = _attempts(folder.parent)
-    files.write_json(folder.parent / ATTEMPTS, {**attempts, folder.name: attempts.get(folder.name, 0) + 1})
-    try:
-        yield
-    finally:
-        files.remove(folder.parent / ATTEMPTS)
-
-
-def _fault(parent: Path, step: int) -> str | None:
-    """Why a checkpoint cannot be used, or None."""
-    folder = parent / name(step)
-    fault = _mismatch(folder)
-    if fault is not None:
-        return fault
-    if _attempts(parent).get(folder.name, 0) >= ATTEMPTS_ALLOWED:
-        return f"ended the run {ATTEMPTS_ALLOWED} times while it was being loaded"
-    best = _best_step(folder)
-    if best not in (0, step) and _mismatch(parent / name(best)) is not None:
-        return f"needs the best one, {name(best)}, which is not whole"
-    return None
-
-
-def _mismatch(folder: Path) -> str | None:
-    """How the files of a checkpoint differ from its manifest, or None."""
-    try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for file, entry in listed.items():
-            path = folder / file
-            if path.stat().st_size != entry["bytes"] or files.sha256(path) != entry["sha256"]:
-                return f"is damaged ({file} is not what was written)"
-    except FileNotFoundError as error:
-        return f"is not whole ({Path(error.filename).name} is missing)"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"cannot be read ({type(error).__name__})"
-    return None
-
-
-def _attempts(parent: Path) -> dict[str, int]:
-    try:
-        attempts = json.loads((parent / ATTEMPTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return attempts if isinstance(attempts, dict) else {}
-
-
-def _quarantine(parent: Path, step: int) -> None:
-    place = parent / QUARANTINE
-    place.mkdir(exist_ok=True)
-    number, target = 1, place / name(step)
-    while target.exists():
-        number += 1
-        target = place / f"{name(step)}-{number}"
-    (parent / name(step)).rename(target)
-    files.remove(parent / ATTEMPTS)  # one that is moved back is tried again
-
-
-def _quarantined(parent: Path) -> bool:
-    place = parent / QUARANTINE
-    return place.is_dir() and any(place.iterdir())
-
-
-def _remove_remains(parent: Path) -> None:
-    """Remove the remains of killed saves; restore a checkpoint whose replacement was never completed."""
-    for path in list(parent.iterdir()) if parent.is_dir() else ():
-        if path.name.startswith(TRASH_PREFIX) and _mismatch(path) is None:
-            original = parent / path.name.removeprefix(TRASH_PREFIX).rpartition("-")[0]
-            if not original.exists():
-                path.rename(original)
-                continue
-        if path.name.startswith((ASIDE, TRASH_PREFIX)):
-            discard(path)

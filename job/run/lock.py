@@ -36,7 +36,7 @@ def owner() -> str:
 
 def is_requeue(folder: Path) -> bool:
     """Whether the last run in `folder` has this owner: the job was requeued by its launcher."""
-    return owner().startswith(contract.REQUEUING) and read_status(folder).get("owner") == owner()
+    return owner().startswith(contract.SLURM) and read_status(folder).get("owner") == owner()
 
 
 def acquire(folder: Path) -> None:

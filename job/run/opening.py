@@ -11,7 +11,7 @@ from typing import Any
 from job import config as configuration
 from job.config import Config
 from job.errors import JobError, NeedsHuman, Pruned, Refused
-from job.run import checkpoints, lock, manifest, trial
+from job.run import checkpoint_choice, lock, manifest, trial
 from job.run import folder as run_folder
 from job.run.folder import RunFolder
 from job.run.status import Status
@@ -116,5 +116,5 @@ def upload_is_due(folder: RunFolder, config: Config) -> bool:
 def _resume_point(config: Config, folder: RunFolder) -> Path | None:
     requested = config.run.resume_from_checkpoint
     if requested == "auto":
-        return checkpoints.newest(folder.checkpoints)
-    return checkpoints.chosen(folder.checkpoints, Path(requested))
+        return checkpoint_choice.newest(folder.checkpoints)
+    return checkpoint_choice.chosen(folder.checkpoints, Path(requested))

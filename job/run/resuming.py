@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections.abc import Iterator
 
@@ -16,11 +17,17 @@ from job.runtime import contract
 def command(folder: RunFolder, run: Run) -> str:
     """What the user has to run. Without --output_dir the same command would start another run, in a new folder."""
     where = shlex.quote(run_folder.shown(folder.path))
-    if (folder.path / contract.JOBS).is_dir():
+    if (folder.path / contract.JOBS).is_dir() and not _is_plain_docker_run():
         return f"`{contract.LAUNCHER} rerun {where}`"
     named = f" with --output_dir {where}" * (run.output_dir is None)
     without = " without --overwrite_output_dir" * run.overwrite_output_dir
     return f"the same command{named}{without}"
+
+
+def _is_plain_docker_run() -> bool:
+    """Whether the user started the image: the launcher that made the record is in the container, out of reach."""
+    owner = os.environ.get(contract.OWNER, "")
+    return contract.IN_IMAGE in os.environ and not owner.startswith(contract.DOCKER)
 
 
 @contextlib.contextmanager

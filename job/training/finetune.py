@@ -19,7 +19,7 @@ from job.data.dataset import Data
 from job.errors import Stopped
 from job.evaluation.evaluator import Evaluator
 from job.model import cpu_dropout
-from job.run import checkpoints, manifest
+from job.run import checkpoint_choice, checkpoints, manifest
 from job.run.checkpoints import Snapshot
 from job.run.context import RunContext
 from job.run.tracking import Tracker
@@ -177,7 +177,7 @@ def _resume(path: Path, state: TrainState, accelerator: Accelerator) -> Mapping[
     main = accelerator.is_main_process
     model = accelerator.unwrap_model(state.model)
     distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_model(path, model, state.optimizer))
-    with checkpoints.attempt(path) if main else contextlib.nullcontext():
+    with checkpoint_choice.attempt(path) if main else contextlib.nullcontext():
         snapshot = checkpoints.read(path) if main else None
         restore(snapshot, state, accelerator)
     return distributed.broadcast_from_main(accelerator, lambda: dict(cast(Snapshot, snapshot).state))

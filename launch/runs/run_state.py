@@ -145,9 +145,7 @@ def _job_folder(run: Path) -> Path | None:
         return None
     recorded = [path for path in jobs if is_file(path / JOB)]
     if recorded:
-        return (
-            max(recorded, key=submitted) if len(recorded) > 1 else recorded[0]
-        )  # a usual run has one file less to read
+        return max(recorded, key=submitted) if len(recorded) > 1 else recorded[0]  # without reading its record
     named = [path for path in jobs if is_job_id(path.name)]
     return max(named, key=lambda path: [int(part) for part in path.name.split("_")], default=None)
 

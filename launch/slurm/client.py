@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from job.errors import Refused
+from job.runtime import contract
 from launch.plan import Plan
 from launch.runs import slurm_programs
 from launch.runs.slurm import is_job_id, is_of_submission
@@ -106,7 +107,7 @@ def find_by_owner(owner: str, index: str, jobs: Sequence[Job], token: str = "") 
         jobs: the jobs to search.
         token: the one that was recorded with the job id in `owner`.
     """
-    name = owner.removeprefix("slurm:")
+    name = owner.removeprefix(contract.SLURM)
     for job in jobs:
         element = job.id.partition("_")[2]
         if name == job.id and is_of_submission(job.comment, token) is not False:

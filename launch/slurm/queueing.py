@@ -121,10 +121,10 @@ def _refuse_if_busy(runs: Sequence[Path], clusters: str) -> None:
     """
     statuses = {run: records.read_status(run) for run in runs}
     owners = {run: str(status.get("owner", "")) for run, status in statuses.items()}
-    queued = {run: owner for run, owner in owners.items() if owner.startswith(("slurm:", "muster:"))}
+    queued = {run: owner for run, owner in owners.items() if owner.startswith((contract.SLURM, "muster:"))}
     known = {places: client.my_jobs(places) for places in {clusters, *map(_recorded_cluster, queued)}} if queued else {}
     for run, owner in queued.items():
-        places = {_recorded_cluster(run)} if owner.startswith("slurm:") else {clusters, _recorded_cluster(run)}
+        places = {_recorded_cluster(run)} if owner.startswith(contract.SLURM) else {clusters, _recorded_cluster(run)}
         jobs = [job for name in sorted(places) for job in known[name]]
         if job := client.find_by_owner(owner, run.name, jobs, _recorded_token(run, owner)):
             raise Refused(
@@ -146,7 +146,8 @@ def _recorded_cluster(run: Path) -> str:
 
 def _recorded_token(run: Path, owner: str) -> str:
     """The token of the submission whose job owns the run; empty if it was not recorded."""
-    return str(reading.read_json(run / contract.JOBS / owner.removeprefix("slurm:") / contract.JOB).get("token", ""))
+    record = run / contract.JOBS / owner.removeprefix(contract.SLURM) / contract.JOB
+    return str(reading.read_json(record).get("token", ""))
 
 
 def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tuple[Submission, list[Path]]:

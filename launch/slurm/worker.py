@@ -69,12 +69,11 @@ def run(*argv: str) -> int:
     from submitit import JobEnvironment
 
     from job.errors import Stopped
-    from job.runtime import signals
-    from job.train import end_process
+    from job.runtime import ending, signals
 
     rank = JobEnvironment()
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    os.environ[contract.OWNER] = f"{contract.REQUEUING}{rank.job_id}"
+    os.environ[contract.OWNER] = f"{contract.SLURM}{rank.job_id}"
     signals.install()
     signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit would log each one
     code = _train(rank, restarts, argv)
@@ -83,20 +82,20 @@ def run(*argv: str) -> int:
         return 0
     if code == Stopped.exit_code:
         code = leave_marker(rank.paths.folder, restarts) if rank.global_rank == 0 else 0
-    return end_process(code)
+    return ending.end_process(code)
 
 
 def _train(rank: JobEnvironment, restarts: int, argv: Sequence[str]) -> int:
     """Join the other ranks and run the job; returns its exit code."""
     from job import train
     from job.errors import JobError, Stopped
-    from job.runtime import environment, signals
+    from job.runtime import ending, environment, signals
     from job.runtime.console import last_line
     from launch.slurm import rendezvous
 
     def leave(stop: Stopped) -> None:
         leave_marker(rank.paths.folder, restarts)
-        train.say_stopped(stop)
+        ending.say_stopped(stop)
 
     rendezvous.name_rank(rank)
     try:

@@ -1,8 +1,7 @@
-"""A checkpoint is complete or absent, and a run resumes from the newest complete one."""
+"""A checkpoint is complete or absent, also if a kill or a full disk ends a save."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -10,43 +9,16 @@ import re
 import shutil
 import signal
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from job.errors import NeedsHuman, Refused
-from job.run import checkpoints
+from job.run import checkpoint_choice, checkpoints
 from job.run.checkpoints import Snapshot, Writer
+from tests.support.checkpoints import publish, snapshot
 from tests.support.disk import disk_calls
-
-
-def snapshot(step: int, best: int = 0, size: int = 8) -> Snapshot:
-    tensors = {"model": {"w": torch.full((size,), float(step))}, "rng": {"0.torch": torch.arange(4)}}
-    return Snapshot(step, best, tensors, {"step": step, "text": "Grüße"}, "seed: 1\n")
-
-
-def publish(parent: Path, *made: Snapshot, keep: int = 9) -> None:
-    for one in made:
-        checkpoints.write(parent, one, keep)
-
-
-@pytest.fixture
-def parent(tmp_path: Path) -> Path:
-    return tmp_path / "run" / "checkpoints"
-
-
-@pytest.fixture(autouse=True)
-def _run_folder(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-
-
-@pytest.fixture
-def messages(logged: list[str]) -> list[str]:
-    return logged
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Writing
@@ -59,6 +31,16 @@ def test_a_checkpoint_round_trips(parent: Path) -> None:
     assert (read.step, read.best_step, read.state, read.config) == (3, 3, expected.state, expected.config)
     assert {file: set(tensors) for file, tensors in read.tensors.items()} == {"model": {"w"}, "rng": {"0.torch"}}
     assert torch.equal(read.tensors["model"]["w"], expected.tensors["model"]["w"])
+
+
+def test_the_manifest_names_every_file_with_size_and_checksum(parent: Path) -> None:
+    checkpoints.write(parent, snapshot(3), keep=2)
+    folder = parent / "step-00000003"
+    listed = json.loads((folder / "manifest.json").read_text())["files"]
+    assert set(listed) == {path.name for path in folder.iterdir()} - {"manifest.json"}
+    assert {name: entry["bytes"] for name, entry in listed.items()} == {
+        name: (folder / name).stat().st_size for name in listed
+    }
 
 
 def test_nothing_in_a_checkpoint_can_run_code(parent: Path) -> None:
@@ -99,7 +81,7 @@ def test_the_previous_checkpoint_can_always_be_resumed(keep: int, parent: Path, 
             copy = parent.with_name(f"copy{step}")
             shutil.copytree(parent, copy)
             (copy / f"step-{step:08d}" / "state.json").write_text("{}")
-            assert checkpoints.newest(copy) == copy / f"step-{step - 1:08d}"
+            assert checkpoint_choice.newest(copy) == copy / f"step-{step - 1:08d}"
 
 
 def test_every_file_is_on_disk_before_the_checkpoint_has_its_name(
@@ -143,7 +125,7 @@ def test_a_save_killed_at_any_call_leaves_a_complete_checkpoint_and_the_next_sta
         shutil.rmtree(parent, ignore_errors=True)
         publish(parent, snapshot(1), snapshot(2))
         killed = killed_while_writing(parent, snapshot(step), name, turn)
-        resumed = checkpoints.newest(parent)
+        resumed = checkpoint_choice.newest(parent)
         assert resumed is not None and checkpoints.read(resumed).step in {2, step}
         assert not [path.name for path in parent.iterdir() if path.name.startswith(".")]
         if not killed:
@@ -185,7 +167,9 @@ def test_a_checkpoint_counts_as_written_if_an_older_one_cannot_be_removed(
         writer = Writer(parent, keep=1)
         writer.save(snapshot(step))
         assert writer.close()
-        assert checkpoints.newest(parent) == parent / f"step-{step:08d}", "a start that cannot remove it resumes, too"
+        assert checkpoint_choice.newest(parent) == parent / f"step-{step:08d}", (
+            "a start that cannot remove it resumes, too"
+        )
     assert checkpoints.steps(parent) == [step]
     for line in messages:
         assert re.search(r"/\.old-step-00000001-\d+ is no longer needed, but could not be removed: Dir", line)
@@ -262,183 +246,3 @@ def test_the_last_failure_is_reported_repeatedly(disk: Disk, parent: Path, messa
     disk.rejected = {1}
     writer.save(snapshot(1))
     assert [writer.wait(), writer.wait(), writer.close()] == [False, False, False]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Finding
-
-
-def flip_a_byte(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-def truncate(folder: Path) -> None:
-    os.truncate(folder / "rng.safetensors", 40)
-
-
-def empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-
-
-def lose_the_manifest(folder: Path) -> None:
-    (folder / "manifest.json").unlink()
-
-
-def lose_a_file(folder: Path) -> None:
-    (folder / "config.yaml").unlink()
-
-
-def spoil_the_manifest(folder: Path) -> None:
-    (folder / "manifest.json").write_text("[]")
-
-
-DAMAGES = (flip_a_byte, truncate, empty, lose_the_manifest, lose_a_file, spoil_the_manifest)
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_quarantined_and_the_previous_one_is_used(
-    damage: Callable[[Path], None], parent: Path, messages: list[str]
-) -> None:
-    publish(parent, snapshot(1), snapshot(2))
-    damage(parent / "step-00000002")
-    assert checkpoints.newest(parent) == parent / "step-00000001"
-    assert len(messages) == 1
-    assert messages[0].startswith("WARNING checkpoint step-00000002 ")
-    assert messages[0].endswith(f"; moved to {parent / 'quarantine'}, the one before it is used")
-    assert (parent / "quarantine" / "step-00000002").is_dir()
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_without_a_complete_checkpoint_every_start_is_rejected(
-    damage: Callable[[Path], None], parent: Path, messages: list[str]
-) -> None:
-    publish(parent, snapshot(1), snapshot(2))
-    for step in (1, 2):
-        damage(parent / f"step-{step:08d}")
-    for _ in range(2):
-        with pytest.raises(NeedsHuman, match=r"none of the checkpoints of .* can be used") as caught:
-            checkpoints.newest(parent)
-        assert caught.value.exit_code == 3
-    assert len(messages) == 2
-    assert len(list((parent / "quarantine").iterdir())) == 2
-
-
-def test_a_checkpoint_restored_from_a_backup_is_used(parent: Path, messages: list[str]) -> None:
-    publish(parent, snapshot(1))
-    backup = shutil.copytree(parent / "step-00000001", parent.with_name("backup"))
-    flip_a_byte(parent / "step-00000001")
-    with pytest.raises(NeedsHuman):
-        checkpoints.newest(parent)
-    shutil.copytree(backup, parent / "step-00000001")
-    assert checkpoints.newest(parent) == parent / "step-00000001"
-
-
-def test_a_checkpoint_whose_best_is_damaged_is_not_used(parent: Path, messages: list[str]) -> None:
-    publish(parent, snapshot(1, 1), snapshot(2, 2), snapshot(3, 2))
-    flip_a_byte(parent / "step-00000002")
-    assert checkpoints.newest(parent) == parent / "step-00000001"
-    assert "step-00000003 needs the best one, step-00000002, which is not whole" in messages[0]
-
-
-def test_no_checkpoint_is_not_an_error(parent: Path, messages: list[str]) -> None:
-    assert checkpoints.newest(parent) is None
-    parent.mkdir()
-    (parent / ".new-step-00000001-4711").mkdir()
-    assert checkpoints.newest(parent) is None
-    assert (messages, list(parent.iterdir())) == ([], [])
-
-
-def test_foreign_files_in_the_folder_are_ignored(parent: Path, messages: list[str]) -> None:
-    publish(parent, snapshot(1))
-    for name in ("step-latest", "step-2", ".nfs0001", "notes.txt"):
-        (parent / name).write_text("")
-    assert checkpoints.newest(parent) == parent / "step-00000001"
-
-
-def killed_while_loading(folder: Path) -> None:
-    child = os.fork()
-    if child == 0:
-        with checkpoints.attempt(folder):
-            os.kill(os.getpid(), signal.SIGKILL)
-    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
-
-def test_a_checkpoint_that_kills_the_run_twice_is_not_retried_until_it_is_moved_back(
-    parent: Path, messages: list[str]
-) -> None:
-    publish(parent, snapshot(1), snapshot(2))
-    for _ in range(2):
-        assert checkpoints.newest(parent) == parent / "step-00000002"
-        killed_while_loading(parent / "step-00000002")
-    assert checkpoints.newest(parent) == parent / "step-00000001"
-    assert "step-00000002 ended the run 2 times while it was being loaded" in messages[0]
-    (parent / "quarantine" / "step-00000002").rename(parent / "step-00000002")
-    assert checkpoints.newest(parent) == parent / "step-00000002"
-
-
-@pytest.mark.parametrize("error", [None, RuntimeError("out of memory"), KeyboardInterrupt()], ids=str)
-def test_what_does_not_kill_the_run_while_loading_does_not_count_against_a_checkpoint(
-    error: BaseException | None, parent: Path, messages: list[str]
-) -> None:
-    publish(parent, snapshot(1))
-    for _ in range(5):
-        resumed = checkpoints.newest(parent)
-        assert resumed is not None
-        with contextlib.suppress(RuntimeError, KeyboardInterrupt), checkpoints.attempt(resumed):
-            if error is not None:
-                raise error
-    assert messages == []
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# By path
-
-
-def test_a_checkpoint_given_by_path_is_used_and_newer_ones_are_quarantined(parent: Path, messages: list[str]) -> None:
-    publish(parent, snapshot(1), snapshot(2), snapshot(3))
-    path = parent / "step-00000001"
-    assert checkpoints.chosen(parent, path) == path
-    assert checkpoints.steps(parent) == [1]
-    assert [line.split(" is ")[0] for line in messages] == ["INFO step-00000002", "INFO step-00000003"]
-    assert checkpoints.newest(parent) == path
-
-
-def test_a_checkpoint_given_by_another_path_of_its_folder_is_the_same(
-    parent: Path, tmp_path: Path, messages: list[str]
-) -> None:
-    publish(parent, snapshot(1))
-    (tmp_path / "latest").symlink_to(parent.parent)
-    path = tmp_path / "latest" / "checkpoints" / "step-00000001"
-    assert checkpoints.chosen(parent, path) == path
-
-
-@pytest.mark.parametrize("path", ["nowhere", "step-00000009", "../step-00000001", "quarantine/step-00000001", "."])
-def test_a_path_that_is_no_checkpoint_of_the_run_is_rejected(path: str, parent: Path, messages: list[str]) -> None:
-    publish(parent, snapshot(1), snapshot(2))
-    for place in (parent.parent, parent / "quarantine"):
-        shutil.copytree(parent / "step-00000001", place / "step-00000001")
-    with pytest.raises(Refused, match="is no checkpoint of this run: those are in"):
-        checkpoints.chosen(parent, parent / path)
-    assert (checkpoints.steps(parent), messages) == ([1, 2], [])
-
-
-def test_a_damaged_checkpoint_given_by_path_is_rejected(parent: Path, messages: list[str]) -> None:
-    publish(parent, snapshot(1), snapshot(2))
-    flip_a_byte(parent / "step-00000001")
-    with pytest.raises(Refused, match=r"model\.safetensors is not what was written"):
-        checkpoints.chosen(parent, parent / "step-00000001")
-    assert (checkpoints.steps(parent), messages) == ([1, 2], [])
-
-
-def test_the_manifest_names_every_file_with_size_and_checksum(parent: Path) -> None:
-    checkpoints.write(parent, snapshot(3), keep=2)
-    folder = parent / "step-00000003"
-    listed = json.loads((folder / "manifest.json").read_text())["files"]
-    assert set(listed) == {path.name for path in folder.iterdir()} - {"manifest.json"}
-    assert {name: entry["bytes"] for name, entry in listed.items()} == {
-        name: (folder / name).stat().st_size for name in listed
-    }

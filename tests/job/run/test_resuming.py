@@ -37,6 +37,23 @@ def test_what_our_launcher_started_is_started_again_by_rerun(folder: RunFolder, 
     assert resuming.command(folder, run) == "`python -m launch rerun 'runs/a b'`"
 
 
+@pytest.mark.parametrize(
+    ("owner", "command"),
+    [
+        ("", "the same command with --output_dir 'runs/a b'"),
+        ("docker:host:name", "`python -m launch rerun 'runs/a b'`"),
+    ],
+)
+def test_a_container_is_started_again_as_it_was_started(
+    owner: str, command: str, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `docker run` of the user, whose launcher is inside; or by our launcher outside."""
+    (folder.path / contract.JOBS).mkdir()
+    monkeypatch.setenv(contract.IN_IMAGE, "1")
+    monkeypatch.setenv(contract.OWNER, owner)
+    assert resuming.command(folder, Run()) == command
+
+
 def test_an_error_of_an_interrupted_run_says_how_to_resume(folder: RunFolder) -> None:
     with pytest.raises(LostProcess) as caught, resuming.named(folder, Run()):
         raise LostProcess("another process died; run")

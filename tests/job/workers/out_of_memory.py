@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from job.runtime import environment
+from job.runtime import ending, environment
 
 environment.prepare()
 
@@ -68,4 +68,4 @@ def fail_in_second_copy(tokens: int, rank: str, fail: Callable[[], None]) -> Non
 
 if __name__ == "__main__":
     with_little_memory(int(sys.argv[1]), *sys.argv[2:4])
-    train.end_process(train.main(sys.argv[4:]))
+    ending.end_process(train.main(sys.argv[4:]))

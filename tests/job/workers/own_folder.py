@@ -13,7 +13,8 @@ os.chdir(f"rank{os.environ['RANK']}")
 os.environ.update(json.loads(Path("environment.json").read_text()))
 
 from job import train
+from job.runtime import ending
 
 code = train.main(sys.argv[1:])
 Path("code").write_text(str(code))
-train.end_process(code)
+ending.end_process(code)
