@@ -46,7 +46,7 @@ def check(config: Config) -> None:
 
 
 def _check_bounds(config: Config) -> None:
-    """Every number is within the bounds that its setting declares."""
+    """Refused for a number outside the bounds that its setting declares."""
     for name, (group, declared) in fields().items():
         value, bounds = getattr(getattr(config, group), name), declared.metadata["bounds"]
         if bounds is not None and value is not None and (remedy := bounds.remedy(value)):
@@ -111,7 +111,7 @@ def _check_token_limits(config: Config) -> None:
 
 
 def _check_model(config: Config) -> None:
-    """A model folder has a config.json, weights, and at least as many positions as --max_seq_length."""
+    """Refused for a model folder without config.json or weights, or with fewer positions than --max_seq_length."""
     name = config.model.model_name_or_path
     folder = Path(name)
     if config.model.tokenizer_name is not None and _is_missing_path(config.model.tokenizer_name):
@@ -221,7 +221,7 @@ def _check_sources(config: Config) -> None:
 
 
 def _check_data_set(data: Data) -> None:
-    """What is said about --dataset_name has an effect."""
+    """Refused for settings of the dataset that have no effect."""
     for name in ("train_split_name", "validation_split_name", "test_split_name"):
         if getattr(data, name) not in (None, getattr(Data(), name)) and not data.dataset_name:
             raise Refused(f"--{name} needs --dataset_name; for files, use --{name.split('_')[0]}_file")
@@ -267,7 +267,7 @@ def _checked_files(name: str) -> list[str]:
 
 
 def _check_output_file(config: Config) -> None:
-    """The file of predictions can be written and overwrites no data."""
+    """Refused if --output_file cannot be written, or would overwrite data."""
     data, name = config.data, config.run.output_file
     if name is None:
         if config.run.top_k is not None:
@@ -307,7 +307,7 @@ def _refuse_file_of_a_run(path: Path, config: Config) -> None:
 
 
 def _check_upload(config: Config) -> None:
-    """What an upload needs is there; whether the hub takes it is asked before training."""
+    """Refused if an upload cannot work. Whether the hub accepts it is checked before training."""
     asked = config.hub
     if not asked.push_to_hub:
         unused = [

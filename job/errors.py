@@ -26,7 +26,7 @@ class Refused(JobError):
 
 @contextlib.contextmanager
 def unreadable_refused() -> Iterator[None]:
-    """Refuse a path of the user that cannot be looked at: in a folder of somebody else, or with too long a name."""
+    """Refused for a path of the user that cannot be accessed: in somebody else's folder, or with a name too long."""
     try:
         yield
     except OSError as error:

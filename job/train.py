@@ -149,7 +149,8 @@ def _carry_out(config: Config, name: str, accelerator: Accelerator) -> dict[str,
 
 
 def _complete(opened: Opened, accelerator: Accelerator) -> None:
-    """Of a run that finished before: what a kill left undone, the answers and the upload, where they are asked for."""
+    """For a run that has finished before: complete what a kill left undone, then write --output_file and upload, if
+    requested."""
     from job import distributed
     from job.report import summary, upload
     from job.run import opening
@@ -166,7 +167,7 @@ def _complete(opened: Opened, accelerator: Accelerator) -> None:
 
 @contextlib.contextmanager
 def _telling(accelerator: Accelerator, trial: Trial | None) -> Iterator[None]:
-    """Tell the search how its trial ended. There, a loss that is not finite is a bad result and no failure."""
+    """Report the end of a trial to its search, where a loss that is not finite is a bad result and not a failure."""
     pruned: Pruned | None = None
     try:
         yield
@@ -183,7 +184,7 @@ def _telling(accelerator: Accelerator, trial: Trial | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _losing_a_process() -> Iterator[None]:
-    """Inside this context, a failed exchange with the other processes is LostProcess."""
+    """Inside this context, a failed exchange with the other processes is raised as LostProcess."""
     from job import distributed
     from job.batching import oom
 
@@ -302,7 +303,7 @@ def _load_model(
 
 
 def _explanation(error: Exception) -> str | None:
-    """What the user should know of a full GPU or a failed exchange; None for any other error."""
+    """A full GPU or a failed exchange in one line for the user; None for any other error."""
     if "torch" not in sys.modules:  # there is neither before torch is imported
         return None
     from job import distributed

@@ -50,7 +50,7 @@ def submit_argv(environ: Mapping[str, str]) -> list[str]:
 
 
 def sweep_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch sweep ...`."""
+    """The arguments of `python -m launch sweep ...`."""
     own = ("grid", "search", "trials", "parallel")
     argv = _argv("sweep", (*own, "gpus", "nodes", "tasks", "time", "partition"), environ)
     return [*argv[:1], *(["--local"] if _switch(environ, "LOCAL") else []), *argv[1:]]
@@ -62,12 +62,12 @@ def docker_argv(environ: Mapping[str, str]) -> list[str]:
 
 
 def prefetch_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch prefetch ...`."""
+    """The arguments of `python -m launch prefetch ...`."""
     return _argv("prefetch", (), environ)
 
 
 def doctor_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch doctor`; ARGS are more flags of the launcher."""
+    """The arguments of `python -m launch doctor`; ARGS are additional launcher flags."""
     given = [f"--{name}={environ.get(name.upper(), '')}" for name in ("gpus", "nodes", "tasks", "time", "partition")]
     return ["doctor", *given, *(["--dry_run"] if _switch(environ, "DRY_RUN") else []), *_words(environ.get("ARGS", ""))]
 
@@ -111,7 +111,7 @@ def compare_argv(environ: Mapping[str, str]) -> list[str]:
 
 
 def report_argv(environ: Mapping[str, str]) -> list[str]:
-    """Likewise of `python -m launch report [RUN]`."""
+    """The arguments of `python -m launch report [RUN]`."""
     return ["report", *_runs(environ)]
 
 

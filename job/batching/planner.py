@@ -247,10 +247,10 @@ def _split_widest(bounds: list[int], sizes: Sequence[int], wanted: int) -> list[
 def _deal(micro: Sequence[MicroBatch], costs: Sequence[int], world: int) -> list[list[MicroBatch]]:
     """Costliest first, each to the process with the least work that has room: equal counts, nearly equal sums."""
     room = len(micro) // world
-    hands: list[list[MicroBatch]] = [[] for _ in range(world)]
+    shares: list[list[MicroBatch]] = [[] for _ in range(world)]
     load = [0] * world
     for i in sorted(range(len(micro)), key=lambda i: -costs[i]):
-        rank = min((r for r in range(world) if len(hands[r]) < room), key=load.__getitem__)
-        hands[rank].append(micro[i])
+        rank = min((r for r in range(world) if len(shares[r]) < room), key=load.__getitem__)
+        shares[rank].append(micro[i])
         load[rank] += costs[i]
-    return hands
+    return shares

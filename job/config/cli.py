@@ -159,9 +159,7 @@ def _one_line_errors() -> Iterator[None]:
     """Convert tyro's boxed error message and exit code 2 to Refused with one line."""
     columns = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "10000"  # tyro wraps its messages at the terminal's width, even inside names
-    printed = (
-        io.StringIO()
-    )  # tyro draws the box in plain characters where the encoding of stdout has no others, as here
+    printed = io.StringIO()  # has no encoding, so tyro draws its box in ASCII
     try:
         with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()):
             yield

@@ -154,7 +154,7 @@ def _prepared(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task
 
 
 def fetch(config: Config) -> None:
-    """Download the data set of a run and check that it has the splits of the run."""
+    """Download the dataset of a run and check that it has the splits of the run."""
     sources.fetch(config.data, _wanted(config))
 
 

@@ -275,7 +275,7 @@ def _json_array(path: str | Path, line: int, text: str) -> Iterator[Row]:
 
 
 class _RepeatedKeyError(Exception):
-    """A JSON object has a key twice; json.loads would use the last value."""
+    """A JSON object has a key twice; json.loads would silently use the last value."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

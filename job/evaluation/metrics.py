@@ -18,7 +18,7 @@ METRIC_FAILS = (OSError, ImportError, SyntaxError, ValueError, TypeError, Attrib
 """What may be raised when a metric is loaded: its name can be that of any folder, file or repository."""
 
 TAKEN = ("loss", "step", "epoch", "split", "best", "examples", "per_class", "confusion_matrix")
-"""Keys of an evaluation in metrics.jsonl or results.json that are no numbers of a metric."""
+"""Keys of an evaluation in metrics.jsonl or results.json that do not come from a metric."""
 
 
 def load(names: Sequence[str], kind: Kind) -> dict[str, Any]:
@@ -46,9 +46,9 @@ def numbers_given(metrics: Mapping[str, Any], task: Task) -> list[str]:
     """The names of the loss and of all numbers that the metrics return, from computing them on artificial rows.
 
     Raises:
-        Refused: a metric cannot be computed, does not return numbers, or gives one of a name that is taken.
+        Refused: a metric cannot be computed, does not return numbers, or returns one whose name is taken.
     """
-    givers: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for name, metric in metrics.items():
         try:
             computed = _numbers(_artificial(task), metric)
@@ -56,15 +56,15 @@ def numbers_given(metrics: Mapping[str, Any], task: Task) -> list[str]:
             raise Refused(f"--metrics {name} cannot be computed for this task ({task}): "
                           f"{' '.join(str(error).split())[:200] or type(error).__name__}") from error  # fmt: skip
         for number in computed:
-            _refuse_taken(number, name, givers)
-        givers |= dict.fromkeys(computed, name)
-    return ["loss", *givers]
+            _refuse_taken(number, name, owners)
+        owners |= dict.fromkeys(computed, name)
+    return ["loss", *owners]
 
 
-def _refuse_taken(number: str, name: str, givers: Mapping[str, str]) -> None:
-    """Refused for a number that would overwrite another one in the results."""
-    if number in givers:
-        raise Refused(f"--metrics {name} gives {number}, as --metrics {givers[number]} does: remove one of the two, or "
+def _refuse_taken(number: str, name: str, owners: Mapping[str, str]) -> None:
+    """Refused for a number that would overwrite another one in the results; `owners`: number -> its metric."""
+    if number in owners:
+        raise Refused(f"--metrics {name} gives {number}, as --metrics {owners[number]} does: remove one of the two, or "
                       "rename its number")  # fmt: skip
     if number in TAKEN:
         raise Refused(

@@ -31,8 +31,9 @@ EMBEDDED = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     )
 }
-
+"""Model on the hub -> (installed package with the same weights, SHA-256 of its model.safetensors)."""
 SDPA = "muster_sdpa"
+"""The name under which Transformers' SDPA attention is registered with our mask function."""
 LOADING_FAILS = (
     OSError,
     ValueError,

@@ -42,21 +42,21 @@ OTHER_WEIGHTS = (
     ".msgpack",
     ".onnx",
 )
-"""Not uploaded, whoever put them there: weights are safetensors."""
+"""Files that are never uploaded: weights are safetensors."""
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 """What an upload replaces as a whole: a shard of an older model would be loaded in place of the new weights."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A repository that can be written to, and the branch that is."""
+    """The repository and the branch to upload to."""
 
     repository: str
     revision: str
 
 
 def prepare(config: Config, folder: RunFolder) -> Target:
-    """Make the repository and the branch if they are not there.
+    """Create the repository and the branch if they do not exist.
 
     Raises:
         Refused: the hub is not reachable, does not accept the token, or denies writing with it; or the repository is
@@ -76,8 +76,8 @@ def prepare(config: Config, folder: RunFolder) -> Target:
     if config.hub.hub_private_repo and not private:
         raise Refused(f"--hub_private_repo: {repository} exists and is public: make it private in its settings, or "
                       "choose another --hub_model_id")  # fmt: skip
-    at, seen = f" at {revision}" if revision != MAIN_BRANCH else "", "private" if private else "public"
-    log.info(f"hub      {repository}{at}, {seen}")
+    at, visibility = f" at {revision}" if revision != MAIN_BRANCH else "", "private" if private else "public"
+    log.info(f"hub      {repository}{at}, {visibility}")
     return Target(repository, revision)
 
 
@@ -193,7 +193,7 @@ def _why_not(error: Exception, name: str, endpoint: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What the hub answered, or else what the error says, in a line, and never the token."""
+    """The hub's answer, else the error message, as one line without the token."""
     said = next((e for e in (error, error.__cause__) if getattr(e, "response", None) is not None), error)
     answer = getattr(said, "response", None)
     message = str(said) if answer is None else getattr(said, "server_message", None) or answer.reason_phrase

@@ -1,7 +1,7 @@
 """Which checkpoint a run resumes from: the newest that is intact, or the one that was asked for.
 
 checkpoints/quarantine/      damaged ones, and those that a requested older one replaces
-checkpoints/attempts.json    name of a checkpoint -> how often it was begun to be loaded; absent otherwise
+checkpoints/attempts.json    name of a checkpoint -> how many times its loading was started; absent otherwise
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def chosen(parent: Path, path: Path) -> Path:
 def attempt(folder: Path) -> Iterator[None]:
     """Load `folder` inside this context. If that ends the process twice, there is no third attempt.
 
-    Errors do not count: they show in the log and are hardly the checkpoint's, as a full GPU or a lost process.
+    Errors do not count: they are in the log, and are rarely caused by the checkpoint (a full GPU, a lost process).
     """
     attempts = _attempts(folder.parent)
     files.write_json(folder.parent / ATTEMPTS, {**attempts, folder.name: attempts.get(folder.name, 0) + 1})
@@ -92,7 +92,7 @@ def _fault(parent: Path, step: int) -> str | None:
         return f"ended the run {ATTEMPTS_ALLOWED} times while it was being loaded"
     best = checkpoints.best_step(folder)
     if best not in (0, step) and _mismatch(parent / checkpoints.name(best)) is not None:
-        return f"needs the best one, {checkpoints.name(best)}, which is not whole"
+        return f"needs the best one, {checkpoints.name(best)}, which cannot be used"
     return None
 
 
@@ -105,7 +105,7 @@ def _mismatch(folder: Path) -> str | None:
             if path.stat().st_size != entry["bytes"] or files.sha256(path) != entry["sha256"]:
                 return f"is damaged ({file} is not what was written)"
     except FileNotFoundError as error:
-        return f"is not whole ({Path(error.filename).name} is missing)"
+        return f"is incomplete ({Path(error.filename).name} is missing)"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"cannot be read ({type(error).__name__})"
     return None

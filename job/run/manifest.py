@@ -24,7 +24,7 @@ from job.runtime import contract, files
 from job.runtime.package import ROOT
 
 TOKEN_LIMIT = "max_tokens_per_device"
-"""The lower limit with which a run went on after running out of memory."""
+"""The lower limit with which a run continued after running out of memory."""
 TOKEN_LIMIT_REQUESTED = "max_tokens_per_device_requested"
 """The setting with which it ran out of memory; null if it was unset."""
 UPLOAD = "upload"
@@ -111,7 +111,7 @@ def amend(folder: RunFolder, **values: Any) -> None:
 def timed(folder: RunFolder, phase: str, main: bool) -> Iterator[None]:
     """Add the time that passes within to the manifest's "seconds" of this phase, over all starts of the run.
 
-    The manifest must be there in the end; only the main process writes it.
+    The manifest must exist when the context is left; only the main process writes it.
     """
     begun = time.monotonic()
     yield

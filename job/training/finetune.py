@@ -1,4 +1,4 @@
-"""Training with evaluations in between: what the loop is given, and what is kept of it."""
+"""Fine-tuning: prepares what the training loop needs, runs it, and returns the outcome; or only evaluates."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ took 60 ms, in which it computed 20,000 tokens of BERT-base."""
 def evaluate_only(
     context: RunContext, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Data
 ) -> Outcome:
-    """The model as it is, on the evaluation set and the test set, or the one of them that there is."""
+    """Evaluate the model as it is on the evaluation set and the test set, if there are any."""
     accelerator = context.accelerator
     form = forms.choose(context.config, model, tokenizer, data.splits, accelerator)
     _announce(form, context)
@@ -76,7 +76,7 @@ def finetune(
 
     Args:
         resumed: the checkpoint to resume from; the main process alone reads it.
-        adapter: what is in `model`, where its own weights are not trained.
+        adapter: the adapters in `model`, whose other weights are then frozen; None if all weights are trained.
 
     Raises:
         Refused, NonFiniteLoss: on every process.
@@ -133,7 +133,7 @@ def _objective(context: RunContext, data: Data, steps: int) -> Objective:
 
 
 def _token_limit(context: RunContext, model: PreTrainedModel, loader: BatchLoader) -> int:
-    """Tokens of a forward pass; said and written into the manifest where the device decides."""
+    """The token limit of a forward pass; on a GPU it is logged and written into the manifest."""
     config, accelerator, folder = context.config, context.accelerator, context.folder
     default = token_limit.default(model, accelerator, config.model.gradient_checkpointing)
     requested = config.training.max_tokens_per_device
@@ -146,7 +146,7 @@ def _token_limit(context: RunContext, model: PreTrainedModel, loader: BatchLoade
 
 
 def _ready_adapter(context: RunContext, adapter: Adapter) -> None:
-    """Hold frozen weights in bf16 where the run computes in it; not earlier, as the forms are compared in fp32."""
+    """Cast the frozen weights to bf16 if the run computes in bf16; not earlier, as the forms are compared in fp32."""
     if context.accelerator.mixed_precision == "bf16":
         adapter.hold_base_in_bf16()
     if context.accelerator.is_main_process:
@@ -157,7 +157,7 @@ def _ready_adapter(context: RunContext, adapter: Adapter) -> None:
 def _prepared(
     context: RunContext, model: PreTrainedModel, examples: int, adapter: Adapter | None
 ) -> tuple[TrainState, int]:
-    """What training starts from, on the device, and the number of steps."""
+    """The state that training starts from, on the device, and the number of steps."""
     training = context.config.training
     steps = optim.total_steps(training, examples)
     optimizer = optim.optimizer(model, training)
@@ -173,7 +173,7 @@ def _prepared(
 
 
 def _resume(path: Path, state: TrainState, accelerator: Accelerator) -> Mapping[str, Any]:
-    """Restore a checkpoint on every process; what else it says, for the tracker and the step end."""
+    """Restore a checkpoint on every process; returns its plain values, for the tracker and the step end."""
     main = accelerator.is_main_process
     model = accelerator.unwrap_model(state.model)
     distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_model(path, model, state.optimizer))

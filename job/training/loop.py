@@ -125,10 +125,9 @@ def train(
 def settle_gradient_buckets(state: TrainState, loader: BatchLoader, losses_of: ExampleLosses) -> None:
     """Two passes of the shortest example that change nothing, so that DDP lays its buckets out before the first step.
 
-    DDP lays them out again in the first forward pass behind its first backward pass, and broadcasts the layout. Inside
-    a step, a process that ran out of memory just before it would leave the others waiting there. And with three or
-    more processes the layout decides the order of summation: the first step after a resume would differ in the last
-    bits.
+    DDP lays them out again in the first forward pass after its first backward pass, and broadcasts the layout. Inside a
+    step, a process that ran out of memory just before that would leave the others waiting. And with three or more
+    processes the layout decides the order of summation: the first step after a resume would differ in the last bits.
     """
     if loader.accelerator.num_processes > 1:
         shortest = loader.collated([MicroBatch(np.array([loader.split.lengths.argmin()]))])
@@ -154,7 +153,7 @@ def _finite(loss: torch.Tensor, norm: torch.Tensor, accelerator: Accelerator) ->
 
 
 def _forget_attempt(state: TrainState, loader: BatchLoader, losses_of: ExampleLosses) -> None:
-    """Of an attempt that failed: its gradients, and that DDP awaits a backward pass where the forward succeeded."""
+    """Discard a failed attempt: its gradients, and DDP's wait for a backward pass if the forward pass succeeded."""
     state.optimizer.zero_grad(set_to_none=True)
     settle_gradient_buckets(state, loader, losses_of)
 

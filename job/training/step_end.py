@@ -192,7 +192,7 @@ class StepEnd:
         self._prune_if_worse(scores)
 
     def _prune_if_worse(self, scores: Mapping[str, float]) -> None:
-        """Tell the search of this evaluation; Pruned, on every process, where other trials did better by now."""
+        """Report this evaluation to the search; raises Pruned, on every process, if most trials did better by now."""
         trial, selected, tracker = self._context.trial, self._selection, self._tracker
         if trial is None:
             return

@@ -270,7 +270,7 @@ def all_reduce(rank: Rank) -> str:
     slowest = torch.tensor(min(times), device=device)
     torch.distributed.all_reduce(slowest, torch.distributed.ReduceOp.MAX)
     seconds, size = slowest.item(), 4 * REDUCE_SIZE
-    return f"right; {size / 1e6:.0f} MB in {1000 * seconds:.0f} ms, {size / seconds / 1e9:.2f} GB/s"
+    return f"correct; {size / 1e6:.0f} MB in {1000 * seconds:.0f} ms, {size / seconds / 1e9:.2f} GB/s"
 
 
 def clock(rank: Rank) -> str:

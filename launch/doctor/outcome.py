@@ -117,7 +117,7 @@ def _visibility(folder: Path, node: str) -> Finding:
 
 
 def _not_visible(folder: Path, node: str) -> Finding:
-    return Finding(FOLDER.name, FAILED, f"what it writes into {folder.parent} is not to be seen elsewhere",
+    return Finding(FOLDER.name, FAILED, f"what it writes into {folder.parent} is not visible elsewhere",
                    "work in a folder of a file system that the nodes share", node)  # fmt: skip
 
 

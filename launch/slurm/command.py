@@ -77,7 +77,7 @@ def queue(
 
     planned = plan(request)
     if code.untracked:
-        warn(f"git does not track {_first_five(code.untracked)}: left out of the job's code")
+        warn(f"git does not track {_shortened(code.untracked)}: left out of the job's code")
     if arguments.dry_run:
         print(planned)
         return
@@ -122,6 +122,6 @@ def _pending_reason(answer: Answer) -> str:
     return "None"
 
 
-def _first_five(names: Sequence[str]) -> str:
+def _shortened(names: Sequence[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

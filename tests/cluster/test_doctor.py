@@ -82,7 +82,7 @@ def test_two_healthy_nodes_pass_every_check(cluster: Cluster, tmp_path: Path) ->
     assert [state for state, _ in lines] == [OK] * len(CLUSTER), done.stdout
     assert [text for _, text in lines][3] == f"shared folder  {tmp_path}/runs is visible and writable (on n1, n2)"
     assert "2 processes, gloo (on n1, n2)" in done.stdout
-    assert "right; 67 MB in " in done.stdout
+    assert "correct; 67 MB in " in done.stdout
     assert not (tmp_path / "runs").exists()
 
 
@@ -179,7 +179,7 @@ def test_a_folder_that_is_not_shared_is_reported(own: str, cluster: Cluster, tmp
     with mounted(cluster, overlay, runs):
         result = report(cluster, tmp_path, own)
     assert result.only("shared folder"), result.lines
-    assert result.failed("shared folder") == f"n2: what it writes into {runs} is not to be seen elsewhere"
+    assert result.failed("shared folder") == f"n2: what it writes into {runs} is not visible elsewhere"
 
 
 def test_missing_container_images_are_reported(cluster: Cluster, tmp_path: Path) -> None:

@@ -53,11 +53,11 @@ def _recognise(train: Source) -> tuple[Kind, str | None]:
         _reject_two_spellings(train, [n if w is None else w for n, w in zip(numbers, wholes, strict=True)])
     if all(whole is not None for whole in wholes):
         several = len(set(wholes)) > 2
-        return SINGLE_LABEL, f"{where} integers, read as classes;  {AS_NUMBERS} reads numbers" if several else None
+        return SINGLE_LABEL, f"{where} integers, read as classes; {AS_NUMBERS} reads numbers" if several else None
     if labels.untyped:
         return REGRESSION, f"{where} decimal numbers, read as numbers; {AS_CLASSES} reads classes"
     if all(float(number).is_integer() for number in numbers if number is not None):
-        return REGRESSION, f"{where} integers stored as floats, read as numbers;  {AS_CLASSES} reads classes"
+        return REGRESSION, f"{where} integers stored as floats, read as numbers; {AS_CLASSES} reads classes"
     return REGRESSION, None
 
 

@@ -1,4 +1,4 @@
-"""Share of examples that are wholly right; after scikit-learn's accuracy_score."""
+"""Share of examples that are predicted correctly; computed by scikit-learn's accuracy_score."""
 
 import datasets
 import evaluate
@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score
 class Accuracy(evaluate.Metric):
     """predictions, references: class numbers -> {"accuracy": 0..1, "correct": number of examples}.
 
-    Configuration `multilabel`: both are lists of 0 and 1, one of each class, and all must agree.
+    Configuration `multilabel`: both are lists with a 0 or 1 for each class, and all must agree.
     """
 
     def _info(self):

@@ -1,4 +1,4 @@
-"""F1, the harmonic mean of precision and recall, in the usual averages; after scikit-learn's f1_score."""
+"""F1, the harmonic mean of precision and recall, in the usual averages; computed by scikit-learn's f1_score."""
 
 import datasets
 import evaluate
@@ -8,9 +8,9 @@ from sklearn.metrics import f1_score
 class F1(evaluate.Metric):
     """predictions, references: class numbers -> {"f1_macro", "f1_weighted", and for two classes "f1"}.
 
-    `labels`: all class numbers there are. `positive`: the one that "f1" is about. Averages are over the classes that
-    occur, as scikit-learn's default.
-    Configuration `multilabel`: both are lists of 0 and 1, one of each class -> {"f1_micro", "f1_macro"} of all classes.
+    `labels`: all class numbers. `positive`: the class of "f1". Averages are over the classes that occur, which is
+    scikit-learn's default.
+    Configuration `multilabel`: both are lists with a 0 or 1 for each class -> {"f1_micro", "f1_macro"} of all classes.
     """
 
     def _info(self):

@@ -1,4 +1,4 @@
-"""Matthews correlation of predicted and true classes, GLUE's measure for CoLA; after scikit-learn."""
+"""Matthews correlation of predicted and true classes, GLUE's metric for CoLA; computed by scikit-learn."""
 
 import datasets
 import evaluate

@@ -1,4 +1,4 @@
-"""Pearson correlation of predicted and true numbers; after SciPy."""
+"""Pearson correlation of predicted and true numbers; computed by SciPy."""
 
 import datasets
 import evaluate

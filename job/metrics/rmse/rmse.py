@@ -1,4 +1,4 @@
-"""Root of the mean squared error, in the unit of the labels; after scikit-learn."""
+"""Root of the mean squared error, in the unit of the labels; computed by scikit-learn."""
 
 import datasets
 import evaluate

@@ -1,4 +1,4 @@
-"""Spearman rank correlation of predicted and true numbers; after SciPy."""
+"""Spearman rank correlation of predicted and true numbers; computed by SciPy."""
 
 import datasets
 import evaluate

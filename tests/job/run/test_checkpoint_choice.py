@@ -89,7 +89,7 @@ def test_a_checkpoint_whose_best_is_damaged_is_not_used(parent: Path, messages: 
     publish(parent, snapshot(1, 1), snapshot(2, 2), snapshot(3, 2))
     flip_a_byte(parent / "step-00000002")
     assert checkpoint_choice.newest(parent) == parent / "step-00000001"
-    assert "step-00000003 needs the best one, step-00000002, which is not whole" in messages[0]
+    assert "step-00000003 needs the best one, step-00000002, which cannot be used" in messages[0]
 
 
 def test_no_checkpoint_is_not_an_error(parent: Path, messages: list[str]) -> None:

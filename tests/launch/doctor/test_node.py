@@ -47,7 +47,7 @@ def test_a_wrong_sum_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     rank = node.Rank(tmp_path, gpus=0)
     node.join(rank)
-    assert node.all_reduce(rank).startswith("right; 67 MB in ")
+    assert node.all_reduce(rank).startswith("correct; 67 MB in ")
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor, *_: tensor[-1:].add_(1))
     with pytest.raises(Problem, match="the sum of 1 to 1 is wrong on rank 0"):
         node.all_reduce(rank)

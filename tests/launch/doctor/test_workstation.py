@@ -38,7 +38,7 @@ def test_a_healthy_machine_gets_a_line_for_each_check_and_no_files_remain(tmp_pa
     assert [line.split()[0] for line in lines] == ["ok"] * len(checks.LOCAL), done.stdout
     assert "torch 2." in done.stdout
     assert "2 processes, gloo" in done.stdout
-    assert "right; 67 MB in" in done.stdout
+    assert "correct; 67 MB in" in done.stdout
     assert done.stderr == "checks of this machine only\n"
     assert not (tmp_path / "runs").exists()
 

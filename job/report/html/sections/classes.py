@@ -74,13 +74,14 @@ def size(names: Sequence[str]) -> tuple[float, float, float]:
 
 def _described(matrix: np.ndarray, pairs: list[Pair], predicted: Predicted) -> str:
     right, rows = int(np.trace(matrix)), int(matrix.sum())
-    sentences = [f"{right:,} of {rows:,} rows are on the diagonal: right.",
-            "A row is a label, a column a prediction; the stronger the colour, the larger the share of the label's "
-            "rows."]  # fmt: skip
+    sentences = [
+        f"{right:,} of {rows:,} rows are on the diagonal, which are the correct ones.",
+        "A row is a label, a column a prediction; the stronger the colour, the larger the share of the label's rows.",
+    ]
     if pairs:
         most = pairs[0]
-        sentences.append(f"Most often “{short(predicted.names[most.label])}” is taken for "
-                    f"“{short(predicted.names[most.prediction])}”: {count(most.rows, 'row')}.")  # fmt: skip
+        label, prediction = (short(predicted.names[number]) for number in (most.label, most.prediction))
+        sentences.append(f"Most often “{label}” is predicted as “{prediction}”: {count(most.rows, 'row')}.")
     return " ".join(sentences)
 
 

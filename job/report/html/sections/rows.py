@@ -25,8 +25,11 @@ def worst(run: RunFiles) -> Section | None:
         caption, certainty = "Mistakes, the most confident first", "confidence"
     if not len(rows):
         return Section("mistakes", "Mistakes", [Paragraph("There are none.")])
-    cells = [[_row(predicted, row), *_answers(predicted, row), _certainty(predicted, row), *_texts(run, predicted, row)]
-             for row in rows.tolist()]  # fmt: skip
+    cells = [
+        [_row(predicted, row), _label(predicted, row), _shown(predicted, predicted.predictions[row]),
+         _certainty(predicted, row), *_texts(run, predicted, row)]
+        for row in rows.tolist()
+    ]  # fmt: skip
     columns = ["row", "label", "predicted", certainty, *_text_columns(run)]
     note = f"Row numbers count from 0 in the source of the {run.split} set."
     if predicted.kind != REGRESSION:
@@ -63,10 +66,6 @@ def _table(caption: str, columns: list[str], cells: list[list[str]]) -> Table:
 
 def _row(predicted: Predicted, row: int) -> str:
     return str(predicted.index[row])
-
-
-def _answers(predicted: Predicted, row: int) -> tuple[str, str]:
-    return _label(predicted, row), _shown(predicted, predicted.predictions[row])
 
 
 def _label(predicted: Predicted, row: int) -> str:

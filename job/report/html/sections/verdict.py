@@ -40,7 +40,7 @@ def _score(run: RunFiles, predicted: Predicted) -> str:
     interval = scoring.interval(run, predicted)
     if interval is not None and not math.isnan(interval.low):
         sentence += (f" (95 % interval {interval.low:.4f} to {interval.high:.4f}, bootstrap over the rows with "
-                 f"{interval.resamples:,} resamples)")  # fmt: skip
+                     f"{interval.resamples:,} resamples)")  # fmt: skip
     return f"{sentence}."
 
 

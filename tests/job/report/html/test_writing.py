@@ -53,7 +53,7 @@ def test_two_classes(tmp_path: Path) -> None:
     assert "400 of these rows have a text of the training data: the score is optimistic." in said
     assert re.search(r"It contradicts \d+ labels: see the probable label errors.", said)
     matrix = results["eval"]["confusion_matrix"]
-    assert f"Most often “no” is taken for “yes”: {matrix[0][1]} rows" in said
+    assert f"Most often “no” is predicted as “yes”: {matrix[0][1]} rows" in said
     for name, of in results["eval"]["per_class"].items():
         cells = [name, *(f"{of[key]:.3f}" for key in ("precision", "recall", "f1")), str(of["support"])]
         assert " ".join(cells) in said
