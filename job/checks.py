@@ -25,7 +25,7 @@ FILES_CHECKED = 100
 """Files of a pattern whose columns are read here, to keep a login node fast."""
 ADAPTER_CONFIG = "adapter_config.json"
 """File of a folder that holds an adapter, as peft writes it."""
-ANSWERS = (".csv", ".jsonl", ".parquet")
+OUTPUT_FORMATS = (".csv", ".jsonl", ".parquet")
 """Formats of --output_file."""
 _NAME = r"\w(?:[\w.-]{0,94}\w)?"
 REPOSITORY = re.compile(rf"(?!.*(?:--|\.\.))(?:{_NAME}/)?{_NAME}", re.ASCII)
@@ -274,8 +274,8 @@ def _check_output_file(config: Config) -> None:
             raise Refused("--top_k needs --output_file, where the classes are written")
         return
     path = Path(name).absolute()
-    if path.suffix.lower() not in ANSWERS:
-        raise Refused(f"--output_file {name}: the name must end in {', '.join(ANSWERS)}")
+    if path.suffix.lower() not in OUTPUT_FORMATS:
+        raise Refused(f"--output_file {name}: the name must end in {', '.join(OUTPUT_FORMATS)}")
     if not (data.test_file or data.test_split_name):
         raise Refused("--output_file needs test data to predict: give --test_file, or --dataset_name and "
                       "--test_split_name")  # fmt: skip

@@ -1,7 +1,7 @@
 """Bootstrap (Efron, 1979) of metrics: for the score of one model, or the difference between two models.
 
-Every metric here is a function of sums over rows (correct answers, true positives of a class, squared errors). So a
-resample is a vector of row counts, and all resamples are computed with one matrix product. Identical rows are drawn
+Every metric here is a function of sums over rows (correct predictions, true positives of a class, squared errors). So
+a resample is a vector of row counts, and all resamples are computed with one matrix product. Identical rows are drawn
 together from a multinomial distribution, which gives the same distribution with much less work.
 """
 
@@ -28,7 +28,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
-class Answers:
+class LabelledPredictions:
     """Labels of n rows and the predictions of a model for them.
 
     Attributes:
@@ -39,9 +39,9 @@ class Answers:
     labels: Array
     predictions: Array
 
-    def of(self, rows: Array) -> Answers:
-        """The answers for these rows."""
-        return Answers(self.labels[rows], self.predictions[rows])
+    def of(self, rows: Array) -> LabelledPredictions:
+        """Labels and predictions of these rows only."""
+        return LabelledPredictions(self.labels[rows], self.predictions[rows])
 
     @property
     def right(self) -> Array:
@@ -59,18 +59,18 @@ class Interval:
     resamples: int
 
 
-def score(answers: Answers, metric: str) -> float:
+def score(predicted: LabelledPredictions, metric: str) -> float:
     """The value of a metric, one of METRICS."""
     sums, value = METRICS[metric]
-    first, counts = distinct(answers)
-    return float(value(counts[None, :].astype(np.float64) @ sums(answers.of(first)), int(counts.sum()))[0])
+    first, counts = distinct(predicted)
+    return float(value(counts[None, :].astype(np.float64) @ sums(predicted.of(first)), int(counts.sum()))[0])
 
 
-def interval(answers: Answers, metric: str) -> Interval:
+def interval(predicted: LabelledPredictions, metric: str) -> Interval:
     """The value of a metric, one of METRICS, with its interval at LEVEL; NaN if no resample has a value."""
     sums, value = METRICS[metric]
-    first, counts = distinct(answers)
-    parts, rows = sums(answers.of(first)), int(counts.sum())
+    first, counts = distinct(predicted)
+    parts, rows = sums(predicted.of(first)), int(counts.sum())
     resampled = value(resampled_totals(parts, counts), rows)
     observed = value(counts[None, :].astype(np.float64) @ parts, rows)
     low, high = percentiles(resampled)
@@ -114,11 +114,11 @@ def _merged(parts: Array, counts: Array) -> tuple[Array, Array]:
     return values, np.bincount(place.ravel(), weights=counts).astype(np.int64)
 
 
-def distinct(one: Answers, *others: Answers) -> tuple[Array, Array]:
+def distinct(one: LabelledPredictions, *others: LabelledPredictions) -> tuple[Array, Array]:
     """(one row of each group of identical rows, int64[k]; size of the group, int64[k]).
 
-    Rows are identical if labels and predictions are equal, also those of `others`, which are answers for the same rows.
-    For regression rows are not grouped: numbers are rarely equal.
+    Rows are identical if labels and predictions are equal, also those of `others`, which are for the same rows. For
+    regression rows are not grouped: numbers are rarely equal.
     """
     if one.labels.dtype != bool:
         return np.arange(len(one.labels)), np.ones(len(one.labels), dtype=np.int64)
@@ -143,14 +143,14 @@ def indicators(values: Sequence[Any], names: Sequence[str]) -> Array:
 # Metrics: a function for the summands of each row, float64[n, m], and one of their totals, [r, m] -> [r]
 
 
-def _correct(answers: Answers) -> Array:
-    return answers.right[:, None].astype(np.float64)
+def _correct(predicted: LabelledPredictions) -> Array:
+    return predicted.right[:, None].astype(np.float64)
 
 
-def _counts(answers: Answers) -> Array:
+def _counts(predicted: LabelledPredictions) -> Array:
     """True positives, predictions and labels of each class; and whether the row is right."""
-    labels, predictions = answers.labels, answers.predictions
-    return np.hstack([labels & predictions, predictions, labels, answers.right[:, None]]).astype(np.float64)
+    labels, predictions = predicted.labels, predicted.predictions
+    return np.hstack([labels & predictions, predictions, labels, predicted.right[:, None]]).astype(np.float64)
 
 
 def _split(totals: Array) -> tuple[Array, Array, Array]:
@@ -179,9 +179,9 @@ def _f1_weighted(totals: Array, rows: int) -> Array:
     return (_f1(*_split(totals)) * labelled).sum(axis=1) / labelled.sum(axis=1)
 
 
-def _pooled(answers: Answers) -> Array:
+def _pooled(predicted: LabelledPredictions) -> Array:
     """True positives, predictions and labels, each summed over the classes."""
-    labels, predictions = answers.labels, answers.predictions
+    labels, predictions = predicted.labels, predicted.predictions
     return np.stack([(labels & predictions).sum(axis=1), predictions.sum(axis=1), labels.sum(axis=1)], 1).astype(float)
 
 
@@ -201,12 +201,12 @@ def _matthews(totals: Array, rows: int) -> Array:
     return np.divide(covariance, np.sqrt(product), out=np.zeros_like(covariance), where=product > 0)
 
 
-def _squared_error(answers: Answers) -> Array:
-    return ((answers.labels - answers.predictions) ** 2)[:, None]
+def _squared_error(predicted: LabelledPredictions) -> Array:
+    return ((predicted.labels - predicted.predictions) ** 2)[:, None]
 
 
-def _moments(answers: Answers) -> Array:
-    x, y = answers.labels - answers.labels.mean(), answers.predictions - answers.predictions.mean()
+def _moments(predicted: LabelledPredictions) -> Array:
+    x, y = predicted.labels - predicted.labels.mean(), predicted.predictions - predicted.predictions.mean()
     return np.stack([x, y, x * x, y * y, x * y], axis=1)
 
 
@@ -216,7 +216,7 @@ def _pearson(totals: Array, rows: int) -> Array:
         return (xy - x * y / rows) / np.sqrt((xx - x * x / rows) * (yy - y * y / rows))
 
 
-METRICS: dict[str, tuple[Callable[[Answers], Array], Callable[[Array, int], Array]]] = {
+METRICS: dict[str, tuple[Callable[[LabelledPredictions], Array], Callable[[Array, int], Array]]] = {
     "accuracy": (_correct, lambda totals, rows: totals[:, 0] / rows),
     "f1_macro": (_counts, _f1_macro),
     "f1_macro_of_all": (_counts, _f1_macro_of_all),

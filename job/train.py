@@ -157,7 +157,7 @@ def _complete(opened: Opened, accelerator: Accelerator) -> None:
 
     try:
         distributed.broadcast_from_main(accelerator, lambda: summary.complete(opened.config, opened.folder))
-        distributed.broadcast_from_main(accelerator, lambda: write_answers(opened))
+        distributed.broadcast_from_main(accelerator, lambda: write_output_file(opened))
         _end_trial(accelerator, opened.trial)
         if opened.upload_is_due:
             distributed.broadcast_from_main(accelerator, lambda: upload.push_finished(opened.config, opened.folder))
@@ -320,10 +320,10 @@ def _lost(error: Exception) -> str:
     return f"another process died or cannot be reached ({textwrap.shorten(str(error), CAUSE)})"
 
 
-def write_answers(opened: Opened) -> None:
+def write_output_file(opened: Opened) -> None:
     """Write the predictions of a finished run to --output_file."""
     from job.data import dataset
-    from job.report import answers
+    from job.report import output_file
     from job.run import manifest
 
     run = opened.config.run
@@ -331,8 +331,8 @@ def write_answers(opened: Opened) -> None:
         return
     inputs = dataset.read_test_inputs(opened.config, manifest.dataset_fingerprint(opened.folder))
     if inputs is not None:
-        answers.write(Path(run.output_file), inputs, opened.folder.test_predictions, run.top_k)
-        log.info(f"answers  {run.output_file}")
+        output_file.write(Path(run.output_file), inputs, opened.folder.test_predictions, run.top_k)
+        log.info(f"output   {run.output_file}")
 
 
 if __name__ == "__main__":

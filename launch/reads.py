@@ -35,7 +35,7 @@ def of_job(words: Sequence[str], settings: Config, directory: Path) -> tuple[Pat
     return tuple(dict.fromkeys(path for path in (directory / name for name in named) if path.exists()))
 
 
-def answers_folder(settings: Config, directory: Path) -> tuple[Path, ...]:
+def output_file_folder(settings: Config, directory: Path) -> tuple[Path, ...]:
     """The folder of --output_file, in which the job also writes a temporary file; () without one."""
     name = settings.run.output_file
     return ((directory / name).parent,) if name else ()

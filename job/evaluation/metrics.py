@@ -101,7 +101,7 @@ def _numbers(predictions: Predictions, metric: Any, positive: int | None = None)
     options = {"labels": list(range(predictions.logits.shape[1])), "positive": 1 if positive is None else positive}
     accepted = inspect.signature(metric._compute).parameters
     options = {name: value for name, value in options.items() if name in accepted}
-    computed = metric.compute(predictions=predictions.answers, references=predictions.labels, **options)
+    computed = metric.compute(predictions=predictions.predicted, references=predictions.labels, **options)
     return {name: value if isinstance(value, int) else float(value) for name, value in computed.items()}
 
 
@@ -115,7 +115,7 @@ def per_class(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
     if not predictions.kind.has_classes:
         return {}
     numbers = list(range(len(names)))
-    table = precision_recall_fscore_support(predictions.labels, predictions.answers, labels=numbers, zero_division=0)
+    table = precision_recall_fscore_support(predictions.labels, predictions.predicted, labels=numbers, zero_division=0)
     precision, recall, f1, support = (column.tolist() for column in table)
     rows = {
         name: {"precision": precision[i], "recall": recall[i], "f1": f1[i], "support": support[i]}
@@ -123,5 +123,5 @@ def per_class(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
     }
     if not predictions.kind.one_label:
         return {"per_class": rows}
-    matrix = confusion_matrix(predictions.labels, predictions.answers, labels=numbers)
+    matrix = confusion_matrix(predictions.labels, predictions.predicted, labels=numbers)
     return {"per_class": rows, "confusion_matrix": matrix.tolist()}

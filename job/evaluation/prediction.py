@@ -41,9 +41,9 @@ class Predictions:
     labels: np.ndarray | None
 
     @property
-    def answers(self) -> np.ndarray:
-        """The predictions, in the form of `labels`."""
-        return outputs_of(self.kind).answers(self.logits)
+    def predicted(self) -> np.ndarray:
+        """The predicted classes or numbers, in the form of `labels`."""
+        return outputs_of(self.kind).predicted(self.logits)
 
     @property
     def probabilities(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Loss in training, and answers, probabilities and loss in evaluation, computed from logits for each kind of task.
+"""Loss in training, and predictions, probabilities and loss in evaluation, computed from logits for each kind of task.
 
 Evaluation is computed with numpy in float64, from the logits of all examples at once.
 """
@@ -23,13 +23,13 @@ class Outputs:
     Attributes:
         training_losses: (logits float32[b, C], labels, label smoothing, weight float32[C] of each class or None) ->
             float32[b], the loss of each example.
-        answers: logits float32[n, C] -> predictions, in the form of the labels.
+        predicted: logits float32[n, C] -> the predicted classes or numbers, in the form of the labels.
         probabilities: logits float32[n, C] -> float32[n, C]; [n, 0] for regression.
         mean_loss: (logits float32[n, C], labels) -> the mean loss over the examples.
     """
 
     training_losses: Callable[[torch.Tensor, torch.Tensor, float, torch.Tensor | None], torch.Tensor]
-    answers: Callable[[np.ndarray], np.ndarray]
+    predicted: Callable[[np.ndarray], np.ndarray]
     probabilities: Callable[[np.ndarray], np.ndarray]
     mean_loss: Callable[[np.ndarray, np.ndarray], float]
 

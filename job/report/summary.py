@@ -22,7 +22,7 @@ from job.data.dataset import Data
 from job.evaluation import metrics
 from job.evaluation.prediction import Predictions
 from job.model import loading
-from job.report import answers, card
+from job.report import card, output_file
 from job.report.html import recorded, writing
 from job.run import checkpoints, lock, manifest
 from job.run import folder as run_folder
@@ -125,7 +125,7 @@ def publish(
             files.publish(path, functools.partial(write_predictions, predicted[0], names))
     recorded.write_rows(folder, data)
     if config.run.output_file and data.test_inputs is not None:
-        answers.write(Path(config.run.output_file), data.test_inputs, folder.test_predictions, config.run.top_k)
+        output_file.write(Path(config.run.output_file), data.test_inputs, folder.test_predictions, config.run.top_k)
     if outcome.train is not None:
         text = card.model_card(config, results, data)
         files.publish(folder.model, lambda aside: _write_model(outcome.model, tokenizer, text, aside))
@@ -172,12 +172,12 @@ def write_predictions(predictions: Predictions, names: Sequence[str], path: Path
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    none = pa.nulls(len(predictions.row_ids), _column(predictions.answers, names).type)
+    none = pa.nulls(len(predictions.row_ids), _column(predictions.predicted, names).type)
     probabilities = predictions.probabilities
     columns = {
         "index": pa.array(predictions.row_ids, pa.int64()),
         "label": none if predictions.labels is None else _column(predictions.labels, names),
-        "prediction": _column(predictions.answers, names),
+        "prediction": _column(predictions.predicted, names),
     }
     for i, name in enumerate(names if probabilities.shape[1] else ()):
         columns[f"{PROBABILITY}{name}"] = pa.array(probabilities[:, i], pa.float32())
@@ -185,7 +185,7 @@ def write_predictions(predictions: Predictions, names: Sequence[str], path: Path
 
 
 def _column(values: np.ndarray, names: Sequence[str]) -> Any:
-    """Labels or answers as a pyarrow array of class names or numbers."""
+    """Labels or predictions as a pyarrow array of class names or numbers."""
     import pyarrow as pa
 
     table = np.array(names, dtype=object)
@@ -194,8 +194,8 @@ def _column(values: np.ndarray, names: Sequence[str]) -> Any:
     return pa.array(values, pa.float64()) if values.dtype.kind == "f" else pa.array(table[values], pa.string())
 
 
-def summary(results: Mapping[str, Any], folder: RunFolder, output_file: str | None = None) -> str:
-    """The last lines of a run: scores, paths of the outputs, and commands to try next."""
+def summary(results: Mapping[str, Any], folder: RunFolder, written: str | None = None) -> str:
+    """The last lines of a run: scores, paths of the outputs, and commands to try next; `written`: --output_file."""
     shown = run_folder.shown(folder.path)
     lines = [""]
     for split, what in {"eval": "evaluated", "test": "tested"}.items():
@@ -210,7 +210,7 @@ def summary(results: Mapping[str, Any], folder: RunFolder, output_file: str | No
     paths = (folder.results, folder.predictions, folder.test_predictions, folder.report)
     files = [path.name for path in paths if path.exists()]
     lines += [f"results  {shown}/{', '.join(files)}"]
-    lines += [f"answers  {run_folder.shown(Path(output_file))}"] if output_file else []
+    lines += [f"output   {run_folder.shown(Path(written))}"] if written else []
     if results["train"]:
         launch = f"  {_accelerate()} launch job"
         lines += ["", "next, with other data:"]

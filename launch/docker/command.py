@@ -120,7 +120,7 @@ def request(
     run = directory / settings.run.output_dir if settings.run.output_dir else None
     name = container(run) if run else new_container(config.run_name(words))
     read = reads.with_links(reads.of_job(words, settings, directory))
-    writes = reads.answers_folder(settings, directory)
+    writes = reads.output_file_folder(settings, directory)
     for flag, folders in (("--output_file", writes), ("--output_dir", (run,) if run else ())):
         _refuse_project(flag, folders, directory)
     return Request(words, gpus, image, name, tuple(flags), run, read, writes)

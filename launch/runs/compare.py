@@ -22,7 +22,7 @@ from job.runtime.contract import PROBABILITY
 from launch.runs import folders, reading, run_state, tables
 
 if TYPE_CHECKING:
-    from job.resampling import Answers
+    from job.resampling import LabelledPredictions
     from launch.runs.paired import Difference, McNemar
 
 NEEDED = ("numpy", "pyarrow", "scipy")
@@ -101,14 +101,14 @@ def compare(one: Path, other: Path, by: str | None) -> Comparison:
     if metric not in known:
         raise Refused(f"--by {metric} is not available for these runs: choose one of {', '.join(known)}")
     classes = _positive_last(one, other, a.classes) if metric == "f1" else a.classes
-    answers_a, answers_b = _answers(a, classes), _answers(b, classes)
+    predicted_a, predicted_b = _with_labels(a, classes), _with_labels(b, classes)
     texts, no_texts_because = _texts(a, b)
     return Comparison(
         a=a,
         b=b,
         metric=metric,
-        difference=paired.difference(answers_a, answers_b, known[metric]),
-        mcnemar=paired.mcnemar(answers_a, answers_b) if a.classes else None,
+        difference=paired.difference(predicted_a, predicted_b, known[metric]),
+        mcnemar=paired.mcnemar(predicted_a, predicted_b) if a.classes else None,
         changed=_changed(a, b, texts),
         no_texts_because=no_texts_because,
     )
@@ -200,14 +200,14 @@ def _comparable(side: Side) -> dict[str, str]:
     return resampling.TWO_CLASSES if len(side.classes) == 2 else resampling.ONE_LABEL
 
 
-def _answers(side: Side, classes: Sequence[str]) -> Answers:
+def _with_labels(side: Side, classes: Sequence[str]) -> LabelledPredictions:
     import numpy as np
 
-    from job.resampling import Answers, indicators
+    from job.resampling import LabelledPredictions, indicators
 
     if not classes:
-        return Answers(np.array(side.labels, np.float64), np.array(side.predictions, np.float64))
-    return Answers(indicators(side.labels, classes), indicators(side.predictions, classes))
+        return LabelledPredictions(np.array(side.labels, np.float64), np.array(side.predictions, np.float64))
+    return LabelledPredictions(indicators(side.labels, classes), indicators(side.predictions, classes))
 
 
 def _texts(a: Side, b: Side) -> tuple[dict[int, str], str]:

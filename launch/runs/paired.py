@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from job import resampling
-from job.resampling import METRICS, Answers, Array
+from job.resampling import METRICS, Array, LabelledPredictions
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class McNemar:
     p: float
 
 
-def difference(a: Answers, b: Answers, metric: str) -> Difference:
+def difference(a: LabelledPredictions, b: LabelledPredictions, metric: str) -> Difference:
     """The metric of both, and the percentile interval of its difference over paired resamples of the rows."""
     sums, value = METRICS[metric]
     first, counts = resampling.distinct(a, b)
@@ -45,7 +45,7 @@ def difference(a: Answers, b: Answers, metric: str) -> Difference:
     return Difference(float(seen_a[0]), float(seen_b[0]), low, high)
 
 
-def mcnemar(a: Answers, b: Answers) -> McNemar:
+def mcnemar(a: LabelledPredictions, b: LabelledPredictions) -> McNemar:
     """The exact test on the rows that only one of the two predicts correctly."""
     from scipy.stats import binomtest
 

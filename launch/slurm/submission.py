@@ -238,6 +238,6 @@ def _mounts(request: Request, environ: Mapping[str, str], directory: Path) -> li
     """Folders to mount in a container. Not single files: a file may be replaced while the job waits."""
     read = reads.with_links(path for config in request.configs for path in reads.of_job((), config, directory))
     folders = [path if path.is_dir() else path.parent for path in read]
-    for folder in reads.answers_folder(request.config, directory):  # the job creates it if it does not exist
+    for folder in reads.output_file_folder(request.config, directory):  # the job creates it if it does not exist
         folders.append(next(path for path in (folder, *folder.parents) if path.is_dir()))
     return [directory, *reads.real_places([request.run, *caches.all_folders(environ)]), *folders]

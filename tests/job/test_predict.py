@@ -107,12 +107,12 @@ def test_a_run_and_its_model_give_the_same_predictions_on_any_number_of_processe
             "test_predictions.parquet",
         }  # fmt: skip
     assert len(set(answers)) == 1
-    _check_answers(opinions / f"{task}-{TASKS[task][0]}.csv", opinions / "new.jsonl", table(trained[task]))
+    _check_output_file(opinions / f"{task}-{TASKS[task][0]}.csv", opinions / "new.jsonl", table(trained[task]))
 
 
-def _check_answers(answers: Path, new: Path, predictions: pa.Table) -> None:
+def _check_output_file(written: Path, new: Path, predictions: pa.Table) -> None:
     """Fail unless there is one output row per input row, in order, with the prediction of the table."""
-    with open(answers, encoding="utf-8", newline="") as file:
+    with open(written, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     read = [json.loads(line) for line in new.read_text().splitlines()]
     assert [row["text"] for row in rows] == [row["text"] for row in read]

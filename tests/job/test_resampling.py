@@ -7,22 +7,22 @@ import pytest
 from sklearn import metrics
 
 from job import resampling
-from job.resampling import Answers
+from job.resampling import LabelledPredictions
 
 ROWS = 300
 
 
-def answers(rows: int = ROWS) -> tuple[np.ndarray, np.ndarray, Answers]:
+def random_rows(rows: int = ROWS) -> tuple[np.ndarray, np.ndarray, LabelledPredictions]:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, rows)
     predictions = np.where(rng.random(rows) < 0.3, rng.integers(0, 3, rows), labels)
     one_hot = np.eye(3, dtype=bool)
-    return labels, predictions, Answers(one_hot[labels], one_hot[predictions])
+    return labels, predictions, LabelledPredictions(one_hot[labels], one_hot[predictions])
 
 
 @pytest.mark.parametrize("name", ["accuracy", "f1_macro"])
 def test_classes(name: str) -> None:
-    labels, predictions, given = answers()
+    labels, predictions, given = random_rows()
     score = {
         "accuracy": metrics.accuracy_score,
         "f1_macro": lambda y, p: metrics.f1_score(y, p, average="macro", zero_division=0),
@@ -41,7 +41,7 @@ def test_numbers(rows: int) -> None:
     rng = np.random.default_rng(0)
     labels = rng.normal(size=rows)
     errors = rng.normal(size=rows)
-    interval = resampling.interval(Answers(labels, labels + errors), "rmse")
+    interval = resampling.interval(LabelledPredictions(labels, labels + errors), "rmse")
     squared = errors**2
     spread = 1.96 * squared.std() / np.sqrt(rows) / 2 / np.sqrt(squared.mean())
     assert interval.value == pytest.approx(np.sqrt(squared.mean()))

@@ -11,7 +11,7 @@ import numpy as np
 
 from job.config.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
 from job.errors import Refused
-from job.resampling import Answers
+from job.resampling import LabelledPredictions
 from job.runtime.contract import PROBABILITY
 
 if TYPE_CHECKING:
@@ -52,14 +52,14 @@ class Predicted:
         differs = self.predictions != self.labels
         return differs.any(axis=1) if differs.ndim == 2 else differs
 
-    def answers(self, predictions: np.ndarray | None = None) -> Answers:
+    def with_labels(self, predictions: np.ndarray | None = None) -> LabelledPredictions:
         """Labels and predictions for job.resampling; `predictions` replaces those of the model."""
         assert self.labels is not None
         given = self.predictions if predictions is None else predictions
         if self.kind != SINGLE_LABEL:
-            return Answers(self.labels, given)
+            return LabelledPredictions(self.labels, given)
         one_hot = np.eye(len(self.names), dtype=bool)
-        return Answers(one_hot[self.labels], one_hot[given])
+        return LabelledPredictions(one_hot[self.labels], one_hot[given])
 
 
 def read(path: Path) -> Predicted:

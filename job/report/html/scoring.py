@@ -14,14 +14,14 @@ from job.config.tasks import MULTI_LABEL, REGRESSION, Kind
 from job.report.html.blocks import short
 from job.report.html.predictions import Predicted
 from job.report.html.run_files import RunFiles
-from job.resampling import Answers, Interval
+from job.resampling import Interval, LabelledPredictions
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The constant answer, in words, and its score; None if we cannot compute the metric or it has no value."""
+    """The constant prediction, in words, and its score; None if we cannot compute the metric or it has no value."""
 
-    answer: str
+    prediction: str
     score: float | None
 
 
@@ -42,21 +42,23 @@ def interval(run: RunFiles, predicted: Predicted) -> Interval | None:
     """The confidence interval of the deciding metric; None if it is not in job.resampling."""
     metric = _resampling_name(predicted.kind, deciding_number(run))
     return (
-        None if metric is None else resampling.interval(_positive_second(run, predicted.answers(), predicted), metric)
+        None
+        if metric is None
+        else resampling.interval(_positive_second(run, predicted.with_labels(), predicted), metric)
     )
 
 
 def baseline(run: RunFiles, predicted: Predicted) -> Baseline:
-    """The baseline that always answers the most common class, or the mean label, of the training data.
+    """The baseline that always predicts the most common class, or the mean label, of the training data.
 
     If the training data is unknown, that of the predicted rows is used.
     """
     train = run.data.get("description", {}).get("train", {})
     constant, words = _constant(predicted, train)
     metric = _resampling_name(predicted.kind, deciding_number(run))
-    if metric is None or metric in ("pearsonr", "matthews_correlation"):  # undefined for constant answers
+    if metric is None or metric in ("pearsonr", "matthews_correlation"):  # undefined for constant predictions
         return Baseline(words, None)
-    always = _positive_second(run, predicted.answers(constant), predicted)
+    always = _positive_second(run, predicted.with_labels(constant), predicted)
     return Baseline(words, resampling.score(always, metric))
 
 
@@ -88,12 +90,12 @@ def _resampling_name(kind: Kind, number: str) -> str | None:
     return known.get(number)
 
 
-def _positive_second(run: RunFiles, answers: Answers, predicted: Predicted) -> Answers:
+def _positive_second(run: RunFiles, pairs: LabelledPredictions, predicted: Predicted) -> LabelledPredictions:
     """Move the positive class to the second place, where resampling's f1 of two classes expects it."""
     positive = run.settings.get("positive_label")
     if len(predicted.names) == 2 and positive == predicted.names[0] and deciding_number(run) == OF_TWO_CLASSES:
-        return Answers(answers.labels[:, ::-1], answers.predictions[:, ::-1])
-    return answers
+        return LabelledPredictions(pairs.labels[:, ::-1], pairs.predictions[:, ::-1])
+    return pairs
 
 
 def numbers(run: RunFiles) -> list[str]:

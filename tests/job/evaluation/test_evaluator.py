@@ -46,6 +46,6 @@ def test_f1_is_that_of_the_positive_label(
     evaluator = Evaluator(context, EveryOther(), form, Task(SINGLE_LABEL, ("ham", "spam")), lambda: None)
     predictions, scores = evaluator(split)
     expected = {label: f1_score(split.labels, split.lengths % 2, pos_label=label) for label in (0, 1)}
-    assert predictions.answers.tolist() == (split.lengths % 2).tolist()
+    assert predictions.predicted.tolist() == (split.lengths % 2).tolist()
     assert not np.isclose(expected[0], expected[1])
     assert scores["f1"] == pytest.approx(expected[positive])

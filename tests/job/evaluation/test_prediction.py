@@ -125,7 +125,7 @@ def test_loss_and_probabilities_equal_those_of_torch_and_scipy(scale: int) -> No
 
 def test_ties_predict_the_lowest_class() -> None:
     made = Predictions(SINGLE_LABEL, np.arange(2), np.array([[1, 3, 3], [0, 0, 0]], dtype=np.float32), np.array([0, 0]))
-    assert made.answers.tolist() == [1, 0]
+    assert made.predicted.tolist() == [1, 0]
 
 
 @pytest.mark.usefixtures("cached_here")
@@ -133,7 +133,7 @@ def test_ties_predict_the_lowest_class() -> None:
 @pytest.mark.parametrize(("classes", "occurring"), [(2, 2), (2, 1), (5, 5), (5, 3)])
 def test_scores_equal_scikit_learns(classes: int, occurring: int, seed: int, loaded: dict[str, Any]) -> None:
     made = random_predictions(classes, seed, occurring)
-    true, predicted = made.labels, made.answers
+    true, predicted = made.labels, made.predicted
     expected = {
         "loss": made.loss,
         "accuracy": sklearn_metrics.accuracy_score(true, predicted),
@@ -180,7 +180,7 @@ def test_a_custom_metric_is_loaded_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "wrong" / "wrong.py").write_text(OWN_METRIC)
     own = metrics.load([str(tmp_path / "wrong")], SINGLE_LABEL)
     made = random_predictions(3, seed=1)
-    assert metrics.scores(made, own)["wrong"] == int(np.sum(made.labels != made.answers))
+    assert metrics.scores(made, own)["wrong"] == int(np.sum(made.labels != made.predicted))
 
 
 OF_TWO = OWN_METRIC.replace(
@@ -284,7 +284,7 @@ def test_multi_label_scores_equal_scikit_learns() -> None:
     logits, labels = random.normal(size=(30, 4)).astype(np.float32), random.integers(0, 2, (30, 4)).astype(np.int8)
     made = Predictions(MULTI_LABEL, np.arange(30), logits, labels)
     predicted = (made.probabilities >= 0.5).astype(int)
-    assert made.answers.tolist() == predicted.tolist()
+    assert made.predicted.tolist() == predicted.tolist()
     scores = metrics.scores(made, metrics.load(defaults(MULTI_LABEL), MULTI_LABEL))
     expected = F.binary_cross_entropy_with_logits(torch.from_numpy(logits).double(), torch.from_numpy(labels).double())
     assert scores == pytest.approx(

@@ -12,7 +12,7 @@ from scipy.stats import binomtest, pearsonr
 from sklearn import metrics
 
 from job import config, resampling
-from job.resampling import Answers, indicators
+from job.resampling import LabelledPredictions, indicators
 from launch import cli, make
 from launch.runs import compare, paired
 from tests.launch.runs import synthetic
@@ -49,7 +49,7 @@ SKLEARN = {
 @pytest.mark.parametrize("name", SKLEARN)
 def test_the_scores_equal_scikit_learns(name: str, drawn: Any) -> None:
     labels, a, b = drawn
-    one, other = Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b))
+    one, other = LabelledPredictions(one_hot(labels), one_hot(a)), LabelledPredictions(one_hot(labels), one_hot(b))
     actual = paired.difference(one, other, resampling.ONE_LABEL[name])
     assert (actual.a, actual.b) == pytest.approx((SKLEARN[name](labels, a), SKLEARN[name](labels, b)), abs=1e-12)
     assert actual.low < actual.b - actual.a < actual.high
@@ -57,7 +57,9 @@ def test_the_scores_equal_scikit_learns(name: str, drawn: Any) -> None:
 
 def test_the_interval_equals_that_of_resampled_rows(drawn: Any) -> None:
     labels, a, b = drawn
-    actual = paired.difference(Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b)), "accuracy")
+    actual = paired.difference(
+        LabelledPredictions(one_hot(labels), one_hot(a)), LabelledPredictions(one_hot(labels), one_hot(b)), "accuracy"
+    )
     rows = np.random.default_rng(1).integers(0, ROWS, (4000, ROWS))
     plain = (b == labels)[rows].mean(axis=1) - (a == labels)[rows].mean(axis=1)
     low, high = np.quantile(plain, [0.025, 0.975])
@@ -69,7 +71,7 @@ def test_pairing_narrows_the_interval(drawn: Any) -> None:
     labels, a, _ = drawn
     nearly = a.copy()
     nearly[:3] = labels[:3]
-    one, other = Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(nearly))
+    one, other = LabelledPredictions(one_hot(labels), one_hot(a)), LabelledPredictions(one_hot(labels), one_hot(nearly))
     actual = paired.difference(one, other, "accuracy")
     rng = np.random.default_rng(1)
     rows = rng.integers(0, ROWS, (2, 400, ROWS))
@@ -81,27 +83,29 @@ def test_multi_label_and_regression() -> None:
     rng = np.random.default_rng(0)
     labels, a = rng.random((2, ROWS, 3)) < 0.3
     labels[:, 2] = a[:, 2] = False
-    of = Answers(labels, a)
+    of = LabelledPredictions(labels, a)
     for name, average in (("f1_micro", "micro"), ("f1_macro", "macro")):
         actual = paired.difference(of, of, resampling.SEVERAL_LABELS[name])
         assert actual.a == pytest.approx(metrics.f1_score(labels, a, average=average, zero_division=0))
         assert (actual.low, actual.high) == (0, 0)
     assert paired.difference(of, of, "accuracy").a == pytest.approx(metrics.accuracy_score(labels, a))
     x, y = rng.normal(size=(2, ROWS)) + 100
-    numbers = Answers(x, x + y)
+    numbers = LabelledPredictions(x, x + y)
     assert paired.difference(numbers, numbers, "rmse").a == pytest.approx(metrics.root_mean_squared_error(x, x + y))
     assert paired.difference(numbers, numbers, "pearsonr").a == pytest.approx(pearsonr(x, x + y).statistic)
-    two = Answers(indicators(["no", "yes", "yes"], NAMES[:2]), indicators(["yes", "yes", "no"], NAMES[:2]))
+    two = LabelledPredictions(indicators(["no", "yes", "yes"], NAMES[:2]), indicators(["yes", "yes", "no"], NAMES[:2]))
     assert paired.difference(two, two, "f1").a == metrics.f1_score([0, 1, 1], [1, 1, 0])
 
 
 def test_mcnemars_test_is_exact(drawn: Any) -> None:
     labels, a, b = drawn
-    actual = paired.mcnemar(Answers(one_hot(labels), one_hot(a)), Answers(one_hot(labels), one_hot(b)))
+    actual = paired.mcnemar(
+        LabelledPredictions(one_hot(labels), one_hot(a)), LabelledPredictions(one_hot(labels), one_hot(b))
+    )
     only_a, only_b = ((a == labels) & (b != labels)).sum(), ((b == labels) & (a != labels)).sum()
     assert (actual.only_a, actual.only_b) == (only_a, only_b)
     assert actual.p == binomtest(only_a, only_a + only_b).pvalue
-    same = Answers(one_hot(labels), one_hot(a))
+    same = LabelledPredictions(one_hot(labels), one_hot(a))
     assert paired.mcnemar(same, same).p == 1.0
 
 

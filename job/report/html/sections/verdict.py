@@ -48,7 +48,7 @@ def _against(run: RunFiles, found: Baseline) -> list[str]:
     if found.score is None:
         return []
     judged = "" if _is_better(run, found) else ": the model is no better than that"
-    return [f"Always answering {found.answer} gives {found.score:.4f}{judged}."]
+    return [f"Always predicting {found.prediction} gives {found.score:.4f}{judged}."]
 
 
 def _is_better(run: RunFiles, found: Baseline) -> bool:

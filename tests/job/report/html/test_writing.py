@@ -101,7 +101,7 @@ def test_regression(tmp_path: Path) -> None:
     assert not {"confusion", "classes", "calibration", "label-errors"} & set(headings(page))
     labels, logits = reports.drawn(Made(REGRESSION, rows=3000))
     assert f"has rmse {np.sqrt(((labels - logits[:, 0]) ** 2).mean()):.4f}" in words(page)
-    assert f"Always answering the mean label, {labels.mean():.4g}, gives {labels.std():.4f}" in words(page)
+    assert f"Always predicting the mean label, {labels.mean():.4g}, gives {labels.std():.4f}" in words(page)
     assert (folder.report_files / "predicted_against_label.png").is_file()
 
 

@@ -13,7 +13,7 @@ from job import config
 from job.data import sources
 from job.data.inputs import Inputs
 from job.errors import Refused
-from job.report import answers
+from job.report import output_file
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -57,7 +57,7 @@ ODD = 'text,id,note\n"a, ""b""",007,NA\n"two\nlines\r\n",1.0,\n," x ",2020-01-01
 
 def test_a_csv_keeps_every_cell_as_it_is(tmp_path: Path, classes: Path) -> None:
     (tmp_path / "new.csv").write_text(ODD, newline="")
-    answers.write(tmp_path / "a.csv", inputs(test_file=str(tmp_path / "new.csv")), classes, None)
+    output_file.write(tmp_path / "a.csv", inputs(test_file=str(tmp_path / "new.csv")), classes, None)
     assert read_csv(tmp_path / "a.csv") == [
         ["text", "id", "note", "prediction", "score"],
         ['a, "b"', "007", "NA", "no", "0.5"],
@@ -75,9 +75,9 @@ def test_the_same_rows_in_the_other_formats(tmp_path: Path, classes: Path) -> No
         {"text": "two\nlines\r\n", "id": "1.0", "note": "", "prediction": "yes", "score": 0.75},
         {"text": "", "id": " x ", "note": "2020-01-01", "prediction": "yes", "score": 0.9},
     ]
-    answers.write(tmp_path / "a.jsonl", read, classes, None)
+    output_file.write(tmp_path / "a.jsonl", read, classes, None)
     assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()] == expected
-    answers.write(tmp_path / "a.parquet", read, classes, None)
+    output_file.write(tmp_path / "a.parquet", read, classes, None)
     assert pq.read_table(tmp_path / "a.parquet").to_pylist() == expected
 
 
@@ -91,16 +91,16 @@ JSON_ROWS = [
 def test_json_values_keep_their_types(tmp_path: Path, classes: Path) -> None:
     (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in JSON_ROWS))
     read = inputs(test_file=str(tmp_path / "new.jsonl"))
-    answers.write(tmp_path / "a.jsonl", read, classes, None)
+    output_file.write(tmp_path / "a.jsonl", read, classes, None)
     written = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [{k: v for k, v in row.items() if k not in ("prediction", "score")} for row in written] == JSON_ROWS
-    answers.write(tmp_path / "a.csv", read, classes, None)
+    output_file.write(tmp_path / "a.csv", read, classes, None)
     assert read_csv(tmp_path / "a.csv")[:3] == [
         ["text", "meta", "n", "more", "prediction", "score"],
         ["a", '{"n": [1, 2]}', "1", "", "no", "0.5"],
         ["", "", "2.5", "true", "yes", "0.75"],
     ]
-    answers.write(tmp_path / "a.parquet", read, classes, None)
+    output_file.write(tmp_path / "a.parquet", read, classes, None)
     table = pq.read_table(tmp_path / "a.parquet")
     assert table.select(["text", "meta", "n", "more"]).to_pydict() == {
         "text": ["a", None, "ü 😀"],
@@ -121,10 +121,10 @@ def test_parquet_keeps_its_types(tmp_path: Path, classes: Path) -> None:
     )
     pq.write_table(columns, tmp_path / "new.parquet")
     read = inputs(test_file=str(tmp_path / "new.parquet"))
-    answers.write(tmp_path / "a.parquet", read, classes, None)
+    output_file.write(tmp_path / "a.parquet", read, classes, None)
     table = pq.read_table(tmp_path / "a.parquet")
     assert table.select(columns.column_names).equals(columns)
-    answers.write(tmp_path / "a.csv", read, classes, None)
+    output_file.write(tmp_path / "a.csv", read, classes, None)
     assert read_csv(tmp_path / "a.csv")[1] == ["a", "1", "1970-01-01 00:00:00.001000", '["x"]', "no", "0.5"]
 
 
@@ -138,14 +138,14 @@ def test_a_data_set_is_kept_likewise(kind: str, tmp_path: Path, classes: Path) -
     else:
         (tmp_path / "d" / "train.csv").write_text("text,id\na,1\nb,2\nc,3\n")
     read = inputs(dataset_name=str(tmp_path / "d"), test_split_name="train")
-    answers.write(tmp_path / "a.csv", read, classes, None)
+    output_file.write(tmp_path / "a.csv", read, classes, None)
     assert (tmp_path / "a.csv").read_text() == "text,id,prediction,score\na,1,no,0.5\nb,2,yes,0.75\nc,3,yes,0.9\n"
 
 
 def test_several_files_follow_each_other(tmp_path: Path, classes: Path) -> None:
     (tmp_path / "a.csv").write_text("text,id\na,1\n")
     (tmp_path / "b.tsv").write_text("other\ttext\nx\tb\ny\tc\n")
-    answers.write(tmp_path / "out.csv", inputs(test_file=str(tmp_path / "[ab].*")), classes, None)
+    output_file.write(tmp_path / "out.csv", inputs(test_file=str(tmp_path / "[ab].*")), classes, None)
     assert (tmp_path / "out.csv").read_text().splitlines() == [
         "text,id,other,prediction,score",
         "a,1,,no,0.5",
@@ -159,7 +159,7 @@ def test_of_a_part_of_the_rows_each_has_its_own_answer(ending: str, tmp_path: Pa
     (tmp_path / "new.csv").write_text("text\n" + "".join(f"row {number}\n" for number in range(25_000)))
     index = [0, 9_999, 10_000, 24_999]
     path = predictions(tmp_path / "p.parquet", [str(i) for i in index], index, **{str(i): [0.25] * 4 for i in index})
-    answers.write(tmp_path / f"a{ending}", inputs(test_file=str(tmp_path / "new.csv")), path, None)
+    output_file.write(tmp_path / f"a{ending}", inputs(test_file=str(tmp_path / "new.csv")), path, None)
     if ending == ".csv":
         rows = [dict(zip(("text", "prediction"), row, strict=False)) for row in read_csv(tmp_path / "a.csv")[1:]]
     elif ending == ".jsonl":
@@ -171,7 +171,7 @@ def test_of_a_part_of_the_rows_each_has_its_own_answer(ending: str, tmp_path: Pa
 
 def test_a_name_that_is_taken_is_numbered(tmp_path: Path, classes: Path) -> None:
     (tmp_path / "new.csv").write_text("text,prediction,prediction_1,score\n" + "a,x,y,z\n" * 3)
-    answers.write(tmp_path / "a.csv", inputs(test_file=str(tmp_path / "new.csv")), classes, None)
+    output_file.write(tmp_path / "a.csv", inputs(test_file=str(tmp_path / "new.csv")), classes, None)
     assert read_csv(tmp_path / "a.csv")[:2] == [
         ["text", "prediction", "prediction_1", "score", "prediction_2", "score_1"],
         ["a", "x", "y", "z", "no", "0.5"],
@@ -185,7 +185,7 @@ def new(tmp_path: Path) -> Inputs:
 
 
 def test_the_best_classes_come_in_their_order_the_prediction_first(tmp_path: Path, new: Inputs, classes: Path) -> None:
-    answers.write(tmp_path / "a.csv", new, classes, 5)
+    output_file.write(tmp_path / "a.csv", new, classes, 5)
     assert read_csv(tmp_path / "a.csv") == [
         ["text", "prediction", "score", "top_1", "top_1_score", "top_2", "top_2_score"],
         ["a", "no", "0.5", "no", "0.5", "yes", "0.5"],
@@ -193,27 +193,27 @@ def test_the_best_classes_come_in_their_order_the_prediction_first(tmp_path: Pat
         ["c", "yes", "0.9", "yes", "0.9", "no", "0.1"],
     ]
     equal = predictions(tmp_path / "q.parquet", ["yes", "no", "yes"], no=[0.5] * 3, yes=[0.5] * 3)
-    answers.write(tmp_path / "b.csv", new, equal, 1)
+    output_file.write(tmp_path / "b.csv", new, equal, 1)
     assert [row[3] for row in read_csv(tmp_path / "b.csv")[1:]] == ["yes", "no", "yes"]
 
 
 def test_several_labels_are_lists(tmp_path: Path, new: Inputs) -> None:
     path = predictions(tmp_path / "p.parquet", [["no", "yes"], [], ["yes"]], no=HALVES, yes=REST)
-    answers.write(tmp_path / "a.csv", new, path, 1)
+    output_file.write(tmp_path / "a.csv", new, path, 1)
     assert read_csv(tmp_path / "a.csv") == [
         ["text", "prediction", "score", "top_1", "top_1_score"],
         ["a", '["no", "yes"]', "[0.5, 0.5]", "no", "0.5"],
         ["b", "[]", "[]", "yes", "0.75"],
         ["c", '["yes"]', "[0.9]", "yes", "0.9"],
     ]
-    answers.write(tmp_path / "a.parquet", new, path, None)
+    output_file.write(tmp_path / "a.parquet", new, path, None)
     table = pq.read_table(tmp_path / "a.parquet").to_pydict()
     assert (table["prediction"], table["score"]) == ([["no", "yes"], [], ["yes"]], [[0.5, 0.5], [], [0.9]])
 
 
 def test_a_number_has_no_score(tmp_path: Path, new: Inputs) -> None:
     path = predictions(tmp_path / "p.parquet", [1.5, 1 / 3, -2.0])
-    answers.write(tmp_path / "a.csv", new, path, None)
+    output_file.write(tmp_path / "a.csv", new, path, None)
     assert (tmp_path / "a.csv").read_text() == f"text,prediction\na,1.5\nb,{1 / 3!r}\nc,-2.0\n"
 
 
@@ -230,7 +230,7 @@ def test_input_that_changed_meanwhile_is_rejected(ending: str, tmp_path: Path, c
     write("a", "b", "c")
     read = inputs(test_file=str(path))
     write("a", "c", "b")
-    message = refusal(lambda: answers.write(tmp_path / "a.csv", read, classes, None))
+    message = refusal(lambda: output_file.write(tmp_path / "a.csv", read, classes, None))
     assert message == f"{path} changed during the prediction: run it again"
     assert not (tmp_path / "a.csv").exists()
 
@@ -239,14 +239,14 @@ def test_rows_that_are_missing_are_a_fault_of_the_program(tmp_path: Path, new: I
     path = predictions(tmp_path / "p.parquet", ["no"] * 4, range(4), no=[1.0] * 4)
     for name in ("a.csv", "a.jsonl", "a.parquet"):
         with pytest.raises(RuntimeError, match="4 rows were predicted and 3 of them are in the input"):
-            answers.write(tmp_path / name, new, path, None)
+            output_file.write(tmp_path / name, new, path, None)
         assert not (tmp_path / name).exists()
 
 
 def test_two_columns_of_one_name_are_rejected(tmp_path: Path, classes: Path) -> None:
     (tmp_path / "new.csv").write_text("text,id,id\na,1,2\nb,1,2\nc,1,2\n")
     message = refusal(
-        lambda: answers.write(tmp_path / "a.csv", inputs(test_file=str(tmp_path / "new.csv")), classes, None)
+        lambda: output_file.write(tmp_path / "a.csv", inputs(test_file=str(tmp_path / "new.csv")), classes, None)
     )
     assert message == f"{tmp_path}/new.csv has 2 columns named 'id': rename all but one"
 
@@ -254,8 +254,8 @@ def test_two_columns_of_one_name_are_rejected(tmp_path: Path, classes: Path) -> 
 def test_a_new_folder_is_made_and_what_cannot_be_written_is_rejected(
     tmp_path: Path, new: Inputs, classes: Path
 ) -> None:
-    answers.write(tmp_path / "x" / "y" / "a.csv", new, classes, None)
+    output_file.write(tmp_path / "x" / "y" / "a.csv", new, classes, None)
     assert [path.name for path in (tmp_path / "x" / "y").iterdir()] == ["a.csv"]
     path = tmp_path / "x" / "y" / "a.csv" / "b.csv"
-    message = refusal(lambda: answers.write(path, new, classes, None))
+    message = refusal(lambda: output_file.write(path, new, classes, None))
     assert message.startswith(f"--output_file {path} cannot be written: ")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answers:
+class NewColumns:
     """The predictions for n rows, as columns to add to the input.
 
     Attributes:
@@ -40,7 +40,7 @@ class Answers:
 
 
 def write(path: Path, inputs: Inputs, predictions: Path, top_k: int | None) -> None:
-    """Write each predicted row with its answer, in the format given by the file name.
+    """Write each predicted row with its prediction, in the format given by the file name.
 
     Args:
         predictions: the run's test_predictions.parquet.
@@ -51,19 +51,19 @@ def write(path: Path, inputs: Inputs, predictions: Path, top_k: int | None) -> N
     """
     import pyarrow.parquet as pq
 
-    answers = read_answers(pq.read_table(predictions), top_k)
-    names = _free_names(inputs.columns(), answers.columns)
+    new = _new_columns(pq.read_table(predictions), top_k)
+    names = _free_names(inputs.columns(), new.columns)
     write_rows = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix.lower()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.publish(path, lambda temporary: write_rows(temporary, inputs, answers, names))
+        files.publish(path, lambda temporary: write_rows(temporary, inputs, new, names))
     except OSError as error:
         if error.errno in NO_ROOM:
             raise
         raise Refused(f"--output_file {path} cannot be written: {error.strerror or error}") from None
 
 
-def read_answers(predictions: pa.Table, top_k: int | None) -> Answers:
+def _new_columns(predictions: pa.Table, top_k: int | None) -> NewColumns:
     """The columns to add, from the run's table of predictions."""
     classes = [name for name in predictions.column_names if name.startswith(PROBABILITY)]
     chosen = predictions.column("prediction").to_pylist()
@@ -72,21 +72,21 @@ def read_answers(predictions: pa.Table, top_k: int | None) -> Answers:
         names = [name.removeprefix(PROBABILITY) for name in classes]
         scores = np.stack([predictions.column(name).to_numpy() for name in classes], axis=1)
         columns |= {"score": _scores(chosen, names, scores), **_best(chosen, names, scores, top_k or 0)}
-    return Answers(predictions.column("index").to_numpy(), columns)
+    return NewColumns(predictions.column("index").to_numpy(), columns)
 
 
 def _scores(chosen: Sequence[Any], names: Sequence[str], scores: np.ndarray) -> list[Any]:
-    """The probability of each row's answer; a list for rows with several labels."""
+    """The probability of each row's prediction; a list for rows with several labels."""
     number = {name: i for i, name in enumerate(names)}
-    if any(isinstance(answer, list) for answer in chosen):
-        return [[_shortest(row[number[name]]) for name in answer] for answer, row in zip(chosen, scores, strict=True)]
-    return [_shortest(row[number[answer]]) for answer, row in zip(chosen, scores, strict=True)]
+    if any(isinstance(label, list) for label in chosen):
+        return [[_shortest(row[number[name]]) for name in label] for label, row in zip(chosen, scores, strict=True)]
+    return [_shortest(row[number[label]]) for label, row in zip(chosen, scores, strict=True)]
 
 
 def _best(chosen: Sequence[Any], names: Sequence[str], scores: np.ndarray, top_k: int) -> dict[str, list[Any]]:
     """The `top_k` most probable classes and their scores; ties: predicted classes first, then in class order."""
-    predicted = np.array([[name in answer if isinstance(answer, list) else name == answer for name in names]
-                          for answer in chosen]) if top_k else np.zeros_like(scores)  # fmt: skip
+    predicted = np.array([[name in label if isinstance(label, list) else name == label for name in names]
+                          for label in chosen]) if top_k else np.zeros_like(scores)  # fmt: skip
     order = np.lexsort((~predicted.astype(bool), -scores), axis=1)
     columns = {}
     for place in range(min(top_k, len(names))):
@@ -111,22 +111,22 @@ def _free_names(taken: Sequence[str], wanted: Sequence[str] | dict[str, Any]) ->
     return names
 
 
-def _answered(inputs: Inputs, answers: Answers, names: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Each predicted row with its answer."""
+def _predicted_rows(inputs: Inputs, new: NewColumns, names: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Each predicted row with the new columns."""
     place = 0
     for number, row in enumerate(inputs.rows()):
-        if place < len(answers.rows) and number == answers.rows[place]:
-            yield {**row, **{names[name]: values[place] for name, values in answers.columns.items()}}
+        if place < len(new.rows) and number == new.rows[place]:
+            yield {**row, **{names[name]: values[place] for name, values in new.columns.items()}}
             place += 1
-    if place < len(answers.rows):
-        raise RuntimeError(f"{len(answers.rows)} rows were predicted and {place} of them are in the input")
+    if place < len(new.rows):
+        raise RuntimeError(f"{len(new.rows)} rows were predicted and {place} of them are in the input")
 
 
-def _write_csv(path: Path, inputs: Inputs, answers: Answers, names: dict[str, str]) -> None:
+def _write_csv(path: Path, inputs: Inputs, new: NewColumns, names: dict[str, str]) -> None:
     columns = [*inputs.columns(), *names.values()]
     with open(path, "w", encoding="utf-8", newline="") as file:
         file.write(_csv_line(columns))
-        for row in _answered(inputs, answers, names):
+        for row in _predicted_rows(inputs, new, names):
             file.write(_csv_line([as_text(row.get(name)) for name in columns]))
 
 
@@ -137,22 +137,22 @@ def _csv_line(cells: Sequence[str]) -> str:
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _write_jsonl(path: Path, inputs: Inputs, answers: Answers, names: dict[str, str]) -> None:
+def _write_jsonl(path: Path, inputs: Inputs, new: NewColumns, names: dict[str, str]) -> None:
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-        for row in _answered(inputs, answers, names):
+        for row in _predicted_rows(inputs, new, names):
             file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
 
-def _write_parquet(path: Path, inputs: Inputs, answers: Answers, names: dict[str, str]) -> None:
+def _write_parquet(path: Path, inputs: Inputs, new: NewColumns, names: dict[str, str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    added = pa.table({names[name]: pa.array(values) for name, values in answers.columns.items()})
+    added = pa.table({names[name]: pa.array(values) for name, values in new.columns.items()})
     writer, start, place = None, 0, 0
     try:
         for table in inputs.tables():
-            end = place + int(np.searchsorted(answers.rows[place:], start + len(table)))
-            rows = table.take(answers.rows[place:end] - start)
+            end = place + int(np.searchsorted(new.rows[place:], start + len(table)))
+            rows = table.take(new.rows[place:end] - start)
             for name in added.column_names:
                 rows = rows.append_column(name, added.column(name).slice(place, end - place))
             writer = writer or pq.ParquetWriter(path, rows.schema)
@@ -161,5 +161,5 @@ def _write_parquet(path: Path, inputs: Inputs, answers: Answers, names: dict[str
     finally:
         if writer is not None:
             writer.close()
-    if place < len(answers.rows):
-        raise RuntimeError(f"{len(answers.rows)} rows were predicted and {place} of them are in the input")
+    if place < len(new.rows):
+        raise RuntimeError(f"{len(new.rows)} rows were predicted and {place} of them are in the input")
