@@ -28,6 +28,9 @@ MODEL_HERE = "path/to/this/folder"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 NOT_A_LICENSE = ("other", "unknown")
 """Values for a license without an identifier."""
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+LANGUAGE = re.compile(r"[a-z]{2,3}|multilingual|code")
+"""What the hub takes for a license or a language: a card with anything else cannot be uploaded."""
 SPLITS = {"eval": "validation", "test": "test"}
 """Key in results.json -> usual name of the split."""
 
@@ -57,7 +60,7 @@ def _metadata(config: Config, results: Mapping[str, Any], data: Data, title: str
     return ModelCardData(
         base_model=_base_model(config),
         datasets=[str(config.data.dataset_name)] if _is_hub_data(config) else None,
-        language=_data_card(config).get("language"),
+        language=_languages(config),
         library_name="transformers",
         license=_license(config),
         metrics=[_shown_metric(name) for name in task_settings.computed_metrics(config, data.task)],
@@ -119,7 +122,15 @@ def _base_model(config: Config) -> str | None:
 def _license(config: Config) -> str | None:
     """The license of the base model, which Transformers' Trainer writes too."""
     license = _base_card(config).get("license")
-    return license if isinstance(license, str) and license not in NOT_A_LICENSE else None
+    name = license.lower() if isinstance(license, str) else ""
+    return name if LICENSE.fullmatch(name) and name not in NOT_A_LICENSE else None
+
+
+def _languages(config: Config) -> list[str] | None:
+    """The languages of the dataset. YAML reads the code of Norwegian, `no`, as false."""
+    named = _data_card(config).get("language")
+    codes = ["no" if code is False else code for code in (named if isinstance(named, list) else [named])]
+    return [code for code in codes if isinstance(code, str) and LANGUAGE.fullmatch(code)] or None
 
 
 def _base_card(config: Config) -> Mapping[str, Any]:

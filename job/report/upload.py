@@ -60,7 +60,7 @@ def prepare(config: Config, folder: RunFolder) -> Target:
 
     Raises:
         Refused: the hub is not reachable, does not accept the token, or denies writing with it; or the repository is
-            public and a private one is asked for.
+            public and a private one is asked for, or the branch is a tag.
     """
     name, revision = opening.repository(config, folder), config.hub.hub_revision or MAIN_BRANCH
     api = _api()
@@ -69,10 +69,13 @@ def prepare(config: Config, folder: RunFolder) -> Target:
         api.create_repo(repository, private=config.hub.hub_private_repo, exist_ok=True)
         api.auth_check(repository, write=True)
         if revision != MAIN_BRANCH:
-            api.create_branch(repository, branch=revision, exist_ok=True)
+            api.create_branch(repository, branch=revision, exist_ok=True)  # exists also if it is a tag
+            branches = [branch.name for branch in api.list_repo_refs(repository).branches]
         private = bool(api.model_info(repository).private)
     except Exception as error:  # HTTP errors of several libraries, answers of any kind
         raise Refused(f"--push_to_hub: {_why_not(error, name, api.endpoint)}") from error
+    if revision != MAIN_BRANCH and revision not in branches:
+        raise Refused(f"--hub_revision {revision} is a tag of {repository}: name a branch, or delete the tag")
     if config.hub.hub_private_repo and not private:
         raise Refused(f"--hub_private_repo: {repository} exists and is public: make it private in its settings, or "
                       "choose another --hub_model_id")  # fmt: skip

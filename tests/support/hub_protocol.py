@@ -39,11 +39,17 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Repository:
-    """Branches point at commits, and old commits stay reachable when a branch moves, as in git."""
+    """Branches point at commits, and old commits stay reachable when a branch moves, as in git.
+
+    Attributes:
+        branches: name of a branch or tag -> commit.
+        tags: which of these names are tags.
+    """
 
     branches: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Snapshot] = field(default_factory=dict)
     private: bool = False
+    tags: set[str] = field(default_factory=set)
 
     def at(self, revision: str) -> Snapshot | None:
         return self.commits.get(self.branches.get(revision, revision))

@@ -83,6 +83,13 @@ def _branch(served: Hub, query: Query) -> Reply:
     return as_json({})
 
 
+def _refs(served: Hub, query: Query) -> Reply:
+    repository = _writable(served, query)
+    refs = [{"name": name, "ref": name, "targetCommit": commit} for name, commit in repository.branches.items()]
+    tags, branches = ([ref for ref in refs if (ref["name"] in repository.tags) == kind] for kind in (True, False))
+    return as_json({"branches": branches, "tags": tags, "converts": []})
+
+
 def _known(query: Query) -> User:
     if query.user is None:
         raise Refused(401, None, "Invalid credentials in Authorization header")
@@ -151,7 +158,7 @@ def _verify(served: Hub, query: Query) -> Reply:
 def _commit(served: Hub, query: Query) -> Reply:
     """All operations, or none."""
     repository, branch = _writable(served, query), query.parts["revision"]
-    if branch not in repository.branches:
+    if branch not in repository.branches or branch in repository.tags:
         raise Refused(404, "RevisionNotFound", f"Invalid rev id: {branch}")
     files = dict(repository.commits[repository.branches[branch]].files)
     for line in query.body.splitlines():
@@ -237,6 +244,7 @@ ROUTES = (
     ("POST", "/api/validate-yaml", _validate),
     ("GET", f"{_MODEL}/auth-check/write", _auth_check),
     ("POST", f"{_MODEL}/branch/(?P<branch>[^/]+)", _branch),
+    ("GET", f"{_MODEL}/refs", _refs),
     ("POST", f"{_MODEL}/preupload/(?P<revision>[^/]+)", _preupload),
     ("POST", f"{_MODEL}/commit/(?P<revision>[^/]+)", _commit),
     ("POST", r"/(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch", _batch),

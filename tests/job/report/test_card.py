@@ -13,6 +13,7 @@ from job import config
 from job.config.tasks import MULTI_LABEL, REGRESSION, SCORE, SINGLE_LABEL, Task
 from job.data.dataset import Data
 from job.report import card
+from tests.support.hub_uploads import card_errors
 
 RESULTS: dict[str, Any] = {
     "best_step": 7,
@@ -108,6 +109,25 @@ def test_license_base_and_language_are_those_that_local_cards_name(tmp_path: Pat
         (base / "README.md").write_text(f"---\n{header}\n---\n")
         found = made(model_name_or_path=str(base)).data
         assert (found.get("license"), found.get("base_model")) == (None, None), header
+
+
+@pytest.mark.parametrize(
+    ("named", "shown"),
+    [("en", ["en"]), ("no", ["no"]), ("[en, no, zh-Hant-TW, 7]", ["en", "no"]), ("English", None), ("{a: b}", None)],
+)
+def test_a_language_that_the_hub_would_reject_is_left_out(tmp_path: Path, named: str, shown: list[str] | None) -> None:
+    (tmp_path / "README.md").write_text(f"---\nlanguage: {named}\n---\n")
+    found = made(train_file=None, validation_file=None, dataset_name=str(tmp_path))
+    assert found.data.get("language") == shown
+    assert card_errors(found.content) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "shown"), [("Apache-2.0", "apache-2.0"), ("Apache 2.0", None), ("Other", None), ("'© me'", None)]
+)
+def test_a_license_that_the_hub_would_reject_is_left_out(tmp_path: Path, named: str, shown: str | None) -> None:
+    (tmp_path / "README.md").write_text(f"---\nlicense: {named}\n---\n", encoding="utf-8")
+    assert made(model_name_or_path=str(tmp_path)).data.get("license") == shown
 
 
 def test_the_default_model_has_the_license_it_was_published_under() -> None:

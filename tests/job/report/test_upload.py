@@ -112,6 +112,14 @@ def test_a_public_repository_is_not_taken_for_a_private_one(served: Hub, folder:
     )
 
 
+def test_a_tag_is_rejected_before_training(served: Hub, folder: RunFolder) -> None:
+    upload.prepare(asked(hub_model_id="ada/x", hub_revision="v1"), folder)
+    served.repositories["models/ada/x"].tags.add("v1")
+    assert refusal(folder, hub_model_id="ada/x", hub_revision="v1") == (
+        "--hub_revision v1 is a tag of ada/x: name a branch, or delete the tag"
+    )
+
+
 @contextlib.contextmanager
 def no_answer() -> Iterator[str]:
     """Within, the hub's address is one where nobody listens."""
