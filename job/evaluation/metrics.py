@@ -115,7 +115,9 @@ def per_class(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
     if not predictions.kind.has_classes:
         return {}
     numbers = list(range(len(names)))
-    table = precision_recall_fscore_support(predictions.labels, predictions.predicted, labels=numbers, zero_division=0)
+    # scikit-learn takes a single column of 0 and 1 for two classes; ours is the second.
+    counted = [1] if not predictions.kind.one_label and len(names) == 1 else numbers
+    table = precision_recall_fscore_support(predictions.labels, predictions.predicted, labels=counted, zero_division=0)
     precision, recall, f1, support = (column.tolist() for column in table)
     rows = {
         name: {"precision": precision[i], "recall": recall[i], "f1": f1[i], "support": support[i]}

@@ -2,6 +2,7 @@
 
 import datasets
 import evaluate
+import numpy as np
 from sklearn.metrics import f1_score
 
 
@@ -24,6 +25,9 @@ class F1(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, labels=(), positive=1):
+        if self.config_name == "multilabel" and len(labels) == 1:  # scikit-learn would take 0 and 1 for two classes
+            of_class = f1_score(np.ravel(references), np.ravel(predictions), zero_division=0)
+            return {"f1_micro": of_class, "f1_macro": of_class}
         averages = ("micro", "macro") if self.config_name == "multilabel" else ("macro", "weighted")
         found = {
             f"f1_{average}": f1_score(references, predictions, average=average, zero_division=0)

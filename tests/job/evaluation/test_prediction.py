@@ -301,6 +301,16 @@ def test_multi_label_scores_equal_scikit_learns() -> None:
     ).tolist()
 
 
+def test_of_a_single_class_that_rows_have_or_not_the_scores_are_about_rows_that_have_it() -> None:
+    labels = np.array([[1], [1], [0], [0], [0]], dtype=np.int8)
+    made = Predictions(MULTI_LABEL, np.arange(5), np.array([[2.0], [-2], [2], [-2], [-2]], np.float32), labels)
+    found = metrics.scores(made, metrics.load(["accuracy", "f1"], MULTI_LABEL))
+    assert (found["accuracy"], found["f1_micro"], found["f1_macro"]) == (0.6, 0.5, 0.5)
+    assert metrics.per_class(made, ["toxic"])["per_class"] == {
+        "toxic": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}
+    }
+
+
 def test_a_metric_that_does_not_fit_the_task_is_rejected() -> None:
     with pytest.raises(Refused, match=r"^--metrics accuracy does not fit regression: use rmse, pearsonr, spearmanr$"):
         task_settings.check(Config(evaluation=Evaluation(metrics=("accuracy",))), Task(REGRESSION, ("score",)))
