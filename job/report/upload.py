@@ -9,6 +9,7 @@ not sent again.
 from __future__ import annotations
 
 import os
+import shlex
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +182,7 @@ def deletions(model: Path, there: list[str]) -> list[CommitOperationDelete]:
 
 def _again(config: Config, folder: RunFolder) -> str:
     without = " and without --overwrite_output_dir" * config.run.overwrite_output_dir
-    return f"to upload it, repeat the command with --output_dir {folder.path}{without}"
+    return f"to upload it, repeat the command with --output_dir {shlex.quote(str(folder.path))}{without}"
 
 
 def _why_not(error: Exception, name: str, endpoint: str) -> str:

@@ -67,7 +67,7 @@ def _print_summary(sweep: Sweep, current: Progress) -> None:
     if current.left_alone:
         print(f"existing  {current}")
     if not current.to_start:
-        print(f"nothing to start; results: python -m launch results {sweep.folder}", flush=True)
+        print(f"nothing to start; results: python -m launch results {shlex.quote(str(sweep.folder))}", flush=True)
 
 
 def _queue(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence[Element]) -> int:
@@ -120,7 +120,7 @@ def _run_locally(arguments: argparse.Namespace, sweep: Sweep, elements: Sequence
     local.require_training()
     sweeps.write(sweep, arguments.flags)
     code = workstation.run(planned)
-    note(f"results   python -m launch results {sweep.folder}")
+    note(f"results   python -m launch results {shlex.quote(str(sweep.folder))}")
     return code
 
 

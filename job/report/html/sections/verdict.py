@@ -26,6 +26,9 @@ def section(run: RunFiles) -> Section:
     elif run.predicted is not None:
         predicted = count(len(run.predicted), "row")
         sentences = [f"{predicted} of the {run.split} set were predicted. Without labels there is nothing to score."]
+    elif run.results:
+        table = run.folder.predictions if "eval" in run.results else run.folder.test_predictions
+        sentences = [f"This run has finished, but {table.name} is missing: the sections that need it are left out."]
     else:
         sentences = _unfinished(run)
     return Section("verdict", "Verdict", [Paragraph(" ".join(sentences), lead=True), *_scores(run)])

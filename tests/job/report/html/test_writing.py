@@ -136,6 +136,14 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
     assert "step 93" not in words(page)
 
 
+def test_a_finished_run_without_its_predictions_is_not_called_unfinished(tmp_path: Path) -> None:
+    folder = reports.finished(tmp_path / "run", Made())
+    folder.predictions.unlink()
+    said = words(written(folder))
+    assert "This run has finished, but predictions.parquet is missing" in said
+    assert "has not finished" not in said and "Scores of the best model" in said
+
+
 def test_a_run_before_its_first_record_and_one_that_failed(tmp_path: Path) -> None:
     early = reports.begun(tmp_path / "early", Made(), steps=0)
     early.metrics.unlink()
