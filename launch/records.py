@@ -10,10 +10,9 @@ import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from job.run import lock
 from job.runtime import contract, files
-from launch.runs import reading
 
 
 @dataclass(frozen=True)
@@ -56,20 +55,15 @@ class Record:
         files.write_json(run / self.folder / contract.JOB, {**asdict(self), "logs": str(self.folder)})
 
 
-def read_status(run: Path) -> dict[str, Any]:
-    """The content of status.json; empty if it cannot be read."""
-    return reading.read_json(run / contract.STATUS)
-
-
 def write_queued(run: Path, owner: str) -> None:
     """Set the state to QUEUED, keeping the step of an earlier start."""
-    status = {"state": "QUEUED", "step": read_status(run).get("step", 0), "reason": "", "owner": owner,
+    status = {"state": "QUEUED", "step": lock.read_status(run).get("step", 0), "reason": "", "owner": owner,
               "heartbeat": files.utc_now("milliseconds")}  # fmt: skip
     files.write_json(run / contract.STATUS, status)
 
 
 def write_refused(run: Path, owner: str, reason: str) -> None:
     """Set the state to FAILED, unless another owner has written the status since."""
-    status = read_status(run)
+    status = lock.read_status(run)
     if status.get("owner") == owner:
         files.write_json(run / contract.STATUS, {**status, "state": "FAILED", "reason": reason})

@@ -112,11 +112,7 @@ def _mismatch(folder: Path) -> str | None:
 
 
 def _attempts(parent: Path) -> dict[str, int]:
-    try:
-        attempts = json.loads((parent / ATTEMPTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return attempts if isinstance(attempts, dict) else {}
+    return files.read_json(parent / ATTEMPTS)
 
 
 def _quarantine(parent: Path, step: int) -> None:

@@ -8,9 +8,7 @@ never expire on a machine whose clock was set back.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import json
 import os
 import socket
 import time
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from job.errors import Refused
-from job.runtime import contract
+from job.runtime import contract, files
 
 HEARTBEAT_SECONDS = 5.0
 WATCH_SECONDS = 4 * HEARTBEAT_SECONDS
@@ -99,11 +97,8 @@ def is_active(folder: Path) -> bool:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """The content of status.json in `folder`; empty if it cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads((folder / contract.STATUS).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
+    """The content of status.json in `folder`; {} if it cannot be read."""
+    return files.read_json(folder / contract.STATUS)
 
 
 def _held_by(folder: Path) -> str:

@@ -9,7 +9,6 @@ greater is better are negated.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -176,11 +175,7 @@ def _usable_lock(folder: Path) -> str:
 
 
 def _read(run: Path) -> dict[str, Any]:
-    try:
-        values = json.loads((run / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    return files.read_json(run / FILE)
 
 
 def _write(run: Path, values: Mapping[str, Any]) -> None:

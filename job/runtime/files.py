@@ -1,7 +1,8 @@
-"""Atomic file writes: to a temporary name, flushed to disk, then renamed. A file is complete or absent."""
+"""Files: written under a temporary name, flushed to disk, then renamed, so that each is complete or absent; digests."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import glob
 import hashlib
@@ -23,6 +24,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write `value` as JSON, atomically; NaN and infinity, which JSON does not have, raise ValueError."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; {} if the file is missing, cannot be read or holds something else."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
+    return {}
 
 
 def finite(value: Any) -> Any:

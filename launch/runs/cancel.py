@@ -22,7 +22,7 @@ from pathlib import Path
 from job.errors import Refused
 from job.run.folder import RunFolder
 from job.runtime import files
-from launch.runs import folders, processes, reading, run_state, slurm, states, tables
+from launch.runs import folders, processes, run_state, slurm, states, tables
 from launch.runs.run_state import Job, RunState
 from launch.runs.states import View
 
@@ -223,7 +223,7 @@ def _report(cancellation: Cancellation, unfinished: bool) -> bool:
         _say(f"{name} has not ended yet: check `status {name}`")
         return False
     path = RunFolder(run.path).status
-    status = reading.read_json(path)
+    status = files.read_json(path)
     if status.get("state") in ENDED:
         _say(f"{name}: {status['state']} before it was cancelled")
         return True
@@ -239,7 +239,7 @@ def _report(cancellation: Cancellation, unfinished: bool) -> bool:
 
 
 def _state(path: Path) -> object:
-    return reading.read_json(RunFolder(path).status).get("state")
+    return files.read_json(RunFolder(path).status).get("state")
 
 
 def _user() -> str:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from job.errors import Refused
-from launch.runs import folders, reading
+from job.runtime import files
+from launch.runs import folders
 from launch.slurm.cli import RESOURCES
 
 RUN = "a run: its folder, or, for one in runs/, its name, its job id or `latest`"
@@ -101,7 +102,7 @@ def _rerun_sweep(sweep: Path, arguments: argparse.Namespace) -> int:
 
     if arguments.job:
         raise Refused(f"{sweep} is a sweep, and its settings are fixed: name one of its runs, as {sweep}/0")
-    recorded = reading.read_json(sweep / folders.SWEEP).get("flags", [])
+    recorded = files.read_json(sweep / folders.SWEEP).get("flags", [])
     before, _ = verbs.VERBS["sweep"].parser().parse_known_args(recorded)
     flags = merged(vars(before), vars(arguments))
     return cli.main(["sweep", str(sweep / "config.yaml"), *flags, "--", "--output_dir", str(sweep)])

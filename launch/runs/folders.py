@@ -9,7 +9,8 @@ from pathlib import Path
 from job.errors import Refused
 from job.run.folder import RunFolder
 from job.runtime.contract import JOBS
-from launch.runs.reading import is_file, is_folder, mode, read_json
+from job.runtime.files import read_json
+from launch.runs.reading import is_file, is_folder, mode
 from launch.runs.run_state import newest_job, started, submitted
 
 SWEEP = "sweep.json"

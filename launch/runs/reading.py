@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import stat
 from pathlib import Path
@@ -31,14 +30,6 @@ def mode(path: Path) -> int:
     with contextlib.suppress(OSError):
         return path.stat().st_mode
     return 0
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if it cannot be read."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return value if isinstance(value, dict) else {}
-    return {}
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from job.config import metrics
 from job.config.metrics import Deciding
 from job.errors import Refused
 from job.run.folder import RunFolder
+from job.runtime import files
 from launch.runs import folders, reading, run_state, tables
 
 DATA = "data"
@@ -95,13 +96,13 @@ def show(folder: Path, by: str | None, form: str) -> list[Row]:
 def read(path: Path) -> Finished | None:
     """The results in a run folder; None if there are none yet."""
     folder = RunFolder(path)
-    results = reading.read_json(folder.results)
+    results = files.read_json(folder.results)
     scored = next((results[name] for name in ("eval", "test") if isinstance(results.get(name), Mapping)), None)
     if scored is None:
         return None
     all_settings = reading.read_settings(folder.config)
     settings = {name: all_settings.get(name) for name in RESULT_SETTINGS if name in all_settings}
-    settings[DATA] = str(reading.read_json(folder.manifest).get("dataset_fingerprint"))[:8]
+    settings[DATA] = str(files.read_json(folder.manifest).get("dataset_fingerprint"))[:8]
     numbers = {k: float(v) for k, v in scored.items() if type(v) in (int, float) and k != "examples"}
     return Finished(path.name, numbers, settings, run_state.deciding(folder, all_settings))
 

@@ -15,7 +15,8 @@ from job.config.metrics import Deciding
 from job.config.tasks import KINDS
 from job.run.folder import RunFolder
 from job.runtime.contract import JOB, JOBS
-from launch.runs.reading import is_file, is_folder, read_json, read_settings
+from job.runtime.files import read_json
+from launch.runs.reading import is_file, is_folder, read_settings
 from launch.runs.slurm import is_job_id
 
 TAIL_BYTES = 1 << 20

@@ -21,12 +21,12 @@ from job.errors import JobError, Refused
 from job.run import folder as run_folder
 from job.run import lock
 from job.run.folder import RunFolder
-from job.runtime import contract
+from job.runtime import contract, files
 from launch import records
 from launch.console import warn
 from launch.plan import Plan
 from launch.records import Record
-from launch.runs import reading, run_state
+from launch.runs import run_state
 from launch.runs.slurm_programs import ACCESS
 from launch.slurm import client, snapshot, worker
 from launch.slurm.client import Answer
@@ -119,7 +119,7 @@ def _refuse_if_busy(runs: Sequence[Path], clusters: str) -> None:
 
     The job of an earlier submission may be on one of `clusters`, where this one goes, or on the one in its record.
     """
-    statuses = {run: records.read_status(run) for run in runs}
+    statuses = {run: lock.read_status(run) for run in runs}
     owners = {run: str(status.get("owner", "")) for run, status in statuses.items()}
     queued = {run: owner for run, owner in owners.items() if owner.startswith((contract.SLURM, "muster:"))}
     known = {places: client.my_jobs(places) for places in {clusters, *map(_recorded_cluster, queued)}} if queued else {}
@@ -147,7 +147,7 @@ def _recorded_cluster(run: Path) -> str:
 def _recorded_token(run: Path, owner: str) -> str:
     """The token of the submission whose job owns the run; empty if it was not recorded."""
     record = run / contract.JOBS / owner.removeprefix(contract.SLURM) / contract.JOB
-    return str(reading.read_json(record).get("token", ""))
+    return str(files.read_json(record).get("token", ""))
 
 
 def _make_folders(request: Request, plan: Callable[[Request], Submission]) -> tuple[Submission, list[Path]]:

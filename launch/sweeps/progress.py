@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from job.errors import Refused
-from launch import records
+from job.run import lock
 from launch.runs import folders, processes, states
 from launch.runs.states import View
 from launch.slurm import client
@@ -57,7 +57,7 @@ def _is_left_alone(view: View, jobs: Sequence[client.Job]) -> bool:
         return True
     job = view.run.job
     if view.state == "QUEUED" and job is None:  # its submission was interrupted: Slurm may have the job
-        owner = str(records.read_status(view.run.path).get("owner", ""))
+        owner = str(lock.read_status(view.run.path).get("owner", ""))
         return client.find_by_owner(owner, view.run.name, jobs) is not None
     if view.state == "RUNNING" and job is not None and job.pid and job.host == socket.gethostname():
         return processes.is_running(job.pid, job.process_start)  # a recent heartbeat does not prove that it still runs

@@ -22,7 +22,6 @@ from job.run import space as search
 from job.run import trial
 from job.run.space import Range, Space
 from job.runtime import files
-from launch.runs import reading
 from launch.runs.folders import RUNS, SWEEP
 
 MAX_ELEMENTS = 10_000
@@ -163,7 +162,7 @@ def refuse_others(sweep: Sweep) -> None:
         raise Refused(
             f"{sweep.folder} cannot be read ({error.strerror}): choose another folder with -- --output_dir"
         ) from None
-    table = reading.read_json(sweep.folder / SWEEP)
+    table = files.read_json(sweep.folder / SWEEP)
     if not table:
         if sweep.folder.is_dir() and not any(sweep.folder.iterdir()):
             return

@@ -18,6 +18,7 @@ from job.report.html import calibration, label_errors, mistakes, predictions, re
 from job.report.html.calibration import Reliability
 from job.report.html.predictions import Predicted
 from job.run.folder import RunFolder
+from job.runtime import files
 
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -109,20 +110,13 @@ def read(path: Path) -> RunFiles:
     return RunFiles(
         folder=folder,
         settings=_settings(folder.config),
-        manifest=_json(folder.manifest),
-        status=_json(folder.status),
-        results=_json(folder.results),
-        data=_json(folder.data),
-        rows=_json(recorded.rows_file(folder)),
+        manifest=files.read_json(folder.manifest),
+        status=files.read_json(folder.status),
+        results=files.read_json(folder.results),
+        data=files.read_json(folder.data),
+        rows=files.read_json(recorded.rows_file(folder)),
         records=_records(folder.metrics),
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return value if isinstance(value, dict) else {}
-    return {}
 
 
 def _settings(path: Path) -> dict[str, Any]:
