@@ -202,7 +202,7 @@ def _check_sources(config: Config) -> None:
             "--dataset_name cannot be combined with --train_file, --validation_file or --test_file: give one or the "
             "other"
         )
-    _check_data_set(data)
+    _check_dataset(data)
     if data.max_predict_samples is not None and not (data.test_file or data.test_split_name):
         raise Refused(
             "--max_predict_samples needs test data: give --test_file, or --dataset_name and --test_split_name"
@@ -220,7 +220,7 @@ def _check_sources(config: Config) -> None:
         raise Refused("nothing to predict: give --test_file, or --dataset_name and --test_split_name")
 
 
-def _check_data_set(data: Data) -> None:
+def _check_dataset(data: Data) -> None:
     """Refused for settings of the dataset that have no effect."""
     for name in ("train_split_name", "validation_split_name", "test_split_name"):
         if getattr(data, name) not in (None, getattr(Data(), name)) and not data.dataset_name:

@@ -218,7 +218,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     from job.training import consistency, finetune
 
     config, accelerator, folder = context.config, context.accelerator, context.folder
-    trained = not config.training.do_train
+    as_is = not config.training.do_train
     target = None
     precision = accelerator.mixed_precision
     distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_precision(resumed, precision))
@@ -230,9 +230,9 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
         trackers.start(config.run.report_to, accelerator, folder, first_step)
         pretrained = loading.load_config(config.model)
         loading.check_settings(config.model, pretrained)
-        task = head.own_task(pretrained, required=trained)
-        tokenizer = tokenizers.load(config.model, pretrained, trained)
-        length = limits.max_length(config.data.max_seq_length, pretrained, tokenizer, trained)
+        task = head.own_task(pretrained, required=as_is)
+        tokenizer = tokenizers.load(config.model, pretrained, as_is)
+        length = limits.max_length(config.data.max_seq_length, pretrained, tokenizer, as_is)
         tokenizer.model_max_length = length  # saved with the model, so that others truncate texts the same way
         signals.raise_if_stopping()
     with manifest.timed(folder, "data", accelerator.is_main_process):
@@ -252,7 +252,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
         outcome = finetune.evaluate_only(context, network, tokenizer, read)
 
     def publish() -> dict[str, Any]:
-        with run_folder.needing_room(folder), console.notice("writing the results"):
+        with run_folder.interrupted_by_disk_errors(folder), console.notice("writing the results"):
             return summary.publish(config, outcome, tokenizer, read, folder)
 
     results = distributed.broadcast_from_main(accelerator, publish)
@@ -294,7 +294,7 @@ def _load_model(
     ):
         readable.check_rows(read, tokenizer, pretrained)
         network, new = loading.load(
-            config.model, pretrained, read.task, tokenizer.pad_token_id, trained=not config.training.do_train
+            config.model, pretrained, read.task, tokenizer.pad_token_id, as_is=not config.training.do_train
         )
         weights = sum(parameter.nbytes for parameter in network.parameters())
         adapter = lora.attach(config.model, network, new) if config.model.lora_rank else None

@@ -66,8 +66,13 @@ class Source:
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A dataset: how messages refer to it, the names of its splits, and a function that reads a split."""
+class SplitReader:
+    """Reads the splits of a dataset, or of given files.
+
+    Attributes:
+        label: how messages refer to the dataset.
+        splits: the names of its splits.
+    """
 
     label: str
     splits: tuple[str, ...]
@@ -93,7 +98,7 @@ def read(data: config.Data, splits: tuple[str, ...]) -> dict[str, Source]:
     Raises:
         Refused: a file, dataset, split or column is missing or cannot be read, or a row has no text.
     """
-    given = _data_set(data) if data.dataset_name else _given_files(data)
+    given = _dataset(data) if data.dataset_name else _given_files(data)
     names = {split: _split_name(data, split, given) if data.dataset_name else split for split in splits}
     sources: dict[str, Source] = {}
     for split, name in names.items():
@@ -106,12 +111,12 @@ def read(data: config.Data, splits: tuple[str, ...]) -> dict[str, Source]:
 
 def fetch(data: config.Data, splits: tuple[str, ...]) -> None:
     """Download the dataset of --dataset_name and check that it has `splits`; reads no rows. Raises as `read` does."""
-    given = _data_set(data)
+    given = _dataset(data)
     for split in splits:
         _split_name(data, split, given)
 
 
-def _data_set(data: config.Data) -> DataSet:
+def _dataset(data: config.Data) -> SplitReader:
     if data.dataset_name == config.BUILT_IN_DATASET:
         return _docstrings(data)
     label = " ".join(filter(None, (data.dataset_name, data.dataset_config_name)))
@@ -119,7 +124,7 @@ def _data_set(data: config.Data) -> DataSet:
     return _saved(data, Path(folder), label) if folders.is_saved(Path(folder)) else _repository(data, folder, label)
 
 
-def _split_name(data: config.Data, split: str, given: DataSet) -> str | None:
+def _split_name(data: config.Data, split: str, given: SplitReader) -> str | None:
     name = {"train": data.train_split_name, EVALUATION: data.validation_split_name, TEST: data.test_split_name}[split]
     if name is None and split == EVALUATION:
         return _usual_validation(data, given)
@@ -128,7 +133,7 @@ def _split_name(data: config.Data, split: str, given: DataSet) -> str | None:
     return name
 
 
-def _usual_validation(data: config.Data, given: DataSet) -> str | None:
+def _usual_validation(data: config.Data, given: SplitReader) -> str | None:
     """The split with a usual validation name; None if there is none.
 
     Raises:
@@ -143,7 +148,7 @@ def _usual_validation(data: config.Data, given: DataSet) -> str | None:
     return found
 
 
-def _docstrings(data: config.Data) -> DataSet:
+def _docstrings(data: config.Data) -> SplitReader:
     import datasets
 
     files = demo.files(Path(datasets.config.HF_DATASETS_CACHE))
@@ -152,18 +157,18 @@ def _docstrings(data: config.Data) -> DataSet:
         read = _read_files([str(files[name])], wanted, f"{config.BUILT_IN_DATASET} ({name})")
         return dataclasses.replace(read, place_of=None)
 
-    return DataSet(config.BUILT_IN_DATASET, tuple(files), read_split)
+    return SplitReader(config.BUILT_IN_DATASET, tuple(files), read_split)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Files
 
 
-def _given_files(data: config.Data) -> DataSet:
+def _given_files(data: config.Data) -> SplitReader:
     """The files of --train_file, --validation_file and --test_file."""
     given = {"train": data.train_file, EVALUATION: data.validation_file, TEST: data.test_file}
     names = {split: name for split, name in given.items() if name}
-    return DataSet("files", tuple(names), lambda split, wanted: _read_pattern(names[split], wanted))
+    return SplitReader("files", tuple(names), lambda split, wanted: _read_pattern(names[split], wanted))
 
 
 def _read_pattern(name: str, wanted: Wanted) -> Source:
@@ -202,7 +207,7 @@ def _read_files(paths: Sequence[str], wanted: Wanted, origin: str, declared: Any
 # Datasets written by `save_to_disk`
 
 
-def _saved(data: config.Data, folder: Path, label: str) -> DataSet:
+def _saved(data: config.Data, folder: Path, label: str) -> SplitReader:
     if data.dataset_config_name:
         raise Refused(
             f"{data.dataset_name} was written by save_to_disk and has no configurations: remove --dataset_config_name"
@@ -216,7 +221,7 @@ def _saved(data: config.Data, folder: Path, label: str) -> DataSet:
     def read_split(name: str, wanted: Wanted) -> Source:
         return _read_saved(folder / name if whole else folder, f"{label} ({name})", wanted)
 
-    return DataSet(label, tuple(splits), read_split)
+    return SplitReader(label, tuple(splits), read_split)
 
 
 def _read_saved(folder: Path, origin: str, wanted: Wanted) -> Source:
@@ -241,7 +246,7 @@ def _read_saved(folder: Path, origin: str, wanted: Wanted) -> Source:
 # Datasets on the hub, and folders with the same layout
 
 
-def _repository(data: config.Data, folder: str, label: str) -> DataSet:
+def _repository(data: config.Data, folder: str, label: str) -> SplitReader:
     from datasets import get_dataset_split_names
 
     folders.reject_pattern(Path(folder))
@@ -250,7 +255,7 @@ def _repository(data: config.Data, folder: str, label: str) -> DataSet:
     except loading_errors() as error:
         raise _unloadable(label, error) from error
     digest_of = functools.cache(_digest_of)
-    return DataSet(label, tuple(map(str, there)), functools.partial(_read_split, data, folder, label, digest_of))
+    return SplitReader(label, tuple(map(str, there)), functools.partial(_read_split, data, folder, label, digest_of))
 
 
 def _read_split(

@@ -17,11 +17,11 @@ NO_LIMIT = 1_000_000
 
 
 def max_length(
-    requested: int | None, pretrained: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, trained: bool = False
+    requested: int | None, pretrained: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, as_is: bool = False
 ) -> int:
     """The maximum length of an example in tokens: `requested`, or by default the model's limit, at most 512.
 
-    For a model that is used without training (`trained`) the default is the limit of its tokenizer, which is the length
+    For a model that is used `as_is`, without training, the default is the limit of its tokenizer, which is the length
     it was trained with.
 
     Raises:
@@ -37,7 +37,7 @@ def max_length(
         return requested
     tokenizer_limit = int(min(tokenizer.model_max_length, NO_LIMIT))
     longest = tokenizer_limit if limit is None else min(limit, tokenizer_limit)
-    return longest if trained and tokenizer_limit < NO_LIMIT else min(longest, LONGEST)
+    return longest if as_is and tokenizer_limit < NO_LIMIT else min(longest, LONGEST)
 
 
 def positions(pretrained: PreTrainedConfig) -> int | None:

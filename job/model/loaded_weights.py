@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def check(name: str, loaded: PreTrainedModel, info: Mapping[str, Any], trained: bool) -> None:
-    """Refused if weights outside the head are missing, left over or of the wrong size; with `trained`, of the head too.
+def check(name: str, loaded: PreTrainedModel, info: Mapping[str, Any], as_is: bool) -> None:
+    """Refused if weights outside the head are missing, left over or of the wrong size; with `as_is`, of the head too.
 
     A pooler counts as part of the head: some models are pretrained without one.
 
@@ -21,14 +21,14 @@ def check(name: str, loaded: PreTrainedModel, info: Mapping[str, Any], trained: 
         name: of the model, for messages.
         loaded: the model.
         info: Transformers' loading info.
-        trained: the model is used without training.
+        as_is: whether the model is used as it is, without training.
     """
     mismatched = {key for key, *_ in info["mismatched_keys"]}
     missing = set(info["missing_keys"])
-    if trained and mismatched:
+    if as_is and mismatched:
         raise Refused(f"model {name}: the weights {min(mismatched)} are of another size than config.json says "
                       f"({loaded.config.num_labels} outputs)")  # fmt: skip
-    if trained and missing:
+    if as_is and missing:
         raise Refused(f"model {name} was not fine-tuned to classify texts: it has no {min(missing)}")
     if loaded.base_model is loaded:  # custom code: its head is unknown
         return
@@ -37,12 +37,12 @@ def check(name: str, loaded: PreTrainedModel, info: Mapping[str, Any], trained: 
     if lost:
         raise Refused(f"model {name}: its weights are not those of its config.json: {min(lost)} is "
                       f"{'of another size' if min(lost) in mismatched else 'missing'}")  # fmt: skip
-    unused = _left_over(loaded, info["unexpected_keys"], trained)
+    unused = _left_over(loaded, info["unexpected_keys"], as_is)
     if unused:
         raise Refused(f"model {name}: its weights are not those of its config.json: {unused[0]} would not be used")
 
 
-def _left_over(loaded: PreTrainedModel, unexpected: Iterable[str], trained: bool) -> list[str]:
+def _left_over(loaded: PreTrainedModel, unexpected: Iterable[str], as_is: bool) -> list[str]:
     """Weights in the folder of layers that config.json does not count, or of modules that it gives no such weight.
 
     Weights of other heads, poolers and parts that the model does not have are no contradiction.
@@ -51,7 +51,7 @@ def _left_over(loaded: PreTrainedModel, unexpected: Iterable[str], trained: bool
     return sorted(
         key
         for key in unexpected
-        if _lacks(loaded.base_model, key.removeprefix(prefix)) or (trained and _lacks(loaded, key))
+        if _lacks(loaded.base_model, key.removeprefix(prefix)) or (as_is and _lacks(loaded, key))
     )
 
 

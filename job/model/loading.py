@@ -126,12 +126,12 @@ def _dropout_options(model: config.Model, pretrained: PreTrainedConfig) -> dict[
 
 
 def load(
-    model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int, trained: bool = False
+    model: config.Model, pretrained: PreTrainedConfig, task: Task, pad_token_id: int, as_is: bool = False
 ) -> tuple[PreTrainedModel, frozenset[str]]:
     """The model with a head for `task`, in fp32; and the names of the weights that the checkpoint lacks.
 
     The head is newly initialized unless the checkpoint has one of the same size. The head of a decoder reads the last
-    token before padding, so `pad_token_id` must be the padding of the rows. With `trained`, no weight may be newly
+    token before padding, so `pad_token_id` must be the padding of the rows. With `as_is`, no weight may be newly
     initialized: a model for another task, such as token classification, may have class names too.
 
     Raises:
@@ -151,7 +151,7 @@ def load(
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
-    loaded_weights.check(model.model_name_or_path, loaded, info, trained)
+    loaded_weights.check(model.model_name_or_path, loaded, info, as_is)
     for part in (loaded.config, loaded.config.get_text_config()):
         part.pad_token_id = pad_token_id
     if model.gradient_checkpointing:

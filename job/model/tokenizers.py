@@ -25,13 +25,13 @@ KNOWN_SPECIAL_TOKEN = re.compile(r"<extra_id_\d+>|[a-z]{2,3}_[A-Z]{2}|__\w+__")
 MEDIA = ("image", "audio", "video")
 
 
-def load(model: config.Model, pretrained: PreTrainedConfig, trained: bool = False) -> PreTrainedTokenizerBase:
+def load(model: config.Model, pretrained: PreTrainedConfig, as_is: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of the model, or that of --tokenizer_name; it returns only inputs that the model accepts.
 
     Args:
         model: the run's model settings.
         pretrained: the model's configuration.
-        trained: the model is used without training, so the outputs of its tokenizer must not change.
+        as_is: whether the model is used without training: the outputs of its tokenizer must not change then.
 
     Raises:
         Refused: it cannot be read, has no padding token, or has tokens that the model does not know.
@@ -43,7 +43,7 @@ def load(model: config.Model, pretrained: PreTrainedConfig, trained: bool = Fals
     _check_files(model, name, tokenizer)
     _check_vocabulary(name, tokenizer, pretrained)
     _set_padding(name, tokenizer, pretrained)
-    _set_inputs(tokenizer, pretrained, trained)
+    _set_inputs(tokenizer, pretrained, as_is)
     if pretrained.model_type in READ_AT_END_TOKEN:
         _keep_end_token_out_of_texts(name, tokenizer, pretrained)
     return tokenizer
@@ -103,7 +103,7 @@ def _set_padding(name: str, tokenizer: PreTrainedTokenizerBase, pretrained: PreT
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def _set_inputs(tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig, trained: bool) -> None:
+def _set_inputs(tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig, as_is: bool) -> None:
     """Let the tokenizer return only what the model accepts, and segment ids if the model was pretrained with them.
 
     The tokenizers of ALBERT, BigBird, RemBERT, XLNet and Funnel no longer return them by default.
@@ -113,7 +113,7 @@ def _set_inputs(tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig
     names = [name for name in tokenizer.model_input_names if accepted is None or name in accepted]
     has_segments = getattr(pretrained, "type_vocab_size", 0) > 1
     has_segments = has_segments or pretrained.model_type in SEGMENTS_OF_ANY_NUMBER
-    if accepted and SEGMENTS in accepted and has_segments and SEGMENTS not in names and not trained:
+    if accepted and SEGMENTS in accepted and has_segments and SEGMENTS not in names and not as_is:
         names.append(SEGMENTS)
     tokenizer.model_input_names = names
     tokenizer.init_kwargs["model_input_names"] = names  # these are saved

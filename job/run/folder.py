@@ -23,7 +23,8 @@ from job.run import format as run_format
 from job.run import lock
 from job.runtime import contract, files
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Of a full disk, or one that cannot be written any more."""
 ASIDE = ".new-"
 """Prefix of the name of a checkpoint that is still being written."""
 CONTENTS = (
@@ -306,17 +307,13 @@ def point_latest(folder: RunFolder) -> None:
 
 
 @contextlib.contextmanager
-def needing_room(folder: RunFolder) -> Iterator[None]:
-    """Inside this context, errors of a full or lost disk end the job with one line.
-
-    Raises:
-        Interrupted: in place of such an error. Libraries written in Rust do not raise OSError for it.
-    """
+def interrupted_by_disk_errors(folder: RunFolder) -> Iterator[None]:
+    """Inside this context, DISK_ERRORS are raised as Interrupted. Libraries in Rust raise no OSError for them."""
     try:
         yield
     except Exception as error:
         text = " ".join(str(error).split())
         number = error.errno if isinstance(error, OSError) else None
-        if number not in NO_ROOM and not any(f"os error {n})" in text for n in NO_ROOM):
+        if number not in DISK_ERRORS and not any(f"os error {n})" in text for n in DISK_ERRORS):
             raise
         raise Interrupted(f"{folder.path} cannot be written ({text}): free some space, then run") from error

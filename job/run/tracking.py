@@ -46,7 +46,7 @@ class Window:
     stall: float = 0.0
 
 
-class Tracker:
+class Recorder:
     """Records the progress of a run. Only the main process writes; on other processes nothing is recorded."""
 
     def __init__(self, context: RunContext, steps: int, resumed: Mapping[str, Any] | None = None) -> None:

@@ -22,7 +22,7 @@ from job.model import cpu_dropout
 from job.run import checkpoint_choice, checkpoints, manifest
 from job.run.checkpoints import Snapshot
 from job.run.context import RunContext
-from job.run.tracking import Tracker
+from job.run.tracking import Recorder
 from job.runtime.console import log
 from job.training import consistency, loop, objective, token_limit, unused_parameters
 from job.training import optimizer as optim
@@ -99,16 +99,16 @@ def finetune(
 
     loop.settle_gradient_buckets(state, loader, wanted.losses)
     saved = None if resumed is None else _resume(resumed, state, accelerator)
-    tracker = Tracker(context, steps, None if saved is None else saved["tracker"])
-    step_end = StepEnd(context, state, form, data, tracker, saved)
+    recorder = Recorder(context, steps, None if saved is None else saved["tracker"])
+    step_end = StepEnd(context, state, form, data, recorder, saved)
     try:
         step_end.finish_interrupted_evaluation()
         if not step_end.training_is_over:
-            loop.train(context, state, loader, wanted, limit, tracker, step_end.after_step)
-        return dataclasses.replace(step_end.outcome(), train=_train_numbers(tracker, accelerator))
+            loop.train(context, state, loader, wanted, limit, recorder, step_end.after_step)
+        return dataclasses.replace(step_end.outcome(), train=_train_numbers(recorder, accelerator))
     finally:
         step_end.close()
-        tracker.close()
+        recorder.close()
 
 
 def _announce(form: forms.Form, context: RunContext) -> None:
@@ -173,7 +173,7 @@ def _prepared(
 
 
 def _resume(path: Path, state: TrainState, accelerator: Accelerator) -> Mapping[str, Any]:
-    """Restore a checkpoint on every process; returns its plain values, for the tracker and the step end."""
+    """Restore a checkpoint on every process; returns its plain values, for the recorder and the step end."""
     main = accelerator.is_main_process
     model = accelerator.unwrap_model(state.model)
     distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_model(path, model, state.optimizer))
@@ -183,15 +183,15 @@ def _resume(path: Path, state: TrainState, accelerator: Accelerator) -> Mapping[
     return distributed.broadcast_from_main(accelerator, lambda: dict(cast(Snapshot, snapshot).state))
 
 
-def _train_numbers(tracker: Tracker, accelerator: Accelerator) -> dict[str, Any]:
-    seconds, on_gpu = max(tracker.seconds, 1e-9), accelerator.device.type == "cuda"
+def _train_numbers(recorder: Recorder, accelerator: Accelerator) -> dict[str, Any]:
+    seconds, on_gpu = max(recorder.seconds, 1e-9), accelerator.device.type == "cuda"
     return {
-        "steps": tracker.step,
-        "examples": tracker.examples,
-        "seconds": round(tracker.seconds, 3),
-        "examples_per_second": round(tracker.examples / seconds, 2),
-        "tokens_per_second": round(tracker.tokens / seconds, 1),
-        "checkpoint_stall_seconds": round(tracker.stall, 3),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else tracker.peak_memory,
-        **tracker.skipped,
+        "steps": recorder.step,
+        "examples": recorder.examples,
+        "seconds": round(recorder.seconds, 3),
+        "examples_per_second": round(recorder.examples / seconds, 2),
+        "tokens_per_second": round(recorder.tokens / seconds, 1),
+        "checkpoint_stall_seconds": round(recorder.stall, 3),
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else recorder.peak_memory,
+        **recorder.skipped,
     }

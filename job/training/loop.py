@@ -21,7 +21,7 @@ from job.batching.loader import BatchLoader, Collated, StepBatch
 from job.batching.planner import MicroBatch
 from job.run import manifest
 from job.run.context import RunContext
-from job.run.tracking import Tracker
+from job.run.tracking import Recorder
 from job.runtime.console import log
 from job.training.objective import ExampleLosses, Objective
 from job.training.state import TrainState
@@ -81,10 +81,10 @@ def train(
     loader: BatchLoader,
     wanted: Objective,
     max_tokens: int,
-    tracker: Tracker,
+    recorder: Recorder,
     after_step: AfterStep,
 ) -> None:
-    """Run the optimizer steps from `tracker.step` to `tracker.steps`, calling `after_step` after each.
+    """Run the optimizer steps from `recorder.step` to `recorder.steps`, calling `after_step` after each.
 
     Raises:
         NonFiniteLoss: on every process, at most one step after the loss or a gradient became infinite or NaN.
@@ -97,9 +97,9 @@ def train(
         return now, *gradients(state, now.mine, wanted.divisor(now.examples), accelerator, wanted.losses)
 
     forget = partial(_forget_attempt, state, loader, wanted.losses)
-    halved = partial(_keep_limit, context, tracker)
-    start, before = tracker.step, None
-    order = planner.global_batches(len(split), training.train_batch_size, training.seed, tracker.steps, start)
+    halved = partial(_keep_limit, context, recorder)
+    start, before = recorder.step, None
+    order = planner.global_batches(len(split), training.train_batch_size, training.seed, recorder.steps, start)
     state.model.train()
     with loader.steps(order, lambda: max_tokens) as batches:
         for step, batch in enumerate(batches, start):
@@ -111,11 +111,11 @@ def train(
             norm, learning_rate = _update(state, training.max_grad_norm, accelerator)
             before = loss = StepLoss(step, total, seen, async_bool(_finite(total, norm, accelerator)))
             epoch = (step + 1) / planner.steps_per_epoch(len(split), training.train_batch_size)
-            tracker.train_step(
+            recorder.train_step(
                 loss=(total, wanted.divisor(done.examples)), grad_norm=norm, learning_rate=learning_rate, epoch=epoch,
                 examples=len(done.examples), tokens=done.tokens,
             )  # fmt: skip
-            if step + 1 == tracker.steps:
+            if step + 1 == recorder.steps:
                 reject_non_finite(loss, split, accelerator)
             if after_step(epoch, loss):
                 break
@@ -158,9 +158,9 @@ def _forget_attempt(state: TrainState, loader: BatchLoader, losses_of: ExampleLo
     settle_gradient_buckets(state, loader, losses_of)
 
 
-def _keep_limit(context: RunContext, tracker: Tracker, limit: int) -> None:
+def _keep_limit(context: RunContext, recorder: Recorder, limit: int) -> None:
     """Log the lower token limit and record it for the next start."""
     if context.accelerator.is_main_process:
-        step = tracker.step + 1
+        step = recorder.step + 1
         log.warning(f"out of memory in step {step}: retrying with {limit} tokens per forward pass, same examples")
         manifest.keep_token_limit(context.folder, limit, context.config.training.max_tokens_per_device)

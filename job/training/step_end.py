@@ -27,7 +27,7 @@ from job.run import checkpoints, manifest, resuming
 from job.run import folder as run_folder
 from job.run.checkpoints import Snapshot
 from job.run.context import RunContext
-from job.run.tracking import Tracker
+from job.run.tracking import Recorder
 from job.runtime.console import log
 from job.training import best_model, state
 from job.training.outcome import Outcome
@@ -55,13 +55,13 @@ class StepEnd:
         training: TrainState,
         form: Form,
         data: Data,
-        tracker: Tracker,
+        recorder: Recorder,
         resumed: Mapping[str, Any] | None,
     ) -> None:
         """`resumed`: the plain values of the checkpoint to resume from."""
         assert data.train is not None and data.evaluation is not None
         config = context.config
-        self._context, self._training, self._data, self._tracker = context, training, data, tracker
+        self._context, self._training, self._data, self._recorder = context, training, data, recorder
         self._accelerator, self._evaluation = context.accelerator, data.evaluation
         self._per_epoch = planner.steps_per_epoch(len(data.train), config.training.train_batch_size)
         self._vote = StopVote(config.run, context.accelerator)
@@ -79,13 +79,13 @@ class StepEnd:
         """After a resume, repeat the evaluation that the stop interrupted."""
         if self._evaluation_pending:
             with self._saving_if_stopped():
-                self._evaluate_now(self._tracker.step / self._per_epoch)
+                self._evaluate_now(self._recorder.step / self._per_epoch)
             self._save()
 
     @property
     def training_is_over(self) -> bool:
         """Whether there is no step left to train."""
-        return self._selection.should_stop or self._tracker.step >= self._tracker.steps
+        return self._selection.should_stop or self._recorder.step >= self._recorder.steps
 
     def after_step(self, epoch: float, loss: StepLoss) -> bool:
         """Evaluate and save if due; True if training should stop early.
@@ -93,7 +93,7 @@ class StepEnd:
         Raises:
             Stopped: on every process, after a checkpoint.
         """
-        step, every = self._tracker.step, self._context.config.run.save_steps
+        step, every = self._recorder.step, self._context.config.run.save_steps
         self._evaluation_pending = self._evaluation_is_due(step)
         with self._saving_if_stopped(loss):
             save = self._vote.poll() or self._evaluation_pending or (every is not None and step % every == 0)
@@ -105,12 +105,12 @@ class StepEnd:
 
     def outcome(self) -> Outcome:
         """The best model with its predictions on the evaluation and test sets; `train` is not set."""
-        self._tracker.finish()
+        self._recorder.finish()
         self._flush_records()
         if self._accelerator.is_main_process and not self._selection.has_best:
             log.warning(f"{self._selection.metric} was NaN in every evaluation: keeping the newest model")
         best_step = self._selection.best_step
-        if best_step != self._tracker.step or self._best is None:
+        if best_step != self._recorder.step or self._best is None:
             self._restore_best(self._accelerator.unwrap_model(self._training.model), best_step)
         assert self._best is not None
         try:
@@ -134,12 +134,12 @@ class StepEnd:
         adapter.merge()
         self._best = self._evaluate(self._evaluation)
         step = self._selection.best_step
-        self._tracker.merged(step, step / self._per_epoch, self._best[1])
+        self._recorder.merged(step, step / self._per_epoch, self._best[1])
         self._flush_records()
 
     def _flush_records(self) -> None:
-        with distributed.raise_on_all(self._accelerator), run_folder.needing_room(self._context.folder):
-            self._tracker.flush()
+        with distributed.raise_on_all(self._accelerator), run_folder.interrupted_by_disk_errors(self._context.folder):
+            self._recorder.flush()
 
     def close(self) -> None:
         """Finish pending writes; no step may follow."""
@@ -154,7 +154,7 @@ class StepEnd:
         except Stopped as stop:
             self._save(loss)
             self._require_saved(stop)
-            stop.progress = (f"at step {self._tracker.step}/{self._tracker.steps}, checkpoint saved; "
+            stop.progress = (f"at step {self._recorder.step}/{self._recorder.steps}, checkpoint saved; "
                              f"{self._how_to_resume()}")  # fmt: skip
             raise
 
@@ -163,8 +163,8 @@ class StepEnd:
         here."""
         if not self._wait_for_writer():
             raise Interrupted(
-                f"stopped by {stop.reason}, but the checkpoint of step {self._tracker.step} could not be written: free "
-                f"some space in {self._context.folder.path}, then run"
+                f"stopped by {stop.reason}, but the checkpoint of step {self._recorder.step} could not be written: "
+                f"free some space in {self._context.folder.path}, then run"
             ) from None
 
     def _wait_for_writer(self) -> bool:
@@ -181,11 +181,11 @@ class StepEnd:
     def _evaluate_now(self, epoch: float) -> None:
         begun = time.monotonic()
         predictions, scores = self._evaluate(self._evaluation)
-        best = self._selection.take(scores, self._tracker.step)
+        best = self._selection.take(scores, self._recorder.step)
         if best:
             self._best = (predictions, scores)
         seconds = time.monotonic() - begun
-        self._tracker.evaluated(epoch, scores, best and self._selection.has_best, seconds)
+        self._recorder.evaluated(epoch, scores, best and self._selection.has_best, seconds)
         if self._accelerator.is_main_process:
             manifest.add_seconds(self._context.folder, "evaluation", seconds)
         self._evaluation_pending = False
@@ -193,20 +193,20 @@ class StepEnd:
 
     def _prune_if_worse(self, scores: Mapping[str, float]) -> None:
         """Report this evaluation to the search; raises Pruned, on every process, if most trials did better by now."""
-        trial, selected, tracker = self._context.trial, self._selection, self._tracker
+        trial, selected, recorder = self._context.trial, self._selection, self._recorder
         if trial is None:
             return
-        progress = 1.0 if selected.should_stop else tracker.step / tracker.steps
+        progress = 1.0 if selected.should_stop else recorder.step / recorder.steps
         score, greater = scores[selected.metric], selected.greater
         if distributed.broadcast_from_main(
             self._accelerator, lambda: trial.report(score, greater=greater, progress=progress)
         ):
-            tracker.finish()
-            raise Pruned(f"pruned at step {tracker.step}/{tracker.steps}: {selected.metric} {score:.4f} is worse than "
-                         "half of the other trials had by then")  # fmt: skip
+            recorder.finish()
+            raise Pruned(f"pruned at step {recorder.step}/{recorder.steps}: {selected.metric} {score:.4f} is worse "
+                         "than half of the other trials had by then")  # fmt: skip
 
     def _evaluation_is_due(self, step: int) -> bool:
-        if step == self._tracker.steps:
+        if step == self._recorder.steps:
             return True
         evaluation = self._context.config.evaluation
         if evaluation.eval_strategy == "epoch":
@@ -223,24 +223,24 @@ class StepEnd:
         if self._accelerator.is_main_process:
             self._writer.save(self._snapshot(tensors, values))
         seconds = time.monotonic() - begun
-        self._tracker.stalled(seconds)
+        self._recorder.stalled(seconds)
         self._vote.saved(seconds)
 
     def _snapshot(self, tensors: dict[str, checkpoints.Tensors], values: dict[str, Any]) -> Snapshot:
         selected = self._selection
         plain = {
             **values,
-            "tracker": self._tracker.state(),
+            "tracker": self._recorder.state(),
             "selection": {"best": selected.best, "best_step": selected.best_step, "since_best": selected.since_best},
             "pending_evaluation": self._evaluation_pending,
             "data": fingerprints(self._data),
         }
-        if self._best is not None and selected.best_step == self._tracker.step:
+        if self._best is not None and selected.best_step == self._recorder.step:
             predictions, scores = self._best
             tensors = {**tensors, EVALUATION: {"logits": torch.from_numpy(predictions.logits)}}
             plain["scores"] = scores
         text = configuration.to_yaml(self._context.config)
-        return Snapshot(self._tracker.step, selected.best_step, tensors, plain, text)
+        return Snapshot(self._recorder.step, selected.best_step, tensors, plain, text)
 
     def _restore_best(self, model: PreTrainedModel, step: int) -> None:
         """Load the weights and the evaluation of the best step from its checkpoint, which the main process reads."""

@@ -9,7 +9,7 @@ if __name__ == "__main__":  # run from a checkout or snapshot: this code, not an
     sys.path[0] = str(Path(__file__).resolve().parents[3])
 
 from job.errors import JobError, Refused
-from job.run.folder import NO_ROOM, RunFolder
+from job.run.folder import DISK_ERRORS, RunFolder
 from job.runtime import console
 
 
@@ -38,7 +38,7 @@ def write(folder: RunFolder) -> None:
     try:
         writing.write(folder)
     except OSError as error:
-        if error.errno in NO_ROOM or isinstance(error, PermissionError):
+        if error.errno in DISK_ERRORS or isinstance(error, PermissionError):
             raise Refused(f"{folder.report} cannot be written: {error.strerror}") from None
         raise
 

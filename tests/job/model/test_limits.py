@@ -66,9 +66,9 @@ def test_a_model_that_is_used_as_it_is_reads_what_it_was_trained_with(tmp_path: 
     asked = Model(model_name_or_path=str(families.make("t5", tmp_path / "m")))
     pretrained = loading.load_config(asked)
     tokenizer = tokenizers.load(asked, pretrained)
-    assert limits.max_length(None, pretrained, tokenizer, trained=True) == limits.LONGEST, "it does not say"
+    assert limits.max_length(None, pretrained, tokenizer, as_is=True) == limits.LONGEST, "it does not say"
     tokenizer.model_max_length = 1024
     tokenizer.save_pretrained(tmp_path / "m")
     again = tokenizers.load(asked, pretrained)
-    assert limits.max_length(None, pretrained, again, trained=True) == 1024
+    assert limits.max_length(None, pretrained, again, as_is=True) == 1024
     assert limits.max_length(None, pretrained, again) == limits.LONGEST

@@ -70,10 +70,10 @@ def test_a_model_that_is_to_be_trained_already_has_every_weight(folder: Path) ->
     asked = Model(model_name_or_path=str(folder))
     pretrained = loading.load_config(asked)
     with pytest.raises(Refused) as caught:
-        loading.load(asked, pretrained, TASK, 0, trained=True)
+        loading.load(asked, pretrained, TASK, 0, as_is=True)
     assert str(caught.value) == f"model {folder} was not fine-tuned to classify texts: it has no classifier.bias"
     load(folder).save_pretrained(folder)
-    assert loading.load(asked, pretrained, TASK, 0, trained=True)[0].get_parameter("classifier.bias").shape == (3,)
+    assert loading.load(asked, pretrained, TASK, 0, as_is=True)[0].get_parameter("classifier.bias").shape == (3,)
 
 
 def test_pickled_weights_are_not_read(folder: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_trained_head_that_does_not_fit_its_configuration_is_rejected_and_not_
     task = head.own_task(pretrained, required=True)
     assert task is not None and len(task.names) == 5
     with pytest.raises(Refused, match=r"the weights classifier\.\w+ are of another size than config\.json says"):
-        loading.load(asked, pretrained, task, 0, trained=True)
+        loading.load(asked, pretrained, task, 0, as_is=True)
     assert loading.load(asked, pretrained, task, 0)[0].get_parameter("classifier.bias").shape == (5,), (
         "training makes a new head"
     )
@@ -194,7 +194,7 @@ def test_a_weight_that_its_module_does_not_have_is_rejected(tmp_path: Path) -> N
     weights = load_file(made / "model.safetensors")
     save_file({**weights, "score.bias": torch.zeros(3)}, made / "model.safetensors", {"format": "pt"})
     with pytest.raises(Refused, match=r"not those of its config\.json: score\.bias would not be used"):
-        loading.load(asked, loading.load_config(asked), TASK, 0, trained=True)
+        loading.load(asked, loading.load_config(asked), TASK, 0, as_is=True)
     assert load(made).score.bias is None, "training may replace the head"
     bias = {"model.layers.0.self_attn.q_proj.bias": torch.zeros(16)}
     save_file({**weights, **bias}, made / "model.safetensors", {"format": "pt"})
@@ -209,7 +209,7 @@ def test_weights_of_parts_that_a_classifier_does_not_have_are_ignored(tmp_path: 
     }
     weights = load_file(tmp_path / "model.safetensors")
     save_file({**weights, **others}, tmp_path / "model.safetensors", {"format": "pt"})
-    loading.load(asked, loading.load_config(asked), TASK, 0, trained=True)
+    loading.load(asked, loading.load_config(asked), TASK, 0, as_is=True)
 
 
 def test_a_pooler_may_be_new(folder: Path) -> None:

@@ -16,9 +16,9 @@ from tests.support import families
 from tests.support.tiny import tiny_model
 
 
-def load(folder: Path, trained: bool = False, **more: Any) -> Any:
+def load(folder: Path, as_is: bool = False, **more: Any) -> Any:
     asked = Model(model_name_or_path=str(folder), **more)
-    return tokenizers.load(asked, loading.load_config(asked), trained)
+    return tokenizers.load(asked, loading.load_config(asked), as_is)
 
 
 def refusal(folder: Path, **more: Any) -> str:
@@ -127,7 +127,7 @@ def test_segments_of_a_pair_are_given_and_saved(family: str, types: list[int], t
     plain.init_kwargs["model_input_names"] = plain.model_input_names = ["input_ids", "attention_mask"]
     plain.save_pretrained(tmp_path)
     assert "token_type_ids" not in plain("a", "b")
-    assert "token_type_ids" not in load(tmp_path, trained=True)("a", "b"), "a trained model is used as it is"
+    assert "token_type_ids" not in load(tmp_path, as_is=True)("a", "b"), "a trained model is used as it is"
     tokenizer = load(tmp_path)
     assert tokenizer("a", "b")["token_type_ids"] == types
     tokenizer.save_pretrained(tmp_path)

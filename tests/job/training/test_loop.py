@@ -124,7 +124,7 @@ def test_gradients_are_clipped_to_max_grad_norm_and_their_own_norm_is_recorded(
 
 
 class Records(SimpleNamespace):
-    """Keeps what a tracker gets for each step."""
+    """Keeps what a recorder gets for each step."""
 
     def __init__(self, steps: int) -> None:
         super().__init__(step=0, steps=steps, reported=[])
@@ -229,6 +229,6 @@ def test_after_out_of_memory_only_the_batch_in_preparation_is_prepared_twice(
 
     monkeypatch.setattr(BatchLoader, "step", counted)
     monkeypatch.setattr(loop, "gradients", failing_once)
-    monkeypatch.setattr(loop, "_keep_limit", lambda context, tracker, limit: None)
+    monkeypatch.setattr(loop, "_keep_limit", lambda context, recorder, limit: None)
     assert len(train(tmp_path)) == 4
     assert again in ([500], [500, 500])

@@ -68,7 +68,7 @@ def step_of(folder: Path) -> int:
     return int(folder.name.split("-")[2])
 
 
-hook(tracking.Tracker, "train_step", None, lambda tracker: reached("step", tracker.step))
+hook(tracking.Recorder, "train_step", None, lambda recorder: reached("step", recorder.step))
 hook(checkpoints, "_fill", lambda folder, _: reached("begin", step_of(folder)))
 hook(checkpoints, "_replace", lambda aside, _: reached("filled", step_of(aside)))
 hook(checkpoints, "_rotate", lambda parent, _: reached("placed", max(checkpoints.steps(parent))))
