@@ -245,6 +245,7 @@ def run(context: RunContext, resumed: Path | None) -> dict[str, Any]:
     if config.training.do_train:
         updated = sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)
         distributed.broadcast_from_main(accelerator, lambda: run_folder.require_space(folder, weights, updated))
+        distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_settings(resumed, network.config))
         distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_base(resumed, adapter))
         outcome = finetune.finetune(context, network, tokenizer, read, resumed, adapter)
     else:

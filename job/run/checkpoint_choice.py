@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from job.errors import NeedsHuman, Refused
 from job.run import checkpoints
 from job.runtime import files
@@ -18,6 +20,8 @@ from job.runtime.console import log
 
 ATTEMPTS, QUARANTINE = "attempts.json", "quarantine"
 ATTEMPTS_ALLOWED = 2
+OF_THE_CONTENT = (SafetensorError, LookupError, ValueError, TypeError, AttributeError)
+"""Errors that loading a checkpoint raises each time: files are as they were written, but hold something else."""
 
 
 def newest(parent: Path) -> Path | None:
@@ -70,16 +74,22 @@ def chosen(parent: Path, path: Path) -> Path:
 
 @contextlib.contextmanager
 def attempt(folder: Path) -> Iterator[None]:
-    """Load `folder` inside this context. If that ends the process twice, there is no third attempt.
+    """Load `folder` inside this context. If its content ends the run twice, or loading kills it twice, there is no
+    third attempt.
 
-    Errors do not count: they are in the log, and are rarely caused by the checkpoint (a full GPU, a lost process).
+    Other errors do not count: they are rarely caused by the checkpoint (a full GPU, a lost process).
     """
     attempts = _attempts(folder.parent)
     files.write_json(folder.parent / ATTEMPTS, {**attempts, folder.name: attempts.get(folder.name, 0) + 1})
+    counts = False
     try:
         yield
+    except OF_THE_CONTENT:
+        counts = True
+        raise
     finally:
-        files.remove(folder.parent / ATTEMPTS)
+        if not counts:
+            files.remove(folder.parent / ATTEMPTS)
 
 
 def _fault(parent: Path, step: int) -> str | None:

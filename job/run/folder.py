@@ -164,6 +164,8 @@ def claim(folder: RunFolder, config: Config) -> bool:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire(path)
         refuse_others(folder, config)  # again: another run may have taken it before the lock
+        for half_written in files.half_written(path, {"config.yaml", *CONTENTS} - {contract.STATUS}):
+            files.remove(half_written)  # not of status.json, which the launcher writes too
         if folder.is_finished() and not config.run.overwrite_output_dir:
             return True
         if config.run.overwrite_output_dir or not folder.holds_checkpoints():
@@ -240,13 +242,13 @@ def _own_configuration(folder: RunFolder) -> Config:
 def require_space(folder: RunFolder, model: int, trained: int) -> None:
     """Refused if the disk has no space for two checkpoints (trained weights, AdamW's two moments) and the model.
 
-    The space of existing checkpoints counts as free, because new ones replace them.
+    The space of existing checkpoints counts as free, because new ones replace them; those in quarantine stay.
 
     Args:
         model: bytes of all weights.
         trained: bytes of the weights that are trained.
     """
-    there = sum(path.stat().st_size for path in folder.checkpoints.rglob("*") if path.is_file())
+    there = sum(path.stat().st_size for path in folder.checkpoints.glob("step-*/*"))
     free = shutil.disk_usage(folder.path).free + there
     needed = model + 6 * trained
     if free < needed:

@@ -15,12 +15,15 @@ from job.runtime import contract
 
 
 def command(folder: RunFolder, run: Run) -> str:
-    """What the user has to run. Without --output_dir the same command would start another run, in a new folder."""
+    """What the user has to run. Without --output_dir the same command would start another run, in a new folder; with
+    what applies to one start only, it would start again from where that did."""
     where = shlex.quote(run_folder.shown(folder.path))
     if (folder.path / contract.JOBS).is_dir() and not _is_plain_docker_run():
         return f"`{contract.LAUNCHER} rerun {where}`"
     named = f" with --output_dir {where}" * (run.output_dir is None)
-    without = " without --overwrite_output_dir" * run.overwrite_output_dir
+    once = "overwrite_output_dir" if run.overwrite_output_dir else "resume_from_checkpoint"
+    is_given = run.overwrite_output_dir or run.resume_from_checkpoint != "auto"
+    without = f" without --{once}" * is_given
     return f"the same command{named}{without}"
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,11 @@ def publish(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
     finally:
         remove(temporary)
+
+
+def half_written(folder: Path, names: Collection[str]) -> list[Path]:
+    """What `publish` left in `folder` of files and folders with these names where it was killed."""
+    return [path for path in folder.glob(".*.*") if path.suffix[1:].isdigit() and path.stem[1:] in names]
 
 
 def flush(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +16,13 @@ from job.model import lora
 from job.model.lora import Adapter
 from job.run import checkpoints
 from job.training import state, step_end
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+NO_SETTINGS = {"_name_or_path", "transformers_version"}
+"""Keys of a model's config.json that do not change what it computes."""
+SHOWN = 3
 
 
 def refuse_differing_data(accelerator: Accelerator, read: Data) -> None:
@@ -67,6 +76,27 @@ def refuse_other_model(resumed: Path, model: torch.nn.Module, optimizer: torch.o
         raise Refused(f"{resumed.name} does not fit the model ({difference}): start with the model and the versions of "
                       "the libraries that saved it, choose another --output_dir, or start over with "
                       "--overwrite_output_dir")  # fmt: skip
+
+
+def refuse_other_settings(resumed: Path | None, pretrained: PreTrainedConfig) -> None:
+    """Refused if the model's config.json differs from that of the checkpoint's model, in dropout for example, which its
+    weights do not show."""
+    if resumed is None:
+        return
+    before = checkpoints.read_state(resumed).get(step_end.MODEL_SETTINGS, {})  # earlier versions did not record them
+    changed = sorted(_differing(before, step_end.model_settings(pretrained)))
+    if changed:
+        raise Refused(f"the model's config.json changed since {resumed.name} was saved ({', '.join(changed[:SHOWN])}): "
+                      "restore it, choose another --output_dir, or start over with --overwrite_output_dir")  # fmt: skip
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the settings that are in both and differ. Another version of Transformers may add or remove some."""
+    for name in (before.keys() & now.keys()) - NO_SETTINGS:
+        if isinstance(before[name], Mapping) and isinstance(now[name], Mapping):
+            yield from _differing(before[name], now[name])
+        elif before[name] != now[name]:
+            yield name
 
 
 def refuse_other_base(resumed: Path | None, adapter: Adapter | None) -> None:

@@ -176,8 +176,10 @@ def _resume(path: Path, state: TrainState, accelerator: Accelerator) -> Mapping[
     """Restore a checkpoint on every process; returns its plain values, for the recorder and the step end."""
     main = accelerator.is_main_process
     model = accelerator.unwrap_model(state.model)
-    distributed.broadcast_from_main(accelerator, lambda: consistency.refuse_other_model(path, model, state.optimizer))
     with checkpoint_choice.attempt(path) if main else contextlib.nullcontext():
+        distributed.broadcast_from_main(
+            accelerator, lambda: consistency.refuse_other_model(path, model, state.optimizer)
+        )
         snapshot = checkpoints.read(path) if main else None
         restore(snapshot, state, accelerator)
     return distributed.broadcast_from_main(accelerator, lambda: dict(cast(Snapshot, snapshot).state))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -36,7 +37,7 @@ from job.training.step_loss import StepLoss, reject_non_finite
 from job.training.stopping import StopVote
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from job.model.lora import Adapter
 
@@ -44,6 +45,8 @@ DEFAULT_SAVE_LIMIT = 2
 """Checkpoints to keep in addition to the best one, by default: two, because one may turn out to be damaged."""
 EVALUATION = "evaluation"
 """File of a checkpoint with the predictions of the evaluation at its step."""
+MODEL_SETTINGS = "model_settings"
+"""Key of a checkpoint's state: what the weights do not show, such as dropout."""
 
 
 class StepEnd:
@@ -234,6 +237,7 @@ class StepEnd:
             "selection": {"best": selected.best, "best_step": selected.best_step, "since_best": selected.since_best},
             "pending_evaluation": self._evaluation_pending,
             "data": fingerprints(self._data),
+            MODEL_SETTINGS: model_settings(self._accelerator.unwrap_model(self._training.model).config),
         }
         if self._best is not None and selected.best_step == self._recorder.step:
             predictions, scores = self._best
@@ -265,6 +269,11 @@ class StepEnd:
 def _evaluation(snapshot: Snapshot) -> tuple[np.ndarray, dict[str, float]]:
     """Logits and scores of the evaluation in this checkpoint."""
     return snapshot.tensors[EVALUATION]["logits"].numpy(), snapshot.state["scores"]
+
+
+def model_settings(pretrained: PreTrainedConfig) -> dict[str, Any]:
+    """The content of the model's config.json, as plain values."""
+    return json.loads(pretrained.to_json_string(use_diff=False))
 
 
 def fingerprints(data: Data) -> dict[str, str]:

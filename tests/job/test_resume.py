@@ -276,7 +276,12 @@ def test_files_that_a_resumed_run_reads_match_the_recorded_format(world: World, 
     """
     folder = stopped / "checkpoints" / "step-00000005"
     state = json.loads((folder / "state.json").read_text())
-    names = sorted(keys({**state, "groups": [], "schedule": {}}))  # what these two hold is torch's
+    foreign: dict[str, Any] = {
+        "groups": [],
+        "schedule": {},
+        "model_settings": {},
+    }  # what these hold is torch's and Transformers'
+    names = sorted(keys({**state, **foreign}))
     lines = [f"format {FORMAT}", *sorted(path.name for path in folder.iterdir()), *names]
     snapshots.check("run_format.txt", "\n".join([*lines, f"data.source {state['data']['source']}"]) + "\n")
 
@@ -291,15 +296,23 @@ def keys(value: Any, prefix: str = "") -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("what", "file"), [("data", "train.csv"), pytest.param("tokenizer", "model/tokenizer.json", marks=slow)]
+    ("what", "file", "old", "new"),
+    [
+        ("data", "train.csv", b"red", b"green"),
+        ("model's config.json", "model/config.json", b'"hidden_dropout_prob": 0.1', b'"hidden_dropout_prob": 0.2'),
+        pytest.param("tokenizer", "model/tokenizer.json", b'"red"', b'"blu"', marks=slow),
+    ],
 )
-def test_changed_data_or_tokens_are_rejected_until_restored(world: World, stopped: Path, what: str, file: str) -> None:
+def test_changed_data_tokens_or_model_settings_are_rejected_until_restored(
+    world: World, stopped: Path, what: str, file: str, old: bytes, new: bytes
+) -> None:
     path = world.folder / file
     before = path.read_bytes()
-    path.write_bytes(before.replace(b"red", b"green") if what == "data" else before.replace(b'"red"', b'"blu"'))
+    path.write_bytes(before.replace(old, new))
     try:
-        done = world.run(copied(stopped, f"changed-{what}")).expect(2)
+        done = world.run(copied(stopped, f"changed-{path.name}")).expect(2)
     finally:
         path.write_bytes(before)
-    assert f"the {what} changed since step-00000007 was saved: restore it" in done.errors[0]
+    assert f"the {what} changed since step-00000007 was saved" in done.errors[0]
+    assert ": restore it, choose another --output_dir, or start over with" in done.errors[0]
     assert len(done.errors) == 1

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from job.errors import NeedsHuman, Refused
 from job.run import checkpoint_choice, checkpoints
@@ -128,18 +129,36 @@ def test_a_checkpoint_that_kills_the_run_twice_is_not_retried_until_it_is_moved_
     assert checkpoint_choice.newest(parent) == parent / "step-00000002"
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError("out of memory"), KeyboardInterrupt()], ids=str)
-def test_what_does_not_kill_the_run_while_loading_does_not_count_against_a_checkpoint(
+@pytest.mark.parametrize(
+    "error",
+    [None, RuntimeError("out of memory"), OSError("stale"), Refused("does not fit"), KeyboardInterrupt()],
+    ids=str,
+)
+def test_errors_that_are_not_of_the_content_do_not_count_against_a_checkpoint(
     error: BaseException | None, parent: Path, messages: list[str]
 ) -> None:
     publish(parent, snapshot(1))
     for _ in range(5):
         resumed = checkpoint_choice.newest(parent)
         assert resumed is not None
-        with contextlib.suppress(RuntimeError, KeyboardInterrupt), checkpoint_choice.attempt(resumed):
+        with contextlib.suppress(RuntimeError, OSError, Refused, KeyboardInterrupt), checkpoint_choice.attempt(resumed):
             if error is not None:
                 raise error
     assert messages == []
+
+
+@pytest.mark.parametrize("error", [SafetensorError("header too large"), KeyError("groups")], ids=repr)
+def test_a_checkpoint_whose_content_ends_the_run_twice_is_not_retried(
+    error: Exception, parent: Path, messages: list[str]
+) -> None:
+    """Its files are as they were written, so their checksums do not show it."""
+    publish(parent, snapshot(1), snapshot(2))
+    for _ in range(2):
+        assert checkpoint_choice.newest(parent) == parent / "step-00000002"
+        with pytest.raises(type(error)), checkpoint_choice.attempt(parent / "step-00000002"):
+            raise error
+    assert checkpoint_choice.newest(parent) == parent / "step-00000001"
+    assert "step-00000002 ended the run 2 times while it was being loaded" in messages[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

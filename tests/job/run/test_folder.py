@@ -1,8 +1,10 @@
 """A run folder belongs to one configuration, and a file in it is complete or not there."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -147,6 +149,32 @@ def test_a_start_killed_while_it_removes_a_run_can_be_repeated(
     assert folder.is_finished() == (overwrite and kill_at == "results.json")
     assert not run_folder.claim(folder, second)
     assert list(contents(folder.path)) == ["config.yaml"]
+
+
+def test_the_next_start_removes_what_a_killed_run_had_half_written(finished: RunFolder) -> None:
+    """The launcher may be writing status.json at this moment."""
+    kept = [finished.path / name for name in (".status.json.4711", ".model.backup", ".mine.4711")]
+    half_written = finished.path / ".model.4711"
+    half_written.mkdir()
+    for path in (*kept, half_written / "model.safetensors", finished.path / ".predictions.parquet.4711"):
+        path.touch()
+    assert run_folder.claim(finished, configured(finished.path, seed=1))
+    assert [path for path in sorted(finished.path.glob(".*")) if path.name != ".lock"] == sorted(kept)
+
+
+def test_the_space_of_checkpoints_in_quarantine_does_not_count_as_free(
+    unfinished: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New checkpoints replace the others only."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: mock.Mock(free=0))
+    step = unfinished.checkpoints / "step-00000001"
+    step.mkdir(parents=True)
+    (step / "model.safetensors").write_bytes(b"0" * 700)
+    run_folder.require_space(unfinished, model=100, trained=100)
+    (unfinished.checkpoints / "quarantine").mkdir()
+    step.rename(unfinished.checkpoints / "quarantine" / step.name)
+    with pytest.raises(Refused, match="has 0 MB free"):
+        run_folder.require_space(unfinished, model=100, trained=100)
 
 
 def test_config_yaml_of_a_run_that_overwrote_another_resumes_it(finished: RunFolder) -> None:

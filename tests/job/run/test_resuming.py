@@ -25,6 +25,8 @@ def test_the_same_command_resumes_a_run_with_its_own_output_dir(folder: RunFolde
     assert resuming.command(folder, named) == "the same command"
     overwriting = Run(output_dir="runs/a b", overwrite_output_dir=True)
     assert resuming.command(folder, overwriting) == "the same command without --overwrite_output_dir"
+    from_an_older_one = Run(output_dir="runs/a b", resume_from_checkpoint="runs/a b/checkpoints/step-00000005")
+    assert resuming.command(folder, from_an_older_one) == "the same command without --resume_from_checkpoint"
 
 
 def test_without_output_dir_the_folder_is_named(folder: RunFolder) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import PreTrainedConfig
 
 from job.errors import Refused
 from job.training import consistency, state
@@ -31,6 +32,39 @@ def test_the_same_precision_is_accepted(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_a_version_that_did_not_record_the_precision_is_accepted(tmp_path: Path) -> None:
     consistency.refuse_other_precision(checkpoint(tmp_path), "bf16")
+
+
+BEFORE: dict[str, Any] = {
+    "hidden_dropout_prob": 0.1,
+    "text_config": {"rope_theta": 1.0, "removed": 1},
+    "transformers_version": "5.0",
+    "id2label": {"0": "a"},
+}
+
+
+@pytest.mark.parametrize(
+    ("now", "changed"),
+    [
+        ({"hidden_dropout_prob": 0.2}, "hidden_dropout_prob"),
+        ({"text_config": {"rope_theta": 2.0}}, "rope_theta"),
+        ({"hidden_dropout_prob": 0.2, "id2label": {"0": "b"}}, "0, hidden_dropout_prob"),
+    ],
+)
+def test_a_checkpoint_of_a_model_with_other_settings_is_rejected_by_their_names(
+    now: dict[str, Any], changed: str, tmp_path: Path
+) -> None:
+    checkpoint(tmp_path, model_settings=BEFORE)
+    with pytest.raises(
+        Refused, match=rf"the model's config\.json changed since .* was saved \({changed}\): restore it"
+    ):
+        consistency.refuse_other_settings(tmp_path, PreTrainedConfig(**{**BEFORE, **now}))
+
+
+def test_settings_that_another_version_of_the_library_added_or_removed_are_no_difference(tmp_path: Path) -> None:
+    now = PreTrainedConfig(**{**BEFORE, "text_config": {"rope_theta": 1.0, "added": 1}, "new": 2})
+    consistency.refuse_other_settings(checkpoint(tmp_path, model_settings=BEFORE), now)
+    consistency.refuse_other_settings(checkpoint(tmp_path), now)
+    consistency.refuse_other_settings(None, now)
 
 
 def model_of(*sizes: int) -> torch.nn.Module:
