@@ -144,7 +144,7 @@ def _check_model(config: Config) -> None:
 def not_a_model(name: str) -> Refused:
     """The error for an adapter in place of a model."""
     merged = Path(name).parent / "model"
-    if (merged / "config.json").is_file():
+    if (merged / "config.json").is_file() and merged != Path(name):
         return Refused(f"{name} is an adapter, not a model; the model that it was merged into is {merged}")
     return Refused(f"{name} is an adapter, not a model: merge it into its base model (merge_and_unload of peft), save "
                    "that, and name its folder")  # fmt: skip

@@ -2,7 +2,8 @@
 
 A form can be wrong for rows of different lengths only, as padding or a neighbour's tokens then count. So the sample has
 the longest and the shortest row of each split, which are of different lengths if the data has any. The longest of all
-can reveal an attention window or a limit of positions.
+can reveal an attention window or a limit of positions. Padding may also change rows of some lengths only: a model that
+merges tokens into groups computes full groups as it does without padding. So lengths of every remainder are sampled.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ ENOUGH = 3
 """Rows of one length in the sample, if the data has as many: a row between two others."""
 SEARCHED = 64
 """Rows of a split of one length among which different ones are searched."""
+GROUP = 4
+"""Tokens that are merged into one: CANINE merges four, Funnel two, twice."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,15 @@ class Sample:
 
 
 def sample(splits: Sequence[Split]) -> Sample:
-    """The longest and the shortest row of each split, and one in between; lengths that are there already are left out.
+    """The longest and the shortest row of each split, and some in between; lengths that are there already are left out.
 
     A single row is taken twice: a micro-batch may hold rows that are equal.
     """
     taken: list[tuple[Split, int]] = []
     lengths: set[int] = set()
+    longest = max(int(split.lengths.max()) for split in splits)
     for split in sorted(splits, key=lambda split: -int(split.lengths.max())):
-        for row in _candidates(split):
+        for row in _candidates(split, {length % GROUP for length in lengths if length < longest}):
             if len(taken) < ENOUGH or int(split.lengths[row]) not in lengths:
                 taken.append((split, row))
                 lengths.add(int(split.lengths[row]))
@@ -66,16 +70,33 @@ def sample(splits: Sequence[Split]) -> Sample:
     return Sample(_joined([*taken, *(_partner(split, row) for split, row in taken)]), len(taken))
 
 
-def _candidates(split: Split) -> Iterator[int]:
-    """The longest row between two shorter ones; of rows of one length, up to three whose tokens differ."""
+def _candidates(split: Split, remainders: set[int]) -> Iterator[int]:
+    """The longest row between shorter ones; of rows of one length, up to three whose tokens differ.
+
+    `remainders`: of lengths divided by GROUP that the sample has already.
+    """
     order = np.argsort(split.lengths, kind="stable")
     if split.lengths[order[0]] < split.lengths[order[-1]]:
-        rows = np.array([order[len(order) // 4], order[-1], order[0]])
+        usual = order[[len(order) // 4, -1, 0]]
+        rows = np.array([*usual, *_of_other_remainders(split, order, remainders, usual)])
     else:
         some = np.unique(np.linspace(0, len(order) - 1, SEARCHED).astype(np.int64))
         different = np.unique(np.stack(split.rows(some)["input_ids"]), axis=0, return_index=True)[1]
         rows = np.concatenate([some[different], some])[:ENOUGH]
     yield from dict.fromkeys(rows.tolist())
+
+
+def _of_other_remainders(split: Split, order: np.ndarray, remainders: set[int], usual: np.ndarray) -> Iterator[int]:
+    """A row for each remainder that is neither in `remainders` nor one of a `usual` row that can be padded.
+
+    It is the one at three quarters of the order, as a model may treat rows above a certain length differently.
+    """
+    padded = order[split.lengths[order] < split.lengths[order[-1]]]
+    there = remainders | set((split.lengths[np.intersect1d(usual, padded)] % GROUP).tolist())
+    for remainder in sorted({*range(GROUP)} - there):
+        alike = padded[split.lengths[padded] % GROUP == remainder]
+        if len(alike):
+            yield int(alike[len(alike) * 3 // 4])
 
 
 def _partner(split: Split, row: int) -> tuple[Split, int]:

@@ -42,7 +42,10 @@ def _task(pretrained: PreTrainedConfig) -> Task | None:
     if other is not None and not _has_head(pretrained):
         raise Refused(f"the model is a {other} (architectures in its config.json), which does not classify texts: "
                       "fine-tune it first, or choose another model")  # fmt: skip
-    outputs, kind = pretrained.num_labels, KINDS[pretrained.problem_type or SINGLE_LABEL.problem_type]
+    outputs, kind = pretrained.num_labels, KINDS.get(pretrained.problem_type or SINGLE_LABEL.problem_type)
+    if kind is None:
+        raise Refused(f"problem_type in the model's config.json is {pretrained.problem_type!r}: it must be one of "
+                      f"{', '.join(KINDS)}")  # fmt: skip
     if outputs == 1 and kind != MULTI_LABEL:
         return Task(REGRESSION, (SCORE,)) if _has_head(pretrained) else None
     if kind == REGRESSION:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 from job.errors import Refused
@@ -25,7 +24,7 @@ def max_length(
     it was trained with.
 
     Raises:
-        Refused: the model has fewer positions than requested, or none.
+        Refused: the model has fewer positions than requested, or none; or its folder gives no number of them.
     """
     limit = positions(pretrained)
     if limit is not None and limit < 1:
@@ -35,6 +34,9 @@ def max_length(
         if limit is not None and requested > limit:
             raise Refused(f"--max_seq_length {requested} is more than the {limit} positions of the model")
         return requested
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise Refused(f"model_max_length in the tokenizer_config.json of {tokenizer.name_or_path} is "
+                      f"{tokenizer.model_max_length!r}: it must be a number")  # fmt: skip
     tokenizer_limit = int(min(tokenizer.model_max_length, NO_LIMIT))
     longest = tokenizer_limit if limit is None else min(limit, tokenizer_limit)
     return longest if as_is and tokenizer_limit < NO_LIMIT else min(longest, LONGEST)
@@ -54,12 +56,7 @@ def offset(pretrained: PreTrainedConfig) -> int:
     These models have a padding row in their position embeddings. A list of model families would be incomplete, so the
     model is built without weights to look for that row.
     """
-    import torch
-
-    network = loading.network_class(pretrained)
-    if network is None:
-        return 0
-    with torch.device("meta"):
-        modules = dict(network(copy.deepcopy(pretrained)).named_modules())
-    rows = [getattr(m, "padding_idx", None) for name, m in modules.items() if name.endswith("position_embeddings")]
+    model = loading.outline(pretrained)
+    modules = () if model is None else model.named_modules()
+    rows = [getattr(module, "padding_idx", None) for name, module in modules if name.endswith("position_embeddings")]
     return next((row + 1 for row in rows if row is not None), 0)

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from job import checks, config
@@ -42,7 +43,9 @@ LOADING_FAILS = (
     LookupError,
     TypeError,
     AttributeError,
+    AssertionError,
     SafetensorError,
+    StrictDataclassError,
 )
 """What Transformers raises for a folder or repository that it cannot load; a config.json may have any content."""
 
@@ -89,6 +92,23 @@ def network_class(pretrained: PreTrainedConfig) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     return AutoModelForSequenceClassification._model_mapping.get(type(pretrained), None)
+
+
+def outline(pretrained: PreTrainedConfig) -> PreTrainedModel | None:
+    """The model without weights; None for one whose code is in its own repository. Refused if there can be none."""
+    import torch
+
+    network = network_class(pretrained)
+    if network is None:
+        return None
+    described = copy.deepcopy(pretrained)
+    described._attn_implementation = "eager"  # another one may need a package
+    try:
+        with torch.device("meta"):
+            return network(described)
+    except LOADING_FAILS as error:
+        raise Refused(f"config.json of {pretrained.name_or_path} describes no {network.__name__}: "
+                      f"{_reason(error)}") from error  # fmt: skip
 
 
 def check_settings(model: config.Model, pretrained: PreTrainedConfig) -> None:
@@ -171,6 +191,8 @@ def _configured(model: config.Model, pretrained: PreTrainedConfig, task: Task) -
     changed.label2id = {name: i for i, name in enumerate(task.names)}
     changed.update({"problem_type": task.kind.problem_type, "return_dict": True})
     text = changed.get_text_config()
+    for part in (changed, text):
+        part.output_attentions = part.output_hidden_states = False
     for name in ("use_cache", "use_mems_eval", "use_mems_train"):  # caches that are not used here
         if hasattr(text, name):
             setattr(text, name, False)
@@ -247,6 +269,6 @@ def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
         return "it needs Python code of its own repository; if you trust that code, add --trust_remote_code"
-    if "safetensors" in text:
+    if "safetensors" in text and not isinstance(error, FileNotFoundError):  # raised for a missing shard
         return f"no safetensors weights; others are not read, as they can run code ({text[:200]})"
-    return text or type(error).__name__
+    return f"{type(error).__name__} {text}" if isinstance(error, LookupError) or not text else text

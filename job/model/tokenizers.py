@@ -96,7 +96,11 @@ def _set_padding(name: str, tokenizer: PreTrainedTokenizerBase, pretrained: PreT
     """Set the padding token: that of the model if its positions start after it, else the end token if there is none."""
     own = getattr(pretrained.get_text_config(), "pad_token_id", None)
     if own is not None and own != tokenizer.pad_token_id and limits.offset(pretrained):
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
+        token = tokenizer.convert_ids_to_tokens(own)
+        if token is None:
+            raise Refused(f"the tokenizer of {name} has no token {own}, the padding of the model (pad_token_id in its "
+                          "config.json): name its own tokenizer with --tokenizer_name")  # fmt: skip
+        tokenizer.pad_token = token
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise Refused(f"the tokenizer of {name} has neither a padding nor an end token")
@@ -106,13 +110,16 @@ def _set_padding(name: str, tokenizer: PreTrainedTokenizerBase, pretrained: PreT
 def _set_inputs(tokenizer: PreTrainedTokenizerBase, pretrained: PreTrainedConfig, as_is: bool) -> None:
     """Let the tokenizer return only what the model accepts, and segment ids if the model was pretrained with them.
 
-    The tokenizers of ALBERT, BigBird, RemBERT, XLNet and Funnel no longer return them by default.
+    The tokenizers of ALBERT, BigBird, RemBERT, XLNet and Funnel no longer return them by default. That of a BERT does,
+    although a RoBERTa, which may be published with one, has a single segment: the second text of a pair has none.
     """
     network = loading.network_class(pretrained)
     accepted = set(inspect.signature(network.forward).parameters) if network else None
     names = [name for name in tokenizer.model_input_names if accepted is None or name in accepted]
-    has_segments = getattr(pretrained, "type_vocab_size", 0) > 1
-    has_segments = has_segments or pretrained.model_type in SEGMENTS_OF_ANY_NUMBER
+    segments = getattr(pretrained, "type_vocab_size", None)
+    has_segments = (segments or 0) > 1 or pretrained.model_type in SEGMENTS_OF_ANY_NUMBER
+    if segments in (0, 1) and not has_segments:
+        names = [name for name in names if name != SEGMENTS]
     if accepted and SEGMENTS in accepted and has_segments and SEGMENTS not in names and not as_is:
         names.append(SEGMENTS)
     tokenizer.model_input_names = names

@@ -72,7 +72,7 @@ LINEAR = {
 QWEN_EXPERTS = {
     "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2,
 }  # fmt: skip
-FUNNEL = {"block_sizes": [1, 1], "num_decoder_layers": 1, "d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64}
+FUNNEL = {"block_sizes": [2, 2], "num_decoder_layers": 1, "d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64}
 SQUEEZEBERT = {
     **SMALL, "embedding_size": 32, "q_groups": 2, "k_groups": 2, "v_groups": 2, "intermediate_groups": 2,
     "output_groups": 2, "post_attention_groups": 1,
@@ -133,7 +133,6 @@ FAMILIES = (
     Family("deberta-v2", DEBERTA_V2, PADDED, stopped=True, kind="pair"),
     Family("deberta-v2, convolution", DEBERTA_CONV, PADDED, model_type="deberta-v2"),
     Family("mpnet", SMALL, PADDED, "roberta", offset=2),
-    Family("funnel", FUNNEL, PADDED),
     Family("squeezebert", SQUEEZEBERT, PADDED),
     Family("longformer", {**ROBERTA, "attention_window": [8, 8]}, PADDED, "roberta", offset=2),
     Family("big_bird", {**SMALL, "block_size": 4, "num_random_blocks": 1}, PADDED),
@@ -164,6 +163,7 @@ FAMILIES = (
     Family("gemma3", {"text_config": GEMMA, "vision_config": VISION, "mm_tokens_per_image": 4}, PACKED, "bos"),
     Family("qwen3_5", {"text_config": LINEAR, "vision_config": {}}, PADDED, "qwen2"),
     # They read their padding
+    Family("funnel", FUNNEL, EQUAL),
     Family("fnet", {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}, EQUAL, stopped=True),
     Family("convbert", {**SMALL, "embedding_size": 16, "conv_kernel_size": 3, "head_ratio": 2}, EQUAL),
     Family("nystromformer", {**SMALL, "num_landmarks": POSITIONS, "segment_means_seq_len": POSITIONS}, EQUAL),

@@ -51,3 +51,9 @@ def test_each_row_has_a_partner_of_its_length() -> None:
     for row, partner in found.pairs:
         assert found.split.lengths[row] == found.split.lengths[partner] == len(rows[row])
         assert (rows[row].tolist() == rows[partner].tolist()) == (len(rows[row]) != 9), "with itself only if alone"
+
+
+def test_lengths_of_every_remainder_are_sampled() -> None:
+    found = sampled(sample([split(*[4] * 30, *range(8, 31)), split(4, 8, 12)]))
+    assert {length % 4 for length in found if length < max(found)} == {0, 1, 2, 3}
+    assert len(found) <= 7

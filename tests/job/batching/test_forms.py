@@ -23,6 +23,7 @@ from job.errors import Refused
 from job.model import loading, packed_attention, tokenizers
 from job.model.attention_spec import AttentionSpec
 from job.model.packed_attention import Layout
+from tests.support import families
 from tests.support.pairs import LENGTHS, enlarge_weights, network, pairs
 
 
@@ -359,3 +360,21 @@ def test_rows_without_segment_ids_are_packed_too(tmp_path: Path) -> None:
     rows = Dataset.from_dict({"input_ids": [[2, 5, 3], [2, 6, 7, 3]]}).with_format("numpy")
     split = Split(rows, np.array([3, 4], dtype=np.int32), None, np.arange(2))
     assert chosen(network(tmp_path), tmp_path, [split]).packed
+
+
+@pytest.mark.parametrize(
+    ("family", "own"), [("funnel", {"block_sizes": [2, 2]}), ("reformer", {"attn_layers": ["local"]})]
+)
+def test_padding_that_changes_rows_of_some_lengths_only_is_detected(
+    family: str, own: dict[str, Any], tmp_path: Path
+) -> None:
+    """Funnel merges two tokens, so padding changes rows of odd lengths; Reformer reads chunks of eight."""
+    trained = families.network(family, head=True, **own)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(3)
+        enlarge_weights(trained)
+    lengths = [4, 4, 4, 6, 6, 11, 13, 15, 20]
+    table = {"input_ids": [[2, *range(5, 3 + n), 3] for n in lengths]}
+    tokens = Dataset.from_dict(table).with_format("numpy")
+    rows = Split(tokens, np.array(lengths, dtype=np.int32), None, np.arange(len(lengths)))
+    assert chosen(trained, families.make(family, tmp_path, head=True), [rows]).shape == EQUAL

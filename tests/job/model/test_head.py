@@ -46,6 +46,7 @@ def test_names_that_are_numbers_become_text() -> None:
     ("id2label", "more", "said"),
     [
         ({0: "joy", 1: "fear"}, {"problem_type": "regression"}, "the model predicts 2 numbers for a text"),
+        ({0: "a", 1: "b"}, {"problem_type": "sorting"}, "problem_type in the model's config.json is 'sorting'"),
         ({0: "a", 1: "a"}, {}, "has the class name 'a' twice"),
         ({0: 1, 1: "1"}, {}, "has the class name '1' twice"),
         ({0: None, 1: "a"}, {}, "holds None: a class name is a text"),

@@ -62,6 +62,17 @@ def test_a_padding_token_behind_the_last_position_is_rejected(tmp_path: Path) ->
         limits.max_length(None, pretrained, tokenizers.load(asked, pretrained))
 
 
+def test_a_length_that_is_no_number_is_rejected(tmp_path: Path) -> None:
+    asked = Model(model_name_or_path=str(families.make("bert", tmp_path / "m")))
+    pretrained = loading.load_config(asked)
+    tokenizer = tokenizers.load(asked, pretrained)
+    tokenizer.model_max_length = "64"
+    with pytest.raises(
+        Refused, match=r"model_max_length in the tokenizer_config\.json of .* is '64': it must be a numb"
+    ):
+        limits.max_length(None, pretrained, tokenizer)
+
+
 def test_a_model_that_is_used_as_it_is_reads_what_it_was_trained_with(tmp_path: Path) -> None:
     asked = Model(model_name_or_path=str(families.make("t5", tmp_path / "m")))
     pretrained = loading.load_config(asked)

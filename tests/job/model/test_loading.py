@@ -163,6 +163,35 @@ def test_a_trained_head_that_does_not_fit_its_configuration_is_rejected_and_not_
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"hidden_size": "32"}, "cannot be loaded: .*'hidden_size' expected int, got str"),
+        ({"num_attention_heads": 5}, "describes no BertForSequenceClassification: .*not a multiple of the number of"),
+        ({"hidden_act": "sharp"}, "describes no BertForSequenceClassification: KeyError 'sharp'"),
+        ({"pad_token_id": 5000}, "describes no BertForSequenceClassification: Padding_idx must be within"),
+    ],
+)
+def test_a_configuration_that_describes_no_model_is_rejected(
+    changes: dict[str, object], said: str, folder: Path
+) -> None:
+    configured(folder, **changes)
+    asked = Model(model_name_or_path=str(folder))
+    with pytest.raises(Refused, match=said) as caught:
+        limits.positions(loading.load_config(asked))
+    assert str(folder) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_a_model_configured_to_return_its_attention_can_be_saved(folder: Path, tmp_path: Path) -> None:
+    """Transformers refuses to save such a configuration after its attention was replaced: at the end of the run."""
+    configured(folder, output_attentions=True, output_hidden_states=True)
+    loaded = load(folder)
+    loaded.set_attn_implementation("sdpa")
+    loaded.save_pretrained(tmp_path / "saved")
+    ids = torch.full((1, 4), 7)
+    assert set(loaded(input_ids=ids, attention_mask=torch.ones_like(ids)).keys()) == {"logits"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
         ({"num_hidden_layers": 3}, "bert.encoder.layer.2.attention.output.LayerNorm.bias is missing"),
         ({"num_hidden_layers": 1}, "bert.encoder.layer.1.attention.output.LayerNorm.bias would not be used"),
         ({"vocab_size": 200}, "bert.embeddings.word_embeddings.weight is of another size"),

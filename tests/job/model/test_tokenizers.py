@@ -134,6 +134,28 @@ def test_segments_of_a_pair_are_given_and_saved(family: str, types: list[int], t
     assert AutoTokenizer.from_pretrained(tmp_path)("a", "b")["token_type_ids"] == types
 
 
+def test_a_padding_token_that_the_tokenizer_lacks_is_rejected_where_positions_begin_behind_it(tmp_path: Path) -> None:
+    asked = Model(model_name_or_path=str(families.make("roberta", tmp_path)))
+    pretrained = loading.load_config(asked)
+    pretrained.update({"pad_token_id": 1000, "vocab_size": 1001, "max_position_embeddings": 1100})
+    with pytest.raises(Refused, match=r"has no token 1000, the padding of the model \(pad_token_id"):
+        tokenizers.load(asked, pretrained)
+
+
+@pytest.mark.parametrize("as_is", [False, True])
+def test_no_segments_for_a_model_with_a_single_one(as_is: bool, tmp_path: Path) -> None:
+    """A RoBERTa may be published with the tokenizer of a BERT; the second text of a pair would have no embedding."""
+    families.make("bert", tmp_path, type_vocab_size=1)
+    plain = AutoTokenizer.from_pretrained(tmp_path)
+    plain.init_kwargs["model_input_names"] = plain.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    plain.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)("a", "b")["token_type_ids"] == [0, 0, 0, 1, 1]
+    tokenizer = load(tmp_path, as_is=as_is)
+    assert "token_type_ids" not in tokenizer("a", "b")
+    tokenizer.save_pretrained(tmp_path)
+    assert "token_type_ids" not in AutoTokenizer.from_pretrained(tmp_path)("a", "b")
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mpnet", "t5"])
 def test_no_segments_for_models_without_them(family: str, tmp_path: Path) -> None:
     assert "token_type_ids" not in load(families.make(family, tmp_path))("a", "b")
