@@ -64,9 +64,8 @@ $(VENV)/.complete: pyproject.toml requirements.lock
 	touch $@
 
 # What reads or stops runs works without a network, and leaves the packages of running jobs as they are.
-environment:
-	@if [ ! -e $(VENV)/.complete ]; then $(MAKE) --no-print-directory setup; \
-	elif [ pyproject.toml -nt $(VENV)/.complete ] || [ requirements.lock -nt $(VENV)/.complete ]; then \
+environment: $(if $(wildcard $(VENV)/.complete),,setup)
+	@if [ pyproject.toml -nt $(VENV)/.complete ] || [ requirements.lock -nt $(VENV)/.complete ]; then \
 	    echo "note: $(VENV) is older than pyproject.toml or requirements.lock: make setup updates it" >&2; fi
 
 train: setup ## train on this machine: RECIPE=mrpc GPUS=2 ARGS="--learning_rate 3e-5"; without RECIPE and ARGS: the demo

@@ -8,19 +8,21 @@ argparse is enough for the launcher's few flags; the job's flags are generated f
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from collections.abc import Iterable, Sequence
 
 from job import config
 from job.errors import JobError, Refused
+from job.run.folder import NO_ROOM
 from job.runtime import console
+from launch.console import discard_stdout
 from launch.parsing import Parser
 from launch.verbs import PROGRAM, VERBS, overview
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line and return the exit code; 2, with one line on stderr, if it is rejected."""
+    console.replace_closed()
     console.escape_on_stdout()
     code = 0
     try:
@@ -29,8 +31,14 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader has closed the pipe, as in `submit | head -1`; the work itself is done
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return code
+    except OSError as error:
+        if error.errno not in NO_ROOM or error.filename:
+            raise
+        discard_stdout()
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+        return 1
     except JobError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return error.exit_code

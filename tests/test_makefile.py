@@ -98,8 +98,9 @@ def test_what_reads_or_stops_runs_leaves_the_packages_as_they_are(target: str, p
     )
 
 
-def test_they_create_a_missing_environment(project: Project) -> None:
-    assert project.make("status")[0] == 0
+@pytest.mark.parametrize("variables", [[], ["RUN=mrpc"]])
+def test_they_create_a_missing_environment(variables: list[str], project: Project) -> None:
+    assert project.make("status", *variables)[0] == 0
     assert project.installs == 3 and project.calls[-1] == "python -m launch.make status"
 
 

@@ -88,6 +88,19 @@ def escape_on_stdout() -> None:
         sys.stdout.reconfigure(errors="json escapes")
 
 
+def replace_closed() -> None:
+    """Open the null device as stdin, stdout or stderr if it is closed, as after `>&-`: the next file that is opened would
+    get its number, and what is printed would be written to that file."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, this one
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
 def _json_escapes(error: UnicodeError) -> tuple[str, int]:
     """An error handler of `codecs`: the replacement, and where to continue."""
     if not isinstance(error, UnicodeEncodeError):

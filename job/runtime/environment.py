@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import os
 import sys
 import tempfile
@@ -98,18 +99,37 @@ def load_dotenv() -> dict[str, str]:
     """
     if os.environ.get(contract.OWNER, "").startswith(contract.DOCKER):
         return {}
-    from dotenv import dotenv_values
-
     path = next((p for p in (Path.cwd() / ".env", ROOT / ".env") if p.is_file()), None)
     if path is None:
         return {}
     try:
-        values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise Refused(f"{path} cannot be read as UTF-8 text ({type(error).__name__}): save it as UTF-8") from None
-    given = {name: value for name, value in values.items() if value is not None}
+    given = _parsed(path, text)
     for name, value in given.items():
         os.environ.setdefault(name, value)
+    return given
+
+
+def _parsed(path: Path, text: str) -> dict[str, str]:
+    """The variables in the text of a .env file.
+
+    Raises:
+        Refused: a line is not NAME=value. Without its variable, the job could run elsewhere or differently. The message
+            does not quote the line, which may be a token.
+    """
+    from dotenv.parser import parse_stream
+
+    given = {}
+    for line in parse_stream(io.StringIO(text)):
+        written = line.original.string
+        if line.error or "\0" in written:
+            number = line.original.line + written[: -len(written.lstrip())].count("\n")
+            raise Refused(f"{path}, line {number} is not NAME=value: correct it (a quote that opens must close), or put # "
+                          "in front of it")  # fmt: skip
+        if line.key is not None and line.value is not None:
+            given[line.key] = line.value
     return given
 
 

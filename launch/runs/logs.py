@@ -32,7 +32,7 @@ def show(run: str, *, rank: int | None, follow: bool, as_json: bool) -> int:
         return _show_ends(sweep)
     path = folders.find(run)
     log = Log(path, folders.job_folder(path, run), rank, as_json)  # a job id selects that job
-    for line in log.new():
+    for line in log.new(whole=not follow):
         tables.write(line)
     if follow:
         with contextlib.suppress(KeyboardInterrupt):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -30,6 +31,16 @@ def mode(path: Path) -> int:
     with contextlib.suppress(OSError):
         return path.stat().st_mode
     return 0
+
+
+def number(value: object) -> float | None:
+    """A finite number in a JSON file; None for anything else, as for the NaN that some programs write."""
+    if type(value) not in (int, float):
+        return None
+    with contextlib.suppress(OverflowError):  # an integer with hundreds of digits
+        converted = float(cast(float, value))
+        return converted if math.isfinite(converted) else None
+    return None
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -77,6 +77,8 @@ def show(folder: Path, by: str | None, form: str) -> list[Row]:
     missing = [run.name for run in runs if by not in run.scores]
     if len(missing) == len(runs):
         available = dict.fromkeys(name for run in runs for name in run.scores)
+        if not available:
+            raise Refused(f"the finished runs in {folder}/ have no scores: their results.json holds no number")
         raise Refused(f"--by {by} is not among the scores: choose one of {', '.join(available)}")
     rows = grouped([run for run in runs if by in run.scores], by)
     columns, body = cells(rows, by, rounded=form == "table")
@@ -103,7 +105,7 @@ def read(path: Path) -> Finished | None:
     all_settings = reading.read_settings(folder.config)
     settings = {name: all_settings.get(name) for name in RESULT_SETTINGS if name in all_settings}
     settings[DATA] = str(files.read_json(folder.manifest).get("dataset_fingerprint"))[:8]
-    numbers = {k: float(v) for k, v in scored.items() if type(v) in (int, float) and k != "examples"}
+    numbers = {k: v for k, raw in scored.items() if k != "examples" and (v := reading.number(raw)) is not None}
     return Finished(path.name, numbers, settings, run_state.deciding(folder, all_settings))
 
 

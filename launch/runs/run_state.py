@@ -16,7 +16,7 @@ from job.config.tasks import KINDS
 from job.run.folder import RunFolder
 from job.runtime.contract import JOB, JOBS
 from job.runtime.files import read_json
-from launch.runs.reading import is_file, is_folder, read_settings
+from launch.runs.reading import is_file, is_folder, number, read_settings
 from launch.runs.slurm import is_job_id
 
 TAIL_BYTES = 1 << 20
@@ -212,8 +212,8 @@ def _score(results: Mapping[str, Any], records: Iterable[Mapping[str, Any]], dec
     best = [record for record in records if record.get("split") == "eval" and record.get("best")]
     scored = (results.get("eval"), results.get("test"), best[-1] if best else {})
     scores = next((scores for scores in scored if isinstance(scores, Mapping)), {})
-    value = scores.get(decided_by.number)
-    return Score(decided_by.number, float(value)) if isinstance(value, int | float) else None
+    value = number(scores.get(decided_by.number))
+    return None if value is None else Score(decided_by.number, value)
 
 
 def _seconds_per_step(records: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from launch.console import discard_stdout
 
 COLORS = {
     "RUNNING": "cyan",
@@ -52,7 +53,7 @@ def page(facts: Mapping[str, str]) -> Table:
     made.add_column(overflow="fold")
     for name, value in facts.items():
         if value:
-            made.add_row(name, Text(value, style=COLORS.get(value.split()[0], "")))
+            made.add_row(name, Text(value, style=COLORS.get(value.partition(" ")[0], "")))
     return made
 
 
@@ -76,7 +77,7 @@ def write(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it exits
+        discard_stdout()
         raise SystemExit(0) from None
 
 

@@ -17,7 +17,7 @@ from job.errors import Refused
 from job.run import folder as run_folder
 from job.runtime import environment, package
 from launch import parsing, sites
-from launch.console import warn
+from launch.console import announce, warn
 from launch.runs import explanations
 from launch.slurm import client, filesystems, offline, queueing, script, snapshot
 from launch.slurm import submission as slurm
@@ -86,7 +86,7 @@ def queue(
     needed = [request.run, directory, *([Path(sys.executable)] if site.container == "none" else [])]
     for path, kind in filesystems.local(needed):
         warn(f"{path} is on this machine's own disk ({kind}): a node that does not share it cannot run the job")
-    answer = queueing.submit(request, plan, flags, lambda *queued: print(summary(*queued), flush=True))
+    answer = queueing.submit(request, plan, flags, lambda *queued: announce(summary(*queued)))
     with contextlib.suppress(KeyboardInterrupt):  # the job is queued: only the warning is skipped
         _warn_if_never_starting(answer)
 

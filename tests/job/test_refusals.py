@@ -408,6 +408,9 @@ CASES = [
     Case("ACCELERATE_DYNAMO_BACKEND=INDUCTOR", act=launched_with),
     Case("WORLD_SIZE=2", act=launched_with),
     Case("", {".env": b"A=\xfc\n"}, dotenv),
+    Case("", {".env": "A=1\nMUSTER_PARTITION: gpu\n"}, dotenv),
+    Case("", {".env": 'A="1\nB=2\n'}, dotenv),
+    Case("", {".env": "A=1\0\n"}, dotenv),
     # Run folders
     Case("--output_dir train.csv", act=output_dir),
     Case("--output_dir train.csv/run", act=output_dir),

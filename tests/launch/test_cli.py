@@ -182,6 +182,19 @@ def test_a_closed_pipe_does_not_change_the_exit_code(monkeypatch: pytest.MonkeyP
         assert cli.main(["recipes"]) == 75
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "stderr"),
+    [(">&-", 0, ""), (">/dev/full", 1, "error: the output cannot be written: No space left on device\n")],
+)
+def test_a_stdout_that_is_closed_or_full_is_no_traceback(
+    redirection: str, code: int, stderr: str, tmp_path: Path
+) -> None:
+    command = f'exec "{sys.executable}" -m launch recipes {redirection}'
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (code, stderr)
+
+
 def test_a_name_that_the_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "runs" / "日本").mkdir(parents=True)
     (tmp_path / "runs" / "日本" / "status.json").write_text('{"state": "DONE"}', encoding="ascii")

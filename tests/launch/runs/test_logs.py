@@ -116,6 +116,22 @@ def test_following_survives_a_requeue_and_ends_with_the_run(
     assert (err, events) == ("a: DONE\n", [])
 
 
+def test_a_line_that_is_half_written_when_following_starts_is_printed_once_and_whole(
+    runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = synthetic.run(runs / "a", job="7")
+    stand_ins.squeue("7|RUNNING|1:00|59:00|n1|None|(null)")
+    file = synthetic.log(path, "7", 0, "step 1\nste")
+
+    def finish(_: float) -> None:
+        file.write_text("step 1\nstep 2\n")
+        synthetic.write(path / "status.json", {"state": "DONE"})
+
+    monkeypatch.setattr(logs, "POLLS_PER_LOOK", 1)
+    monkeypatch.setattr(logs.time, "sleep", finish)
+    assert printed(capfd, "a", "-f")[0] == ["step 1", "step 2"]
+
+
 def test_following_continues_with_the_next_job_of_the_run_and_new_ranks(
     runs: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

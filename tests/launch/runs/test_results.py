@@ -46,6 +46,26 @@ def test_seeds_are_one_row_with_mean_and_deviation(runs: Path, capfd: pytest.Cap
     )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+def test_a_score_that_is_no_finite_number_counts_as_missing(
+    value: float, runs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for seed, accuracy in ((1, 0.8), (2, 0.6), (3, value)):
+        synthetic.finished(runs / str(seed), {"accuracy": accuracy}, settings={"seed": seed})
+    out, err = printed(capfd)
+    assert out.splitlines()[1].split() == ["1", "and", "1", "more", "0.7000", "0.1414", "2", "1", "2"]
+    assert err == "runs without accuracy: 3\n"
+    assert cli.main(["status", "--json"]) == 0
+    [score] = [run["score"] for run in json.loads(capfd.readouterr().out) if run["run"] == "3"]
+    assert score is None
+
+
+def test_finished_runs_without_any_number_are_rejected(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    synthetic.write(synthetic.run(runs / "a", "DONE") / "results.json", {"eval": {"accuracy": None}})
+    message = "error: the finished runs in runs/ have no scores: their results.json holds no number\n"
+    assert printed(capfd, code=2)[1] == message
+
+
 def test_sorted_by_another_metric_and_its_direction(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     sweep(runs)
     names = [line.split()[0] for line in printed(capfd, "--by", "f1_macro")[0].splitlines()[1:]]

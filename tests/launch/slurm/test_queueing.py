@@ -285,6 +285,17 @@ def test_the_printed_command_cancels_the_run_from_any_folder(
     assert (command, folders.find(run)) == (["python", "-m", "launch", "cancel"], here / "an experiment")
 
 
+def test_a_job_whose_id_cannot_be_printed_to_stdout_is_named_on_stderr(
+    site: Callable[[str], Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site("echo 7")
+    with Path("/dev/full").open("w", encoding="ascii") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert cli.main(SUBMIT) == 0
+    err = capfd.readouterr().err
+    assert "warning: stdout cannot be written (No space left on device); it would say:\nsubmitted 7\n" in err
+
+
 def test_variables_that_the_job_would_reject_are_rejected_before_submission(
     site: Callable[[str], Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
