@@ -138,4 +138,10 @@ def safe_path(name: str, path: Path) -> Path:
     """`path`, unless Slurm would misinterpret it: it expands %, and a backslash turns that off for the rest."""
     if not re.fullmatch(ANY, str(path)) or set("%\\") & set(str(path)):
         raise Refused(f"{name} {str(path)!r}: Slurm does not allow %, backslashes or control characters in paths")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise Refused(
+            f"{name} {str(path)!r} is not valid UTF-8, in which batch scripts are written: rename it"
+        ) from None
     return path

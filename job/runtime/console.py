@@ -89,8 +89,8 @@ def escape_on_stdout() -> None:
 
 
 def replace_closed() -> None:
-    """Open the null device as stdin, stdout or stderr if it is closed, as after `>&-`: the next file that is opened would
-    get its number, and what is printed would be written to that file."""
+    """Open the null device as stdin, stdout or stderr if it is closed, as after `>&-`: the next file that is opened
+    would get its number, and what is printed would be written to that file."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)

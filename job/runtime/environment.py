@@ -126,8 +126,8 @@ def _parsed(path: Path, text: str) -> dict[str, str]:
         written = line.original.string
         if line.error or "\0" in written:
             number = line.original.line + written[: -len(written.lstrip())].count("\n")
-            raise Refused(f"{path}, line {number} is not NAME=value: correct it (a quote that opens must close), or put # "
-                          "in front of it")  # fmt: skip
+            raise Refused(f"{path}, line {number} is not NAME=value: correct it (a quote that opens must close), or "
+                          "put # in front of it")  # fmt: skip
         if line.key is not None and line.value is not None:
             given[line.key] = line.value
     return given

@@ -22,8 +22,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as JSON, atomically; NaN and infinity, which JSON does not have, raise ValueError."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `value` as JSON, atomically; NaN and infinity, which JSON does not have, raise ValueError.
+
+    Bytes of a path that are not UTF-8 are escaped as surrogates.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text.encode(errors="backslashreplace").decode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

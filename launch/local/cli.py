@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def train(arguments: argparse.Namespace) -> int:
     """Train on this machine and return the job's exit code."""
     environment.refuse_unjoined_tasks(os.environ)
+    command.refuse_processes_of_another_launcher(os.environ)
     environment.load_dotenv()
     words = parsing.job_words(arguments)
     settings = config.parse(words)

@@ -70,6 +70,15 @@ def run(plan: Plan, log: Path) -> int:
     return supervisor.run(plan, log=log)
 
 
+def refuse_processes_of_another_launcher(environ: Mapping[str, str]) -> None:
+    """Refused in one of several processes of another launcher: each of them would start the whole job."""
+    size = environ.get("WORLD_SIZE", "")
+    if size.isdigit() and int(size) > 1:
+        raise Refused(f"WORLD_SIZE={size} is set, as in the processes of torchrun or accelerate launch, but this "
+                      "launcher starts the processes itself: start it once, alone; if the variable is left over from "
+                      "something else, unset it")  # fmt: skip
+
+
 def require_training() -> None:
     """Refused if the packages for training are not installed."""
     if importlib.util.find_spec("accelerate") is None:

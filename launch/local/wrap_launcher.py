@@ -27,6 +27,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+OF_ANOTHER_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables by which the processes of a launcher find each other."""
+FLAGS_OF_TORCHRUN = "PET_"
+"""Prefix of variables that torch.distributed.run reads as flags: PET_NNODES=2 makes it wait for a second node."""
 SURVIVED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 FATAL_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
@@ -34,6 +38,7 @@ FATAL_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, s
 def main(argv: Sequence[str]) -> int:
     """Run module `argv[0]` with the rest as its arguments; returns the exit code of the job."""
     _survive_signals()
+    _remove_variables()
     logging.disable(logging.ERROR)
     sys.argv = list(argv)
     with ThreadPoolExecutor(1) as thread:
@@ -65,6 +70,13 @@ def _survive_signals() -> None:
     sys.addaudithook(notice)
     for number in SURVIVED:  # a handler, not SIG_IGN: the job would inherit that
         signal.signal(number, handle)
+
+
+def _remove_variables() -> None:
+    """Remove what is left over from another launcher: one process would wait for others that nobody starts."""
+    for name in tuple(os.environ):
+        if name in OF_ANOTHER_LAUNCHER or name.startswith(FLAGS_OF_TORCHRUN):
+            del os.environ[name]
 
 
 def _by_time(error: Any) -> dict[int, int]:

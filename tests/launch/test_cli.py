@@ -75,6 +75,16 @@ def test_invalid_requests_are_rejected_in_one_line(line: str, capfd: pytest.Capt
     assert refusal(line.split(), capfd).startswith(REJECTED[line])
 
 
+def test_a_process_of_another_launcher_starts_nothing(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert refusal(["local", "--dry_run"], capfd).startswith("WORLD_SIZE=2 is set, as in the processes of torchrun or")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert planned(["local", "--dry_run"], capfd)
+
+
 def shown(argv: list[str], capfd: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as end:
         cli.main(argv)

@@ -85,6 +85,12 @@ def test_json_holds_numbers_only(value: float, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"loss": 0.5, "name": "Grüße"}
 
 
+def test_a_path_that_is_not_utf8_can_be_written_as_json_and_read_again(tmp_path: Path) -> None:
+    name = os.fsdecode(b"/data/\xe9 \\u")
+    files.write_json(tmp_path / "a.json", {"directory": name})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"directory": name}
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
 def test_private_files_get_the_default_mode_without_changing_the_umask(
     umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -119,6 +119,16 @@ def test_a_signal_before_the_job_starts_ends_the_launcher(processes: int, tmp_pa
     assert not list(tmp_path.glob("ready-*"))
 
 
+def test_a_launcher_does_not_see_the_variables_of_another_one(tmp_path: Path) -> None:
+    """With them it would wait for processes that nobody starts."""
+    (tmp_path / "shows.py").write_text("import os; print(sorted(os.environ))", encoding="ascii")
+    argv = [sys.executable, str(Path(local.__file__).with_name("wrap_launcher.py")), "shows"]
+    left_over = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "PET_NNODES", "PET_MAX_RESTARTS")
+    environ = {**os.environ, **dict.fromkeys(left_over, "2"), "PYTHONPATH": str(tmp_path), "PETS": "2"}
+    shown = subprocess.run(argv, env=environ, capture_output=True, text=True, check=True).stdout
+    assert "'PETS'" in shown and not any(f"'{name}'" in shown for name in left_over)
+
+
 def test_an_error_of_the_launcher_keeps_its_traceback(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text("raise KeyError('of the launcher')", encoding="ascii")
     argv = [sys.executable, str(Path(local.__file__).with_name("wrap_launcher.py")), "odd"]

@@ -132,6 +132,7 @@ REJECTED = {
     "a bare sqsh": (DEMO, replace(PYXIS, image="a.sqsh"), r"as \./a\.sqsh"),
     "a percent sign": (replace(DEMO, run=Path("/100%")), Site(), "Slurm does not allow %"),
     "a line break": (replace(DEMO, run=Path("/a\ntouch X")), Site(), "control character"),
+    "a name in Latin-1": (replace(DEMO, run=Path(os.fsdecode(b"/\xe9"))), Site(), "not valid UTF-8"),
     "a colon to mount": (replace(DEMO, run=Path("/a:b")), PYXIS, "comma or colon"),
     "no requeue": (DEMO, Site(sbatch="--no-requeue"), "--sbatch --no-requeue: the launcher"),
     "a word": (DEMO, Site(sbatch="rm"), "flags of the form --name=value, not 'rm'"),
