@@ -98,6 +98,7 @@ def test_processes_that_read_the_same_files_in_different_places_train(tmp_path: 
     assert train_on_two_machines(tmp_path, ROWS) == ([], ["0", "0"])
 
 
+@pytest.mark.long
 def test_processes_that_read_different_data_are_all_rejected(tmp_path: Path) -> None:
     """The rows are equal in number and length, so that nothing else would differ."""
     errors, codes = train_on_two_machines(tmp_path, ROWS.replace("film 3", "film 4"))

@@ -165,7 +165,8 @@ def test_the_published_model_is_a_plain_one_and_the_adapter_is_kept_too(referenc
     assert described["modules_to_save"] == ["classifier"] and described["r"] == 4 and described["lora_alpha"] == 8
 
 
-@pytest.mark.parametrize("family", [pytest.param("deberta-v2", marks=pytest.mark.long), "qwen3"])
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["deberta-v2", "qwen3"])
 def test_predict_pipeline_adapter_and_tables_agree(family: str, tmp_path: Path, world: World) -> None:
     """An encoder that lacks its pooler too, and a decoder, whose head looks for the last token."""
     from peft import PeftModel

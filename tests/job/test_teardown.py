@@ -36,7 +36,7 @@ def test_whole_jobs_of_two_processes_end_with_exit_code_0(tmp_path: Path) -> Non
         assert (out / "results.json").is_file()
 
 
-@pytest.mark.parametrize("trainings", [1, pytest.param(12, marks=faults)])
+@pytest.mark.parametrize("trainings", [pytest.param(1, marks=pytest.mark.long), pytest.param(12, marks=faults)])
 def test_short_trainings_of_two_processes_end_with_exit_code_0(tmp_path: Path, trainings: int) -> None:
     for _ in range(trainings):
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

@@ -66,7 +66,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     ("processes", "rank", "where", "message", "halved"),
     [
         pytest.param(1, "all", "forward", "", [160, 80], marks=pytest.mark.long),
-        (1, "all", "backward", "", [160, 80]),
+        pytest.param(1, "all", "backward", "", [160, 80], marks=pytest.mark.long),
         pytest.param(
             1,
             "all",
@@ -128,7 +128,8 @@ def test_out_of_memory_while_gradients_are_exchanged_ends_the_job(folder: Path, 
     )
 
 
-@pytest.mark.parametrize(("processes", "rank"), [pytest.param(1, "all", marks=pytest.mark.long), (2, "1")])
+@pytest.mark.long
+@pytest.mark.parametrize(("processes", "rank"), [(1, "all"), (2, "1")])
 def test_an_evaluation_out_of_memory_is_retried_and_keeps_the_lower_limit(
     folder: Path, tmp_path: Path, processes: int, rank: str
 ) -> None:
