@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,4 +31,4 @@ def all_folders(environ: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def _absolute(path: str | Path) -> Path:
-    return Path(path).expanduser().absolute()
+    return Path(os.path.expandvars(path)).expanduser().absolute()

@@ -27,6 +27,7 @@ if __name__ == "__main__":  # with -P, Python does not add our folder to the pat
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from job.errors import JobError
+from launch import caches
 from launch.doctor.checks import (
     CLOCK,
     CLOCK_REMEDY,
@@ -175,9 +176,9 @@ def gpu(rank: Rank) -> str:
 
 def disk(rank: Rank) -> str:
     """Check that the folders that a job writes are writable and have free space."""
-    home = os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser()
+    home, temporary = caches.home(os.environ), Path(tempfile.gettempdir())
     details = []
-    for name, folder in {"runs": rank.folder, "HF_HOME": Path(home), "TMPDIR": Path(tempfile.gettempdir())}.items():
+    for name, folder in {"runs": rank.folder, "HF_HOME": home, "TMPDIR": temporary}.items():
         remedy = f"set {name} to another folder" if name != "runs" else "work in another folder"
         try:
             folder.mkdir(parents=True, exist_ok=True)

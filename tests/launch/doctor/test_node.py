@@ -100,3 +100,20 @@ def test_an_unwritable_cache_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
         node.disk(node.Rank(tmp_path, gpus=0))
     assert caught.value.remedy == "set HF_HOME to another folder"
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "what was written to try is removed"
+
+
+@pytest.mark.parametrize("home", ["~/cache", "$PLACE/cache", None])
+def test_the_cache_is_the_one_that_the_libraries_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    """In .env, no shell has replaced ~ or a variable."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    for name in ("HOME", "PLACE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.delenv("HF_HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HF_HOME", home)
+    node.disk(node.Rank(tmp_path / "run", gpus=0))
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "run"}
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["huggingface" if home is None else "cache"]
