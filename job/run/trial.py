@@ -27,6 +27,7 @@ from job.runtime import contract, files
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.trial import FrozenTrial
 
 FILE = contract.TRIAL
 JOURNAL = "study.journal"
@@ -52,30 +53,44 @@ class Trial:
             score: the metric that decides which model is best.
             greater: whether a greater score is better.
             progress: completed share of the run's steps.
+
+        Raises:
+            Refused: the search does not know this trial.
         """
         from optuna.trial import Trial as OptunaTrial
 
         study = _study(self.run)
-        trial = OptunaTrial(study, study.get_trials(deepcopy=False)[self.number]._trial_id)
+        trial = OptunaTrial(study, self._recorded(study)._trial_id)
         step = round(WHOLE_RUN * progress)
         if step not in trial._get_latest_trial().intermediate_values:  # a restart may evaluate a step again
             trial.report(-score if greater else score, step)
         return progress < 1 and trial.should_prune()
 
     def end(self, *, pruned: bool = False) -> None:
-        """Report the end of the run: its best evaluation, or that it was pruned. Idempotent."""
+        """Report the end of the run: its best evaluation, or that it was pruned. The second time it does nothing."""
+        if "ended" not in _read(self.run):
+            self._tell(pruned)
+        if pruned:
+            files.remove(RunFolder(self.run).checkpoints)
+
+    def _tell(self, pruned: bool) -> None:
         from optuna.trial import TrialState
 
         study = _study(self.run)
-        reported = study.get_trials(deepcopy=False)[self.number].intermediate_values.values()
+        reported = self._recorded(study).intermediate_values.values()
         scores = [value for value in reported if not math.isnan(value)]
         if pruned or not scores:
             study.tell(self.number, state=TrialState.PRUNED, skip_if_finished=True)
         else:
             study.tell(self.number, min(scores), skip_if_finished=True)
         _write(self.run, {**_read(self.run), "ended": "pruned" if pruned else "finished"})
-        if pruned:
-            files.remove(RunFolder(self.run).checkpoints)
+
+    def _recorded(self, study: Study) -> FrozenTrial:
+        """This trial in the study; Refused if the study has no trial of its number and settings."""
+        trials = study.get_trials(deepcopy=False)
+        if self.number < len(trials) and trials[self.number].params == self.settings:
+            return trials[self.number]
+        raise _unknown(self.run)
 
 
 def prepare(run: Path, space: Space, sweep: Path) -> None:
@@ -107,7 +122,8 @@ def ask(run: Path, config: Config) -> tuple[Trial | None, Config]:
     At the first start, Optuna chooses the settings. Call on the main process only.
 
     Raises:
-        Refused: Optuna is missing, the trial's file cannot be read, or another run is active in the folder.
+        Refused: Optuna is missing, the trial's file cannot be read, the search does not know the trial, or another run
+            is active in the folder.
     """
     if not is_trial(run):
         return None, config
@@ -120,7 +136,10 @@ def ask(run: Path, config: Config) -> tuple[Trial | None, Config]:
         known = {**known, "number": asked.number, "settings": asked.params}
         _write(run, known)
     own = configuration.from_dict(known["settings"], base=config, origin=str(run / FILE))
-    return Trial(run, known["number"], known["settings"]), own
+    trial = Trial(run, known["number"], known["settings"])
+    if "ended" not in known:
+        trial._recorded(_study(run))
+    return trial, own
 
 
 def _distributions(space: Space) -> dict[str, Any]:
@@ -139,7 +158,7 @@ def _distributions(space: Space) -> dict[str, Any]:
 
 def _study(run: Path, seed: int = 0) -> Study:
     """The study of all trials. Each run has its own sampler seed, so runs that start together get different
-    settings. Refused if the journal is damaged."""
+    settings. Refused if the journal is damaged, or missing although the trial is in it."""
     try:
         import optuna
         from optuna.storages import JournalStorage
@@ -149,6 +168,8 @@ def _study(run: Path, seed: int = 0) -> Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     known = _read(run)
     path = (run / known["journal"]).resolve()
+    if "number" in known and not path.exists():
+        raise _unknown(run)
     journal.refuse_damage(path)
     locks: dict[str, Callable[[str], Any]] = {"symlink": JournalFileSymlinkLock, "open": JournalFileOpenLock}
     lock_of_optuna: Any = journal.MendingLock(locks[known["lock"]](str(path)), path)
@@ -161,6 +182,11 @@ def _study(run: Path, seed: int = 0) -> Study:
     return optuna.create_study(
         study_name=STUDY, storage=storage, sampler=sampler, pruner=pruner, direction="minimize", load_if_exists=True
     )
+
+
+def _unknown(run: Path) -> Refused:
+    return Refused(f"the search that chose the settings of {run} is not in {(run / _read(run)['journal']).resolve()}: "
+                   f"move both back, or delete {run / FILE} to resume the run on its own")  # fmt: skip
 
 
 def _usable_lock(folder: Path) -> str:

@@ -103,6 +103,34 @@ def test_the_study_has_each_evaluation_once_and_the_best_one(tmp_path: Path) -> 
     assert list(recorded.intermediate_values) == [250, 500, 750, 1000]
 
 
+def test_a_finished_trial_that_was_moved_does_not_need_its_search(tmp_path: Path) -> None:
+    started, _ = start(tmp_path / "sweep", 0)
+    started.report(0.5, greater=True, progress=1)
+    started.end()
+    moved = started.run.rename(tmp_path / "best")
+    again, _ = trial.ask(moved, Config())
+    lock.release(moved)
+    assert again is not None
+    again.end()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "sweep"]
+
+
+def test_an_unfinished_trial_that_its_search_does_not_know_is_rejected(tmp_path: Path) -> None:
+    started, _ = start(tmp_path, 0)
+    (tmp_path / "study.journal").unlink()
+    said = (
+        r"chose the settings of .*/0 is not in .*/study\.journal: move both back, or delete .*/0/trial\.json to resume"
+    )
+    with pytest.raises(Refused, match=said):
+        trial.ask(started.run, Config())
+    assert not (tmp_path / "study.journal").exists()
+    start(tmp_path, 1)
+    for act in (lambda: trial.ask(started.run, Config()), started.end):
+        with pytest.raises(Refused, match=said):
+            act()
+    lock.release(started.run)
+
+
 def test_a_trial_without_any_number_is_recorded_as_pruned(tmp_path: Path) -> None:
     started, _ = start(tmp_path, 0)
     started.report(float("nan"), greater=True, progress=1)
