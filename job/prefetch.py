@@ -183,7 +183,7 @@ def main(argv: Sequence[str]) -> int:
         _prefetch(config, mode == DRY_RUN)
         return 0 if mode == DRY_RUN else _verify(arguments)
     except JobError as error:
-        place = "what was fetched does not open with the hub switched off: " if mode == VERIFY else ""
+        place = "what was fetched does not load with the hub switched off: " if mode == VERIFY else ""
         console.last_line(f"error: {place}{error}")
         return error.exit_code
     except KeyboardInterrupt:
@@ -225,7 +225,7 @@ def _verify(arguments: Sequence[str]) -> int:
     quiet = {"HF_HUB_OFFLINE": "1", "EVALUATE_VERBOSITY": "error"}
     code = subprocess.run(command, env={**os.environ, **quiet}).returncode
     if code == 0:
-        print("verified   all of it opens with HF_HUB_OFFLINE=1", flush=True)
+        print("verified   all of it loads with HF_HUB_OFFLINE=1", flush=True)
     return code
 
 

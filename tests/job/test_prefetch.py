@@ -120,7 +120,7 @@ def test_the_output_says_what_was_fetched_from_where_and_how_much(site: Site, fe
     assert lines[3:5] == ["metric     accuracy: part of Muster", "metric     acme/share: on the hub"]
     assert lines[5].startswith("fetched    ")
     assert lines[5].endswith(f"into {site.folder}/home")
-    assert lines[6:] == ["verified   all of it opens with HF_HUB_OFFLINE=1"]
+    assert lines[6:] == ["verified   all of it loads with HF_HUB_OFFLINE=1"]
 
 
 @pytest.mark.long
@@ -218,7 +218,7 @@ def test_a_repository_that_its_library_cannot_open_offline_is_found_before_the_j
     """Transformers looks for the config.json of a tokenizer: on the hub its absence is an answer, in the cache not."""
     done = site.prefetch("bare", *flags(JOB, tokenizer_name="acme/bare")).expect(2)
     assert done.errors[0].startswith(
-        "error: what was fetched does not open with the hub switched off: the tokenizer of "
+        "error: what was fetched does not load with the hub switched off: the tokenizer of "
     )
 
 
@@ -231,7 +231,7 @@ def test_a_tokenizer_is_fetched_for_a_model_that_is_already_here_and_is_to_be_up
         "max_steps": 1,
     }
     done = site.prefetch("local", *flags(job), "--push_to_hub", HF_TOKEN="hf_of_the_upload").expect(0)
-    assert done.stdout.splitlines()[-1] == "verified   all of it opens with HF_HUB_OFFLINE=1"
+    assert done.stdout.splitlines()[-1] == "verified   all of it loads with HF_HUB_OFFLINE=1"
     command = [sys.executable, str(TRAIN), *flags(job, output_dir="local-run")]
     run(command, site.environ("local", offline=True), site.folder, 120).expect(0)
 

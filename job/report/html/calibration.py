@@ -1,4 +1,4 @@
-"""Calibration: whether predictions with a probability of 0.8 are right in 80 % of the rows.
+"""Calibration: whether predictions with a probability of 0.8 are correct in 80 % of the rows.
 
 Reliability curve and expected calibration error as in Naeini, Cooper and Hauskrecht, Obtaining Well Calibrated
 Probabilities Using Bayesian Binning (AAAI 2015), with 15 bins of equal width that exclude their lower end, as in Guo et
@@ -23,7 +23,7 @@ class Reliability:
     Attributes:
         counts: int64[BINS], the number of predictions in each bin.
         confidence: float64[BINS], the mean confidence; NaN for empty bins.
-        accuracy: float64[BINS], the share of right predictions; NaN for empty bins.
+        accuracy: float64[BINS], the share of correct predictions; NaN for empty bins.
     """
 
     counts: np.ndarray

@@ -127,7 +127,7 @@ def reliability(found: Reliability) -> Draw:
         share = found.counts / found.counts.sum()
         axes.bar(middles, share, 0.9 / BINS, color=palette.grid, label="share of predictions")
         axes.plot([0, 1], [0, 1], "--", color=palette.muted, linewidth=1, label="calibrated")
-        axes.plot(found.confidence[filled], found.accuracy[filled], "o-", color=palette.first, label="share right")
+        axes.plot(found.confidence[filled], found.accuracy[filled], "o-", color=palette.first, label="accuracy")
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share")
         axes.legend(fontsize=8, loc="upper left")
 

@@ -26,13 +26,13 @@ def _described(reliability: Reliability, one_label: bool) -> str:
         what = "Each class of each row counts as a prediction of its own; confidence is its probability."
     return (
         f"Expected calibration error {reliability.expected_error:.4f} ({BINS} bins of equal width). On average, "
-        f"confidence is {100 * abs(sure):.1f} percentage points {'above' if sure > 0 else 'below'} the share that is "
-        f"right. {what} Points below the dashed line: the model is too confident there."
+        f"confidence is {100 * abs(sure):.1f} percentage points {'above' if sure > 0 else 'below'} the accuracy. "
+        f"{what} Points below the dashed line: the model is too confident there."
     )
 
 
 def _table(reliability: Reliability) -> Table:
-    columns = ["confidence", "predictions", "mean confidence", "share right"]
+    columns = ["confidence", "predictions", "mean confidence", "accuracy"]
     rows = [
         [f"{place / BINS:.2f} to {(place + 1) / BINS:.2f}", f"{int(reliability.counts[place]):,}",
          f"{reliability.confidence[place]:.3f}", f"{reliability.accuracy[place]:.3f}"]

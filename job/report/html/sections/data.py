@@ -72,7 +72,7 @@ def _score_by_length(run: RunFiles) -> list[Picture | Table]:
     if not groups:
         return []
     classes = run.task is None or run.task.kind.has_classes
-    label = "share right" if classes else "root mean squared error"
+    label = "accuracy" if classes else "root mean squared error"
     best, worst = (choose(groups, key=lambda group: group["score"]) for choose in (max, min))
     picture = Picture(
         "score-by-length", "Score by length",
