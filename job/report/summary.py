@@ -24,7 +24,7 @@ from job.evaluation.prediction import Predictions
 from job.model import loading
 from job.report import card, output_file
 from job.report.html import recorded, writing
-from job.run import checkpoints, lock, manifest
+from job.run import checkpoints, latest, lock, manifest
 from job.run import folder as run_folder
 from job.run.context import RunContext
 from job.run.folder import RunFolder
@@ -56,7 +56,7 @@ def begin(context: RunContext, data: Data, of_model: Task | None, resumed: Path 
     files.write_json(folder.manifest, made)
     recorded.write_data(folder, data)
     if config.training.do_train:  # runs/latest/model should always exist
-        run_folder.point_latest(folder)
+        latest.point_to(folder.path)
     world_text = f"{world} process{'es' if world > 1 else ''}"
     shown = [
         f"run      {run_folder.shown(folder.path)}",
@@ -114,8 +114,8 @@ def publish(
     results = files.finite(
         {
             "best_step": outcome.best_step,
-            **({"eval": _scored(*outcome.evaluated, names)} if outcome.evaluated else {}),
-            **({"test": _scored(*outcome.test, names)} if outcome.test else {}),
+            **({"eval": scored(*outcome.evaluated, names)} if outcome.evaluated else {}),
+            **({"test": scored(*outcome.test, names)} if outcome.test else {}),
             "train": outcome.train,
             "data": data.description,
         }
@@ -153,7 +153,8 @@ def _finish(config: Config, folder: RunFolder) -> None:
     writing.write_at_end(folder)
 
 
-def _scored(predictions: Predictions, scores: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
+def scored(predictions: Predictions, scores: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
+    """The entry of a split in results.json: its scores, number of examples, and scores of each class."""
     per_class = {} if predictions.labels is None else metrics.per_class(predictions, names)
     return {**scores, "examples": len(predictions.row_ids), **per_class}
 
@@ -219,11 +220,11 @@ def summary(results: Mapping[str, Any], folder: RunFolder, written: str | None =
     return "\n".join(lines)
 
 
-def _score_lines(what: str, scored: Mapping[str, Any]) -> list[str]:
-    scores = {k: v for k, v in scored.items() if isinstance(v, float)}
+def _score_lines(what: str, of_split: Mapping[str, Any]) -> list[str]:
+    scores = {k: v for k, v in of_split.items() if isinstance(v, float)}
     width = max(map(len, scores), default=0)
     head = f"{what} on" if scores else "predicted"
-    return [f"{head} {scored['examples']:,} examples", *(f"  {k:{width}}  {v:.4f}" for k, v in scores.items())]
+    return [f"{head} {of_split['examples']:,} examples", *(f"  {k:{width}}  {v:.4f}" for k, v in scores.items())]
 
 
 def _accelerate() -> str:

@@ -20,7 +20,7 @@ from job import config as configuration
 from job.config import Config
 from job.errors import Interrupted, Refused
 from job.run import format as run_format
-from job.run import lock
+from job.run import latest, lock
 from job.runtime import contract, files
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -263,8 +263,8 @@ def discard_if_new(folder: RunFolder, config: Config, latest_before: str | None)
     folder that this process created."""
     if folder.holds_work():
         return
-    if latest(folder) == folder.path.resolve().name != latest_before:
-        _link_latest(folder, latest_before)
+    if latest.name(folder.path) == folder.path.resolve().name != latest_before:
+        latest.link(folder.path, latest_before)
     if config.run.output_dir is None and contract.RUN_FOLDER not in os.environ:
         files.remove(folder.path)
 
@@ -273,39 +273,6 @@ def shown(path: Path) -> str:
     """`path` relative to the working directory if it is below it, else as it is."""
     relative = os.path.relpath(path)
     return relative if not relative.startswith("..") else str(path)
-
-
-def latest(folder: RunFolder) -> str | None:
-    """The name of the run that runs/latest, next to this run, points to; None if there is no such link."""
-    try:
-        return str(_latest_link(folder).readlink())
-    except OSError:
-        return None
-
-
-def _latest_link(folder: RunFolder) -> Path:
-    return folder.path.resolve().with_name("latest")  # --output_dir may be the link itself
-
-
-def _link_latest(folder: RunFolder, name: str | None) -> None:
-    """Replace runs/latest, or remove it if `name` is None. Failing to do so is not an error."""
-    link = _latest_link(folder)
-    aside = link.with_name(f".latest-{os.getpid()}")
-    try:
-        if name is None:
-            link.unlink()
-        else:
-            aside.symlink_to(name)
-            aside.replace(link)
-    except OSError:
-        aside.unlink(missing_ok=True)
-
-
-def point_latest(folder: RunFolder) -> None:
-    """Point runs/latest to this run, if it is in runs/; those of a sweep are one level below."""
-    run = folder.path.resolve()
-    if run.parent == Path("runs").resolve():
-        _link_latest(folder, run.name)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from job import config as configuration
 from job.config import Config
 from job.errors import JobError, NeedsHuman, Pruned, Refused
-from job.run import checkpoint_choice, lock, manifest, trial
+from job.run import checkpoint_choice, latest, lock, manifest, trial
 from job.run import folder as run_folder
 from job.run.folder import RunFolder
 from job.run.status import Status
@@ -70,12 +70,12 @@ def open_run(config: Config, name: str) -> Opened:
             log.info(f"{left}: the run in {folder.path} has already finished")
             results = json.loads(folder.results.read_text(encoding="utf-8"))
             return Opened(folder, config, results, upload_is_due=due, trial=own)
-        resume_from, latest = _resume_point(config, folder), run_folder.latest(folder)
-        return Opened(folder, config, resume_from=resume_from, trial=own, latest_before=latest)
+        resume_from, before = _resume_point(config, folder), latest.name(folder.path)
+        return Opened(folder, config, resume_from=resume_from, trial=own, latest_before=before)
     except JobError as error:
         if isinstance(error, NeedsHuman):
             Status(folder, main=True).end(error)
-        close_run(Opened(folder, config, latest_before=run_folder.latest(folder)), error)
+        close_run(Opened(folder, config, latest_before=latest.name(folder.path)), error)
         raise
 
 

@@ -158,7 +158,7 @@ def _results(made: Made, predictions: Any) -> dict[str, Any]:
         "examples_per_second": 53.3,
         "checkpoint_stall_seconds": 1.5,
     }
-    return {"best_step": 60, "eval": summary._scored(predictions, scores, made.task.names), "train": train}
+    return {"best_step": 60, "eval": summary.scored(predictions, scores, made.task.names), "train": train}
 
 
 def data(made: Made) -> Any:

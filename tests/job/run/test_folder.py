@@ -12,7 +12,7 @@ from job import config
 from job.config import Config
 from job.errors import Refused
 from job.run import folder as run_folder
-from job.run import trial
+from job.run import latest, trial
 from job.run.folder import RunFolder
 from job.run.status import Status
 
@@ -261,28 +261,10 @@ def test_generated_run_names_are_unique_and_latest_is_the_newest(
     for _ in range(3):
         made.append(RunFolder(run_folder.new_path("demo")))
         run_folder.claim(made[-1], configured(None))
-        run_folder.point_latest(made[-1])
+        latest.point_to(made[-1].path)
     assert len({m.path for m in made}) == 3
     assert (tmp_path / "runs" / "latest").resolve() == made[-1].path
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == sorted(["latest", *(m.path.name for m in made)])
-
-
-def test_latest_is_the_newest_run_in_runs_whoever_named_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    latest = tmp_path / "runs" / "latest"
-    for name, newest in {
-        "runs/mine": "mine",
-        "elsewhere/other": "mine",
-        "runs/sweep/0": "mine",
-        "runs/yours": "yours",
-        "runs/mine/": "mine",  # resumed
-        "runs/latest": "mine",
-    }.items():
-        path = tmp_path / name
-        path.mkdir(parents=True, exist_ok=True)
-        run_folder.point_latest(RunFolder(path))
-        assert (latest.readlink(), latest.resolve().name) == (Path(newest), newest), name
-    assert not [*tmp_path.glob("elsewhere/*latest*"), *tmp_path.glob("runs/sweep/*latest*")]
 
 
 @pytest.mark.parametrize("named_by_user", [True, False])
@@ -290,17 +272,17 @@ def test_a_rejected_run_does_not_stay_the_latest(
     named_by_user: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    latest, before = tmp_path / "runs" / "latest", None
+    link, before = tmp_path / "runs" / "latest", None
     for name in ("first", "second"):
         folder = RunFolder(tmp_path / "runs" / name)
         configuration = configured(folder.path if named_by_user else None)
         run_folder.claim(folder, configuration)
-        run_folder.point_latest(folder)
-        assert latest.readlink() == Path(name)
+        latest.point_to(folder.path)
+        assert link.readlink() == Path(name)
         run_folder.discard_if_new(folder, configuration, before)
-        assert run_folder.latest(folder) == before
+        assert latest.name(folder.path) == before
         (tmp_path / "runs" / "good").mkdir(exist_ok=True)
-        run_folder.point_latest(RunFolder(tmp_path / "runs" / "good"))
+        latest.point_to(tmp_path / "runs" / "good")
         before = "good"
 
 
@@ -309,9 +291,9 @@ def test_a_run_that_started_meanwhile_stays_the_latest(tmp_path: Path, monkeypat
     rejected, other = (RunFolder(tmp_path / "runs" / name) for name in ("rejected", "other"))
     for folder in (rejected, other):
         run_folder.claim(folder, configured(None))
-        run_folder.point_latest(folder)
+        latest.point_to(folder.path)
     run_folder.discard_if_new(rejected, configured(None), None)
-    assert run_folder.latest(other) == "other"
+    assert latest.name(other.path) == "other"
 
 
 @pytest.mark.parametrize("named_by_user", [True, False])

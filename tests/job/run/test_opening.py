@@ -10,8 +10,7 @@ import pytest
 
 from job import config
 from job.errors import Pruned, Refused
-from job.run import folder as run_folder
-from job.run import lock, opening, trial
+from job.run import latest, lock, opening, trial
 from job.run.folder import RunFolder
 from job.run.space import Range
 from job.run.status import Status
@@ -58,9 +57,9 @@ def test_a_run_that_is_rejected_after_it_has_started_leaves_latest_at_the_run_be
 ) -> None:
     monkeypatch.chdir(tmp_path)
     good = opening.open_run(config.Config(), "good")
-    run_folder.point_latest(good.folder)
+    latest.point_to(good.folder.path)
     rejected = opening.open_run(config.Config(), "rejected")
-    run_folder.point_latest(rejected.folder)
+    latest.point_to(rejected.folder.path)
     opening.close_run(rejected, Refused("--class_weights names no class of step 3"))
     assert (tmp_path / "runs" / "latest").resolve() == good.folder.path
     assert not rejected.folder.path.exists()
