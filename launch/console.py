@@ -10,7 +10,7 @@ def warn(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line that ends the work: a closed pipe or terminal must not change the exit code."""
+    """Print a line. A closed pipe or terminal must neither end the work nor change the exit code."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 

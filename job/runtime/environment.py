@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from job.errors import Refused
-from job.runtime import contract
+from job.runtime import contract, signals
 from job.runtime.console import log
 from job.runtime.package import ROOT
 
@@ -200,7 +200,7 @@ def threads(environ: Mapping[str, str], launcher: Mapping[str, str] | None) -> i
     """
     if environ.get(contract.THREADS, "").isdigit():
         return int(environ[contract.THREADS])
-    started_by_launcher = "LOCAL_RANK" in environ or "ACCELERATE_MIXED_PRECISION" in environ
+    started_by_launcher = signals.has_launcher(environ)
     users = environ if launcher is None or not started_by_launcher else launcher
     value = users.get("OMP_NUM_THREADS", "")
     set_by_launcher = launcher is None and started_by_launcher and value == "1"

@@ -18,7 +18,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import TypeVar
@@ -77,7 +77,8 @@ def seconds() -> float:
 
 def reason() -> int:
     """Why this process should stop: a signal's number, LAUNCHER_GONE, or 0."""
-    if _record.asked == 0 and _record.pid == os.getpid() and _has_launcher() and os.getppid() != _record.parent:
+    watched = _record.pid == os.getpid() and has_launcher(os.environ)
+    if _record.asked == 0 and watched and os.getppid() != _record.parent:
         _record.asked = LAUNCHER_GONE
     return _record.asked
 
@@ -185,6 +186,9 @@ def _restore_in_child() -> None:
     _release_sigterm()
 
 
-def _has_launcher() -> bool:
-    """Whether the parent is a launcher. The end of a shell does not end the jobs that it started."""
-    return "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+def has_launcher(environ: Mapping[str, str]) -> bool:
+    """Whether accelerate or torchrun started this process, judging by its environment variables.
+
+    The death of another parent counts for nothing: the end of a shell does not end the jobs that it started.
+    """
+    return "LOCAL_RANK" in environ or "ACCELERATE_MIXED_PRECISION" in environ

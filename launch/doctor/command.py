@@ -15,6 +15,7 @@ from pathlib import Path
 from job.errors import Refused
 from job.runtime import environment
 from launch import parsing, sites
+from launch.console import note
 from launch.doctor import checks, job, login, workstation
 from launch.doctor.checks import FAILED, FOLDER, HERE, OK, REQUEST, TOOLS, Check, Finding, Line, Problem
 from launch.doctor.cli import WAIT_SECONDS
@@ -89,7 +90,7 @@ def _check_cluster(arguments: argparse.Namespace, folder: Path) -> list[Line] | 
     )
     findings: list[Finding] = []
     if all(_run_check(check, examine, findings) for check, examine in login_checks):
-        findings += job.run(planned, _print_progress)
+        findings += job.run(planned, note)
     return checks.lines(checks.CLUSTER, findings, {FOLDER.name: nodes, **_expected(request.processes)})
 
 
@@ -108,10 +109,6 @@ def _run_check(check: Check, examine: Callable[[], str], findings: list[Finding]
 def _expected(processes: int) -> dict[str, int]:
     """Name of a check -> number of processes that report on it."""
     return dict.fromkeys((check.name for check in checks.RANK_CHECKS), processes)
-
-
-def _print_progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def text(report: Sequence[Line]) -> str:

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from job.errors import Refused
 from job.run.folder import RunFolder
 from job.runtime import files
+from launch.console import note
 from launch.runs import folders, processes, run_state, slurm, states, tables
 from launch.runs.run_state import Job, RunState
 from launch.runs.states import View
@@ -81,7 +81,7 @@ def _chosen(runs: Sequence[str], queued: bool) -> list[View]:
     if queued:
         views = [view for view in views if view.state == "QUEUED"]
         if not views:
-            _say(f"no queued runs in {folders.RUNS}/")
+            note(f"no queued runs in {folders.RUNS}/")
     return views
 
 
@@ -123,7 +123,7 @@ def _planned(views: Sequence[View]) -> tuple[list[Cancellation], int]:
         except Refused as refused:
             if len(views) == 1:
                 raise
-            _say(str(refused))
+            note(str(refused))
             failures += 1
     return planned, failures
 
@@ -133,7 +133,7 @@ def _plan(view: View) -> list[Cancellation]:
     run, job, name = view.run, view.run.job, folders.reference(view.run.path)
     alive = view.slurm is not None and not view.slurm.has_ended
     if view.state not in ("QUEUED", "RUNNING") and not alive:
-        _say(f"{name} is {view.state}: nothing to cancel")
+        note(f"{name} is {view.state}: nothing to cancel")
         return []
     if job is None:
         raise Refused(f"{name} was not started by this launcher: stop it with the tool that started it")
@@ -173,7 +173,7 @@ def _begin(cancellation: Cancellation) -> bool:
     else:
         problem = processes.terminate_container(job.container) if job.container else _terminate(job.pid)
     done = problem or ("saving a checkpoint, then stopping" if saves else "cancelled")
-    _say(f"{folders.reference(run.path)}: {done} ({job.process})")
+    note(f"{folders.reference(run.path)}: {done} ({job.process})")
     return not problem
 
 
@@ -220,21 +220,21 @@ def _report(cancellation: Cancellation, unfinished: bool) -> bool:
     """Write CANCELLED if the end is confirmed, and print which checkpoint is kept; returns whether it is recorded."""
     run, name = cancellation.run, folders.reference(cancellation.run.path)
     if unfinished:
-        _say(f"{name} has not ended yet: check `status {name}`")
+        note(f"{name} has not ended yet: check `status {name}`")
         return False
     path = RunFolder(run.path).status
     status = files.read_json(path)
     if status.get("state") in ENDED:
-        _say(f"{name}: {status['state']} before it was cancelled")
+        note(f"{name}: {status['state']} before it was cancelled")
         return True
     now = files.utc_now("milliseconds")
     try:
         files.write_json(path, {"step": 0, **status, "state": "CANCELLED", "reason": f"by {_user()}", "heartbeat": now})
     except OSError as error:
-        _say(f"{name} has ended, but {path} cannot be written ({error.strerror}): free some space there")
+        note(f"{name} has ended, but {path} cannot be written ({error.strerror}): free some space there")
         return False
     checkpoint = max((p.name for p in RunFolder(run.path).checkpoints.glob("step-*")), default="")
-    _say(f"{name}: CANCELLED{f', {checkpoint} is kept; `rerun {name}` resumes from it' if checkpoint else ''}")
+    note(f"{name}: CANCELLED{f', {checkpoint} is kept; `rerun {name}` resumes from it' if checkpoint else ''}")
     return True
 
 
@@ -246,7 +246,3 @@ def _user() -> str:
     with contextlib.suppress(KeyError, OSError):  # the user may have no name, for example in a container
         return getpass.getuser()
     return str(os.getuid())
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
