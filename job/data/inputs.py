@@ -95,8 +95,7 @@ class TextInputs:
         types: dict[str, set[type]] = {name: set() for name in self.columns()}
         for row in self.rows():
             for name, value in row.items():
-                too_long = isinstance(value, int) and abs(value) > LARGEST_EXACT
-                types[name].add(object if too_long else type(value))
+                types[name].add(_type_of(value))
         return pa.schema([(name, _common_type(used - {type(None)})) for name, used in types.items()])
 
 
@@ -188,12 +187,24 @@ def _check_unchanged(paths: Sequence[str], digests: Sequence[str]) -> None:
             raise Refused(f"{path} changed during the prediction: run it again")
 
 
+class _LongInt:
+    """The type of an integer that fits 64 bits, but may not be exact as a float."""
+
+
+def _type_of(value: Any) -> type:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) <= LARGEST_EXACT:
+        return type(value)
+    return _LongInt if -(2**63) <= value < 2**63 else object
+
+
 def _common_type(types: set[type]) -> Any:
     import pyarrow as pa
 
-    simple = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+    simple = {bool: pa.bool_(), int: pa.int64(), _LongInt: pa.int64(), float: pa.float64(), str: pa.string()}
     if types == {int, float}:
         return pa.float64()
+    if types == {int, _LongInt}:
+        return pa.int64()
     return simple.get(next(iter(types)), pa.string()) if len(types) == 1 else pa.string()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from job.errors import Refused
 
+WRAPPERS = ("DatasetGenerationError", "SplitsNotFoundError")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -26,7 +27,7 @@ def loading_errors() -> tuple[type[Exception], ...]:
 
 def one_line(error: BaseException) -> str:
     """The message of an error, or of its cause if it is only a library's wrapper."""
-    cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
+    cause = error.__cause__ if type(error).__name__ in WRAPPERS and error.__cause__ else error
     return textwrap.shorten(str(cause), 200, placeholder=" ...") or type(cause).__name__
 
 

@@ -14,7 +14,7 @@ from job.data.library_errors import loading_errors, one_line
 from job.errors import Refused
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
 
 def read(paths: Sequence[str], digests: Sequence[str], columns: Columns, origin: str) -> Dataset:
@@ -24,13 +24,12 @@ def read(paths: Sequence[str], digests: Sequence[str], columns: Columns, origin:
         Refused: a file cannot be read, or a column's type or class names differ from the first file's.
     """
     import pyarrow.parquet
-    from datasets import Dataset, Features
+    from datasets import Dataset
 
     try:
         features = common_features(paths, columns)
         if not any(pyarrow.parquet.read_metadata(path).num_rows for path in paths):  # the library rejects such files
-            known = features or Features.from_arrow_schema(_selected(pyarrow.parquet.read_schema(paths[0]), columns))
-            return Dataset.from_dict({name: [] for name in known}, features=known)
+            return Dataset.from_dict({name: [] for name in features}, features=features)
         # Escaped, because the library interprets names as patterns.
         names = [glob.escape(str(Path(path).absolute())) for path in paths]
         cache = tables_cache.folder(digests)
@@ -39,8 +38,11 @@ def read(paths: Sequence[str], digests: Sequence[str], columns: Columns, origin:
         raise Refused(f"{origin} cannot be read as parquet: {one_line(error)}") from error
 
 
-def common_features(paths: Sequence[str], columns: Columns) -> Any:
-    """The common features of files that store a column in different widths; None if all schemas are equal.
+def common_features(paths: Sequence[str], columns: Columns) -> Features:
+    """The features of these columns, common to files that may store a column in different widths.
+
+    The library would take them from the first file, and reject it for a type, such as a map, of a column that is not
+    used.
 
     A label that is a number in one file and text in another, or an integer and a float, may mean different classes. The
     library would silently cast it.
@@ -59,9 +61,8 @@ def common_features(paths: Sequence[str], columns: Columns) -> Any:
             raise Refused(f"{path}: the class names of column {columns.label} differ from those in {paths[0]}: save "
                           "both with the same ones")  # fmt: skip
     views = any(pyarrow.types.is_string_view(field.type) for schema in schemas for field in schema)
-    if all(schema.equals(schemas[0]) for schema in schemas) and not views:
-        return None
-    if _class_names(schemas[0], columns):
+    are_equal = all(schema.equals(schemas[0]) for schema in schemas)
+    if (are_equal and not views) or _class_names(schemas[0], columns):
         return Features.from_arrow_schema(schemas[0])
     return Features.from_arrow_schema(pyarrow.unify_schemas(map(_plain, schemas), promote_options="permissive"))
 

@@ -139,15 +139,18 @@ def rows(path: str | Path, names: Sequence[str] = (), quoting: Quoting = None) -
     """The rows of a text file, in order.
 
     Args:
-        names: columns that each row must have; others may be missing.
+        names: columns that each row must have; others may be missing. A key that a JSON row does not have is null.
 
     Raises:
         Refused: a row lacks one of these columns or cannot be read; the message names its line.
     """
-    for row in _csv_rows(path, quoting) if kind(path) in SEPARATORS else _json_rows(path):
+    if kind(path) not in SEPARATORS:
+        yield from _json_rows(path)
+        return
+    for row in _csv_rows(path, quoting):
         missing = [name for name in names if name not in row.values]
         if missing:
-            raise Refused(f"{path}, {row.where}: no value for {missing[0]}")
+            raise Refused(f"{path}, {row.where}: no value for {missing[0]}: add it or remove the row")
         yield row
 
 

@@ -142,7 +142,7 @@ def _usual_validation(data: config.Data, given: SplitReader) -> str | None:
     """
     free = [name for name in given.splits if name not in (data.train_split_name, data.test_split_name)]
     found = next((usual for usual in VALIDATION_NAMES if usual in free), None)
-    alike = [name for name in free if name.startswith(VALIDATION_NAMES)]
+    alike = [name for name in free if name.lower().startswith(VALIDATION_NAMES)]
     if found is None and alike:
         raise Refused(f"{given.label}: choose the evaluation split with --validation_split_name: {', '.join(alike)}")
     return found
@@ -228,6 +228,8 @@ def _read_saved(folder: Path, origin: str, wanted: Wanted) -> Source:
     from datasets import load_dataset, load_from_disk
 
     try:
+        if not json.loads((folder / folders.SAVED[1]).read_text(encoding="utf-8"))["_data_files"]:
+            raise Refused(f"{origin} has no rows: choose another split, or save one with rows")  # cannot be loaded
         saved = load_from_disk(str(folder), keep_in_memory=False).with_format(None)
         files = [file["filename"] for file in saved.cache_files]
         digests = [runtime_files.sha256(Path(file)) for file in files]
@@ -268,8 +270,9 @@ def _read_split(
         builder = load_dataset_builder(folder, data.dataset_config_name)
         files = {name: list(map(str, names)) for name, names in (builder.config.data_files or {}).items()}
         own = _own_options(builder.config, files.get(split, ()))
-        if not own and _are_plain_text(files.get(split, ())):
-            return _read_files(files[split], wanted, origin, builder.config.features or builder.info.features)
+        declared = builder.config.features or builder.info.features
+        if not own and _are_readable(files.get(split, ()), declared):
+            return _read_files(files[split], wanted, origin, declared)
         # Keep the text NA in a csv with custom options, which the library reads.
         options = {"keep_default_na": False} if hasattr(builder.config, "keep_default_na") else {}
         # The library makes tables of all splits.
@@ -281,9 +284,12 @@ def _read_split(
     return _from_table(table, origin, _digest(content, own, str(table.features)), wanted)
 
 
-def _are_plain_text(files: Sequence[str]) -> bool:
-    """Whether our readers can read these files, if their dataset has no options of its own: text formats, local."""
-    return bool(files) and all(file.lower().endswith(readers.TEXT_FILES) and Path(file).is_file() for file in files)
+def _are_readable(files: Sequence[str], declared: Any) -> bool:
+    """Whether our readers can read these files, if their dataset has no options of its own: local files, of text
+    formats or, without `declared` features, parquet. The library would cast all parquet files to the first one's types.
+    """
+    formats = readers.TEXT_FILES if declared else (*readers.TEXT_FILES, readers.PARQUET)
+    return bool(files) and all(file.lower().endswith(formats) and Path(file).is_file() for file in files)
 
 
 def _own_options(builder_config: Any, files: Sequence[str]) -> dict[str, str]:
@@ -354,6 +360,7 @@ def _checked(
     place_of: Callable[[int], str] | None = None,
 ) -> Source:
     """A source made of a typed table, after checking its texts."""
+    table = texts.nulls_as_text(table, chosen.text)
     labels = label_column.from_table(table, chosen.label) if chosen.label else None
     source = Source(table, chosen, origin, fingerprint, labels, wanted.to_predict, place_of=place_of)
     texts.check_table(table, chosen.text, origin, source.place, wanted.to_predict)

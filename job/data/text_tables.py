@@ -93,11 +93,11 @@ def read(source: TextFiles, fingerprint: str) -> Dataset:
 def _generate(source: TextFiles) -> Iterator[dict[str, Any]]:
     for place, row in source.rows():
         values: dict[str, Any] = dict(
-            texts.checked(place, {name: row.values[name] for name in source.columns.text}, source.to_predict)
+            texts.checked(place, {name: row.values.get(name) for name in source.columns.text}, source.to_predict)
         )
         label = source.columns.label
         if label is not None:
-            values[label] = json.dumps(row.values[label], ensure_ascii=False)
+            values[label] = json.dumps(row.values.get(label), ensure_ascii=False)
             texts.reject_unpaired_surrogates(place, values[label])
         yield {**values, SPANNING: row.spanning, QUOTED: row.quoted}
 

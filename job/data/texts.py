@@ -43,6 +43,16 @@ def reject_unpaired_surrogates(place: str, text: str) -> None:
         ) from None
 
 
+def nulls_as_text(table: Dataset, names: Sequence[str]) -> Dataset:
+    """The table with text columns that have no value at all, and therefore no type, as columns of null texts."""
+    from datasets import Value
+
+    for name in names:
+        if getattr(table.features[name], "dtype", None) == "null":
+            table = table.cast_column(name, Value("string"))
+    return table
+
+
 def check_table(
     table: Dataset, names: Sequence[str], origin: str, place: Callable[[int], str], to_predict: bool
 ) -> None:
@@ -52,7 +62,7 @@ def check_table(
         Refused: a column is not text or, except in test data, a row is empty.
     """
     for name in names:
-        if getattr(table.features[name], "dtype", None) not in ("string", "large_string", "null"):
+        if getattr(table.features[name], "dtype", None) not in ("string", "large_string"):
             raise Refused(f"{origin}: column {name} is {table.features[name]}, not text: name another column with "
                           "--text_column_names")  # fmt: skip
     if not to_predict:
@@ -87,11 +97,9 @@ def _batches(table: Dataset, names: Sequence[str]) -> list[Any]:
 
 def _is_empty(batch: Any) -> Any:
     """bool[n], whether all columns of a pyarrow batch are empty."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     def empty(text: Any) -> Any:
-        text = text.cast(pa.string()) if pa.types.is_null(text.type) else text
         return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(text), ""), True)
 
     return functools.reduce(pc.and_, map(empty, batch.columns))

@@ -88,6 +88,7 @@ def training_data(words: str) -> None:
     Dataset.from_parquet("empty.parquet").save_to_disk("saved")
     one = Dataset.from_parquet("empty.parquet")
     DatasetDict({"train": one, "validation_matched": one, "validation_mismatched": one}).save_to_disk("several")
+    DatasetDict({"train": one.select([])}).save_to_disk("no_rows")
     Path("damaged").mkdir()
     Path("damaged/dataset_dict.json").write_text("[]")
     settings = config.parse(shlex.split(words))
@@ -400,6 +401,7 @@ CASES = [
     Case("--dataset_name saved --dataset_config_name x", act=training_data),
     Case("--dataset_name damaged", act=training_data),
     Case("--dataset_name several", act=training_data),
+    Case("--dataset_name no_rows", act=training_data),
     # The environment
     Case("SLURM_STEP_NUM_TASKS=2", act=launched_with),
     Case("OMPI_COMM_WORLD_SIZE=4 SLURM_STEP_NUM_TASKS=1", act=launched_with),

@@ -105,8 +105,11 @@ def _declared_class(value: Any, names: tuple[str, ...]) -> Any:
 
 
 def _as_json_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    def plain(value: Any) -> float | str:
+        return float(value) if isinstance(value, Decimal) else str(value)
+
     def text(cell: Any) -> str | None:
-        return None if cell is None else json.dumps(cell, default=str)
+        return None if cell is None else json.dumps(cell, default=plain)
 
     return pa.chunked_array([pa.array(map(text, c.to_pylist()), pa.string()) for c in column.chunks], pa.string())
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from job.config.tasks import MULTI_LABEL, Kind, Task
 from job.data.labels.class_names import class_name, named_element, notes_on_names, ordered
 from job.data.labels.column import LabelColumn
 from job.data.labels.reading import Reading
-from job.data.labels.source_labels import few, labels_of, not_a_list
+from job.data.labels.source_labels import few, labels_of, not_a_list, place_of, shown
 from job.data.sources import Source
 from job.errors import Refused
 
@@ -25,9 +26,14 @@ def read_lists(train: Source, asked: Kind | None) -> Reading:
     if width:
         names = declared_indicators(labels, width) or numbered(width)
         return Reading(Task(MULTI_LABEL, names), indicators=names, notes=(indicator_note(names),))
+    reject_uneven_indicators(train)
     parts = {class_name(named_element(part, train), train, value) for value in labels.values for part in value}
     names = labels.declared or ordered(parts)
-    return Reading(Task(MULTI_LABEL, names), notes=tuple(notes_on_names(names, train)))
+    notes = notes_on_names(names, train)
+    if {part for value in labels.values for part in value} == {"0", "1"}:
+        notes.append("the labels are lists of the texts 0 and 1, read as the classes that apply; for a 0 or 1 for each "
+                     "class, write them as numbers")  # fmt: skip
+    return Reading(Task(MULTI_LABEL, names), notes=tuple(notes))
 
 
 def indicator_width(labels: LabelColumn) -> int:
@@ -37,13 +43,28 @@ def indicator_width(labels: LabelColumn) -> int:
     """
     lists = [value for value in labels.values if isinstance(value, list)]
     widths = {len(value) for value in lists}
-    if len(lists) < len(labels.values) or len(widths) != 1 or min(widths) < 2:
-        return 0
-    if not all(isinstance(v, bool | int | float) and v in (0, 1) for value in lists for v in value):
+    if len(lists) < len(labels.values) or len(widths) != 1 or min(widths) < 2 or not _hold_only_0_and_1(lists):
         return 0
     width = widths.pop()
     repeats = any(len(set(value)) < width for value in lists)
     return width if repeats or not labels.declared or len(labels.declared) == width else 0
+
+
+def reject_uneven_indicators(source: Source) -> None:
+    """Refused for lists of 0 and 1 of different lengths, if one repeats a value, which a list of classes does not."""
+    labels = labels_of(source)
+    lists = [value for value in labels.values if isinstance(value, list)]
+    if len({len(value) for value in lists}) < 2 or not _hold_only_0_and_1(lists):
+        return
+    repeating = next((value for value in lists if len(set(value)) < len(value)), None)
+    if repeating is not None:
+        odd = next(value for value in lists if len(value) != len(repeating))
+        raise Refused(f"{place_of(odd, source)}: label {shown(odd)} has another length than {shown(repeating)}: write "
+                      "a 0 or 1 for each class, or the names of the classes that apply as text")  # fmt: skip
+
+
+def _hold_only_0_and_1(lists: Sequence[Sequence[Any]]) -> bool:
+    return all(isinstance(part, bool | int | float) and part in (0, 1) for value in lists for part in value)
 
 
 def declared_indicators(labels: LabelColumn, width: int) -> tuple[str, ...]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from job.config.tasks import MULTI_LABEL, REGRESSION, Kind, Task
 from job.data.labels.column import WITHHELD
-from job.data.labels.lists import declared_indicators, indicator_note, indicator_width, numbered, read_lists
+from job.data.labels.lists import (
+    declared_indicators,
+    indicator_note,
+    indicator_width,
+    numbered,
+    read_lists,
+    reject_uneven_indicators,
+)
 from job.data.labels.reading import Reading
 from job.data.labels.scalars import read_scalars
 from job.data.labels.source_labels import few, labels_of, require_labels
@@ -56,6 +63,8 @@ def read_task_of_model(of_model: Task, evaluated: Source | None, asked: Kind | N
         raise Refused(f"--problem_type {kind.problem_type}: the model was fine-tuned for regression")
     task = Task(kind, of_model.names)
     width = len(task.names)
+    if kind == MULTI_LABEL and evaluated is not None:
+        reject_uneven_indicators(evaluated)
     if kind != MULTI_LABEL or evaluated is None or indicator_width(labels_of(evaluated)) != width:
         return Reading(task)
     in_order = numbered(width) if set(numbered(width)) == set(task.names) else task.names

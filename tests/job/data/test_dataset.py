@@ -289,6 +289,18 @@ def test_prediction_needs_no_other_data(tmp_path: Path, tokenizer: Any) -> None:
     assert ids(read.test)[1] == tokenizer("")["input_ids"]
 
 
+@pytest.mark.usefixtures("datasets_cache")
+def test_rows_are_predicted_if_no_row_of_a_typed_table_has_text(tmp_path: Path, tokenizer: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": pa.nulls(2)}), tmp_path / "a.parquet")
+    settings = config.from_dict({"test_file": str(tmp_path / "a.parquet"), "do_train": False, "do_eval": False})
+    read = dataset.prepare(settings, tokenizer, Task(SINGLE_LABEL, ("pos", "neg")), MAX_LENGTH)
+    assert read.test is not None
+    assert ids(read.test) == [tokenizer("")["input_ids"]] * 2
+
+
 def jsonl(*rows: Any) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
@@ -298,7 +310,11 @@ def jsonl(*rows: Any) -> bytes:
     ("name", "content", "expected"),
     [
         ("a.csv", b"text,label\n", lambda path: f"{path} has no rows to train on"),
-        ("a.csv", b"text,label\na,b\nc\n", lambda path: f"{path}, line 3: no value for label"),
+        (
+            "a.csv",
+            b"text,label\na,b\nc\n",
+            lambda path: f"{path}, line 3: no value for label: add it or remove the row",
+        ),
         (
             "a.jsonl",
             jsonl({"text": "a", "label": 1}, {"text": 7, "label": 2}),

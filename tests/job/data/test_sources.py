@@ -398,6 +398,12 @@ def test_the_validation_split_is_recognised_by_name(
     assert actual == {"train": "train"} | ({"validation": expected} if expected else {})
 
 
+def test_a_name_like_a_validation_splits_in_other_case_needs_the_flag(tmp_path: Path) -> None:
+    folder = str(saved(tmp_path / "d", train=["a"], Validation=["b"]))
+    message = refusal(lambda: sources.read(given(dataset_name=folder), ("train", "validation")))
+    assert message == f"{folder}: choose the evaluation split with --validation_split_name: Validation"
+
+
 def test_the_training_data_is_not_used_for_validation(tmp_path: Path) -> None:
     data = given(dataset_name=str(saved(tmp_path / "d", validation=["a"])), train_split_name="validation")
     assert list(sources.read(data, ("train", "validation"))) == ["train"]
@@ -418,6 +424,13 @@ def test_a_dataset_without_labels_can_be_predicted(tmp_path: Path) -> None:
     Dataset.from_dict({"text": ["a"]}).save_to_disk(str(tmp_path / "d"))
     read = sources.read(given(dataset_name=str(tmp_path / "d"), test_split_name="train"), ("test",))
     assert read["test"].columns == Columns(("text",), None)
+
+
+def test_a_saved_split_without_rows_is_rejected_only_if_it_is_used(tmp_path: Path) -> None:
+    folder = str(saved(tmp_path / "d", train=["a"], validation=["b"], test=[]))
+    assert list(sources.read(given(dataset_name=folder), ("train", "validation"))) == ["train", "validation"]
+    message = refusal(lambda: sources.read(given(dataset_name=folder, test_split_name="test"), ("train", "test")))
+    assert message == f"{folder} (test) has no rows: choose another split, or save one with rows"
 
 
 def test_a_row_without_text_is_rejected_with_split_and_number(tmp_path: Path) -> None:
@@ -621,6 +634,29 @@ def test_parquet_files_of_different_widths_are_read_together(tmp_path: Path) -> 
     assert content(one(train_file=str(tmp_path / "[ab].parquet"))) == [("a", [1, 0]), ("b", [0, 1])]
 
 
+def test_a_parquet_column_that_is_not_used_may_have_any_type(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    maps = pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))
+    pq.write_table(pa.table({"meta": maps, "text": ["a"], "label": ["x"]}), tmp_path / "a.parquet")
+    assert content(one(train_file=str(tmp_path / "a.parquet"))) == [("a", "x")]
+
+
+def test_parquet_files_in_a_folder_are_read_like_the_files_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for number, labels in enumerate((["1"], ["2"])):
+        parquet(folder / f"train-{number}.parquet", ["a"], labels)
+    assert content(one(dataset_name=str(folder))) == [("a", "1"), ("a", "2")]
+    parquet(folder / "train-0.parquet", ["a"], [1])
+    message = refusal(lambda: one(dataset_name=str(folder)))
+    assert message == (
+        f"{folder}/train-1.parquet: column label is string, but int64 in {folder}/train-0.parquet: "
+        "save both with one type"
+    )
+
+
 @pytest.mark.parametrize(
     ("one_type", "other", "shown"),
     [
@@ -694,6 +730,16 @@ def test_a_label_that_only_later_rows_have_is_not_ignored(tmp_path: Path) -> Non
     message = refusal(lambda: sources.read(given(test_file=path), ("test",)))
     assert message == f"{path}, row 2 has a column label, which row 1 does not have: label every row, or add --no_label"
     assert sources.read(given(test_file=path, no_label=True), ("test",))["test"].labels is None
+
+
+def test_a_missing_key_is_a_null(tmp_path: Path) -> None:
+    for ending in (".jsonl", ".json"):
+        path = write(tmp_path / f"a{ending}", [FIRST, {"label": "x"}, {"text": "b"}])
+        read = sources.read(given(test_file=path), ("test",))["test"]
+        assert content(read) == [("a", "x"), ("", "x"), ("b", None)]
+        assert refusal(lambda path=path: one(train_file=path)) == (  # type: ignore[misc]
+            f"{path}, row 2: text is empty: add text or remove the row"
+        )
 
 
 def test_other_keys_may_differ_from_row_to_row(tmp_path: Path) -> None:

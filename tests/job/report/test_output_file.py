@@ -110,6 +110,17 @@ def test_json_values_keep_their_types(tmp_path: Path, classes: Path) -> None:
     }
 
 
+def test_integers_of_json_are_integers_of_parquet(tmp_path: Path, classes: Path) -> None:
+    rows = [{"text": "a", "id": 2**63 - 1, "n": 2**53 + 1, "big": 2**63}, {"text": "b", "id": 1, "n": 0.5}]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": "c"}]))
+    output_file.write(tmp_path / "a.parquet", inputs(test_file=str(tmp_path / "new.jsonl")), classes, None)
+    assert pq.read_table(tmp_path / "a.parquet").select(["id", "n", "big"]).to_pydict() == {
+        "id": [2**63 - 1, 1, None],
+        "n": [str(2**53 + 1), "0.5", None],
+        "big": [str(2**63), None, None],
+    }
+
+
 def test_parquet_keeps_its_types(tmp_path: Path, classes: Path) -> None:
     columns = pa.table(
         {

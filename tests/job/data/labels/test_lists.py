@@ -1,5 +1,6 @@
 """Multi-label rows: lists of names, or indicator vectors."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ from datasets import ClassLabel, List, Value
 
 from job.data.labels import encoding, recognition
 from job.data.sources import Source
-from tests.support.labels import from_json, refusal_of, several, source
+from job.errors import Refused
+from tests.support.labels import SPLIT, encoded, from_json, refusal, refusal_of, several, source
 
 VECTORS = [[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]
 
@@ -64,6 +66,28 @@ def test_lists_of_0_and_1_of_one_length_are_indicator_vectors(train: Source, nam
 def test_other_lists_are_class_names(values: list[Any], names: tuple[str, ...]) -> None:
     reading = recognition.read_task(from_json(values))
     assert (reading.task, reading.indicators) == (several(*names), ())
+
+
+def test_texts_0_and_1_are_classes_with_a_note() -> None:
+    assert recognition.read_task(from_json([["0", "1"], ["1", "0"]])).notes == (
+        "the labels are lists of the texts 0 and 1, read as the classes that apply; for a 0 or 1 for each class, write "
+        "them as numbers",
+    )
+    assert recognition.read_task(from_json([["0", "1"], ["2"]])).notes == ()
+
+
+@pytest.mark.parametrize("odd", [[], [1], [0, 1, 0, 0]])
+def test_indicators_of_different_lengths_are_rejected(odd: list[int]) -> None:
+    values = [*VECTORS, odd]
+    message = f"{SPLIT}, row 5: label {odd} has another length than [1, 1, 0]: write a 0 or 1 for each class, or the "
+    assert refusal(from_json(values)).startswith(message)
+    with pytest.raises(Refused, match=r"row 5: label .* has another length than"):
+        recognition.read_task_of_model(several("a", "b", "c"), from_json(values, to_predict=True))
+
+
+def test_indicators_may_be_decimals() -> None:
+    train = source([[Decimal(v) for v in row] for row in VECTORS], List(Value("decimal128(1, 0)")))
+    assert encoded(train) == VECTORS
 
 
 def test_a_split_is_read_like_the_training_data() -> None:
