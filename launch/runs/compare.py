@@ -18,6 +18,7 @@ from job import config
 from job.config import Config
 from job.errors import Refused
 from job.run.folder import RunFolder
+from job.runtime import files
 from job.runtime.contract import PROBABILITY
 from launch.runs import folders, reading, run_state, tables
 
@@ -79,7 +80,7 @@ def show(one: str, other: str, by: str | None, *, as_json: bool) -> int:
                       "pip install -e '.[train]')")  # fmt: skip
     found = compare(folders.find(one), folders.find(other), by)
     if as_json:
-        tables.write(json.dumps(as_dict(found), indent=2, ensure_ascii=False))
+        tables.write(json.dumps(files.finite(as_dict(found)), indent=2, ensure_ascii=False))
     else:
         tables.show(_shown(found))
     return 0
@@ -161,6 +162,8 @@ def _side(path: Path, split: str) -> Side:
 
 
 def _refuse_other_rows(a: Side, b: Side) -> None:
+    if not a.index and not b.index:
+        raise Refused(f"{a.name} and {b.name} were evaluated on no rows: there is nothing to compare")
     if a.index != b.index:
         common = len(set(a.index) & set(b.index))
         raise Refused(
@@ -207,7 +210,11 @@ def _with_labels(side: Side, classes: Sequence[str]) -> LabelledPredictions:
 
     if not classes:
         return LabelledPredictions(np.array(side.labels, np.float64), np.array(side.predictions, np.float64))
-    return LabelledPredictions(indicators(side.labels, classes), indicators(side.predictions, classes))
+    try:
+        return LabelledPredictions(indicators(side.labels, classes), indicators(side.predictions, classes))
+    except KeyError as error:
+        raise Refused(f"{side.name} has predictions or labels {error} for which there is no column of probabilities: "
+                      "they cannot be compared") from None  # fmt: skip
 
 
 def _texts(a: Side, b: Side) -> tuple[dict[int, str], str]:
@@ -235,8 +242,9 @@ def _read_texts(settings: Config, split: str, rows: Sequence[int]) -> dict[int, 
         raise Refused("the package `datasets` is not installed")
     from job.data import sources
 
-    read = sources.read(settings.data, (split,))
-    source = read[split] if split in read else sources.read(settings.data, ("train",))["train"]
+    source = sources.read(settings.data, (split,)).get(split) or sources.read(settings.data, ("train",)).get("train")
+    if source is None:
+        raise Refused("config.yaml names no data")
     if rows and max(rows) >= len(source.table):
         raise Refused(f"{source.origin} has fewer rows now than when the runs were evaluated")
     selected = source.table.select(rows) if rows else []

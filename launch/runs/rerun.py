@@ -62,11 +62,12 @@ def plan(run: str, changes: Sequence[str]) -> Rerun:
         raise Refused(f"{path.name} was not started by this launcher: resume it with accelerate launch job/train.py "
                       f"{path}/config.yaml --output_dir {path}")  # fmt: skip
     settings = _settings(path, job)
-    differing = config.differing_settings(config.load_recipe(str(settings)), config.parse([str(settings), *changes]))
+    changed = config.parse([str(settings), *changes])
+    differing = config.differing_settings(config.load_recipe(str(settings)), changed)
     if any(re.match("--output[_-]dir", word) for word in changes):
         raise Refused("rerun chooses the run folder itself: remove --output_dir")
     if not differing:
-        _refuse_if_open_or_done(path, changes)
+        _refuse_if_open_or_done(path, overwrites=changed.run.overwrite_output_dir)
     elif trial.is_trial(path) and not trial.settings(path):
         raise Refused(f"{folders.reference(path)} is a trial that the search has not given settings yet: rerun it "
                       "without changes, or change one that has started")  # fmt: skip
@@ -112,11 +113,11 @@ def _settings(path: Path, job: Job) -> Path:
                   "original command")  # fmt: skip
 
 
-def _refuse_if_open_or_done(path: Path, changes: Sequence[str]) -> None:
+def _refuse_if_open_or_done(path: Path, *, overwrites: bool) -> None:
     view, name = states.read([path], time.time())[0][0], folders.reference(path)
     if view.state in ("QUEUED", "RUNNING"):
         raise Refused(f"{name} is {view.state} (job {view.run.job}): `cancel {name}` first")
-    if view.state == "DONE" and "--overwrite_output_dir" not in changes:
+    if view.state == "DONE" and not overwrites:
         raise Refused(f"{name} is DONE: change a setting after `--`, or start over with -- --overwrite_output_dir")
 
 

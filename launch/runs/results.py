@@ -71,6 +71,8 @@ def show(folder: Path, by: str | None, form: str) -> list[Row]:
     """Print the finished runs in `folder`, sorted by the score `by`; returns the rows of the table."""
     paths = folders.elements(folder) if folders.is_sweep(folder) else folders.below(folder)
     runs = [run for path in paths if (run := read(path))]
+    if not runs and folders.is_run(folder):
+        raise Refused(f"{folder} is a run: give the folder that it is in; `status {folder}` shows the run")
     if not runs:
         raise Refused(f"no finished runs in {folder}/: `status` shows their progress")
     by = by or _common_metric(runs)

@@ -167,6 +167,17 @@ def test_json_has_every_row(pair: tuple[Path, Path], capfd: pytest.CaptureFixtur
     assert actual["changed"] == [{"row": 0, "label": "yes", "a": "yes", "b": "no", "text": "the a film"}]
 
 
+def test_a_number_that_is_not_defined_is_null_in_json(
+    pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for run, predictions in zip(pair, ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]), strict=True):
+        predicted(run, [1.0, 2.0, 3.0], predictions)
+    actual = json.loads(
+        printed(capfd, "A", "B", "--by", "pearsonr", "--json"), parse_constant=lambda name: pytest.fail(name)
+    )
+    assert actual["value_a"] is None and actual["value_b"] == pytest.approx(1)
+
+
 def test_f1_uses_the_positive_label(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
     def label(run: Path, name: str) -> None:
         settings = config.load_recipe(str(run / "config.yaml"))
@@ -191,6 +202,11 @@ def test_missing_text_is_reported(pair: tuple[Path, Path], capfd: pytest.Capture
     assert "texts not available: file not found: " in printed(capfd, "A", "B")
 
 
+def test_settings_without_data_leave_the_texts_out(pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    (pair[1] / "config.yaml").write_text("seed: 1\n")
+    assert "texts not available: config.yaml names no data" in printed(capfd, "A", "B")
+
+
 def test_different_text_under_the_same_row_numbers_is_rejected(
     pair: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,7 +218,19 @@ def test_different_text_under_the_same_row_numbers_is_rejected(
     assert "A and B read different texts under the same row numbers" in printed(capfd, "A", "B", code=2)
 
 
+def without_rows(a: Path) -> None:
+    for run in (a, a.with_name("A")):
+        pq.write_table(pq.read_table(run / "predictions.parquet").slice(0, 0), run / "predictions.parquet")
+
+
+def with_an_unknown_label(a: Path) -> None:
+    for run in (a, a.with_name("A")):
+        predicted(run, ["yes", "other"], ["no", "no"])
+
+
 REJECTED = {
+    "no rows": (without_rows, "A and B were evaluated on no rows"),
+    "an unknown label": (with_an_unknown_label, "A has predictions or labels 'other' for which there is no column"),
     "other rows": (
         lambda b: predicted(b, ["yes", "no"], ["no", "no"], [0, 7]),
         "different rows (4 and 2, 1 in common)",

@@ -102,6 +102,16 @@ def test_a_setting_that_changes_the_result_starts_a_new_run_and_is_reported(
     assert capfd.readouterr().err == f"changing learning_rate changes the result: starting a new run in {made}\n"
 
 
+@pytest.mark.parametrize("words", ["--overwrite_output_dir", "--overwrite-output-dir", "--overwrite_output_dir=True"])
+def test_a_finished_run_is_started_over_however_the_flag_is_written(
+    words: str, runs: Path, stand_ins: StandIns, launched: list[list[str]]
+) -> None:
+    stand_ins.squeue()
+    stopped(runs / "a", state="DONE")
+    assert cli.main(["rerun", "a", "--", words]) == 0
+    assert launched[0][-1] == words
+
+
 def trial_of(sweep: Path, *flags: str, chosen: dict[str, float]) -> Path:
     """The stopped run 3 of a search, for which it chose the settings `chosen`."""
     synthetic.write(sweep / "sweep.json", {"elements": []})

@@ -60,6 +60,12 @@ def test_a_score_that_is_no_finite_number_counts_as_missing(
     assert score is None
 
 
+def test_a_run_in_place_of_a_folder_of_runs_is_named(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    synthetic.finished(runs / "a", {"accuracy": 0.5})
+    message = "error: runs/a is a run: give the folder that it is in; `status runs/a` shows the run\n"
+    assert printed(capfd, "runs/a", code=2)[1] == message
+
+
 def test_finished_runs_without_any_number_are_rejected(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     synthetic.write(synthetic.run(runs / "a", "DONE") / "results.json", {"eval": {"accuracy": None}})
     message = "error: the finished runs in runs/ have no scores: their results.json holds no number\n"
