@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 FILE = contract.TRIAL
 JOURNAL = "study.journal"
 STUDY = "sweep"
+SEEDS = 2**32
+"""The number of seeds that numpy takes."""
 WHOLE_RUN = 1000
 """The number of steps that Optuna sees for a whole run. The pruner compares trials at the same step, so it compares
 runs at the same share of their steps, even if their numbers of steps differ."""
@@ -175,7 +177,7 @@ def _study(run: Path, seed: int = 0) -> Study:
     lock_of_optuna: Any = journal.MendingLock(locks[known["lock"]](str(path)), path)
     storage = JournalStorage(JournalFileBackend(str(path), lock_of_optuna))
     number = int(run.name) if run.name.isdigit() else 0
-    sampler = optuna.samplers.TPESampler(seed=seed + number)
+    sampler = optuna.samplers.TPESampler(seed=(seed + number) % SEEDS)
     pruner = optuna.pruners.MedianPruner()
     with contextlib.suppress(KeyError):  # does not exist yet
         return optuna.load_study(study_name=STUDY, storage=storage, sampler=sampler, pruner=pruner)

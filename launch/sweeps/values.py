@@ -19,7 +19,8 @@ from job.run.space import Choices, Range
 QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
 LITERAL_COMMA = "\0"
 """In place of a quoted comma, which is part of a value, until the values are split; no argument contains it."""
-RANGE = re.compile(r"(?P<low>[^,]+?)\.\.(?P<high>[^,:]+)(?P<log>:log)?")
+RANGE = re.compile(r"(?P<low>[^,]*?[^,.])\.\.(?P<high>[^,:.][^,:]*)(?P<log>:log)?")
+"""The third dot of `0...5` is a mistake, and neither the end of `0.` nor the start of `.5`."""
 SAME_FOR_ALL_TRIALS = ("mixed_precision", "do_train", "do_eval", "metric_for_best_model", "greater_is_better")
 """Settings that the job needs before those of a trial are chosen, or by which a study compares its trials."""
 

@@ -53,6 +53,11 @@ def test_a_trial_gets_settings_of_the_right_kind_within_the_space(tmp_path: Path
         assert trial.settings(started.run) == dict(started.settings)
 
 
+def test_the_largest_seed_has_trials_too(tmp_path: Path) -> None:
+    largest = config.from_dict({"seed": 2**32 - 1})
+    assert start(tmp_path, 0, largest)[1] != start(tmp_path, 1, largest)[1]
+
+
 def test_a_restarted_trial_keeps_its_settings(tmp_path: Path) -> None:
     first, settings = start(tmp_path, 0)
     start(tmp_path, 1)

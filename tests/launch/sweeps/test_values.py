@@ -67,6 +67,7 @@ SEARCHES = {
     "weight_decay=0..1:log": "a logarithmic range must be above 0",
     "max_steps=10..None": "--search max_steps=10..None: both ends of a range must be numbers",
     "seed=3": "--search seed=3 is one value",
+    "weight_decay=0...5": "--search weight_decay=0...5: --weight_decay takes a number, not '0...5'",
     "seed=1..x": "--search seed=x: --seed takes an integer, not 'x'",
     "mixed_precision=no,bf16": "--search mixed_precision: it must be the same for all trials",
     "metric_for_best_model=loss,accuracy": "--search metric_for_best_model: it must be the same for all trials",
