@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import math
 
 from job.config.tasks import REGRESSION
@@ -12,6 +14,8 @@ from job.report.html.run_files import RunFiles
 from job.report.html.scoring import Baseline
 
 SPLITS = {"validation": "evaluation", "test": "test"}
+SILENT_SECONDS = 120
+"""A run without a heartbeat for this long is taken for killed, as `status` does."""
 NOTICED = 0.02
 """Confidence is called too high or too low if it differs from the accuracy by more than this."""
 
@@ -79,7 +83,9 @@ def _trust(run: RunFiles, predicted: Predicted) -> list[str]:
 def _unfinished(run: RunFiles) -> list[str]:
     state, step, steps = (run.status.get(key) for key in ("state", "step", "steps"))
     reached = f"step {step or 0:,}" + (f" of {steps:,}" if steps else "")
-    words = {"RUNNING": "This run is active", "STOPPED": "This run was stopped", "FAILED": "This run failed",
+    silent = _silent_since(run)
+    running = f"This run was probably killed (no heartbeat since {silent})" if silent else "This run is active"
+    words = {"RUNNING": running, "STOPPED": "This run was stopped", "FAILED": "This run failed",
              "NEEDS_HUMAN": "This run needs a human", "CANCELLED": "This run was cancelled"}  # fmt: skip
     sentences = [f"{words.get(str(state), 'This run has not finished')}: it has reached {reached}."]
     if state != "RUNNING" and run.status.get("reason"):
@@ -93,6 +99,15 @@ def _unfinished(run: RunFiles) -> list[str]:
     else:
         sentences.append("It has not been evaluated yet.")
     return [*sentences, "Predictions, and the sections that need them, are added at the end."]
+
+
+def _silent_since(run: RunFiles) -> str:
+    """The last heartbeat, if it is old; empty if it is not, or not known."""
+    last = str(run.status.get("heartbeat"))
+    with contextlib.suppress(ValueError, TypeError):  # not a time, or one without a time zone
+        silence = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(last)
+        return last if silence.total_seconds() > SILENT_SECONDS else ""
+    return ""
 
 
 def _scores(run: RunFiles) -> list[Table]:

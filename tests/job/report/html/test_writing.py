@@ -136,6 +136,16 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
     assert "step 93" not in words(page)
 
 
+def test_a_killed_run_is_not_called_active(tmp_path: Path) -> None:
+    folder = reports.begun(tmp_path / "run", Made())
+    status = json.loads(folder.status.read_text())
+    files.write_json(folder.status, {**status, "heartbeat": files.utc_now("milliseconds")})
+    assert "This run is active: it has reached step 90 of 100." in words(written(folder))
+    files.write_json(folder.status, {**status, "heartbeat": "2026-01-02T03:04:05.678+00:00"})
+    said = words(written(folder))
+    assert "This run was probably killed (no heartbeat since 2026-01-02T03:04:05.678+00:00): it has reached" in said
+
+
 def test_a_finished_run_without_its_predictions_is_not_called_unfinished(tmp_path: Path) -> None:
     folder = reports.finished(tmp_path / "run", Made())
     folder.predictions.unlink()
