@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from job import distributed
 from job.batching import collate, form_check
 from job.data.dataset import Split
-from job.model import unused
+from job.model import batch_statistics, unused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,7 +21,10 @@ PROBED_ROWS = 4
 
 
 def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, accelerator: Accelerator) -> None:
-    """Freeze what no row uses, for any number of processes, or let DDP search for it in every step."""
+    """Freeze what no row uses, for any number of processes, or let DDP search for it in every step.
+
+    Refused, on every process, if the model cannot be trained on a row alone, or not like that.
+    """
     model.to(accelerator.device)
     by_length = np.argsort(split.lengths, kind="stable")
     shorter = np.linspace(0, len(by_length) // 2, PROBED_ROWS).astype(np.int64)
@@ -31,7 +34,9 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Sp
     def find() -> tuple[frozenset[str], bool]:
         rows = [collate.moved(collate.padded(split, padding, one), accelerator.device)[0] for one in chosen[:, None]]
         with accelerator.autocast(), form_check.rejecting_failures(model, "cannot be trained on a row of the data"):
-            return unused.find(model, rows)
+            found = unused.find(model, rows)
+            batch_statistics.refuse(model, rows[-1])
+            return found
 
     names, varies = distributed.broadcast_from_main(accelerator, find)
     if not varies:
