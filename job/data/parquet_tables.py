@@ -28,10 +28,11 @@ def read(paths: Sequence[str], digests: Sequence[str], columns: Columns, origin:
 
     try:
         features = common_features(paths, columns)
-        if not any(pyarrow.parquet.read_metadata(path).num_rows for path in paths):  # the library rejects such files
+        with_rows = [path for path in paths if pyarrow.parquet.read_metadata(path).num_rows]
+        if not with_rows:  # the library rejects files without rows
             return Dataset.from_dict({name: [] for name in features}, features=features)
         # Escaped, because the library interprets names as patterns.
-        names = [glob.escape(str(Path(path).absolute())) for path in paths]
+        names = [glob.escape(str(Path(path).absolute())) for path in with_rows]
         cache = tables_cache.folder(digests)
         return Dataset.from_parquet(names, columns=list(columns.all), features=features, cache_dir=cache)
     except loading_errors() as error:

@@ -76,8 +76,9 @@ def _class_number(value: Any, numbers: dict[str, int], source: Source, whole: An
 def _number(value: Any, source: Source) -> float:
     number = parse_decimal(value) if isinstance(value, str) else as_number(value, untyped=False)
     if number is None or not math.isfinite(number):
+        remedy = f"correct it or remove the row{', or add --no_label' if source.to_predict else ''}"
         raise Refused(f"{place_of(value, source)}: label {shown(value)} is not a finite number, as regression needs: "
-                      "correct it or remove the row")  # fmt: skip
+                      f"{remedy}")  # fmt: skip
     return number
 
 

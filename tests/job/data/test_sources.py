@@ -634,6 +634,17 @@ def test_parquet_files_of_different_widths_are_read_together(tmp_path: Path) -> 
     assert content(one(train_file=str(tmp_path / "[ab].parquet"))) == [("a", [1, 0]), ("b", [0, 1])]
 
 
+def test_a_parquet_file_without_rows_may_be_among_others(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    parquet(tmp_path / "a.parquet", pa.array([], pa.string()), pa.array([], pa.string()))
+    parquet(tmp_path / "b.parquet", pa.nulls(0), pa.nulls(0))
+    parquet(tmp_path / "c.parquet", ["a", "b"], ["x", "y"])
+    read = one(train_file=str(tmp_path / "*.parquet"))
+    assert content(read) == [("a", "x"), ("b", "y")]
+    assert read.place(1) == f"{tmp_path}/c.parquet, row 2"
+
+
 def test_a_parquet_column_that_is_not_used_may_have_any_type(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -7,7 +7,7 @@ from datasets import ClassLabel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.config.tasks import REGRESSION, SINGLE_LABEL, Kind
+from job.config.tasks import REGRESSION, SINGLE_LABEL, Kind, Task
 from job.data.labels import column as label_column
 from job.data.sources import Source
 from job.errors import Refused
@@ -52,6 +52,13 @@ def test_rows_of_several_chunks_get_consistent_ids() -> None:
 @pytest.mark.parametrize("kind", [None, REGRESSION, SINGLE_LABEL])
 def test_a_non_finite_label_is_rejected_with_its_row(value: float, kind: Kind | None) -> None:
     assert refusal(source([1.5, value]), kind).startswith(f"{SPLIT}, row 2: label {value}")
+
+
+def test_a_test_set_with_an_invalid_number_may_have_no_label() -> None:
+    numbers = Task(REGRESSION, ("score",))
+    message = refusal_of(source([float("nan")], to_predict=True), numbers)
+    assert message.endswith("correct it or remove the row, or add --no_label")
+    assert refusal_of(source([float("nan")]), numbers).endswith("correct it or remove the row")
 
 
 @pytest.mark.parametrize(
