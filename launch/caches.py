@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from job.errors import Refused
+
 NAMED = re.compile(
     r"HF_\w*_CACHE|HUGGINGFACE_HUB_CACHE|TORCH_HOME|TORCHINDUCTOR_CACHE_DIR|TRITON_(CACHE_DIR|HOME)|CUDA_CACHE_PATH"
 )
@@ -31,4 +33,7 @@ def all_folders(environ: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def _absolute(path: str | Path) -> Path:
-    return Path(os.path.expandvars(path)).expanduser().absolute()
+    try:
+        return Path(os.path.expandvars(path)).expanduser().absolute()
+    except RuntimeError:
+        raise Refused(f"there is no home for {path}: set HOME, or HF_HOME to a folder for downloads") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import dataclass
 
@@ -38,12 +39,23 @@ PENDING = {
     "BadConstraints": Pending("no node satisfies its request: check --constraint, --gpus and --sbatch", True),
     "InvalidAccount": Pending("its account is not valid: check --account", True),
     "InvalidQOS": Pending("its QOS is not valid: check --qos", True),
+    "AccountNotAllowed": Pending("its account may not use the partition: check --account and --partition", True),
+    "QOSNotAllowed": Pending("its QOS is not allowed in the partition: check --qos and --partition", True),
+    "MaxMemPerLimit": Pending("more memory than the partition allows: check --sbatch", True),
+    "ReservationDeleted": Pending("its reservation was deleted: check --sbatch", True),
+    "DeadLine": Pending("its deadline cannot be met: check --sbatch", True),
     "NodeDown": Pending("a node that it needs is down"),
     "launch failed requeued held": Pending(
         "a node could not start it, and Slurm holds it: release it with scontrol release", True
     ),
+    "user env retrieval failed requeued held": Pending(
+        "a node could not read the user's environment, and Slurm holds it: release it with scontrol release", True
+    ),
+    "JobHoldMaxRequeue": Pending("it was requeued too often and is held: release it with scontrol release", True),
     "job requeued in held state": Pending("it was requeued and is held: release it with scontrol release", True),
 }
+OF_A_SINGLE_JOB = re.compile("PerJob|PerNode|MinGRES|MinCpu|MinMemory|MaxWall")
+"""In the reasons for limits on a single job, which the end of other jobs does not change."""
 STATES = {
     "BOOT_FAIL": "a node did not boot",
     "CANCELLED": "cancelled",
@@ -63,7 +75,9 @@ def pending(reason: str) -> Pending:
     if reason.startswith(("ReqNodeNotAvail", "Nodes required for job are DOWN")):
         return Pending("nodes that it needs are down, drained or reserved")
     if reason.startswith(("QOS", "Assoc", "MaxJob")):
-        if "PerJob" in reason or "MinGRES" in reason or "MinCpu" in reason or "MaxWall" in reason:
+        if "Minutes" in reason and "PerJob" not in reason and "Run" not in reason:
+            return Pending(f"the account or QOS has used up its computing time ({reason})")
+        if OF_A_SINGLE_JOB.search(reason):
             return Pending(f"it requests more or less than a single job may have ({reason})", True)
         return Pending(f"waits for other jobs of the user, account or QOS to end ({reason})")
     return Pending(f"waits ({reason})")

@@ -28,7 +28,7 @@ def is_folder(path: Path) -> bool:
 
 def mode(path: Path) -> int:
     """The file mode of a path; 0 if there is no such path, or it cannot be reached."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a name with a zero byte
         return path.stat().st_mode
     return 0
 

@@ -127,7 +127,9 @@ def parse_sacct(code: int, out: str, err: str) -> Answer:
     """The jobs in sacct's output."""
     rows, problem = _rows("sacct", SACCT_HEADER, code, out, err)
     # the state may have more words, as in "CANCELLED by 1000"
-    return Answer({row[0]: SlurmJob(row[1].split()[0], "", row[3], "", row[2]) for row in rows if row[1]}, problem)
+    return Answer(
+        {row[0]: SlurmJob(row[1].split()[0], "", row[3], "", row[2]) for row in rows if row[1].strip()}, problem
+    )
 
 
 def _rows(program: str, header: str, code: int, out: str, err: str) -> tuple[list[list[str]], str]:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from job.runtime import environment
 from launch import cli, make, parsing
 from launch.local import command as local
 
@@ -73,6 +75,17 @@ REJECTED = {
 @pytest.mark.parametrize("line", REJECTED)
 def test_invalid_requests_are_rejected_in_one_line(line: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert refusal(line.split(), capfd).startswith(REJECTED[line])
+
+
+@pytest.mark.parametrize("line", ["docker demo --dry_run", "prefetch demo --dry_run"])
+def test_without_a_home_the_message_names_what_to_set(
+    line: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", *environment.OFFLINE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    message = "there is no home for ~/.cache/huggingface: set HOME, or HF_HOME to a folder for downloads"
+    assert refusal(line.split(), capfd) == message
 
 
 def test_a_process_of_another_launcher_starts_nothing(

@@ -128,7 +128,7 @@ def as_nobody(check: Callable[[], None]) -> None:
     assert child.exitcode == 0
 
 
-@pytest.mark.parametrize("name", ["c", "9", "runs/c", "", ".", "..", "./", "7/", "*", "jobs", "x" * 300])
+@pytest.mark.parametrize("name", ["c", "9", "runs/c", "", ".", "..", "./", "7/", "*", "jobs", "x" * 300, "a\0"])
 def test_a_folder_that_is_not_a_run_is_rejected(name: str, runs: Path) -> None:
     synthetic.run(runs / "a", job="7")
     with pytest.raises(Refused, match="no run"):

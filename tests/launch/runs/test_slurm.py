@@ -62,10 +62,10 @@ def test_an_empty_answer_is_valid_and_garbage_is_not() -> None:
 
 
 def test_sacct_output_is_parsed() -> None:
-    printed = f"{slurm.SACCT_HEADER}\n7|CANCELLED by 1000|0:15|n1\n8|FAILED|137:0|n[1-2]\n9||0:0|\n"
+    printed = f"{slurm.SACCT_HEADER}\n7|CANCELLED by 1000|0:15|n1\n8|FAILED|137:0|n[1-2]\n9||0:0|\n10| |0:0|\n"
     jobs = slurm.parse_sacct(0, printed, "").jobs
     assert (jobs["7"].state, jobs["8"].state, jobs["8"].exit_code) == ("CANCELLED", "FAILED", "137:0")
-    assert "9" not in jobs
+    assert "9" not in jobs and "10" not in jobs
     disabled = "Slurm accounting storage is disabled\n"
     assert slurm.parse_sacct(1, "", disabled) == Answer(problem="sacct says 'Slurm accounting storage is disabled'")
 

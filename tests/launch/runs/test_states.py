@@ -128,12 +128,22 @@ def test_the_time_left_comes_from_the_last_record(runs: Path) -> None:
         ("QOSMaxCpuPerJobLimit", True),
         ("AssocMaxWallDurationPerJobLimit", True),
         ("DependencyNeverSatisfied", True),
+        ("QOSNotAllowed", True),
+        ("QOSMaxMemoryPerNode", True),
+        ("AccountNotAllowed", True),
+        ("JobHoldMaxRequeue", True),
         ("ReqNodeNotAvail, UnavailableNodes:n[1-2]", False),
         ("SomethingNew", False),
     ],
 )
 def test_pending_jobs_that_can_never_start_are_recognised(reason: str, never: bool) -> None:
     assert explanations.pending(reason).never_starts == never
+
+
+def test_computing_time_that_is_used_up_does_not_come_back_when_other_jobs_end() -> None:
+    used_up = "the account or QOS has used up its computing time (AssocGrpCPUMinutesLimit)"
+    assert str(explanations.pending("AssocGrpCPUMinutesLimit")) == used_up
+    assert str(explanations.pending("AssocGrpCPURunMinutesLimit")).startswith("waits for other jobs")
 
 
 def test_the_first_error_is_the_cause_not_a_consequence(runs: Path) -> None:
