@@ -228,7 +228,7 @@ def _check_dataset(data: Data) -> None:
     built_in = data.dataset_name == BUILT_IN_DATASET
     is_folder = not built_in and data.dataset_name is not None and Path(data.dataset_name).is_dir()
     if is_folder and not folders.is_saved(Path(str(data.dataset_name))):
-        folders.reject_pattern(Path(str(data.dataset_name)))
+        folders.refuse_pattern(Path(str(data.dataset_name)))
     for name in ("dataset_config_name", "dataset_revision"):
         if getattr(data, name) is None:
             continue
@@ -292,7 +292,7 @@ def _check_output_file(config: Config) -> None:
         raise Refused(f"--output_file {name} cannot be written: {parent} is not a writable folder")
     for given in _checked_files(data.test_file) if data.test_file else ():
         there = readers.columns(given, data.csv_quoting)
-        columns.reject_repeated(there, there, given)
+        columns.refuse_repeated(there, there, given)
 
 
 def _refuse_file_of_a_run(path: Path, config: Config) -> None:

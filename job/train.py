@@ -130,8 +130,8 @@ def _carry_out(config: Config, name: str, accelerator: Accelerator) -> dict[str,
     status, ended_by = Status(opened.folder, accelerator.is_main_process), None
     stopped: Stopped | Pruned | None = None
     try:
-        command_known = resuming.named(opened.folder, opened.config.run)
-        with status.running(), _telling(accelerator, opened.trial), command_known, _losing_a_process():
+        command_known = resuming.with_command(opened.folder, opened.config.run)
+        with status.running(), _reporting_the_end(accelerator, opened.trial), command_known, _as_lost_process():
             context = RunContext(opened.config, accelerator, opened.folder, status, opened.trial)
             results = run(context, opened.resume_from)
     except (Stopped, Pruned) as stop:
@@ -166,7 +166,7 @@ def _complete(opened: Opened, accelerator: Accelerator) -> None:
 
 
 @contextlib.contextmanager
-def _telling(accelerator: Accelerator, trial: Trial | None) -> Iterator[None]:
+def _reporting_the_end(accelerator: Accelerator, trial: Trial | None) -> Iterator[None]:
     """Report the end of a trial to its search, where a loss that is not finite is a bad result and not a failure."""
     pruned: Pruned | None = None
     try:
@@ -183,7 +183,7 @@ def _telling(accelerator: Accelerator, trial: Trial | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _losing_a_process() -> Iterator[None]:
+def _as_lost_process() -> Iterator[None]:
     """Inside this context, a failed exchange with the other processes is raised as LostProcess."""
     from job import distributed
     from job.batching import oom

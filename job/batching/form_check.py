@@ -39,7 +39,7 @@ FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, As
 
 
 @contextmanager
-def rejecting_failures(model: PreTrainedModel, what: str) -> Iterator[None]:
+def refusing_failures(model: PreTrainedModel, what: str) -> Iterator[None]:
     """Refused if the model's own code fails, except when it runs out of memory or the device fails."""
     try:
         yield
@@ -86,7 +86,7 @@ class Check:
         self._mixed = accelerator.mixed_precision != "no" or accelerator.device.type == "cuda"
         alone = partial(collate.padded, replace(self._sample.split, pad_to=None), padding)
         single = self._sample.alone
-        with distributed.raise_on_all(accelerator), rejecting_failures(model, "cannot compute a row of the data"):
+        with distributed.raise_on_all(accelerator), refusing_failures(model, "cannot compute a row of the data"):
             try:
                 self._exact = self._compute(alone, single, exactly=True, seed=0)
             except AssertionError:  # Reformer computes gradients in training mode only

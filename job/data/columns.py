@@ -86,11 +86,11 @@ def choose(there: Sequence[str], asked: Request, origin: str) -> Columns:
     for name in columns.all:
         if columns.all.count(name) > 1:
             raise Refused(f"column {name} is given twice in --text_column_names and --label_column_name")
-    reject_repeated(there, columns.all, origin)
+    refuse_repeated(there, columns.all, origin)
     return columns
 
 
-def reject_other_choice(there: Sequence[str], asked: Request, chosen: Columns, origin: str, first: str) -> None:
+def refuse_other_choice(there: Sequence[str], asked: Request, chosen: Columns, origin: str, first: str) -> None:
     """Refused if columns that `first`, a row or file, does not have would change the choice that was made for it.
 
     `there` are the columns of `origin`, a later row or file; their choice is ambiguous, or not `chosen`.
@@ -105,7 +105,7 @@ def reject_other_choice(there: Sequence[str], asked: Request, chosen: Columns, o
                       "--no_label")  # fmt: skip
 
 
-def reject_repeated(there: Sequence[str], names: Sequence[str], origin: str) -> None:
+def refuse_repeated(there: Sequence[str], names: Sequence[str], origin: str) -> None:
     """Refused if the table `origin`, which has the columns `there`, has one of `names` more than once."""
     twice = next((name for name in names if list(there).count(name) > 1), None)
     if twice is not None:

@@ -118,7 +118,7 @@ def prepare(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task |
 def _prepared(config: Config, tokenizer: PreTrainedTokenizerBase, of_model: Task | None, max_length: int) -> Data:
     wanted = _wanted(config)
     read = sources.read(config.data, wanted)
-    _refuse_nothing(read, wanted)
+    _refuse_empty(read, wanted)
     inputs = read[TEST].inputs if TEST in read else None
     if config.run.output_file and inputs is not None:
         inputs.check()
@@ -193,7 +193,7 @@ def _wanted(config: Config) -> tuple[str, ...]:
     return (*train, *evaluation, *test)
 
 
-def _refuse_nothing(read: Mapping[str, Source], wanted: tuple[str, ...]) -> None:
+def _refuse_empty(read: Mapping[str, Source], wanted: tuple[str, ...]) -> None:
     if EVALUATION in wanted and not read.keys() & {"train", EVALUATION}:
         raise Refused("no evaluation data: give --validation_file or --validation_split_name")
     purpose = {"train": "to train on", EVALUATION: "to evaluate on", TEST: "to predict"}

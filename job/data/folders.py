@@ -16,7 +16,7 @@ def is_saved(folder: Path) -> bool:
     return any((folder / name).is_file() for name in SAVED)
 
 
-def reject_pattern(folder: Path) -> None:
+def refuse_pattern(folder: Path) -> None:
     """Refused for a folder whose path `datasets` would take for a pattern: it would read another folder's files."""
     path = folder.resolve()
     character = next((character for character in str(path) if glob.has_magic(character)), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from job.data import readers
-from job.data.columns import reject_repeated
+from job.data.columns import refuse_repeated
 from job.data.readers import Quoting
 from job.errors import Refused
 from job.runtime import files
@@ -31,7 +31,7 @@ class Inputs(Protocol):
         """The names of all columns, each once."""
 
     def check(self) -> None:
-        """Raise Refused if a name occurs twice, or files store a column with different types."""
+        """Refused if a name occurs twice, or files store a column with different types."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each row; columns that it does not have are missing."""
@@ -70,7 +70,7 @@ class TextInputs:
 
     def _header(self, path: str) -> list[str]:
         header = readers.columns(path, self.quoting)
-        reject_repeated(header, header, path)
+        refuse_repeated(header, header, path)
         return header
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -140,7 +140,7 @@ class ParquetInputs:
 
         schemas = [pq.read_schema(path).remove_metadata() for path in self.paths]
         for path, schema in zip(self.paths, schemas, strict=True):
-            reject_repeated(schema.names, schema.names, path)
+            refuse_repeated(schema.names, schema.names, path)
         if all(schema.equals(schemas[0]) for schema in schemas):
             return schemas[0]
         try:

@@ -119,7 +119,7 @@ def choose(paths: Sequence[str], asked: Request, quoting: Quoting = None) -> Col
     for path in paths[1:]:
         there = columns(path, quoting)
         column_choice.choose(there, same, path)
-        column_choice.reject_other_choice(there, asked, first, path, paths[0])
+        column_choice.refuse_other_choice(there, asked, first, path, paths[0])
     return first
 
 
@@ -132,7 +132,7 @@ def columns(path: str | Path, quoting: Quoting = None) -> list[str]:
             return _Records(path, file, quoting).header
     first = next(_json_rows(path), None)
     content = "an array of JSON objects" if kind(path) == ".json" else "one JSON object per line"
-    return list(first.values) if first else _reject_empty(path, f"it must contain {content}")
+    return list(first.values) if first else _refuse_empty(path, f"it must contain {content}")
 
 
 def rows(path: str | Path, names: Sequence[str] = (), quoting: Quoting = None) -> Iterator[Row]:
@@ -154,7 +154,7 @@ def rows(path: str | Path, names: Sequence[str] = (), quoting: Quoting = None) -
         yield row
 
 
-def _reject_empty(path: str | Path, what: str) -> list[str]:
+def _refuse_empty(path: str | Path, what: str) -> list[str]:
     raise Refused(f"{path} is empty: {what}")
 
 
@@ -195,7 +195,7 @@ class _Records:
         )
         self.header = next(self._cells(), [])
         if not self.header:
-            _reject_empty(path, "its first line must name the columns")
+            _refuse_empty(path, "its first line must name the columns")
 
     def __iter__(self) -> Iterator[Row]:
         start = self._reader.line_num
@@ -217,13 +217,13 @@ class _Records:
             raise Refused(f"{self._path}, {where}: the header is repeated: remove this line")
         spanning = sum("\n" in cell or "\r" in cell for cell in cells) if last > first else 0
         if spanning and self._undecided:
-            self._reject_joined_rows(cells, first, last)
+            self._refuse_joined_rows(cells, first, last)
         text = "".join(self._lines)
         quoted = text.startswith('"') or '\t"' in text
         return Row(where, dict(zip(self.header, cells, strict=False)), spanning, quoted)
 
-    def _reject_joined_rows(self, cells: list[str], first: int, last: int) -> None:
-        """Raise Refused if a quoted cell of several lines may be several rows."""
+    def _refuse_joined_rows(self, cells: list[str], first: int, last: int) -> None:
+        """Refused if a quoted cell of several lines may be several rows."""
         joined = any("\t" in cell for cell in cells if "\n" in cell or "\r" in cell)
         if joined or len(self.header) == 1:
             raise Refused(f"{self._path}, line {first}: a double quote joins lines {first} to {last} into one cell: "

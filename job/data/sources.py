@@ -251,7 +251,7 @@ def _read_saved(folder: Path, origin: str, wanted: Wanted) -> Source:
 def _repository(data: config.Data, folder: str, label: str) -> SplitReader:
     from datasets import get_dataset_split_names
 
-    folders.reject_pattern(Path(folder))
+    folders.refuse_pattern(Path(folder))
     try:
         there = get_dataset_split_names(folder, data.dataset_config_name)
     except loading_errors() as error:

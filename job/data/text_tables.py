@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from job.data import library_errors, readers, texts
-from job.data.columns import Columns, Request, reject_other_choice
+from job.data.columns import Columns, Request, refuse_other_choice
 from job.data.readers import Quoting
 from job.errors import Refused
 from job.runtime import files
@@ -54,7 +54,7 @@ class TextFiles:
             if not row.values.keys() <= there.keys():
                 there |= dict.fromkeys(row.values)
                 if number > 1:
-                    reject_other_choice(list(there), self.asked, self.columns, place, "row 1")
+                    refuse_other_choice(list(there), self.asked, self.columns, place, "row 1")
             yield place, row
 
     def place(self, row: int) -> str:
@@ -98,7 +98,7 @@ def _generate(source: TextFiles) -> Iterator[dict[str, Any]]:
         label = source.columns.label
         if label is not None:
             values[label] = json.dumps(row.values.get(label), ensure_ascii=False)
-            texts.reject_unpaired_surrogates(place, values[label])
+            texts.refuse_unpaired_surrogates(place, values[label])
         yield {**values, SPANNING: row.spanning, QUOTED: row.quoted}
 
 

@@ -26,13 +26,13 @@ def checked(place: str, texts: Mapping[str, Any], to_predict: bool) -> dict[str,
         if text is not None and not isinstance(text, str):
             raise Refused(f"{place}: {name} is {repr(text)[:80]}, not text: correct it or remove the row")
         if text is not None:
-            reject_unpaired_surrogates(place, text)
+            refuse_unpaired_surrogates(place, text)
     if not to_predict and not any(text and text.strip() for text in texts.values()):
         raise _empty(place, list(texts))
     return {name: text or "" for name, text in texts.items()}
 
 
-def reject_unpaired_surrogates(place: str, text: str) -> None:
+def refuse_unpaired_surrogates(place: str, text: str) -> None:
     """Raise Refused for an unpaired surrogate, as in truncated JSON strings: it cannot be encoded as UTF-8."""
     try:
         text.encode()

@@ -81,13 +81,13 @@ def predict(
     network.eval()
     outputs: list[torch.Tensor] = []
     turns = max(map(len, plan))
-    with loader.tensors(mine) as ready, bar("evaluation", turns, shown=accelerator.is_main_process) as shown:
+    with loader.tensors(mine) as ready, bar("evaluation", turns, shown=accelerator.is_main_process) as progress:
         for turn in range(turns):
             between()
             if turn < len(mine) and len(outputs) == turn:  # else out of memory; the other processes learn of it below
                 with torch.inference_mode():
                     outputs += oom.attempted(lambda: _logits(network, next(ready), accelerator.device))
-            shown.update()
+            progress.update()
     oom.raise_if_one_failed(accelerator, len(outputs) < len(mine))
     longest = max(sum(map(len, share)) for share in plan)
     logits = _gathered(outputs, mine, longest, network.config.num_labels, len(split), accelerator)

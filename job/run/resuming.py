@@ -34,7 +34,7 @@ def _is_plain_docker_run() -> bool:
 
 
 @contextlib.contextmanager
-def named(folder: RunFolder, run: Run) -> Iterator[None]:
+def with_command(folder: RunFolder, run: Run) -> Iterator[None]:
     """Inside this context, an Interrupted error is given the command that resumes this run."""
     try:
         yield

@@ -20,7 +20,7 @@ from job.training import state, step_end
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-NO_SETTINGS = {"_name_or_path", "transformers_version"}
+NOT_COMPARED = {"_name_or_path", "transformers_version"}
 """Keys of a model's config.json that do not change what it computes."""
 SHOWN = 3
 
@@ -92,7 +92,7 @@ def refuse_other_settings(resumed: Path | None, pretrained: PreTrainedConfig) ->
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Names of the settings that are in both and differ. Another version of Transformers may add or remove some."""
-    for name in (before.keys() & now.keys()) - NO_SETTINGS:
+    for name in (before.keys() & now.keys()) - NOT_COMPARED:
         if isinstance(before[name], Mapping) and isinstance(now[name], Mapping):
             yield from _differing(before[name], now[name])
         elif before[name] != now[name]:

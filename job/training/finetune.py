@@ -124,7 +124,7 @@ def _objective(context: RunContext, data: Data, steps: int) -> Objective:
     training, accelerator, names = context.config.training, context.accelerator, data.task.names
     wanted = objective.objective(data.task, training, data.train, accelerator.device)
     batches = planner.global_batches(len(data.train), training.train_batch_size, training.seed, steps)
-    objective.reject_weightless(wanted, batches, names)
+    objective.refuse_weightless(wanted, batches, names)
     weights = wanted.describe(names)
     if weights and accelerator.is_main_process:
         log.info(f"weights  {objective.in_words(weights)}")

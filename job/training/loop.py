@@ -45,7 +45,7 @@ def gradients(
         oom.Exhausted: on every process; `.grad` is then invalid.
         OutOfMemoryInExchange: on this process alone.
     """
-    scale = accelerator.num_processes / divisor  # DDP averages over processes; the sum is wanted
+    scale = accelerator.num_processes / divisor  # DDP averages over processes; the sum is needed
     total = torch.zeros((), device=accelerator.device)
     seen = []
 
@@ -79,7 +79,7 @@ def train(
     context: RunContext,
     state: TrainState,
     loader: BatchLoader,
-    wanted: Objective,
+    objective: Objective,
     max_tokens: int,
     recorder: Recorder,
     after_step: AfterStep,
@@ -94,9 +94,9 @@ def train(
 
     def attempt(batch: StepBatch, limit: int) -> tuple[StepBatch, torch.Tensor, Losses]:
         now = batch if batch.limit == limit else loader.step(batch.examples, limit)
-        return now, *gradients(state, now.mine, wanted.divisor(now.examples), accelerator, wanted.losses)
+        return now, *gradients(state, now.mine, objective.divisor(now.examples), accelerator, objective.losses)
 
-    forget = partial(_forget_attempt, state, loader, wanted.losses)
+    forget = partial(_forget_attempt, state, loader, objective.losses)
     halved = partial(_keep_limit, context, recorder)
     start, before = recorder.step, None
     order = planner.global_batches(len(split), training.train_batch_size, training.seed, recorder.steps, start)
@@ -112,8 +112,8 @@ def train(
             before = loss = StepLoss(step, total, seen, async_bool(_finite(total, norm, accelerator)))
             epoch = (step + 1) / planner.steps_per_epoch(len(split), training.train_batch_size)
             recorder.train_step(
-                loss=(total, wanted.divisor(done.examples)), grad_norm=norm, learning_rate=learning_rate, epoch=epoch,
-                examples=len(done.examples), tokens=done.tokens,
+                loss=(total, objective.divisor(done.examples)), grad_norm=norm, learning_rate=learning_rate,
+                epoch=epoch, examples=len(done.examples), tokens=done.tokens,
             )  # fmt: skip
             if step + 1 == recorder.steps:
                 reject_non_finite(loss, split, accelerator)

@@ -79,7 +79,7 @@ def of_classes(setting: str | Mapping[str, float], names: tuple[str, ...], label
     return weights.astype(np.float32)
 
 
-def reject_weightless(objective: Objective, batches: Iterable[np.ndarray], names: tuple[str, ...]) -> None:
+def refuse_weightless(objective: Objective, batches: Iterable[np.ndarray], names: tuple[str, ...]) -> None:
     """Refused if all rows of a global batch have weight 0."""
     if objective.class_weights is None or objective.class_weights.all():
         return

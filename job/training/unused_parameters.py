@@ -33,7 +33,7 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Sp
 
     def find() -> tuple[frozenset[str], bool]:
         rows = [collate.moved(collate.padded(split, padding, one), accelerator.device)[0] for one in chosen[:, None]]
-        with accelerator.autocast(), form_check.rejecting_failures(model, "cannot be trained on a row of the data"):
+        with accelerator.autocast(), form_check.refusing_failures(model, "cannot be trained on a row of the data"):
             found = unused.find(model, rows)
             batch_statistics.refuse(model, rows[-1])
             return found

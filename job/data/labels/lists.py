@@ -26,7 +26,7 @@ def read_lists(train: Source, asked: Kind | None) -> Reading:
     if width:
         names = declared_indicators(labels, width) or numbered(width)
         return Reading(Task(MULTI_LABEL, names), indicators=names, notes=(indicator_note(names),))
-    reject_uneven_indicators(train)
+    refuse_uneven_indicators(train)
     parts = {class_name(named_element(part, train), train, value) for value in labels.values for part in value}
     names = labels.declared or ordered(parts)
     notes = notes_on_names(names, train)
@@ -50,7 +50,7 @@ def indicator_width(labels: LabelColumn) -> int:
     return width if repeats or not labels.declared or len(labels.declared) == width else 0
 
 
-def reject_uneven_indicators(source: Source) -> None:
+def refuse_uneven_indicators(source: Source) -> None:
     """Refused for lists of 0 and 1 of different lengths, if one repeats a value, which a list of classes does not."""
     labels = labels_of(source)
     lists = [value for value in labels.values if isinstance(value, list)]

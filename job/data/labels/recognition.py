@@ -10,7 +10,7 @@ from job.data.labels.lists import (
     indicator_width,
     numbered,
     read_lists,
-    reject_uneven_indicators,
+    refuse_uneven_indicators,
 )
 from job.data.labels.reading import Reading
 from job.data.labels.scalars import read_scalars
@@ -64,7 +64,7 @@ def read_task_of_model(of_model: Task, evaluated: Source | None, asked: Kind | N
     task = Task(kind, of_model.names)
     width = len(task.names)
     if kind == MULTI_LABEL and evaluated is not None:
-        reject_uneven_indicators(evaluated)
+        refuse_uneven_indicators(evaluated)
     if kind != MULTI_LABEL or evaluated is None or indicator_width(labels_of(evaluated)) != width:
         return Reading(task)
     in_order = numbered(width) if set(numbered(width)) == set(task.names) else task.names

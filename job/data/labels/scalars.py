@@ -42,7 +42,7 @@ def _recognise(train: Source) -> tuple[Kind, str | None]:
     where = "the labels are"
     numbers = [as_number(value, labels.untyped) for value in labels.values]
     if any(number is None for number in numbers):
-        _reject_odd_among_numbers(train, numbers)
+        _refuse_odd_among_numbers(train, numbers)
         texts = all(isinstance(v, str) and parse_decimal(v) is not None for v in labels.values)
         return (
             SINGLE_LABEL,
@@ -50,7 +50,7 @@ def _recognise(train: Source) -> tuple[Kind, str | None]:
         )
     wholes = [_whole(value) for value in labels.values]
     if labels.untyped:
-        _reject_two_spellings(train, [n if w is None else w for n, w in zip(numbers, wholes, strict=True)])
+        _refuse_two_spellings(train, [n if w is None else w for n, w in zip(numbers, wholes, strict=True)])
     if all(whole is not None for whole in wholes):
         several = len(set(wholes)) > 2
         return SINGLE_LABEL, f"{where} integers, read as classes; {AS_NUMBERS} reads numbers" if several else None
@@ -67,8 +67,8 @@ def _whole(value: Any) -> int | None:
     return parse_whole(text_or_number) if isinstance(text_or_number, int | str) else None
 
 
-def _reject_odd_among_numbers(train: Source, numbers: Sequence[float | None]) -> None:
-    """Raise Refused if nearly all labels are numbers; for typed values also if any is a float."""
+def _refuse_odd_among_numbers(train: Source, numbers: Sequence[float | None]) -> None:
+    """Refused if nearly all labels are numbers; for typed values also if any is a float."""
     labels = labels_of(train)
     loose = [labels.untyped and isinstance(value, str) and is_loose_number(value) for value in labels.values]
     alike = np.array(loose) | np.array([number is not None for number in numbers])
@@ -87,7 +87,7 @@ def _reject_odd_among_numbers(train: Source, numbers: Sequence[float | None]) ->
                       f"an integer or text; if each is a class, add {AS_CLASSES}")  # fmt: skip
 
 
-def _reject_two_spellings(train: Source, numbers: Sequence[float | None]) -> None:
+def _refuse_two_spellings(train: Source, numbers: Sequence[float | None]) -> None:
     spelled: dict[float | None, set[str]] = defaultdict(set)
     for value, number in zip(labels_of(train).values, numbers, strict=True):
         spelled[number].add(value.strip())

@@ -57,7 +57,7 @@ def test_a_container_is_started_again_as_it_was_started(
 
 
 def test_an_error_of_an_interrupted_run_says_how_to_resume(folder: RunFolder) -> None:
-    with pytest.raises(LostProcess) as caught, resuming.named(folder, Run()):
+    with pytest.raises(LostProcess) as caught, resuming.with_command(folder, Run()):
         raise LostProcess("another process died; run")
     again = "the same command with --output_dir 'runs/a b' to resume from the last checkpoint"
     assert str(caught.value) == f"another process died; run {again}"

@@ -65,12 +65,12 @@ def test_a_batch_whose_weights_are_all_0_is_rejected_before_training() -> None:
     of_twos = list(planner.global_batches(40, 2, 0, 20))
     first = next(step for step, batch in enumerate(of_twos) if not (split.labels[batch] == 2).any())
     with pytest.raises(Refused) as caught:
-        objective.reject_weightless(chosen, of_twos, NAMES)
+        objective.refuse_weightless(chosen, of_twos, NAMES)
     assert str(caught.value) == (
         f"--class_weights: all rows of step {first + 1} have weight 0 (red, green), and no loss is left: give these "
         "classes more, or raise --train_batch_size"
     )
-    objective.reject_weightless(chosen, planner.global_batches(40, 40, 0, 3), NAMES)
+    objective.refuse_weightless(chosen, planner.global_batches(40, 40, 0, 3), NAMES)
 
 
 def test_of_many_classes_only_extreme_weights_are_logged() -> None:
