@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import glob
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 EVALUATION = "validation"
 TEST = "test"
+_CONFIGURATIONS = re.compile(
+    r"(Config name is missing|BuilderConfig '.*' not found)[^\[]*\[(?P<names>[^\]]*)\]", re.DOTALL
+)
+"""The library's error for a dataset of several configurations without the name of one, or with a wrong name."""
 VALIDATION_NAMES = ("validation", "dev", "valid", "val", "eval")
 
 
@@ -228,8 +233,14 @@ def _read_saved(folder: Path, origin: str, wanted: Wanted) -> Source:
     from datasets import load_dataset, load_from_disk
 
     try:
-        if not json.loads((folder / folders.SAVED[1]).read_text(encoding="utf-8"))["_data_files"]:
-            raise Refused(f"{origin} has no rows: choose another split, or save one with rows")  # cannot be loaded
+        has_rows = bool(json.loads((folder / folders.SAVED[1]).read_text(encoding="utf-8"))["_data_files"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise Refused(
+            f"dataset {origin} cannot be loaded: its {folders.SAVED[1]} is missing or damaged: save it again"
+        ) from error
+    if not has_rows:  # the library cannot load it
+        raise Refused(f"{origin} has no rows: choose another split, or save one with rows")
+    try:
         saved = load_from_disk(str(folder), keep_in_memory=False).with_format(None)
         files = [file["filename"] for file in saved.cache_files]
         digests = [runtime_files.sha256(Path(file)) for file in files]
@@ -313,11 +324,11 @@ def _digest_of(file: str) -> str:
 
 
 def _unloadable(label: str, error: BaseException) -> Refused:
-    what = (
-        "it is a Python script, which is not run: convert it to parquet"
-        if "Dataset scripts" in str(error)
-        else one_line(error)
-    )
+    what = one_line(error)
+    if "Dataset scripts" in str(error):
+        what = "it is a Python script, which is not run: convert it to parquet"
+    elif found := _CONFIGURATIONS.match(str(error)):
+        what = f"choose its configuration with --dataset_config_name: {found['names'].replace(chr(39), '')}"
     return Refused(f"dataset {label} cannot be loaded: {what}")
 
 

@@ -89,6 +89,13 @@ def training_data(words: str) -> None:
     one = Dataset.from_parquet("empty.parquet")
     DatasetDict({"train": one, "validation_matched": one, "validation_mismatched": one}).save_to_disk("several")
     DatasetDict({"train": one.select([])}).save_to_disk("no_rows")
+    one.save_to_disk("damaged_split")
+    Path("damaged_split/state.json").write_text("{}")
+    for name in ("en", "de"):
+        Path("languages", name).mkdir(parents=True)
+        Path("languages", name, "train.csv").write_text(TABLE)
+    files = "".join(f"- {{config_name: {name}, data_files: {name}/train.csv}}\n" for name in ("en", "de"))
+    Path("languages/README.md").write_text(f"---\nconfigs:\n{files}---\n")
     Path("damaged").mkdir()
     Path("damaged/dataset_dict.json").write_text("[]")
     settings = config.parse(shlex.split(words))
@@ -400,6 +407,9 @@ CASES = [
     Case("--dataset_name saved --validation_split_name dev", act=training_data),
     Case("--dataset_name saved --dataset_config_name x", act=training_data),
     Case("--dataset_name damaged", act=training_data),
+    Case("--dataset_name damaged_split", act=training_data),
+    Case("--dataset_name languages", act=training_data),
+    Case("--dataset_name languages --dataset_config_name fr", act=training_data),
     Case("--dataset_name several", act=training_data),
     Case("--dataset_name no_rows", act=training_data),
     # The environment
