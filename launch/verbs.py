@@ -51,7 +51,7 @@ VERBS = {
     for verb in (
         Verb("local", "train on this machine", local.add_arguments, local.train, takes_job_flags=True),
         Verb("submit", "queue the job on a Slurm cluster", slurm.add_arguments, slurm.submit, takes_job_flags=True),
-        Verb("sweep", "runs that differ in some settings", sweeps.add_arguments, sweeps.sweep, takes_job_flags=True),
+        Verb("sweep", "train runs with different settings", sweeps.add_arguments, sweeps.sweep, takes_job_flags=True),
         Verb("docker", "train in a container of the image", docker.add_arguments, docker.train, takes_job_flags=True),
         Verb(
             "prefetch",

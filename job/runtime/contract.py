@@ -1,4 +1,4 @@
-"""Names that the launcher and the job share: environment variables, files and folders.
+"""Names that the launcher and the job share: environment variables, files and folders; and one limit of time.
 
 Both import them from here. The batch script (launch/slurm/requeue.sh) gets the marker's name from the launcher.
 """
@@ -27,6 +27,8 @@ JOBS = "jobs"
 """Subfolder of a run folder with the launcher's files, by job id."""
 STATUS = "status.json"
 """File in a run folder: the state of the run."""
+STALE_SECONDS = 120.0
+"""A run without a heartbeat for this long counts as lost: 24 beats, and longer than network file systems cache."""
 TRIAL = "trial.json"
 """File in a run folder: which trial of a search the run is."""
 RUN_FOLDER = "MUSTER_RUN_FOLDER"

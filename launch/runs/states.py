@@ -14,12 +14,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from job.runtime import contract
 from launch.runs import explanations, failures, processes, run_state, slurm
 from launch.runs.run_state import Job, RunState, seconds
 from launch.runs.slurm import Answer, SlurmJob
 
-STALE_SECONDS = 120.0
-"""A run without a heartbeat for this long counts as lost: 24 beats, and longer than network file systems cache."""
 QUERIED = ("QUEUED", "RUNNING", "STOPPED", "UNKNOWN")
 """States for which Slurm is queried: a stopped run may have been requeued."""
 OPEN = ("QUEUED", "RUNNING", "UNKNOWN")
@@ -184,7 +183,7 @@ def _is_alive(run: RunState, now: float) -> bool:
 
 
 def _is_fresh(run: RunState, now: float) -> bool:
-    return run.state == "RUNNING" and run.heartbeat is not None and now - run.heartbeat < STALE_SECONDS
+    return run.state == "RUNNING" and run.heartbeat is not None and now - run.heartbeat < contract.STALE_SECONDS
 
 
 def _process_runs(run: RunState) -> bool:

@@ -12,10 +12,9 @@ from job.report.html.blocks import Paragraph, Section, Table, count, numbers_fro
 from job.report.html.predictions import Predicted
 from job.report.html.run_files import RunFiles
 from job.report.html.scoring import Baseline
+from job.runtime import contract
 
 SPLITS = {"validation": "evaluation", "test": "test"}
-SILENT_SECONDS = 120
-"""A run without a heartbeat for this long is taken for killed, as `status` does."""
 NOTICED = 0.02
 """Confidence is called too high or too low if it differs from the accuracy by more than this."""
 
@@ -106,7 +105,7 @@ def _silent_since(run: RunFiles) -> str:
     last = str(run.status.get("heartbeat"))
     with contextlib.suppress(ValueError, TypeError):  # not a time, or one without a time zone
         silence = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(last)
-        return last if silence.total_seconds() > SILENT_SECONDS else ""
+        return last if silence.total_seconds() > contract.STALE_SECONDS else ""
     return ""
 
 
