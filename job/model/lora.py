@@ -162,7 +162,7 @@ def _modules_of(model: PreTrainedModel, new: Collection[str]) -> list[str]:
 def _targets(model: PreTrainedModel, new_modules: Collection[str]) -> dict[str, Any]:
     """The linear layers to adapt, by name: all except those that are trained in full.
 
-    Refused if no transformer layer contains one.
+    Refused if no transformer layer contains one, or if two share a weight.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -172,11 +172,22 @@ def _targets(model: PreTrainedModel, new_modules: Collection[str]) -> dict[str, 
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D) and not f"{name}.".startswith(excluded)
     }
+    _refuse_shared_weights(model, targets)
     depths = depth.depths(model)
     if not any(0 < depths.of.get(f"{name}.weight", 0) <= max(depths.layers, 1) for name in targets):
         raise Refused(f"--lora_rank: the layers of {type(model).__name__} hold no linear layers: train it without "
                       "--lora_rank")  # fmt: skip
     return targets
+
+
+def _refuse_shared_weights(model: PreTrainedModel, targets: Mapping[str, Any]) -> None:
+    """Refused if two layers share a weight, as in Zamba: each has its own adapter, and merging adds both to the one."""
+    first: dict[int, str] = {}
+    for name, layer in targets.items():
+        other = first.setdefault(id(layer.weight), name)
+        if other != name:
+            raise Refused(f"--lora_rank: {other} and {name} of {type(model).__name__} share a weight, which "
+                          "cannot hold the adapters of both: train it without --lora_rank")  # fmt: skip
 
 
 def _check_rank(rank: int, targets: Mapping[str, Any]) -> None:

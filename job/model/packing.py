@@ -42,6 +42,8 @@ def obstacle(model: PreTrainedModel) -> str | None:
         return f"{name} has attention code of its own"
     if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
         return f"{name} takes no position ids"
+    if any(isinstance(module, torch.nn.Conv1d) and module.kernel_size != (1,) for module in model.base_model.modules()):
+        return f"{name} has convolutions over neighbouring tokens"  # their error may be small until it is trained
     if getattr(model.config, "token_dropout", False):  # ESM: rows without mask tokens, as in the check, do not show it
         return f"{name} scales the embeddings of a row by its share of mask tokens"
     return None

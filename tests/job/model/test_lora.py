@@ -206,6 +206,15 @@ def test_a_model_whose_layers_are_not_linear_is_rejected(tmp_path: Path) -> None
         adapted(tmp_path)
 
 
+def test_layers_that_share_a_weight_are_rejected() -> None:
+    """Merged, the weight would hold the adapters of both layers, in each of them."""
+    model = families.network("bert", head=True)
+    first, second = model.bert.encoder.layer
+    second.output.dense.weight = first.output.dense.weight
+    with pytest.raises(Refused, match=r"layer\.0\.output\.dense and .*layer\.1\.output\.dense of .* share a weight"):
+        lora.attach(Model(lora_rank=2), model, [])
+
+
 def test_a_rank_that_saves_nothing_is_rejected_with_the_highest_that_does(tmp_path: Path) -> None:
     families.make("bert", tmp_path)
     with pytest.raises(Refused, match=r"--lora_rank 64: the adapters would have more weights than .*: take at most 9,"):

@@ -175,6 +175,7 @@ def test_a_decoder_of_berts_kind_computes_its_last_layer_in_full(tmp_path: Path)
     [
         ("t5", {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}, "has an encoder and a decoder"),
         ("deberta-v2", DECODER, "has attention code of its own"),
+        ("jamba", {**DECODER, "num_experts": 2}, "has convolutions over neighbouring tokens"),
         ("esm", {**DECODER, "token_dropout": True}, "scales the embeddings of a row by its share of mask tokens"),
     ],
 )
