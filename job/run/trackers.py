@@ -36,7 +36,8 @@ def start(names: Sequence[str], accelerator: Accelerator, folder: RunFolder, fir
             there on. None: a new run.
 
     Raises:
-        Refused: a tracker is unknown to Accelerate or its package is missing, which Accelerate ignores silently.
+        Refused: a tracker is unknown to Accelerate, its package is missing, which Accelerate ignores silently, or it
+            cannot be started.
     """
     names = [name for name in names if name != "none"]
     accelerator.project_configuration.set_directories(str(folder.path))
@@ -50,7 +51,30 @@ def start(names: Sequence[str], accelerator: Accelerator, folder: RunFolder, fir
         raise Refused(f"--report_to {min(missing)}: the package is not installed: pip install {min(missing)}")
     wanted = filter_trackers(["all"], str(folder.path)) if "all" in names else found
     accelerator.log_with = [_made(str(tracker), folder, first_step) for tracker in wanted]
-    accelerator.init_trackers(TENSORBOARD)
+    if accelerator.is_main_process:
+        is_new = first_step is None
+        accelerator.trackers = [tracker for tracker in accelerator.log_with if _starts(tracker, required=is_new)]
+
+
+def _starts(tracker: GeneralTracker, *, required: bool) -> bool:
+    """Start a tracker; returns whether that worked.
+
+    Raises:
+        Refused: it did not, and it is `required`: by a new run. One that is resumed continues without it.
+    """
+    try:
+        tracker.start()
+    except Exception as error:  # a tracker's client may raise anything
+        failure = f"--report_to {tracker.name} cannot be started ({_reason(error)})"
+        if required:
+            raise Refused(f"{failure}: set it up, or leave it out") from error
+        log.warning(f"{failure}: metrics.jsonl has all records")
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _made(name: str, folder: RunFolder, first_step: int | None) -> GeneralTracker:
@@ -85,6 +109,5 @@ class Trackers:
                 call(tracker)
             except Exception as error:  # noqa: BLE001  a tracker's client may raise anything
                 if tracker.name not in self._failed:
-                    what = " ".join(str(error).split()) or type(error).__name__
-                    log.warning(f"--report_to {tracker.name} fails ({what}): metrics.jsonl has all records")
+                    log.warning(f"--report_to {tracker.name} fails ({_reason(error)}): metrics.jsonl has all records")
                 self._failed.add(tracker.name)

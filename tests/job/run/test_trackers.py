@@ -16,7 +16,7 @@ from job.run.trackers import Trackers
 
 def started(folder: Path, *names: str, first_step: int | None = None) -> dict[str, Any]:
     made: Any = SimpleNamespace(
-        project_configuration=SimpleNamespace(set_directories=lambda _: None), init_trackers=lambda _: None
+        project_configuration=SimpleNamespace(set_directories=lambda _: None), is_main_process=False
     )
     trackers.start(names, made, RunFolder(folder), first_step)
     return {tracker.name: tracker for tracker in made.log_with}
@@ -63,6 +63,26 @@ class Failing:
 
     def finish(self) -> None:
         raise ConnectionError
+
+
+def test_a_tracker_that_cannot_be_started_is_rejected_unless_the_run_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    class NotLoggedIn(Failing):
+        def start(self) -> None:
+            raise RuntimeError("no api_key:\nlog in")
+
+    monkeypatch.setattr(trackers, "_made", lambda *_: NotLoggedIn())
+    main: Any = SimpleNamespace(
+        project_configuration=SimpleNamespace(set_directories=lambda _: None), is_main_process=True
+    )
+    said = "--report_to failing cannot be started (no api_key: log in)"
+    with pytest.raises(Refused) as rejected:
+        trackers.start(["tensorboard"], main, RunFolder(tmp_path))
+    assert str(rejected.value) == f"{said}: set it up, or leave it out"
+    trackers.start(["tensorboard"], main, RunFolder(tmp_path), first_step=8)
+    assert logged == [f"WARNING {said}: metrics.jsonl has all records"]
+    assert main.trackers == []
 
 
 class Listening:
