@@ -135,6 +135,10 @@ def _plan(view: View) -> list[Cancellation]:
     if view.state not in ("QUEUED", "RUNNING") and not alive:
         note(f"{name} is {view.state}: nothing to cancel")
         return []
+    if job is None and view.state == "QUEUED":
+        owner = files.read_json(RunFolder(run.path).status).get("owner")
+        raise Refused(f"{name} was submitted, but sbatch's answer with the job id was lost: the job, if there is one, "
+                      f"has the comment {owner} in `squeue --me --format='%A %k'`; `scancel` ends it")  # fmt: skip
     if job is None:
         raise Refused(f"{name} was not started by this launcher: stop it with the tool that started it")
     if job.launcher == "slurm":

@@ -93,6 +93,8 @@ def view(run: RunState, answer: Answer, now: float) -> View:
 
 
 def _by_folder(run: RunState, now: float) -> View:
+    if run.job is None and run.state == "QUEUED":
+        return View(run, "QUEUED", "no job id is recorded")
     if _is_starting(run):
         return View(run, "RUNNING", "starting")
     if run.state == "RUNNING" and not _is_alive(run, now):

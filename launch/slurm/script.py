@@ -119,20 +119,21 @@ def setup(site: Site, *, run: str, directory: Path, token: str, python: str, var
         f'link_logs "$run/{contract.JOBS}"',
         'rm -f "$marker"',
         *checks,
-        *(_checked(site.setup) if site.setup else []),
+        *(setup_lines(site.setup) if site.setup else []),
         *(f"export {name}={shlex.quote(value)}" for name, value in variables.items() if value),
     ]
 
 
-def _checked(line: str) -> list[str]:
-    """The site's setup line, with a trap that ends the job if one of its commands fails.
+def setup_lines(line: str) -> list[str]:
+    """The site's setup line, with traps: one ends the job if a command fails, the other reports that the shell exits.
 
     `set -e` would also apply inside functions and sourced files and break `conda activate`; an ERR trap does not.
     """
     return [
+        """in_setup=yes; trap 'leave_setup "$?" "$BASH_COMMAND"' EXIT""",
         """trap 'check_setup "$?" "$BASH_COMMAND"' ERR""",
         line,
-        'rc=$?; trap - ERR; [ "$rc" = 0 ] || check_setup "$rc" "its last command"',
+        'rc=$?; trap - ERR; in_setup=; [ "$rc" = 0 ] || check_setup "$rc" "its last command"',
     ]
 
 

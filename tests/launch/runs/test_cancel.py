@@ -365,6 +365,10 @@ def test_a_docker_run_is_cancelled_by_its_container(
         ("", "name the runs to cancel, or use --queued for all queued ones"),
         ("a --queued", "--queued cancels all queued runs"),
         ("b", "b was not started by this launcher"),
+        (
+            "lost",
+            "lost was submitted, but sbatch's answer with the job id was lost: the job, if there is one, has the co",
+        ),
         ("c", "no run c"),
         ("a -- --seed 1", "`cancel` takes no job flags"),
     ],
@@ -374,6 +378,7 @@ def test_invalid_requests_are_rejected(
 ) -> None:
     synthetic.run(runs / "a", "DONE", job="7")
     synthetic.run(runs / "b")
+    synthetic.run(runs / "lost", "QUEUED", owner="muster:1")
     assert ran(capfd, *argv.split(), code=2).startswith(f"error: {message}")
 
 

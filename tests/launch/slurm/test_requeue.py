@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from job.runtime import files
+from launch.slurm import script
 
 SLURM = Path(__file__).parents[3] / "launch" / "slurm"
 FUNCTIONS, SCRIPT = SLURM / "functions.sh", SLURM / "requeue.sh"
@@ -92,6 +93,33 @@ def test_an_unreachable_controller_is_reported(tmp_path: Path) -> None:
 def test_an_element_of_an_array_requeues_itself_alone(tmp_path: Path) -> None:
     after_srun(tmp_path, rc=0, stopped_by="SIGUSR2", job=RUNNING, **ELEMENT)
     assert (tmp_path / "asked").read_text("ascii").splitlines() == ["--oneliner show job 12_3", "requeue 12_3"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# --setup
+
+
+@pytest.mark.parametrize(
+    ("setup", "code", "reason"),
+    [
+        ("source ./site.sh", 3, "--setup ended the job, exit code 3: source ./site.sh"),
+        ("true; exit 4", 4, "--setup ended the job, exit code 4: exit 4"),
+        ("false; true", 1, "a command of --setup failed, exit code 1: false"),
+        ("(exit 3) || true", 0, ""),
+    ],
+)
+def test_a_job_that_its_setup_ends_is_failed_and_says_why(setup: str, code: int, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "site.sh").write_text("exit 3\n", encoding="ascii")
+    files.write_json(tmp_path / "status.json", {"state": "QUEUED", "step": 7, "reason": "", "owner": "muster:1"})
+    lines = [FUNCTIONS.read_text("utf-8"), "submission=muster:1", "status=./status.json", *script.setup_lines(setup)]
+    environ = {**os.environ, "SLURM_JOB_ID": "7"}
+    done = subprocess.run(
+        ["bash"], input="\n".join([*lines, "echo srun"]), cwd=tmp_path, env=environ, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (code, f"muster: {reason}\n" if reason else "")
+    assert done.stdout == ("" if reason else "srun\n")
+    after = json.loads((tmp_path / "status.json").read_text("utf-8"))
+    assert after["state"] == ("FAILED" if reason else "QUEUED") and reason.startswith(after["reason"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 job=${job:-$SLURM_JOB_ID}
 unset SLURM_JWT # of the submission, expired when the job ends; on a node Slurm's programs need none
 fail() { # CODE REASON [DETAIL]: end the job before srun
+    in_setup=
     echo "muster: $2${3:+: $3}" >&2
     report_failed "$2"
     exit "$1"
@@ -60,6 +61,9 @@ link_logs() { # JOBS: make the job's folder, where the logs of the batch script 
 check_setup() { # CODE COMMAND: called when a command of --setup fails; failures inside sourced files do not count
     [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
 }
+leave_setup() { # CODE COMMAND: called at the shell's exit, as when a file that --setup sources calls exit
+    [ -z "$in_setup" ] || [ "$1" = 0 ] || fail "$1" "--setup ended the job, exit code $1" "$2"
+}
 submission=muster:ae2a06d92762f3ee
 run=/runs/demo
 status="$run/status.json"
@@ -68,9 +72,10 @@ link_logs "$run/jobs"
 rm -f "$marker"
 cd /somewhere || fail 1 "the working directory is not on this node" "$(hostname)"
 [ -x <python> ] || fail 127 "the Python environment is not on this node" "$(hostname)"
+in_setup=yes; trap 'leave_setup "$?" "$BASH_COMMAND"' EXIT
 trap 'check_setup "$?" "$BASH_COMMAND"' ERR
 module load cuda && export A="$B"
-rc=$?; trap - ERR; [ "$rc" = 0 ] || check_setup "$rc" "its last command"
+rc=$?; trap - ERR; in_setup=; [ "$rc" = 0 ] || check_setup "$rc" "its last command"
 export ACCELERATE_USE_CPU=false
 export ACCELERATE_MIXED_PRECISION=no
 export GLIBC_TUNABLES=glibc.malloc.hugetlb=1

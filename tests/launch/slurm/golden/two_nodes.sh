@@ -28,6 +28,7 @@ job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 job=${job:-$SLURM_JOB_ID}
 unset SLURM_JWT # of the submission, expired when the job ends; on a node Slurm's programs need none
 fail() { # CODE REASON [DETAIL]: end the job before srun
+    in_setup=
     echo "muster: $2${3:+: $3}" >&2
     report_failed "$2"
     exit "$1"
@@ -54,6 +55,9 @@ link_logs() { # JOBS: make the job's folder, where the logs of the batch script 
 }
 check_setup() { # CODE COMMAND: called when a command of --setup fails; failures inside sourced files do not count
     [ "${#BASH_SOURCE[@]}" -gt 2 ] || fail "$1" "a command of --setup failed, exit code $1" "$2"
+}
+leave_setup() { # CODE COMMAND: called at the shell's exit, as when a file that --setup sources calls exit
+    [ -z "$in_setup" ] || [ "$1" = 0 ] || fail "$1" "--setup ended the job, exit code $1" "$2"
 }
 submission=muster:ae2a06d92762f3ee
 run=/runs/demo
