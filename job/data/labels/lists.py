@@ -63,6 +63,15 @@ def refuse_uneven_indicators(source: Source) -> None:
                       "a 0 or 1 for each class, or the names of the classes that apply as text")  # fmt: skip
 
 
+def reject_repeats(source: Source, names: Sequence[str]) -> None:
+    """Refused where lists of the classes `names` are expected and one repeats 0 or 1, as indicators do."""
+    lists = [value for value in labels_of(source).values if isinstance(value, list)]
+    repeating = next((value for value in lists if _hold_only_0_and_1([value]) and len(set(value)) < len(value)), None)
+    if repeating is not None:
+        raise Refused(f"{place_of(repeating, source)}: label {shown(repeating)} repeats a class: write the classes "
+                      f"that apply ({few(names)}), each once, as text")  # fmt: skip
+
+
 def _hold_only_0_and_1(lists: Sequence[Sequence[Any]]) -> bool:
     return all(isinstance(part, bool | int | float) and part in (0, 1) for value in lists for part in value)
 

@@ -11,10 +11,11 @@ DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]
 WHOLE = re.compile(r"0|[+-]?[1-9][0-9]{0,4299}")
 """5, +5 and -5; Python converts no more than 4300 digits."""
 LOOSE = re.compile(
-    r"(?P<currency>[$€£¥₩₹])?\s*(?P<number>[+\N{MINUS SIGN}-]?(0|[1-9][0-9]*)(?P<fraction>[.,][0-9]+)?)\s*"
+    r"(?P<currency>[$€£¥₩₹])?\s*"
+    r"(?P<number>[+\N{MINUS SIGN}-]?(0|[1-9][0-9]{0,2}([\s,'][0-9]{3})+|[1-9][0-9]*)(?P<fraction>[.,][0-9]+)?)\s*"
     r"(?P<unit>[%‰°$€£¥₩₹]|[^\W\d_]{1,4})?"
 )
-"""A number with a decimal comma, or with a unit before or after it: 3,5; 12.5 %; $3; 2.5 kg."""
+"""A number with a decimal comma, separated thousands or a unit: 3,5; 1 000; 12.5 %; $3; 2.5 kg."""
 
 
 def parse_decimal(text: str) -> float | None:
@@ -40,7 +41,7 @@ def parse_whole(value: int | str) -> int | None:
 
 
 def is_loose_number(text: str) -> bool:
-    """Whether a text is a number apart from blanks, a decimal comma or a unit.
+    """Whether a text is a number apart from blanks, a decimal comma, separated thousands or a unit.
 
     An integer followed by letters is not: 2D and 4G are names of classes.
     """

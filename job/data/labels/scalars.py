@@ -78,7 +78,7 @@ def _refuse_odd_among_numbers(train: Source, numbers: Sequence[float | None]) ->
         place, value = train.place(labels.first_row(odd)), shown(labels.values[odd])
         why = "is not a number, but nearly all others are: correct it or remove the row"
         if alike[odd]:
-            why = "has a unit or a decimal comma: write it as a plain number"
+            why = "has a unit, a decimal comma or separated thousands: write it as a plain number"
         raise Refused(f"{place}: label {value} {why}; if the labels are classes, add {AS_CLASSES}")
     measure = labels.first(lambda value: isinstance(value, float))
     if measure is not None:

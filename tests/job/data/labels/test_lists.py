@@ -9,7 +9,7 @@ from datasets import ClassLabel, List, Value
 from job.data.labels import encoding, recognition
 from job.data.sources import Source
 from job.errors import Refused
-from tests.support.labels import SPLIT, encoded, from_json, refusal, refusal_of, several, source
+from tests.support.labels import SPLIT, encode, encoded, from_json, refusal, refusal_of, several, source
 
 VECTORS = [[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]
 
@@ -83,6 +83,14 @@ def test_indicators_of_different_lengths_are_rejected(odd: list[int]) -> None:
     assert refusal(from_json(values)).startswith(message)
     with pytest.raises(Refused, match=r"row 5: label .* has another length than"):
         recognition.read_task_of_model(several("a", "b", "c"), from_json(values, to_predict=True))
+
+
+def test_indicators_are_not_read_as_lists_of_classes() -> None:
+    numbered = several("0", "1", "2")
+    message = "eval.csv, row 2: label [1, 1, 0, 1] repeats a class: write the classes that apply (0, 1, 2), each once, "
+    read = from_json([[0, 1], [1, 1, 0, 1]], "eval.csv")
+    assert refusal_of(read, numbered).startswith(message)
+    assert encode(from_json([["0", "0"], [2, 1]]), numbered).tolist() == [[1, 0, 0], [0, 1, 1]]
 
 
 def test_indicators_may_be_decimals() -> None:

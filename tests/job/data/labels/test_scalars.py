@@ -14,7 +14,7 @@ from tests.support.labels import SPLIT, classes, encoded, from_csv, from_json, o
 
 MISTAKE = "is not a number, but nearly all others are: correct it or remove the row"
 
-OTHER_FORM = "has a unit or a decimal comma: write it as a plain number"
+OTHER_FORM = "has a unit, a decimal comma or separated thousands: write it as a plain number"
 
 
 @pytest.mark.parametrize("values", [["3.1", "3.10", "2.7"], ["1.0", "2.5"], ["+1", "1"]])
@@ -124,6 +124,8 @@ def test_integers_are_classes_with_a_note_from_three_classes(values: list[str], 
         ("12 %", OTHER_FORM),
         ("$3.50", OTHER_FORM),
         ("2.5 kg", OTHER_FORM),
+        ("1,234.5", OTHER_FORM),
+        ("12 345 678", OTHER_FORM),
     ],
 )
 @pytest.mark.parametrize("numbers", [["1.5", "2.25", "4"], ["1", "0", "1"]])
@@ -135,7 +137,8 @@ def test_text_among_90_percent_numbers_is_rejected_with_its_row(odd: str, why: s
     assert odd in task_of(from_csv([*numbers * 3, odd]), kind=SINGLE_LABEL).names
 
 
-@pytest.mark.parametrize("values", [["2,2", "1,25", "0,7"], ["0.61%", "3%", "2%"], ["1.5kg", "2.25kg"]])
+@pytest.mark.parametrize("values", [["2,2", "1,25", "0,7"], ["0.61%", "3%", "2%"], ["1.5kg", "2.25kg"],
+                                    ["1 000.5", "950"], ["1'000", "2'000"]])  # fmt: skip
 def test_malformed_numbers_are_rejected_instead_of_made_classes(values: list[str]) -> None:
     assert refusal(from_csv(values)).startswith(f"{SPLIT}, row 1: label {values[0]!r} {OTHER_FORM}")
 
@@ -146,7 +149,15 @@ def test_a_missing_value_is_reported_before_a_decimal_comma() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [["01", "02", "10"], ["2D", "3D"], ["1st", "2nd", "3rd"], ["#1", "#2"], ["class1", "class2"], ["1.5", "A", "B"]],
+    [
+        ["01", "02", "10"],
+        ["2D", "3D"],
+        ["1st", "2nd", "3rd"],
+        ["#1", "#2"],
+        ["1 2", "12 3456"],
+        ["class1", "class2"],
+        ["1.5", "A", "B"],
+    ],
 )
 def test_texts_with_digits_are_classes(values: list[str]) -> None:
     assert task_of(from_csv(values)).names == tuple(sorted(values))
