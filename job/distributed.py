@@ -29,6 +29,7 @@ from job.runtime.console import log
 
 BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 """torch's names of the CPU instructions (x86, ARM) that compute in bf16."""
+PRECISIONS = ("no", "bf16", "fp16")
 T = TypeVar("T")
 LOST_SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport", "NCCL")
 
@@ -51,6 +52,10 @@ def start(config: Config) -> Accelerator:
     devices.check()
     if not torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # otherwise each process assumes that it is the only one
+    precision = config.training.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision.lower() not in PRECISIONS:
+        raise Refused(f"the launcher's mixed precision {precision} is not supported: set --mixed_precision to bf16, "
+                      "fp16 or no")  # fmt: skip
     try:
         accelerator = Accelerator(mixed_precision=config.training.mixed_precision, kwargs_handlers=[DDP])
     except (ValueError, ImportError) as error:

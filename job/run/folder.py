@@ -34,6 +34,9 @@ CONTENTS = (
 """What a run leaves besides config.yaml, in the order in which it is removed: after a kill meanwhile there is neither a
 finished run that lacks a part nor a checkpoint without its manifest."""
 
+WRITTEN_BY_LAUNCHER = {"status.json", "report.html"}
+"""Of these, what the launcher writes too, perhaps at this moment."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -164,8 +167,8 @@ def claim(folder: RunFolder, config: Config) -> bool:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire(path)
         refuse_others(folder, config)  # again: another run may have taken it before the lock
-        for half_written in files.half_written(path, {"config.yaml", *CONTENTS} - {contract.STATUS}):
-            files.remove(half_written)  # not of status.json, which the launcher writes too
+        for half_written in files.half_written(path, {"config.yaml", *CONTENTS} - WRITTEN_BY_LAUNCHER):
+            files.remove(half_written)
         if folder.is_finished() and not config.run.overwrite_output_dir:
             return True
         if config.run.overwrite_output_dir or not folder.holds_checkpoints():

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from job import distributed
+from job.config import Config
 from job.errors import Refused
 from tests.support.launch import environment, torchrun
 from tests.support.tiny import tiny_model
@@ -43,6 +44,12 @@ def test_bf16_is_rejected_on_a_gpu_without_it(monkeypatch: pytest.MonkeyPatch) -
     distributed._set_precision("fp16", GPU, True)
     with pytest.raises(Refused, match=r"^--mixed_precision bf16: this GPU does not support bf16; use fp16$"):
         distributed._set_precision("bf16", GPU, True)
+
+
+def test_a_precision_of_the_launcher_that_is_not_supported_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    with pytest.raises(Refused, match=r"^the launcher's mixed precision fp8 is not supported: set --mixed_precision "):
+        distributed.start(Config())
 
 
 def test_fp16_is_rejected_on_a_cpu() -> None:
