@@ -173,7 +173,8 @@ def run(plan: Plan, image: str, folders: Iterable[Path]) -> NoReturn:
 
 def container(run: Path) -> str:
     """The container's name, from the run folder's, so that docker rejects a second container for the same run."""
-    return f"muster-{_allowed(run.name)}-{hashlib.sha256(bytes(run)).hexdigest()[:8]}"
+    real = run.resolve()  # the folder may be named by a link, as runs/latest, or with ..
+    return f"muster-{_allowed(real.name)}-{hashlib.sha256(bytes(real)).hexdigest()[:8]}"
 
 
 def new_container(run_name: str) -> str:

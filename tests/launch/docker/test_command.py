@@ -111,6 +111,13 @@ def test_runs_of_the_same_name_in_two_folders_get_different_containers() -> None
     assert docker.container(Path("/a/run")) != docker.container(Path("/b/run"))
 
 
+def test_a_run_has_one_container_name_however_its_folder_is_written(tmp_path: Path) -> None:
+    (tmp_path / "mrpc").mkdir()
+    (tmp_path / "latest").symlink_to("mrpc")
+    names = {docker.container(tmp_path / written) for written in ("mrpc", "latest", "mrpc/../mrpc")}
+    assert len(names) == 1 and names.pop().startswith("muster-mrpc-")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What depends on this machine and the job's flags
 
