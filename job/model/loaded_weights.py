@@ -56,13 +56,18 @@ def _left_over(loaded: PreTrainedModel, unexpected: Iterable[str], as_is: bool) 
 
 
 def _lacks(model: torch.nn.Module, key: str) -> bool:
-    """Whether a list of layers of `model` is too short for this weight, or its module is there without it."""
+    """Whether a list of layers of `model` is too short for this weight, or its module is there without it, or without
+    the part that holds it: an adapter that was not merged."""
     from torch.nn import Module, ModuleList
 
     module, (*path, name) = model, key.split(".")
     for part in path:
         inner = getattr(module, part, None)
         if not isinstance(inner, Module):
-            return isinstance(module, ModuleList) and part.isdecimal()
+            return (isinstance(module, ModuleList) and part.isdecimal()) or _has_only_weights(module)
         module = inner
     return name in ("weight", "bias") and not list(module.children()) and getattr(module, name, None) is None
+
+
+def _has_only_weights(module: torch.nn.Module) -> bool:
+    return not list(module.children()) and bool(list(module.parameters()))

@@ -246,7 +246,9 @@ def from_pretrained(auto: Any, model: config.Model, name: str, **options: Any) -
         return auto.from_pretrained(where, revision=revision, trust_remote_code=model.trust_remote_code, **options)
     except Refused:
         raise
-    except LOADING_FAILS as error:
+    except Exception as error:
+        if not isinstance(error, LOADING_FAILS) and type(error) is not Exception:  # as the tokenizers library raises
+            raise
         if auto.__name__ == "AutoTokenizer":
             raise Refused(f"the tokenizer of {name} cannot be loaded: {_reason(error)}; if {name} has none, name the "
                           "model's with --tokenizer_name") from error  # fmt: skip

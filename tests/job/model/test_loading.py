@@ -230,6 +230,13 @@ def test_a_weight_that_its_module_does_not_have_is_rejected(tmp_path: Path) -> N
     assert refusal(made).endswith(" model.layers.0.self_attn.q_proj.bias would not be used")
 
 
+def test_an_adapter_that_was_not_merged_is_rejected(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    adapter = {"encoder.layer.0.attention.self.query.lora_A.default.weight": torch.ones(2, 16)}
+    save_file(weights | adapter, folder / "model.safetensors", {"format": "pt"})
+    assert refusal(folder).endswith("query.lora_A.default.weight would not be used")
+
+
 def test_weights_of_parts_that_a_classifier_does_not_have_are_ignored(tmp_path: Path) -> None:
     tiny_model(tmp_path, architecture="roberta", num_labels=3)
     asked = Model(model_name_or_path=str(tmp_path))

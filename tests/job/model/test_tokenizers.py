@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ def test_a_part_of_the_tokenizer_files_is_not_enough(tmp_path: Path) -> None:
     said = refusal(tmp_path)
     assert "cannot be loaded" in said
     assert "--tokenizer_name" in said
+
+
+@pytest.mark.parametrize("model", ['{"type": "Unheard"}', "{}"])
+def test_a_tokenizer_file_of_another_version_is_rejected(model: str, tmp_path: Path) -> None:
+    """The tokenizers library raises a plain Exception."""
+    tiny_model(tmp_path)
+    whole = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole | {"model": json.loads(model)}))
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert refusal(tmp_path).startswith(f"the tokenizer of {tmp_path} cannot be loaded: ")
 
 
 def test_a_saved_tokenizer_without_words_is_rejected(tmp_path: Path) -> None:
