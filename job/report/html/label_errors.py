@@ -16,6 +16,9 @@ import numpy as np
 
 from job.report.html.predictions import Predicted
 
+CELLS_AT_ONCE = 1_000_000
+"""Probabilities that are copied at a time: copies of all might not fit in memory, before the results are written."""
+
 
 def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows whose label is probably wrong, least probable label first, and the class that is more likely.
@@ -27,18 +30,27 @@ def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarra
     Returns:
         int64[k] rows, int64[k] classes.
     """
-    probabilities = probabilities.astype(np.float64)
-    own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     sums = np.bincount(labels, weights=own, minlength=probabilities.shape[1])
     with np.errstate(invalid="ignore"):
         thresholds = np.where(counts > 0, sums / counts, np.inf)  # a class without labels has no threshold
-    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
-    likely = confident.argmax(axis=1)
+    likely = _most_probable_above(thresholds, probabilities)
     predicted = probabilities.argmax(axis=1)
-    rows = np.flatnonzero((confident.max(axis=1) >= 0) & (likely != labels) & (predicted != labels))
+    rows = np.flatnonzero((likely >= 0) & (likely != labels) & (predicted != labels))
     rows = rows[np.argsort(own[rows], kind="stable")]
     return rows, likely[rows]
+
+
+def _most_probable_above(thresholds: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """int64[n]: the most probable class of each row among those that reach their threshold; -1 if none does."""
+    found = np.full(len(probabilities), -1)
+    at_once = max(1, CELLS_AT_ONCE // len(thresholds))
+    for start in range(0, len(probabilities), at_once):
+        block = probabilities[start : start + at_once].astype(np.float64)
+        confident = np.where(block >= thresholds, block, -1.0)
+        found[start : start + at_once] = np.where(confident.max(axis=1) >= 0, confident.argmax(axis=1), -1)
+    return found
 
 
 def of(predicted: Predicted) -> list[tuple[int, int, float]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
+import pytest
 
 from job.config.tasks import MULTI_LABEL
 from job.report.html import label_errors
@@ -44,6 +47,20 @@ def test_a_row_whose_label_is_predicted_is_no_error_and_a_class_without_labels_i
     rows, classes = label_errors.suspicious(labels, probabilities)
     assert 0 not in rows.tolist()
     assert 2 not in classes.tolist()
+
+
+def test_many_rows_take_little_more_memory_than_their_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(0, 500, 8_000), rng.dirichlet(np.ones(500), 8_000).astype(np.float32)
+    monkeypatch.setattr(label_errors, "CELLS_AT_ONCE", 10**9)
+    whole = label_errors.suspicious(labels, probabilities)
+    monkeypatch.setattr(label_errors, "CELLS_AT_ONCE", 10**5)
+    tracemalloc.start()
+    rows, classes = label_errors.suspicious(labels, probabilities)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(rows) > 100 and np.array_equal(rows, whole[0]) and np.array_equal(classes, whole[1])
+    assert peak < probabilities.nbytes
 
 
 def test_with_several_labels_each_class_is_a_question_of_its_own() -> None:
