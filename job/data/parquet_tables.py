@@ -16,6 +16,9 @@ from job.errors import Refused
 if TYPE_CHECKING:
     from datasets import Dataset, Features
 
+ROWS_AT_ONCE = 10_000
+"""Given to the library, because it would use the number of rows of the first row group, which may be none."""
+
 
 def read(paths: Sequence[str], digests: Sequence[str], columns: Columns, origin: str) -> Dataset:
     """The rows of all files, whose content has these `digests`.
@@ -34,7 +37,9 @@ def read(paths: Sequence[str], digests: Sequence[str], columns: Columns, origin:
         # Escaped, because the library interprets names as patterns.
         names = [glob.escape(str(Path(path).absolute())) for path in with_rows]
         cache = tables_cache.folder(digests)
-        return Dataset.from_parquet(names, columns=list(columns.all), features=features, cache_dir=cache)
+        return Dataset.from_parquet(
+            names, columns=list(columns.all), features=features, cache_dir=cache, batch_size=ROWS_AT_ONCE
+        )
     except loading_errors() as error:
         raise Refused(f"{origin} cannot be read as parquet: {one_line(error)}") from error
 

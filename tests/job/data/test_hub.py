@@ -123,7 +123,7 @@ def test_the_card_names_model_data_and_revision(served: tuple[Hub, Path], online
     online[1].expect(0)
     metadata = ModelCard.load(folder / "v1" / "model" / "README.md").data.to_dict()
     assert (metadata["base_model"], metadata["datasets"], metadata["license"]) == ("acme/tiny", ["acme/reviews"], "mit")
-    assert metadata["language"] == "en"
+    assert metadata["language"] == ["en"]
     [result] = metadata["model-index"][0]["results"]
     assert result["dataset"] == {
         "name": "acme/reviews films",

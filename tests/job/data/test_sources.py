@@ -645,6 +645,17 @@ def test_a_parquet_file_without_rows_may_be_among_others(tmp_path: Path) -> None
     assert read.place(1) == f"{tmp_path}/c.parquet, row 2"
 
 
+def test_the_first_row_group_of_a_parquet_file_may_be_empty(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": ["a", "b"], "label": ["x", "y"]})
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema) as file:
+        file.write_table(table.slice(0, 0))
+        file.write_table(table)
+    assert content(one(train_file=str(tmp_path / "a.parquet"))) == [("a", "x"), ("b", "y")]
+
+
 def test_a_parquet_column_that_is_not_used_may_have_any_type(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
