@@ -30,6 +30,9 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",  # warnings about how we call the libraries do not help the user
     "DATASETS_VERBOSITY": "error",
 }
+REPRODUCIBLE = {"MKL_CBWR": "AUTO,STRICT"}
+"""Makes an fp32 matrix product on a CPU independent of the number of threads, which depends on that of processes: MKL's
+strict conditional numerical reproducibility. MKL reads it at its first product."""
 BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 """Turned off in a log file, where a progress bar is thousands of carriage returns."""
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -73,7 +76,7 @@ def prepare() -> None:
     from_file = load_dotenv()
     provide_home()
     _go_offline_together()
-    for name, value in QUIET.items():
+    for name, value in {**QUIET, **REPRODUCIBLE}.items():
         os.environ.setdefault(name, value)
     set_gpu_allocator()
     if not sys.stderr.isatty():

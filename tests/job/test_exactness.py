@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score
 
-from tests.support.launch import environment, torchrun
+from tests.support.launch import PREDICT, cold, environment, torchrun
 from tests.support.tiny import tiny_model
 
 WORKER = Path(__file__).parent / "workers" / "exactness.py"
@@ -45,6 +45,20 @@ def test_predictions_are_identical_bytes_on_any_number_of_processes(predicted: d
     for size in SIZES:
         one, several = (predicted[w] / f"{size}.parquet" for w in (1, world))
         assert one.read_bytes() == several.read_bytes(), f"{size} examples on {world} processes"
+
+
+@pytest.mark.long
+def test_predictions_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    """With matrices large enough for MKL to divide their products by the number of threads."""
+    tiny_model(tmp_path / "model", hidden=384)
+    rows = [f"{chr(97 + i % 26) * (1 + i % 7)} {'word ' * (1 + i % 11)}" for i in range(200)]
+    (tmp_path / "test.csv").write_text("text\n" + "\n".join(rows) + "\n")
+    words = ["--model_name_or_path", "model", "--test_file", "test.csv"]
+    for threads in ("1", "2"):
+        env = environment(tmp_path / "home", OMP_NUM_THREADS=threads)
+        cold(PREDICT, *words, "--output_dir", threads, env=env, cwd=tmp_path).expect(0)
+    one, two = ((tmp_path / threads / "test_predictions.parquet").read_bytes() for threads in ("1", "2"))
+    assert one == two
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

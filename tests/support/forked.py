@@ -87,13 +87,13 @@ def _context() -> ForkServerContext:
 @cache
 def _server_environment() -> dict[str, str]:
     """What job/train.py itself would set before it imports the libraries."""
-    from job.runtime.environment import BARS, OFFLINE, QUIET
+    from job.runtime.environment import BARS, OFFLINE, QUIET, REPRODUCIBLE
     from tests.support.launch import environment
 
     home = tempfile.TemporaryDirectory(prefix="muster-tests-")
     atexit.register(home.cleanup)
     switches = dict.fromkeys((*OFFLINE, *BARS), "1")
-    return {**environment(Path(home.name)), **switches, **QUIET}
+    return {**environment(Path(home.name)), **switches, **QUIET, **REPRODUCIBLE}
 
 
 def _kill_what_is_left() -> None:
