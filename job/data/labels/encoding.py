@@ -10,7 +10,7 @@ import numpy as np
 
 from job.config.tasks import REGRESSION, SINGLE_LABEL
 from job.data.labels.class_names import are_placeholders, class_name, named_element
-from job.data.labels.lists import declared_indicators, reject_repeats
+from job.data.labels.lists import declared_indicators, refuse_repeats
 from job.data.labels.numbers import as_number, parse_decimal
 from job.data.labels.reading import Reading
 from job.data.labels.source_labels import few, labels_of, not_a_list, place_of, require_labels, shown
@@ -36,7 +36,7 @@ def encode(source: Source, reading: Reading) -> np.ndarray:
         return np.array(of_values, dtype=np.int64)[labels.codes]
     positions = _indicator_positions(reading, numbers, source) if reading.indicators else []
     if not positions:
-        reject_repeats(source, task.names)
+        refuse_repeats(source, task.names)
     rows = np.zeros((len(labels.values), len(task.names)), dtype=np.int8)
     for row, value in zip(rows, labels.values, strict=True):
         if not isinstance(value, list):

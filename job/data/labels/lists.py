@@ -63,7 +63,7 @@ def refuse_uneven_indicators(source: Source) -> None:
                       "a 0 or 1 for each class, or the names of the classes that apply as text")  # fmt: skip
 
 
-def reject_repeats(source: Source, names: Sequence[str]) -> None:
+def refuse_repeats(source: Source, names: Sequence[str]) -> None:
     """Refused where lists of the classes `names` are expected and one repeats 0 or 1, as indicators do."""
     lists = [value for value in labels_of(source).values if isinstance(value, list)]
     repeating = next((value for value in lists if _hold_only_0_and_1([value]) and len(set(value)) < len(value)), None)
