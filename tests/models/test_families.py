@@ -20,6 +20,8 @@ from tests.support.launch import environment
 
 ROOT = Path(__file__).parents[2]
 PROMISE = 1e-5
+TIMES_ROUNDING = 4
+"""Where plain Transformers' own fp32 is hardly exact to 1e-5 (T5 does not scale its attention): times its error."""
 SAME = 1e-6
 """Between 1 process of two threads and 2 of one: a kernel of SqueezeBERT rounds by the number of threads."""
 FLAGS = {
@@ -47,7 +49,9 @@ def test_family(family: Family, tmp_path: Path, record_property: Callable[[str, 
         *(probabilities(path / "test_predictions.parquet") for path in (out, predict(world, out)))
     )
     record_property("family", (family.name, form, ", ".join(f"{name} {error:.0e}" for name, error in errors.items())))
-    assert errors["alone"] <= PROMISE and errors["pipeline"] <= PROMISE and errors["2 processes"] <= SAME, errors
+    worst = max(errors["alone"], errors["pipeline"])
+    limit = PROMISE if worst <= PROMISE else max(PROMISE, TIMES_ROUNDING * gap(alone, in_float64(out / "model", rows)))
+    assert worst <= limit and errors["2 processes"] <= SAME, errors
     if family.stopped:
         again = tmp_path / "again"
         assert world.run(again, faults="0:step:3:SIGTERM").code == 75
@@ -90,15 +94,33 @@ def by_transformers(folder: Path, rows: list[dict[str, Any]]) -> tuple[np.ndarra
     assert tokenizer.model_max_length == POSITIONS
     pipe = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu", top_k=None)
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    piped = []
+    for row in rows:
+        scores = {answer["label"]: answer["score"] for answer in pipe(texts_of(row), truncation=True)}
+        piped.append([scores[label] for label in labels])
+    return by_forward_passes(model, tokenizer, rows), np.array(piped)
+
+
+def in_float64(folder: Path, rows: list[dict[str, Any]]) -> np.ndarray:
+    """float64[n, C] of the saved model in double precision, each row alone."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float64).eval()
+    return by_forward_passes(model, AutoTokenizer.from_pretrained(folder), rows)
+
+
+def by_forward_passes(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> np.ndarray:
+    """float[n, C], each row alone."""
     activation = {"regression": lambda x: x, "multi_label_classification": torch.sigmoid}.get(
         model.config.problem_type, lambda x: x.softmax(-1)
     )
-    alone, piped = [], []
+    found = []
     for row in rows:
-        texts: Any = {"text": row.get("sentence1", row.get("text")), "text_pair": row.get("sentence2")}
         with torch.inference_mode():
-            logits = model(**tokenizer(**texts, truncation=True, return_tensors="pt")).logits[0]
-        alone.append(activation(logits).numpy())
-        scores = {answer["label"]: answer["score"] for answer in pipe(texts, truncation=True)}
-        piped.append([scores[label] for label in labels])
-    return np.stack(alone), np.array(piped)
+            logits = model(**tokenizer(**texts_of(row), truncation=True, return_tensors="pt")).logits[0]
+        found.append(activation(logits).numpy())
+    return np.stack(found)
+
+
+def texts_of(row: dict[str, Any]) -> Any:
+    return {"text": row.get("sentence1", row.get("text")), "text_pair": row.get("sentence2")}
