@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from job import config
 from job.errors import JobError, Refused
-from job.run.folder import DISK_ERRORS
-from job.runtime import console
+from job.runtime import console, files
 from launch.console import discard_stdout
 from launch.parsing import Parser
 from launch.verbs import PROGRAM, VERBS, overview
@@ -34,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         discard_stdout()
         return code
     except OSError as error:
-        if error.errno not in DISK_ERRORS or error.filename:
+        if error.errno not in files.DISK_ERRORS or error.filename:
             raise
         discard_stdout()
         print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True)

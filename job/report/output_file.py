@@ -18,7 +18,6 @@ import numpy as np
 
 from job.data.inputs import Inputs, as_text
 from job.errors import Refused
-from job.run.folder import DISK_ERRORS
 from job.runtime import files
 from job.runtime.contract import PROBABILITY
 
@@ -58,7 +57,7 @@ def write(path: Path, inputs: Inputs, predictions: Path, top_k: int | None) -> N
         path.parent.mkdir(parents=True, exist_ok=True)
         files.publish(path, lambda temporary: write_rows(temporary, inputs, new, names))
     except OSError as error:
-        if error.errno in DISK_ERRORS:
+        if error.errno in files.DISK_ERRORS:
             raise
         raise Refused(f"--output_file {path} cannot be written: {error.strerror or error}") from None
 

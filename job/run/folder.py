@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,8 +22,6 @@ from job.run import format as run_format
 from job.run import latest, lock
 from job.runtime import contract, files
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""Of a full disk, or one that cannot be written any more."""
 ASIDE = ".new-"
 """Prefix of the name of a checkpoint that is still being written."""
 CONTENTS = (
@@ -286,6 +283,6 @@ def interrupted_by_disk_errors(folder: RunFolder) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split())
         number = error.errno if isinstance(error, OSError) else None
-        if number not in DISK_ERRORS and not any(f"os error {n})" in text for n in DISK_ERRORS):
+        if number not in files.DISK_ERRORS and not any(f"os error {n})" in text for n in files.DISK_ERRORS):
             raise
         raise Interrupted(f"{folder.path} cannot be written ({text}): free some space, then run") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import glob
 import hashlib
 import json
@@ -14,6 +15,9 @@ import stat
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Of a full disk, or one that cannot be written any more."""
 
 
 def write_text(path: Path, text: str) -> None:

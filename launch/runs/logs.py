@@ -32,12 +32,13 @@ def show(run: str, *, rank: int | None, follow: bool, as_json: bool) -> int:
         return _show_ends(sweep)
     path = folders.find(run)
     log = Log(path, folders.job_folder(path, run), rank, as_json)  # a job id selects that job
-    for line in log.new(whole=not follow):
-        tables.write(line)
     if follow:
         with contextlib.suppress(KeyboardInterrupt):
             _follow(log, time.sleep)
-    elif not log.files:
+        return 0
+    for line in log.new():
+        tables.write(line)
+    if not log.files:
         view = _look(path)[0]
         print(f"no log yet: {path.name} is {view.state}{f', {view.note}' if view.note else ''}", file=sys.stderr)
     return 0

@@ -9,8 +9,8 @@ if __name__ == "__main__":  # run from a checkout or snapshot: this code, not an
     sys.path[0] = str(Path(__file__).resolve().parents[3])
 
 from job.errors import JobError, Refused
-from job.run.folder import DISK_ERRORS, RunFolder
-from job.runtime import console
+from job.run.folder import RunFolder
+from job.runtime import console, files
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +38,7 @@ def write(folder: RunFolder) -> None:
     try:
         writing.write(folder)
     except OSError as error:
-        if error.errno in DISK_ERRORS or isinstance(error, PermissionError):
+        if error.errno in files.DISK_ERRORS or isinstance(error, PermissionError):
             raise Refused(f"{folder.report} cannot be written: {error.strerror}") from None
         raise
 
